@@ -1,0 +1,173 @@
+"""What a label matrix is: `(N, L)`, multi-hot in {0, 1}, or soft in [0, 1].
+
+Functions take torch tensors and numpy arrays and return the kind that they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["binarize", "check_labels", "cooccurrence", "label_counts", "votes_to_labels"]
+
+LabelMatrix = TypeVar("LabelMatrix", torch.Tensor, npt.NDArray[Any])
+
+
+def check_labels(labels: LabelMatrix, *, name: str = "labels", validate_args: bool = True) -> LabelMatrix:
+    """Check that `labels` is a label matrix and return it unchanged.
+
+    Args:
+        labels: Tensor or array of shape `(N, L)`, any real dtype or bool, entries in [0, 1].
+        name: The argument's name in messages.
+        validate_args: Whether to look at the values too. On a CUDA tensor that waits for the device.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: If `labels` is neither a tensor nor an array.
+        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
+
+    Example:
+        >>> check_labels(torch.tensor([[1, 0], [0, 1]])).shape
+        torch.Size([2, 2])
+    """
+    if not isinstance(labels, torch.Tensor | np.ndarray):
+        raise TypeError(f"`{name}` must be a torch.Tensor or numpy.ndarray, got {type(labels).__name__}.")
+    if labels.ndim != 2:
+        raise ValueError(
+            f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(labels.shape)}. "
+            "For class ids use `torch.nn.functional.one_hot`."
+        )
+    if validate_args and not bool(((labels >= 0) & (labels <= 1)).all()):
+        raise ValueError(
+            f"`{name}` must hold numbers in [0, 1], got {_first_outside(labels)}. "
+            "Annotator votes become labels by `mlmetric.labels.votes_to_labels`."
+        )
+    return labels
+
+
+def _first_outside(labels: torch.Tensor | npt.NDArray[Any]) -> str:
+    values = labels.detach().cpu().float().numpy() if isinstance(labels, torch.Tensor) else labels
+    row, column = np.argwhere(~((values >= 0) & (values <= 1)))[0]
+    return f"{values[row, column]} at row {row}, label {column}"
+
+
+def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tensor:
+    """Turn sets of label indices into a multi-hot matrix.
+
+    Args:
+        label_sets: For each of N rows the indices of its labels, 0 to `num_labels - 1`; repetitions count once,
+            an empty set gives an all-zero row.
+        num_labels: L, the number of columns.
+
+    Returns:
+        uint8 tensor of shape `(N, L)`.
+
+    Raises:
+        ValueError: If an index lies outside 0 to `num_labels - 1`; the message names the row.
+
+    Example:
+        >>> binarize([[0, 2], [], [1]], num_labels=3)
+        tensor([[1, 0, 1],
+                [0, 0, 0],
+                [0, 1, 0]], dtype=torch.uint8)
+    """
+    labels = torch.zeros(len(label_sets), num_labels, dtype=torch.uint8)
+    for row, indices in enumerate(label_sets):
+        for index in indices:
+            if not 0 <= index < num_labels:
+                raise ValueError(
+                    f"`label_sets[{row}]` holds label {index}, outside 0 to {num_labels - 1} "
+                    f"(`num_labels` is {num_labels})."
+                )
+            labels[row, index] = 1
+    return labels
+
+
+def votes_to_labels(
+    votes: LabelMatrix, num_annotators: LabelMatrix | None = None, *, min_votes: int = 1
+) -> LabelMatrix:
+    """Turn annotator votes into labels, hard by a minimum of votes or soft as shares.
+
+    Args:
+        votes: How many annotators chose the label, shape `(N, L)`, integers >= 0.
+        num_annotators: How many annotators saw each row, shape `(N,)`, integers >= 1. Given, the labels are soft,
+            votes / annotators; without it they are hard.
+        min_votes: For hard labels, the votes that a label needs: 1 is the union over annotators, 2 agreement.
+
+    Returns:
+        Hard labels as uint8, or soft ones as float32, shape `(N, L)`.
+
+    Raises:
+        ValueError: If `min_votes` is below 1, `num_annotators` has the wrong shape, or a label has more votes
+            than the row has annotators.
+
+    Example:
+        >>> votes = torch.tensor([[3, 1, 0], [0, 2, 2]])
+        >>> votes_to_labels(votes, min_votes=2)
+        tensor([[1, 0, 0],
+                [0, 1, 1]], dtype=torch.uint8)
+        >>> votes_to_labels(votes, torch.tensor([4, 2]))
+        tensor([[0.7500, 0.2500, 0.0000],
+                [0.0000, 1.0000, 1.0000]])
+    """
+    if min_votes < 1:
+        raise ValueError(f"`min_votes` must be at least 1, got {min_votes}.")
+    if num_annotators is None:
+        hard = votes >= min_votes
+        return hard.to(torch.uint8) if isinstance(hard, torch.Tensor) else hard.astype(np.uint8)
+    if tuple(num_annotators.shape) != (votes.shape[0],):
+        raise ValueError(
+            f"`num_annotators` must have shape ({votes.shape[0]},), one number a row of `votes`, "
+            f"got {tuple(num_annotators.shape)}."
+        )
+    if isinstance(votes, torch.Tensor):
+        return check_labels((votes / num_annotators[:, None]).float(), name="votes / num_annotators")
+    return check_labels((votes / num_annotators[:, None]).astype(np.float32), name="votes / num_annotators")
+
+
+def label_counts(labels: LabelMatrix) -> LabelMatrix:
+    """Count the positives of each label; soft labels add up their shares.
+
+    Args:
+        labels: Shape `(N, L)`.
+
+    Returns:
+        float64, shape `(L,)`.
+
+    Example:
+        >>> label_counts(torch.tensor([[1, 0, 1], [1, 0, 0]]))
+        tensor([2., 0., 1.], dtype=torch.float64)
+    """
+    check_labels(labels, validate_args=False)
+    if isinstance(labels, torch.Tensor):
+        return labels.sum(dim=0, dtype=torch.float64)
+    return labels.sum(axis=0, dtype=np.float64)
+
+
+def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
+    """Count for each pair of labels the rows that carry both; the diagonal holds the counts.
+
+    Args:
+        labels: Shape `(N, L)`. Soft labels count as the product of their shares.
+
+    Returns:
+        float64, shape `(L, L)`, symmetric.
+
+    Example:
+        >>> cooccurrence(torch.tensor([[1, 0, 1], [1, 1, 1]]))
+        tensor([[2., 1., 2.],
+                [1., 1., 1.],
+                [2., 1., 2.]], dtype=torch.float64)
+    """
+    check_labels(labels, validate_args=False)
+    if isinstance(labels, torch.Tensor):
+        values = labels.double()
+        return values.T @ values
+    array = labels.astype(np.float64)
+    return np.matmul(array.T, array, dtype=np.float64)
