@@ -6,7 +6,7 @@ Functions take torch tensors and numpy arrays and return the kind that they were
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +147,7 @@ def label_counts(labels: LabelMatrix) -> LabelMatrix:
     check_labels(labels, validate_args=False)
     if isinstance(labels, torch.Tensor):
         return labels.sum(dim=0, dtype=torch.float64)
-    return labels.sum(axis=0, dtype=np.float64)
+    return cast(LabelMatrix, labels.sum(axis=0, dtype=np.float64))
 
 
 def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
@@ -170,4 +170,4 @@ def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
         values = labels.double()
         return values.T @ values
     array = labels.astype(np.float64)
-    return np.matmul(array.T, array, dtype=np.float64)
+    return cast(LabelMatrix, array.T @ array)

@@ -1,0 +1,254 @@
+"""The semi-hard multi-label triplet miner."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mlmetric._pml import BaseDistance, BaseMiner
+from mlmetric.labels import check_labels
+from mlmetric.miners._triplets import TripletKind, TripletRule, Triplets, select_triplets
+from mlmetric.similarity import InnerProduct, SimilarityFunction
+
+
+class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
+    """Mine triplets by graded label similarity: a negative is less similar to the anchor than the positive is.
+
+    For each anchor the refs with `similarity > positive_threshold` are its positives, visited from the farthest to
+    the nearest (or at random). A negative of an anchor and its positive is always strictly less similar than that
+    positive. It is *partial* if it still shares something with the anchor (`similarity > partial_threshold`), and
+    *disjoint* otherwise. Partial negatives that lie closer than the positive are this library's semi-hard ones:
+    comparable with the positive, in the wrong order.
+
+    An all-zero row is never a positive under the similarities of sets; it is legal as a disjoint negative. An
+    anchor without positives gives no triplet; a batch without triplets gives three empty int64 tensors, and the
+    losses of pytorch-metric-learning make of them a differentiable zero. The same pair can be positive in one
+    triplet and negative in another: pass the triplets to a loss that takes them so, such as `TripletMarginLoss`,
+    `MarginLoss` or `ContrastiveLoss`, as `loss(embeddings, indices_tuple=triplets)`.
+
+    Args:
+        similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
+            [mlmetric.similarity][], a function, an `nn.Module`.
+        positive_threshold: A positive is more similar than this. 0 means "shares something".
+        partial_threshold: A partial negative is more similar than this, a disjoint one is not.
+        margin: Of the distance relation, in units of `distance`, >= 0. `"hard"` does not use it.
+        type_of_triplets: The distance relation of a negative: `"hard"`: d_an < d_ap (the paper's); `"semihard"`:
+            d_ap <= d_an < d_ap + margin (FaceNet's and pytorch-metric-learning's meaning); `"all"`: both of these,
+            every violation of the margin; `"easy"`: d_an >= d_ap + margin.
+        max_partial_per_positive: Keep at most this many partial negatives for each positive; None for all.
+        max_disjoint_per_positive: The same for disjoint negatives.
+        max_triplets_per_anchor: Keep at most this many triplets for each anchor, those of the positives visited
+            first, and for each of these the partial negatives first; None for all.
+        positive_order: `"farthest"` (the paper's) or `"random"`: decides which triplets the last cap keeps.
+        disjoint_negatives: `"violating"`: disjoint negatives must stand in the distance relation too (the
+            reference code's); `"any"`: they need not (the paper does not say).
+        negative_order: Which negatives a cap keeps: `"random"`, drawn uniformly, or `"hardest"`, the nearest.
+        distance: A distance of pytorch-metric-learning, inverted ones included; by default its own default,
+            Euclidean between unit vectors.
+        generator: Source of the random draws; None for torch's default generator.
+        collect_stats: Whether to record statistics of each call as attributes: `num_triplets`,
+            `num_anchors_without_triplets`, `partial_share` and `disjoint_share` of the negatives, `pos_pair_dist`
+            and `neg_pair_dist` (means over triplets), `similarity_gap` (mean of S_ap - S_an). None for
+            pytorch-metric-learning's global setting.
+        validate_args: Whether each call looks at the values of labels, similarities and distances. On CUDA that
+            waits for the device.
+
+    Raises:
+        TypeError: If `similarity` is not callable, or `distance` no distance of pytorch-metric-learning.
+        ValueError: If a choice is not among those named above, a cap is below 0, or the margin is.
+
+    Example:
+        >>> from mlmetric.similarity import Jaccard
+        >>> from pytorch_metric_learning.distances import LpDistance
+        >>> embeddings = torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+        >>> labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]])
+        >>> miner = MultiLabelSemiHardMiner(Jaccard(), distance=LpDistance(normalize_embeddings=False))
+        >>> anchors, positives, negatives = miner(embeddings, labels)
+        >>> list(zip(anchors.tolist(), positives.tolist(), negatives.tolist()))
+        [(0, 1, 2), (0, 1, 3), (1, 0, 2), (2, 3, 0), (2, 3, 1), (3, 2, 0)]
+
+    Source:
+        "From image to emotion: multi-label image classification based on triplet loss" (2021), sections 4.2-4.3,
+        which builds on abarthakur/multilabel-deep-metric and on Wang et al., "Learning fine-grained image
+        similarity with deep ranking", CVPR 2014. Deviations: the caps hold exactly (that code overshoots), and a
+        disjoint negative, too, must be less similar than the positive, which matters where `partial_threshold`
+        exceeds `positive_threshold`.
+    """
+
+    def __init__(
+        self,
+        similarity: SimilarityFunction | None = None,
+        *,
+        positive_threshold: float = 0.0,
+        partial_threshold: float = 0.0,
+        margin: float = 0.2,
+        type_of_triplets: TripletKind = "hard",
+        max_partial_per_positive: int | None = None,
+        max_disjoint_per_positive: int | None = None,
+        max_triplets_per_anchor: int | None = None,
+        positive_order: Literal["farthest", "random"] = "farthest",
+        disjoint_negatives: Literal["violating", "any"] = "violating",
+        negative_order: Literal["random", "hardest"] = "random",
+        distance: BaseDistance | None = None,
+        generator: torch.Generator | None = None,
+        collect_stats: bool | None = None,
+        validate_args: bool = True,
+    ) -> None:
+        similarity = InnerProduct() if similarity is None else similarity
+        if not callable(similarity):
+            raise TypeError(f"`similarity` must be a callable, got {type(similarity).__name__}.")
+        if distance is not None and not isinstance(distance, BaseDistance):
+            raise TypeError(
+                f"`distance` must be a distance of pytorch_metric_learning.distances, got {type(distance).__name__}."
+            )
+        _check_choice("type_of_triplets", type_of_triplets, get_args(TripletKind))
+        _check_choice("positive_order", positive_order, ("farthest", "random"))
+        _check_choice("disjoint_negatives", disjoint_negatives, ("violating", "any"))
+        _check_choice("negative_order", negative_order, ("random", "hardest"))
+        if not margin >= 0:
+            raise ValueError(f"`margin` must be a number >= 0, got {margin}.")
+        _check_cap("max_partial_per_positive", max_partial_per_positive, least=0)
+        _check_cap("max_disjoint_per_positive", max_disjoint_per_positive, least=0)
+        _check_cap("max_triplets_per_anchor", max_triplets_per_anchor, least=1)
+
+        super().__init__(distance=distance, collect_stats=collect_stats)
+        self.similarity = similarity
+        self.positive_threshold = positive_threshold
+        self.partial_threshold = partial_threshold
+        self.margin = margin
+        self.type_of_triplets: TripletKind = type_of_triplets
+        self.max_partial_per_positive = max_partial_per_positive
+        self.max_disjoint_per_positive = max_disjoint_per_positive
+        self.max_triplets_per_anchor = max_triplets_per_anchor
+        self.positive_order: Literal["farthest", "random"] = positive_order
+        self.disjoint_negatives: Literal["violating", "any"] = disjoint_negatives
+        self.negative_order: Literal["random", "hardest"] = negative_order
+        self.generator = generator
+        self.validate_args = validate_args
+        self.add_to_recordable_attributes(
+            list_of_names=["margin", "positive_threshold", "partial_threshold"], is_stat=False
+        )
+        self.add_to_recordable_attributes(
+            list_of_names=[
+                "num_anchors_without_triplets",
+                "partial_share",
+                "disjoint_share",
+                "pos_pair_dist",
+                "neg_pair_dist",
+                "similarity_gap",
+            ],
+            is_stat=True,
+        )
+
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+    ) -> Triplets:
+        """Mine a batch.
+
+        Args:
+            embeddings: Shape `(N, D)`, any floating dtype; distances of half precision are taken in float32.
+            labels: Shape `(N, L)`, multi-hot or soft.
+            ref_emb: Shape `(M, D)`, where positives and negatives come from; the batch itself by default.
+            ref_labels: Shape `(M, L)`, of `ref_emb`. If it is the very object `labels`, ref i is anchor i, and
+                pairs of an item with itself are left out, as pytorch-metric-learning has it.
+
+        Returns:
+            Anchors, positives and negatives, int64, shape `(T,)` each, on the device of `embeddings`: by anchor,
+            then in the order in which its positives are visited, then partial before disjoint negatives.
+
+        Raises:
+            TypeError: If labels or similarities are no tensors.
+            ValueError: If a shape does not fit, labels lie outside [0, 1], or a similarity or distance is NaN.
+        """
+        self.reset_stats()
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            labels = self._checked(embeddings, labels, "embeddings", "labels")
+            if ref_emb is None and ref_labels is None:
+                ref_emb, ref_labels, same = embeddings, labels, True
+            elif ref_emb is None or ref_labels is None:
+                raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
+            else:
+                same = ref_labels is labels
+                ref_labels = self._checked(ref_emb, ref_labels, "ref_emb", "ref_labels")
+            triplets = self._mine(embeddings, labels, ref_emb, ref_labels.to(embeddings.device), same)
+        self.output_assertion(triplets)
+        return triplets
+
+    def _checked(self, embeddings: Tensor, labels: Tensor, embeddings_name: str, labels_name: str) -> Tensor:
+        check_labels(labels, name=labels_name, validate_args=self.validate_args)
+        if embeddings.ndim != 2 or len(embeddings) != len(labels):
+            raise ValueError(
+                f"`{embeddings_name}` must have shape ({len(labels)}, D), a row for each row of `{labels_name}`, "
+                f"got {tuple(embeddings.shape)}."
+            )
+        return labels
+
+    def _mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, same: bool) -> Triplets:
+        similarity = self._similarity(labels.to(embeddings.device), ref_labels)
+        distance = self._distance(embeddings, ref_emb)
+        triplets = select_triplets(distance, similarity, self._rule(), self_pairs=same, generator=self.generator)
+        if self.collect_stats:
+            self._set_stats(distance, similarity, triplets)
+        return triplets
+
+    def _similarity(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
+        similarity = self.similarity(labels, ref_labels)
+        if not isinstance(similarity, Tensor):
+            raise TypeError(f"`similarity` must return a torch.Tensor, got {type(similarity).__name__}.")
+        expected = (len(labels), len(ref_labels))
+        if similarity.shape != expected:
+            raise ValueError(
+                f"`similarity` must return shape {expected}, a row for each of `labels` and a column for each of "
+                f"`ref_labels`, got {tuple(similarity.shape)}."
+            )
+        if self.validate_args and bool(similarity.isnan().any()):
+            raise ValueError("`similarity` must not return NaN; give rows without labels a number, say 0.")
+        return similarity.to(labels.device)
+
+    def _distance(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        # Half precision would order neighbours by rounding, and cdist does not take it.
+        dtype = torch.promote_types(embeddings.dtype, torch.float32)
+        query, ref = embeddings.detach().to(dtype), ref_emb.detach().to(embeddings.device, dtype)
+        distance: Tensor = self.distance(query, ref)
+        if self.validate_args and bool(distance.isnan().any()):
+            raise ValueError("`embeddings` or `ref_emb` hold NaN: their distances are NaN. Did training diverge?")
+        return -distance if self.distance.is_inverted else distance
+
+    def _rule(self) -> TripletRule:
+        return TripletRule(
+            positive_threshold=self.positive_threshold,
+            partial_threshold=self.partial_threshold,
+            type_of_triplets=self.type_of_triplets,
+            margin=self.margin,
+            max_partial_per_positive=self.max_partial_per_positive,
+            max_disjoint_per_positive=self.max_disjoint_per_positive,
+            max_triplets_per_anchor=self.max_triplets_per_anchor,
+            positive_order=self.positive_order,
+            disjoint_negatives=self.disjoint_negatives,
+            negative_order=self.negative_order,
+        )
+
+    def _set_stats(self, distance: Tensor, similarity: Tensor, triplets: Triplets) -> None:
+        anchors, positives, negatives = triplets
+        self.num_anchors_without_triplets = len(distance) - int(torch.bincount(anchors, minlength=1).count_nonzero())
+        if len(anchors) == 0:
+            return
+        sign = -1 if self.distance.is_inverted else 1
+        negative_similarity = similarity[anchors, negatives].double()
+        self.partial_share = (negative_similarity > self.partial_threshold).double().mean().item()
+        self.disjoint_share = 1 - self.partial_share
+        self.pos_pair_dist = sign * distance[anchors, positives].mean().item()
+        self.neg_pair_dist = sign * distance[anchors, negatives].mean().item()
+        self.similarity_gap = (similarity[anchors, positives].double() - negative_similarity).mean().item()
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _check_cap(name: str, value: int | None, *, least: int) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"`{name}` must be None or an integer >= {least}, got {value}.")

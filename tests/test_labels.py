@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from mlmetric.labels import binarize, check_labels, cooccurrence, label_counts, votes_to_labels
+
+
+def test_check_labels_given_class_ids_names_one_hot():
+    with pytest.raises(ValueError, match=r"`labels` must be .* got shape \(3,\)\. For class ids use .*one_hot"):
+        check_labels(torch.tensor([0, 2, 1]))
+
+
+def test_check_labels_given_a_list_is_a_type_error():
+    with pytest.raises(TypeError, match=r"`y` must be a torch\.Tensor or numpy\.ndarray, got list"):
+        check_labels([[0, 1]], name="y")
+
+
+@pytest.mark.parametrize(("bad", "shown"), [(2.0, r"2\.0"), (-0.5, r"-0\.5"), (float("nan"), "nan")])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_check_labels_outside_0_1_names_the_entry(bad, shown, as_array):
+    labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
+    with pytest.raises(ValueError, match=rf"in \[0, 1\], got {shown} at row 1, label 0"):
+        check_labels(labels.numpy() if as_array else labels)
+
+
+def test_check_labels_without_validation_lets_values_pass():
+    labels = torch.tensor([[7.0]])
+    assert check_labels(labels, validate_args=False) is labels
+
+
+@pytest.mark.parametrize("index", [3, -1])
+def test_binarize_index_outside_names_row_and_index(index):
+    with pytest.raises(ValueError, match=rf"`label_sets\[1\]` holds label {index}, outside 0 to 2"):
+        binarize([[0], [index]], num_labels=3)
+
+
+def test_binarize_no_rows_keeps_the_columns():
+    assert binarize([], num_labels=4).shape == (0, 4)
+
+
+def test_votes_to_labels_union_and_agreement_differ():
+    votes = np.array([[2, 1, 0]])
+    assert votes_to_labels(votes).tolist() == [[1, 1, 0]]
+    assert votes_to_labels(votes, min_votes=2).tolist() == [[1, 0, 0]]
+
+
+def test_votes_to_labels_soft_is_votes_over_annotators_as_float32():
+    soft = votes_to_labels(np.array([[2, 1, 0], [4, 0, 4]]), np.array([2, 4]))
+    assert soft.dtype == np.float32
+    assert soft.tolist() == [[1.0, 0.5, 0.0], [1.0, 0.0, 1.0]]
+
+
+def test_votes_to_labels_more_votes_than_annotators_is_an_error():
+    with pytest.raises(ValueError, match=r"`votes / num_annotators` must hold numbers in \[0, 1\], got 1\.5"):
+        votes_to_labels(torch.tensor([[3, 1]]), torch.tensor([2]))
+
+
+def test_votes_to_labels_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="`min_votes` must be at least 1, got 0"):
+        votes_to_labels(torch.tensor([[3, 1]]), min_votes=0)
+    with pytest.raises(ValueError, match=r"`num_annotators` must have shape \(1,\).*got \(2,\)"):
+        votes_to_labels(torch.tensor([[3, 1]]), torch.tensor([2, 2]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32])
+def test_counts_and_cooccurrence_do_not_overflow_or_round_in_small_dtypes(dtype):
+    labels = torch.ones(3000, 2).to(dtype)
+    assert label_counts(labels).tolist() == [3000.0, 3000.0]
+    assert cooccurrence(labels).tolist() == [[3000.0, 3000.0], [3000.0, 3000.0]]
+
+
+def test_counts_and_cooccurrence_return_the_kind_they_were_given():
+    labels = np.array([[1, 0], [1, 1]], dtype=np.uint8)
+    assert isinstance(label_counts(labels), np.ndarray)
+    assert cooccurrence(labels).tolist() == [[2.0, 1.0], [1.0, 1.0]]

@@ -1,0 +1,433 @@
+"""The miner against a triple loop, against pytorch-metric-learning on one-hot labels, and on hand-worked batches."""
+
+import copy
+import pickle
+from collections import Counter, defaultdict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_metric_learning import distances, losses
+from pytorch_metric_learning.miners import TripletMarginMiner
+
+from mlmetric import similarity as sim
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.miners import _triplets as triplets_module
+
+KINDS = ["hard", "semihard", "all", "easy"]
+SIMILARITIES = {
+    "inner_product": sim.InnerProduct(),
+    "jaccard": sim.Jaccard(),
+    "hamming": sim.Hamming(),
+    "weighted": sim.Dice(torch.tensor([1.0, 0.3, 0.7, 2.0])),
+    "semantic": sim.Semantic(0.5 * torch.eye(4) + 0.5),
+    "mixed": 0.5 * sim.Jaccard() + 0.5 * sim.Cosine(),
+}
+DISTANCES = {
+    "euclidean": distances.LpDistance(),
+    "squared": distances.LpDistance(normalize_embeddings=False, power=2),
+    "cosine": distances.CosineSimilarity(),
+    "dot": distances.DotProductSimilarity(normalize_embeddings=False),
+}
+
+
+def as_set(triplets):
+    rows = list(zip(*(part.tolist() for part in triplets), strict=True))
+    assert len(set(rows)) == len(rows), "a triplet was returned twice"
+    return set(rows)
+
+
+def loop_triplets(miner, embeddings, labels, ref_emb=None, ref_labels=None):
+    """Every triplet that qualifies, as {(anchor, positive): {"partial": [...], "disjoint": [...]}}."""
+    same = ref_emb is None
+    ref_emb, ref_labels = (embeddings, labels) if same else (ref_emb, ref_labels)
+    distance = miner.distance(embeddings, ref_emb)
+    distance = -distance if miner.distance.is_inverted else distance
+    similarity = miner.similarity(labels, ref_labels)
+    found = defaultdict(lambda: {"partial": [], "disjoint": []})
+    for a in range(len(labels)):
+        for p in range(len(ref_labels)):
+            if (same and p == a) or not similarity[a, p] > miner.positive_threshold:
+                continue
+            for n in range(len(ref_labels)):
+                if (same and n == a) or not similarity[a, n] < similarity[a, p]:
+                    continue
+                gap = (distance[a, n] - distance[a, p]).item()
+                margin = torch.tensor(miner.margin, dtype=distance.dtype).item()
+                related = {
+                    "hard": gap < 0,
+                    "semihard": 0 <= gap < margin,
+                    "all": gap < margin,
+                    "easy": gap >= margin,
+                }[miner.type_of_triplets]
+                if similarity[a, n] > miner.partial_threshold:
+                    if related:
+                        found[a, p]["partial"].append(n)
+                elif related or miner.disjoint_negatives == "any":
+                    found[a, p]["disjoint"].append(n)
+    return distance, found
+
+
+def uncapped(found):
+    return {(a, p, n) for (a, p), kinds in found.items() for refs in kinds.values() for n in refs}
+
+
+def capped_by_loop(miner, distance, found):
+    """The one answer under positive_order="farthest" and negative_order="hardest", distances all different."""
+    kept, visits = set(), defaultdict(list)
+    for a, p in found:
+        visits[a].append(p)
+    for a, positives in visits.items():
+        chosen = []
+        for p in sorted(positives, key=lambda p: -distance[a, p].item()):
+            for kind, cap in (
+                ("partial", miner.max_partial_per_positive),
+                ("disjoint", miner.max_disjoint_per_positive),
+            ):
+                nearest = sorted(found[a, p][kind], key=lambda n: distance[a, n].item())
+                chosen += [(a, p, n) for n in nearest[:cap]]
+        kept |= set(chosen[: miner.max_triplets_per_anchor])
+    return kept
+
+
+def batch(seed, n=12, m=None, num_labels=4, grid=False):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(rows):
+        if grid:  # few distinct points: exact duplicates and ties of distance
+            embeddings = torch.randint(0, 3, (rows, 2), generator=generator).float()
+        else:
+            embeddings = torch.randn(rows, 3, generator=generator)
+        return embeddings, torch.randint(0, 2, (rows, num_labels), generator=generator)
+
+    return (*draw(n), *(draw(m) if m else (None, None)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("refs", [None, 9])
+def test_miner_without_caps_gives_the_set_of_the_loop(kind, similarity, distance, refs):
+    for seed in range(3):
+        miner = MultiLabelSemiHardMiner(
+            SIMILARITIES[similarity],
+            type_of_triplets=kind,
+            margin=0.3,
+            positive_threshold=0.2 * (seed == 1),
+            partial_threshold=0.4 * (seed == 2),
+            distance=DISTANCES[distance],
+            disjoint_negatives="any" if seed == 1 else "violating",
+        )
+        given_batch = batch(seed, m=refs)
+        _, found = loop_triplets(miner, *given_batch)
+        assert as_set(miner(*given_batch)) == uncapped(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 9),
+    m=st.one_of(st.none(), st.integers(1, 9)),
+    kind=st.sampled_from(KINDS),
+    soft=st.booleans(),
+    partial_threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+)
+def test_miner_with_ties_duplicates_and_empty_rows_gives_the_set_of_the_loop(seed, n, m, kind, soft, partial_threshold):
+    embeddings, labels, ref_emb, ref_labels = batch(seed, n, m, grid=True)
+    labels = labels / 2 if soft else labels
+    miner = MultiLabelSemiHardMiner(
+        sim.Jaccard(),
+        type_of_triplets=kind,
+        margin=1.0,
+        partial_threshold=partial_threshold,
+        distance=DISTANCES["squared"],
+    )
+    _, found = loop_triplets(miner, embeddings, labels, ref_emb, ref_labels)
+    assert as_set(miner(embeddings, labels, ref_emb, ref_labels)) == uncapped(found)
+
+
+@pytest.mark.parametrize("caps", [(1, 1, 1), (1, 1, None), (0, 2, 3), (2, 0, 4), (None, 1, 5), (3, 100, 100)])
+@pytest.mark.parametrize("kind", ["hard", "all"])
+def test_miner_with_caps_visits_farthest_first_and_keeps_the_nearest(caps, kind):
+    partial, disjoint, per_anchor = caps
+    for seed in range(6):
+        miner = MultiLabelSemiHardMiner(
+            sim.InnerProduct(),
+            type_of_triplets=kind,
+            max_partial_per_positive=partial,
+            max_disjoint_per_positive=disjoint,
+            max_triplets_per_anchor=per_anchor,
+            negative_order="hardest",
+        )
+        embeddings, labels, _, _ = batch(seed, n=16)
+        distance, found = loop_triplets(miner, embeddings, labels)
+        assert as_set(miner(embeddings, labels)) == capped_by_loop(miner, distance, found)
+
+
+def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
+    miner = MultiLabelSemiHardMiner(
+        max_partial_per_positive=2, max_disjoint_per_positive=1, max_triplets_per_anchor=5, negative_order="hardest"
+    )
+    embeddings, labels, _, _ = batch(3, n=20)
+    expected = [part.tolist() for part in miner(embeddings, labels)]
+    monkeypatch.setattr(triplets_module, "_CHUNK_ELEMENTS", 1)
+    assert [part.tolist() for part in miner(embeddings, labels)] == expected
+
+
+def test_miner_returns_anchors_in_order_and_partial_before_disjoint():
+    miner = MultiLabelSemiHardMiner(max_triplets_per_anchor=6)
+    embeddings, labels, _, _ = batch(5, n=24)
+    anchors, positives, negatives = miner(embeddings, labels)
+    rows = [part.tolist() for part in (anchors, positives, negatives)]
+    assert rows[0] == sorted(rows[0])
+    similarity, distance = miner.similarity(labels, labels), miner.distance(embeddings)
+    for a in anchors.unique().tolist():
+        of_anchor = [(p, n) for i, p, n in zip(*rows, strict=True) if i == a]
+        assert len(of_anchor) <= 6
+        far = [distance[a, p].item() for p, _ in of_anchor]
+        assert far == sorted(far, reverse=True)
+        for positive in {p for p, _ in of_anchor}:
+            shares = [bool(similarity[a, n] > 0) for p, n in of_anchor if p == positive]
+            assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("order", ["farthest", "random"])
+def test_miner_random_caps_keep_qualifying_triplets_and_exact_numbers(order):
+    caps = {"max_partial_per_positive": 2, "max_disjoint_per_positive": 1}
+    embeddings, labels, _, _ = batch(7, n=16)
+    miner = MultiLabelSemiHardMiner(**caps, positive_order=order, generator=torch.Generator().manual_seed(0))
+    _, found = loop_triplets(miner, embeddings, labels)
+    kept = as_set(miner(embeddings, labels))
+    assert kept <= uncapped(found)
+    per_positive = Counter((a, p) for a, p, _ in kept)
+    for pair, kinds in found.items():
+        assert per_positive[pair] == min(2, len(kinds["partial"])) + min(1, len(kinds["disjoint"]))
+
+
+def test_miner_draws_negatives_and_positives_uniformly():
+    # Anchor 0, three positives that share label 0, four disjoint negatives nearer than any of them.
+    embeddings = torch.tensor([[0.0], [5.0], [6.0], [7.0], [1.0], [2.0], [3.0], [4.0]])
+    labels = torch.tensor([[1, 0]] * 4 + [[0, 1]] * 4)
+    miner = MultiLabelSemiHardMiner(
+        max_triplets_per_anchor=1,
+        positive_order="random",
+        distance=DISTANCES["squared"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    draws = Counter()
+    for _ in range(1200):
+        anchors, positives, negatives = miner(embeddings, labels)
+        assert anchors[0] == 0
+        draws[positives[0].item(), negatives[0].item()] += 1
+    expected = 1200 / 12
+    chi_square = sum((draws[p, n] - expected) ** 2 / expected for p in (1, 2, 3) for n in (4, 5, 6, 7))
+    assert len(draws) == 12
+    assert chi_square < 31.3  # 0.999 quantile at 11 degrees of freedom
+
+
+def test_miner_with_a_generator_repeats_itself():
+    embeddings, labels, _, _ = batch(1, n=30)
+
+    def mine(seed):
+        miner = MultiLabelSemiHardMiner(
+            max_triplets_per_anchor=2, positive_order="random", generator=torch.Generator().manual_seed(seed)
+        )
+        return [part.tolist() for part in miner(embeddings, labels)]
+
+    assert mine(0) == mine(0)
+    assert mine(0) != mine(1)
+
+
+def test_miner_paper_settings_give_at_most_one_triplet_an_anchor_at_batch_256():
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(256, 30, generator=generator) < 0.14).long()
+    miner = MultiLabelSemiHardMiner(
+        max_partial_per_positive=1, max_disjoint_per_positive=1, max_triplets_per_anchor=1, generator=generator
+    )
+    anchors, _, _ = miner(torch.randn(256, 16, generator=generator), labels)
+    assert 200 < len(anchors) <= 256
+    assert anchors.bincount().max() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("refs", [None, 20])
+def test_miner_with_one_hot_labels_equals_pytorch_metric_learning_on_class_ids(kind, distance, refs):
+    generator = torch.Generator().manual_seed(2)
+    classes, ref_classes = torch.randint(0, 5, (2, 24), generator=generator)
+    embeddings, ref_emb = torch.randn(2, 24, 8, generator=generator, dtype=torch.float64)
+    arguments = (ref_emb[:refs], ref_classes[:refs]) if refs else ()
+    theirs = TripletMarginMiner(margin=0.2, type_of_triplets=kind, distance=DISTANCES[distance])
+    ours = MultiLabelSemiHardMiner(margin=0.2, type_of_triplets=kind, distance=DISTANCES[distance])
+    one_hot = torch.nn.functional.one_hot
+    our_arguments = (ref_emb[:refs], one_hot(ref_classes[:refs], 5)) if refs else ()
+    expected = as_set(theirs(embeddings, classes, *arguments))
+    assert as_set(ours(embeddings, one_hot(classes, 5), *our_arguments)) == expected
+    assert expected
+
+
+def test_miner_drops_self_pairs_only_where_the_labels_are_the_same_object():
+    embeddings = torch.tensor([[0.0], [1.0]])
+    labels = torch.tensor([[1, 0], [0, 1]])
+    miner = MultiLabelSemiHardMiner(type_of_triplets="easy", margin=0.5, distance=DISTANCES["squared"])
+    assert as_set(miner(embeddings, labels)) == set()
+    assert as_set(miner(embeddings, labels, embeddings, labels)) == set()
+    assert as_set(miner(embeddings, labels, embeddings.clone(), labels.clone())) == {(0, 0, 1), (1, 1, 0)}
+
+
+def test_miner_all_zero_rows_are_no_positives_and_disjoint_negatives():
+    embeddings = torch.tensor([[0.0], [3.0], [1.0], [2.0]])
+    labels = torch.tensor([[1, 0], [1, 0], [0, 0], [0, 0]])
+    miner = MultiLabelSemiHardMiner(distance=DISTANCES["squared"])
+    assert as_set(miner(embeddings, labels)) == {(0, 1, 2), (0, 1, 3), (1, 0, 2), (1, 0, 3)}
+
+
+def test_miner_disjoint_negative_is_never_as_similar_as_the_positive():
+    # The paper's "bigger than 1": both refs share exactly one label with anchor 0, none is a better positive.
+    embeddings = torch.tensor([[0.0], [2.0], [1.0]])
+    labels = torch.tensor([[1, 1], [1, 0], [0, 1]])
+    miner = MultiLabelSemiHardMiner(partial_threshold=1, distance=DISTANCES["squared"])
+    assert as_set(miner(embeddings, labels)) == {(1, 0, 2)}
+
+
+def test_miner_without_triplets_gives_empty_indices_and_the_loss_a_differentiable_zero():
+    embeddings = torch.randn(4, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    triplets = MultiLabelSemiHardMiner()(embeddings, torch.zeros(4, 2))
+    assert [(part.dtype, part.shape) for part in triplets] == [(torch.int64, (0,))] * 3
+    loss = losses.TripletMarginLoss()(embeddings, indices_tuple=triplets)
+    loss.backward()
+    assert loss.item() == 0
+    assert embeddings.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, None), (0, None), (3, 0), (0, 3)])
+def test_miner_of_next_to_nothing_gives_nothing(n, m):
+    embeddings, labels = torch.zeros(n, 2), torch.ones(n, 2)
+    refs = () if m is None else (torch.zeros(m, 2), torch.ones(m, 2))
+    assert as_set(MultiLabelSemiHardMiner()(embeddings, labels, *refs)) == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_miner_takes_every_floating_dtype_and_autocast(dtype):
+    embeddings, labels, _, _ = batch(4, n=14)
+    embeddings = embeddings.to(dtype)
+    miner = MultiLabelSemiHardMiner(distance=DISTANCES["squared"])
+    expected = as_set(miner(embeddings.double(), labels))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert as_set(miner(embeddings, labels)) == expected
+
+
+def test_miner_takes_a_lambda_a_module_and_non_contiguous_tensors():
+    embeddings, labels, _, _ = batch(6, n=10)
+
+    class Learned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 0.5, 1.5]))
+
+        def forward(self, labels, ref_labels):
+            return (labels * self.weight) @ ref_labels.float().T
+
+    module = Learned()
+    by_module = MultiLabelSemiHardMiner(module)
+    by_lambda = MultiLabelSemiHardMiner(lambda a, b: (a * module.weight) @ b.float().T)
+    strided = embeddings.repeat_interleave(2, dim=1)[:, ::2]
+    assert as_set(by_module(embeddings, labels)) == as_set(by_lambda(strided, labels)) != set()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda miner: pickle.loads(pickle.dumps(miner))])
+def test_miner_copies_and_pickles_with_its_generator(copied):
+    embeddings, labels, _, _ = batch(8, n=20)
+    miner = MultiLabelSemiHardMiner(
+        sim.Jaccard(), max_triplets_per_anchor=1, generator=torch.Generator().manual_seed(3)
+    )
+    other = copied(miner)
+    assert as_set(other(embeddings, labels)) == as_set(miner(embeddings, labels))
+
+
+def test_miner_statistics_are_those_of_its_triplets():
+    embeddings = torch.tensor([[0.0], [3.0], [1.0], [2.0]])
+    labels = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]])
+    miner = MultiLabelSemiHardMiner(
+        sim.InnerProduct(), distance=distances.LpDistance(normalize_embeddings=False), collect_stats=True
+    )
+    # anchor 0: (0,1,2) partial, (0,1,3) disjoint; anchor 1: (1,0,2) partial, (1,0,3) disjoint, (1,2,3) disjoint;
+    # anchor 2: (2,1,3) disjoint; anchor 3 has no positive.
+    assert as_set(miner(embeddings, labels)) == {(0, 1, 2), (0, 1, 3), (1, 0, 2), (1, 0, 3), (1, 2, 3), (2, 1, 3)}
+    assert miner.num_triplets == 6
+    assert miner.num_anchors_without_triplets == 1
+    assert miner.partial_share == pytest.approx(2 / 6)
+    assert miner.disjoint_share == pytest.approx(4 / 6)
+    assert miner.pos_pair_dist == pytest.approx((3 + 3 + 3 + 3 + 2 + 2) / 6)
+    assert miner.neg_pair_dist == pytest.approx((1 + 2 + 2 + 1 + 1 + 1) / 6)
+    assert miner.similarity_gap == pytest.approx((1 + 2 + 1 + 2 + 1 + 1) / 6)
+    miner(embeddings, torch.zeros(4, 2))
+    assert (miner.num_triplets, miner.num_anchors_without_triplets, miner.pos_pair_dist) == (0, 4, 0)
+
+
+def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
+    embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1]])
+    miner = MultiLabelSemiHardMiner(distance=distances.CosineSimilarity(), collect_stats=True)
+    miner(embeddings, labels)
+    assert miner.pos_pair_dist == pytest.approx(0.0, abs=1e-6)
+    assert miner.neg_pair_dist > 0.09
+
+
+def test_miner_does_not_build_a_graph_or_touch_gradients():
+    embeddings, labels, _, _ = batch(9)
+    embeddings.requires_grad_()
+    assert not any(part.requires_grad for part in MultiLabelSemiHardMiner()(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"similarity": 3}, TypeError, "`similarity` must be a callable, got int"),
+        ({"distance": "cosine"}, TypeError, "`distance` must be a distance of .* got str"),
+        ({"type_of_triplets": "semi-hard"}, ValueError, "`type_of_triplets` must be one of .* got 'semi-hard'"),
+        ({"positive_order": "nearest"}, ValueError, "`positive_order` must be one of .* got 'nearest'"),
+        ({"negative_order": "easy"}, ValueError, "`negative_order` must be one of .* got 'easy'"),
+        ({"disjoint_negatives": "all"}, ValueError, "`disjoint_negatives` must be one of .* got 'all'"),
+        ({"margin": -0.1}, ValueError, "`margin` must be a number >= 0, got -0.1"),
+        ({"max_partial_per_positive": -1}, ValueError, "`max_partial_per_positive` must be .* >= 0, got -1"),
+        ({"max_disjoint_per_positive": -2}, ValueError, "`max_disjoint_per_positive` must be .* >= 0, got -2"),
+        ({"max_triplets_per_anchor": 0}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got 0"),
+    ],
+)
+def test_miner_constructor_names_what_is_wrong(arguments, error, message):
+    with pytest.raises(error, match=message):
+        MultiLabelSemiHardMiner(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "error", "message"),
+    [
+        (lambda a, b: (a.float() @ b.float().T)[0], ValueError, r"must return shape \(3, 3\).*got \(3,\)"),
+        (lambda a, b: a.float() @ b.float().T / 0.0, ValueError, "must not return NaN"),
+        (lambda a, b: a.numpy() @ b.numpy().T, TypeError, "must return a torch.Tensor, got ndarray"),
+    ],
+)
+def test_miner_names_what_a_similarity_does_wrong(similarity, error, message):
+    with pytest.raises(error, match=message):
+        MultiLabelSemiHardMiner(similarity)(torch.randn(3, 2), torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(3, 2), torch.zeros(3)), r"`labels` must be a 2-D .* got shape \(3,\).*one_hot"),
+        ((torch.zeros(3, 2), torch.zeros(4, 2)), r"`embeddings` must have shape \(4, D\).*got \(3, 2\)"),
+        ((torch.zeros(3, 2), torch.full((3, 2), 2.0)), r"in \[0, 1\], got 2\.0"),
+        ((torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(2, 2)), "must be given together"),
+        (
+            (torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(2, 2), torch.zeros(1, 2)),
+            r"`ref_emb` must have shape \(1",
+        ),
+        ((torch.full((3, 2), float("nan")), torch.ones(3, 2)), "hold NaN"),
+    ],
+)
+def test_miner_names_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiLabelSemiHardMiner()(*arguments)

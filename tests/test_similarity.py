@@ -1,0 +1,205 @@
+"""Similarities against sets of Python, fuzzy sets in loops, and scikit-learn."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics.pairwise import cosine_similarity
+
+from mlmetric import similarity as sim
+
+SETS = {
+    "inner_product": lambda a, b, w: sum(w[i] for i in a & b),
+    "jaccard": lambda a, b, w: _over(sum(w[i] for i in a & b), sum(w[i] for i in a | b)),
+    "dice": lambda a, b, w: _over(2 * sum(w[i] for i in a & b), sum(w[i] for i in a) + sum(w[i] for i in b)),
+    "overlap": lambda a, b, w: _over(sum(w[i] for i in a & b), min(sum(w[i] for i in a), sum(w[i] for i in b))),
+    "cosine": lambda a, b, w: _over(sum(w[i] for i in a & b), math.sqrt(sum(w[i] for i in a) * sum(w[i] for i in b))),
+    "hamming": lambda a, b, w: 1 - sum(w[i] for i in a ^ b) / sum(w),
+}
+FUZZY = {
+    "jaccard": lambda x, y: _over(np.minimum(x, y).sum(), np.maximum(x, y).sum()),
+    "dice": lambda x, y: _over(2 * np.minimum(x, y).sum(), x.sum() + y.sum()),
+    "overlap": lambda x, y: _over(np.minimum(x, y).sum(), min(x.sum(), y.sum())),
+    "hamming": lambda x, y: 1 - np.abs(x - y).mean(),
+}
+CLASSES = [sim.InnerProduct, sim.Jaccard, sim.Dice, sim.Cosine, sim.Overlap, sim.Hamming]
+
+
+def _over(numerator, denominator):
+    return numerator / denominator if denominator > 0 else 0.0
+
+
+def multi_hot(min_rows=1):
+    shape = st.tuples(st.integers(min_rows, 6), st.integers(1, 5))
+    return shape.flatmap(lambda s: hnp.arrays(np.int64, s, elements=st.integers(0, 1)))
+
+
+@pytest.mark.parametrize("name", SETS)
+@settings(max_examples=40, deadline=None)
+@given(labels=multi_hot(), weighted=st.booleans())
+def test_similarity_of_multi_hot_labels_equals_that_of_python_sets(name, labels, weighted):
+    weights = np.linspace(0.5, 2.0, labels.shape[1]) if weighted else np.ones(labels.shape[1])
+    sets = [set(np.flatnonzero(row)) for row in labels]
+    expected = [[SETS[name](a, b, weights) for b in sets] for a in sets]
+    actual = getattr(sim, name)(torch.from_numpy(labels).double(), weights=torch.from_numpy(weights))
+    np.testing.assert_allclose(actual, np.array(expected, dtype=float), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FUZZY)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_similarity_of_soft_labels_equals_that_of_fuzzy_sets(name, data):
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 4)))
+    votes = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 4)))
+    soft = votes / 4
+    expected = [[FUZZY[name](x, y) for y in soft] for x in soft]
+    np.testing.assert_allclose(getattr(sim, name)(torch.from_numpy(soft)), np.array(expected), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_similarity_paired_is_the_diagonal(name, soft):
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randint(0, 3 if soft else 2, (7, 4), generator=generator) / (2 if soft else 1) for _ in "ab")
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    function = getattr(sim, name)
+    paired = function(first, second, weights=weights, paired=True)
+    torch.testing.assert_close(paired, function(first, second, weights=weights).diagonal())
+
+
+@pytest.mark.parametrize("name", ["jaccard", "dice", "overlap"])
+def test_similarity_of_disjoint_soft_sets_is_exactly_zero(name):
+    first = torch.tensor([[0.1, 0.3, 0.7, 0.0, 0.0, 0.0]])
+    second = torch.tensor([[0.0, 0.0, 0.0, 0.9, 1 / 3, 0.2]])
+    assert getattr(sim, name)(first, second).item() == 0.0
+
+
+def test_similarity_of_equal_rows_is_equal_to_the_last_bit_wherever_they_stand():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 2, (1, 37), generator=generator).float().repeat(523, 1)
+    weights = torch.rand(37, generator=generator)
+    for function in (sim.inner_product, sim.jaccard, sim.dice, sim.cosine):
+        assert len(function(labels, weights=weights).unique()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16])
+def test_similarity_counts_exactly_in_small_dtypes(dtype):
+    labels = torch.ones(2, 1001).to(dtype)
+    result = sim.inner_product(labels)
+    assert result.dtype == torch.float32
+    assert result.tolist() == [[1001.0, 1001.0], [1001.0, 1001.0]]
+
+
+def test_similarity_under_autocast_counts_exactly():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert sim.inner_product(torch.ones(1, 1001)).item() == 1001.0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_similarity_of_no_rows_is_empty(name):
+    assert getattr(sim, name)(torch.zeros(0, 3), torch.zeros(4, 3)).shape == (0, 4)
+
+
+def test_similarity_shapes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="same number of labels, got 3 and 2"):
+        sim.jaccard(torch.zeros(1, 3), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"`weights` must have shape \(3,\).*got \(2,\)"):
+        sim.jaccard(torch.zeros(1, 3), weights=torch.ones(2))
+    with pytest.raises(ValueError, match=r"`ref_labels` must be a 2-D .*got shape \(3,\)"):
+        sim.jaccard(torch.zeros(1, 3), torch.zeros(3))
+    with pytest.raises(ValueError, match="`paired` rows must be as many on both sides, got 1 and 2"):
+        sim.jaccard(torch.zeros(1, 3), torch.zeros(2, 3), paired=True)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_class_gives_what_its_function_gives_and_pickles(cls):
+    labels = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]])
+    weights = torch.tensor([1.0, 0.5, 2.0])
+    name = "inner_product" if cls is sim.InnerProduct else cls.__name__.lower()
+    similarity = pickle.loads(pickle.dumps(cls(weights)))
+    torch.testing.assert_close(similarity(labels), getattr(sim, name)(labels, weights=weights))
+
+
+def test_class_with_a_negative_weight_is_refused():
+    with pytest.raises(ValueError, match=r"`weights` must be numbers >= 0, got -1\.0"):
+        sim.Jaccard(torch.tensor([1.0, -1.0]))
+
+
+def test_sum_scale_and_clamp_combine_with_any_callable():
+    labels = torch.tensor([[1, 1, 0], [0, 1, 0]])
+    mixed = 0.25 * sim.Jaccard() + sim.Dice() * 0.75 + (lambda a, b: torch.ones(len(a), len(b)))
+    expected = 0.25 * sim.jaccard(labels) + 0.75 * sim.dice(labels) + 1
+    torch.testing.assert_close(mixed(labels), expected)
+    other_order = (lambda a, b: torch.ones(len(a), len(b))) + sim.Dice()
+    torch.testing.assert_close(other_order(labels), sim.dice(labels) + 1)
+    torch.testing.assert_close(mixed.clamp(max=1.5)(labels), expected.clamp(max=1.5))
+
+
+def test_sum_with_a_number_and_product_with_a_similarity_are_refused():
+    with pytest.raises(TypeError):
+        sim.Jaccard() + 1
+    with pytest.raises(TypeError):
+        sim.Jaccard() * sim.Dice()
+
+
+def test_semantic_with_the_identity_is_cosine():
+    labels = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]])
+    torch.testing.assert_close(sim.Semantic(torch.eye(3))(labels), sim.cosine(labels))
+
+
+def test_semantic_worked_by_hand():
+    relation = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+    labels = torch.tensor([[1, 0], [1, 1]])
+    # y R y' = 1.5, y R y = 1, y' R y' = 3
+    assert sim.Semantic(relation)(labels)[0, 1].item() == pytest.approx(1.5 / math.sqrt(3))
+
+
+def test_semantic_from_cooccurrence_relates_labels_by_the_cosine_of_their_columns():
+    labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]])
+    one_label_each = torch.eye(3)
+    expected = torch.from_numpy(cosine_similarity(labels.T.numpy())).float()
+    torch.testing.assert_close(sim.Semantic.from_cooccurrence(labels)(one_label_each), expected)
+
+
+def test_semantic_of_a_label_that_never_occurs_relates_it_to_itself_alone():
+    similarity = sim.Semantic.from_cooccurrence(torch.tensor([[1, 0], [1, 0]]))
+    assert similarity(torch.eye(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("relation", "message"),
+    [
+        (torch.ones(2, 3), r"square matrix \(L, L\), got shape \(2, 3\)"),
+        (torch.tensor([[1.0, 0.2], [0.3, 1.0]]), "finite and symmetric"),
+        (torch.tensor([[1.0, float("nan")], [float("nan"), 1.0]]), "finite and symmetric"),
+        (torch.tensor([[0.0, 0.0], [0.0, 1.0]]), r"diagonal above 0, got 0\.0"),
+        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), r"positive semi-definite, got an eigenvalue of -1"),
+    ],
+)
+def test_semantic_relation_that_is_none_is_refused(relation, message):
+    with pytest.raises(ValueError, match=message):
+        sim.Semantic(relation)
+
+
+def test_semantic_with_another_number_of_labels_is_refused():
+    with pytest.raises(ValueError, match="must have the 2 labels of `relation`, got 3"):
+        sim.Semantic(torch.eye(2))(torch.zeros(1, 3))
+
+
+def test_inverse_frequency_weights_by_hand():
+    labels = torch.tensor([[1, 1, 0, 0]] * 2 + [[1, 0, 1, 0]] * 2)
+    assert sim.inverse_frequency_weights(labels).tolist() == [0.25, 0.5, 0.5, 1.0]
+    log_count = sim.inverse_frequency_weights(labels, kind="log_count")
+    torch.testing.assert_close(log_count, torch.tensor([1 / math.log(c + 2) for c in (4, 2, 2, 0)]))
+    log_rank = sim.inverse_frequency_weights(labels, kind="log_rank")
+    torch.testing.assert_close(log_rank, torch.tensor([1 / math.log(r + 1) for r in (4, 2, 2, 1)]))
+
+
+def test_inverse_frequency_weights_of_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="got 'idf'"):
+        sim.inverse_frequency_weights(torch.ones(1, 1), kind="idf")
