@@ -1,0 +1,248 @@
+"""Features of a frozen network, computed once for each image and kept on disk.
+
+The cache is a folder for each network and preprocessing, in it parts: arrays of (image identity, feature) rows. A
+part is written under another name and renamed when it is whole, and its name carries the digest of its content: what
+is torn or altered is found out and never used. What is in no part is computed; so a killed run, an added image and a
+mended one are all the same case.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mlmetric.data._images import BadImageError, BadImagesError
+
+_log = logging.getLogger(__name__)
+_BATCHES_PER_PART = 8
+_ROWS_PER_BLOCK = 4096
+
+
+class Backbone(Protocol):
+    """What extraction asks of a network: `mlmetric.heads.FrozenBackbone` is one."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map a batch of images to features `(N, D)`."""
+
+    def fingerprint(self) -> str:
+        """Digest all that determines a feature besides the image."""
+
+
+class IdentifiedImages(Protocol):
+    """What extraction asks of a data set: `mlmetric.data.ImageDataset` is one."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Return a preprocessed image and something else, or raise `BadImageError`."""
+
+    def identity(self, index: int) -> bytes | None:
+        """Return 32 bytes that change when the image does; None if it does not exist."""
+
+
+@dataclass(frozen=True)
+class ExtractedFeatures:
+    """Features of the images that could be read.
+
+    Attributes:
+        features: float32, shape `(K, D)`; a memory map, read only.
+        indices: Which images of the data set these are, int64, shape `(K,)`, ascending.
+        bad_images: For each image left out, the message that names it and the reason.
+    """
+
+    features: npt.NDArray[np.float32]
+    indices: npt.NDArray[np.int64]
+    bad_images: list[str]
+
+
+def extract_features(
+    backbone: Backbone,
+    dataset: IdentifiedImages,
+    cache_dir: str | Path,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 2,
+    device: torch.device | str = "cpu",
+    on_bad_image: Literal["error", "skip"] = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> ExtractedFeatures:
+    """Compute the feature of each image once, or take it from the cache.
+
+    Args:
+        backbone: The network, on `device`, in evaluation mode.
+        dataset: The images, with the network's preprocessing as their transform.
+        cache_dir: Folder of the cache; several networks and data sets can share it.
+        batch_size: Images that pass through the network together. Another size can change the last bits.
+        num_workers: Processes that read and preprocess images ahead of the network; 0 for none.
+        device: Where the network is.
+        on_bad_image: `"error"`: compute all others, then raise; `"skip"`: leave bad images out.
+        progress: Called with (images done, images in all) after each batch.
+
+    Returns:
+        The features, in the order of the data set.
+
+    Raises:
+        BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
+        ValueError: If `on_bad_image` is neither of these, or no image can be read.
+        OSError: If the disk has no space for the features; those computed are kept.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
+    store = _Store(Path(cache_dir) / backbone.fingerprint()[:32])
+    identities = [dataset.identity(index) for index in range(len(dataset))]
+    known = store.known()
+    loader = DataLoader(
+        _OrReason(dataset),
+        batch_sampler=_missing_batches(identities, known, batch_size),
+        num_workers=num_workers,
+        collate_fn=list,
+        prefetch_factor=4 if num_workers else None,
+    )
+    done = sum(identity in known for identity in identities)
+    bad: dict[int, str] = {}
+    rows: list[tuple[bytes, npt.NDArray[np.float32]]] = []
+    for number, batch in enumerate(loader, start=1):
+        bad |= {index: reason for index, _, reason in batch if reason is not None}
+        good = [(index, image) for index, image, reason in batch if reason is None]
+        if good:
+            images = torch.stack([image for _, image in good]).to(device, non_blocking=True)
+            with torch.inference_mode():
+                features = backbone(images).float().cpu().numpy()
+            rows += [(_known(identities[index]), row) for (index, _), row in zip(good, features, strict=True)]
+        done += len(good)
+        if number % _BATCHES_PER_PART == 0:
+            store.append(rows, still_to_come=len(dataset) - done)
+            rows = []
+        if progress is not None:
+            progress(done, len(dataset))
+    store.append(rows, still_to_come=0)
+
+    reasons = [bad[index] for index in sorted(bad)]
+    if reasons and (on_bad_image == "error" or len(reasons) == len(dataset)):
+        raise BadImagesError(reasons, len(dataset))
+    indices = np.array([index for index in range(len(dataset)) if index not in bad], dtype=np.int64)
+    return ExtractedFeatures(store.gather([_known(identities[index]) for index in indices]), indices, reasons)
+
+
+def _known(identity: bytes | None) -> bytes:
+    assert identity is not None, "an image that was read exists"
+    return identity
+
+
+def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], batch_size: int) -> list[list[int]]:
+    """Batch on a fixed grid, so that a resumed run forms the batches of one never killed."""
+    grid = (range(start, min(start + batch_size, len(identities))) for start in range(0, len(identities), batch_size))
+    batches = ([index for index in cell if identities[index] not in known] for cell in grid)
+    return [batch for batch in batches if batch]
+
+
+class _OrReason(Dataset[tuple[int, Tensor | None, str | None]]):
+    """Images by index, with the reason in place of one that cannot be read: a worker must not die of it."""
+
+    def __init__(self, dataset: IdentifiedImages) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str | None]:
+        try:
+            return index, self.dataset[index][0], None
+        except BadImageError as error:
+            return index, None, str(error)
+
+
+class _Store:
+    """The parts of one network's cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parts: list[npt.NDArray[Any]] = []
+        for path in sorted(folder.glob("part-*.npy")):
+            if path.stem == f"part-{_digest(path)}":
+                self.parts.append(np.load(path, mmap_mode="r"))
+            else:
+                _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
+                path.unlink()
+
+    def known(self) -> dict[bytes, tuple[int, int]]:
+        """Return for each identity its part and row."""
+        return {
+            identity.tobytes(): (number, row)
+            for number, part in enumerate(self.parts)
+            for row, identity in enumerate(part["identity"])
+        }
+
+    def append(self, rows: list[tuple[bytes, npt.NDArray[np.float32]]], *, still_to_come: int) -> None:
+        if not rows:
+            return
+        part = np.empty(len(rows), dtype=[("identity", "u1", 32), ("feature", "<f4", rows[0][1].shape)])
+        part["identity"] = [np.frombuffer(identity, dtype=np.uint8) for identity, _ in rows]
+        part["feature"] = [feature for _, feature in rows]
+        self._write([part], len(part), part.dtype, still_to_come)
+
+    def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
+        """Return the features of these images as one memory map; what stands in other parts or order is merged."""
+        wanted = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(-1, 32)
+        if len(self.parts) != 1 or not np.array_equal(self.parts[0]["identity"][: len(wanted)], wanted):
+            self._merge(identities)
+        features: npt.NDArray[np.float32] = self.parts[-1]["feature"][: len(wanted)]
+        return features
+
+    def _merge(self, identities: list[bytes]) -> None:
+        places, wanted = self.known(), set(identities)
+        order = [places[identity] for identity in identities]
+        order += [place for identity, place in places.items() if identity not in wanted]
+        parts, self.parts = self.parts, []
+        old_paths = list(self.folder.glob("part-*.npy"))
+        blocks = (
+            np.stack([parts[part][row] for part, row in order[start : start + _ROWS_PER_BLOCK]])
+            for start in range(0, len(order), _ROWS_PER_BLOCK)
+        )
+        merged = self._write(blocks, len(order), parts[0].dtype, 0)
+        for path in old_paths:
+            if path != merged:
+                path.unlink()
+
+    def _write(self, blocks: Iterable[npt.NDArray[Any]], num_rows: int, dtype: Any, still_to_come: int) -> Path:
+        unfinished = self.folder / f"unfinished-{os.getpid()}.npy"
+        needed = (num_rows + still_to_come) * dtype.itemsize
+        try:
+            free = shutil.disk_usage(self.folder).free
+            if free < needed:
+                raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+            with unfinished.open("wb") as file:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_rows,)}
+                np.lib.format.write_array_header_2_0(file, header)
+                for block in blocks:
+                    file.write(block.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"The features could not be written to {self.folder}: {error.strerror}. What was computed before is "
+                "kept there. Free some space, or take another cache folder, and run again.",
+            ) from error
+        path = self.folder / f"part-{_digest(unfinished)}.npy"
+        unfinished.rename(path)
+        self.parts.append(np.load(path, mmap_mode="r"))
+        return path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

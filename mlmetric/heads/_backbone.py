@@ -1,0 +1,199 @@
+"""A pretrained network that stays as it is and gives features."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+_DOWNLOAD_TIMEOUT_SECONDS = 20.0
+
+
+class WeightsUnavailableError(OSError):
+    """Pretrained weights could not be downloaded or read."""
+
+
+class FrozenBackbone(nn.Module):
+    """A network whose classifier is cut off and whose weights and statistics cannot move.
+
+    Frozen means that no parameter takes a gradient and that `train()` leaves the network in evaluation mode, so
+    that batch-norm statistics stay too. The feature is what the classifier layer would see; where that is a map
+    (SqueezeNet), its mean over places.
+
+    Args:
+        model: The name of a torchvision classification model ("resnet50", "squeezenet1_0", ...), or any module
+            that maps a batch to features `(N, D)` or feature maps `(N, D, ...)`.
+        weights: For a name: "DEFAULT" or another member of the model's weights enum, by name or itself; a
+            state-dict file (`.pth` or `.pt`), which may have any number of classes; or None for random weights.
+            For a module: a state-dict file, or "DEFAULT" for the weights that it has.
+        transform: Preprocessing of an image. By default that of the weights; for a file or random weights that
+            of the model's first published weights; for a module None.
+
+    Attributes:
+        name: The model's name, or the module's class.
+        weights: What the weights are: "ResNet50_Weights.IMAGENET1K_V2", a file's name, "random", "as given".
+        transform: The preprocessing.
+        feature_size: D; None for a module of your own.
+
+    Raises:
+        ValueError: If torchvision has no such classification model or weights, or a state dict does not fit.
+        WeightsUnavailableError: If weights cannot be downloaded or their file cannot be read.
+
+    Example:
+        >>> backbone = FrozenBackbone("squeezenet1_0", weights=None)
+        >>> backbone(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 512])
+        >>> backbone.train().training
+        False
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        *,
+        weights: WeightsEnum | str | Path | None = "DEFAULT",
+        transform: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(model, nn.Module):
+            self.name = type(model).__name__
+            self.model = model
+            self.weights, self.transform = "as given", transform
+            self.feature_size: int | None = None
+            if isinstance(weights, str | Path) and weights != "DEFAULT":
+                self.weights = Path(weights).name
+                _load(model, _read_state_dict(Path(weights)), self.weights)
+        else:
+            self.name = model
+            self.model, self.weights, default_transform, self.feature_size = _torchvision_model(model, weights)
+            self.transform = default_transform if transform is None else transform
+        self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever `mode` is."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map a batch of images, `(N, 3, H, W)` for a torchvision model, to features `(N, D)`."""
+        features: Tensor = self.model(images)
+        return features.flatten(2).mean(2) if features.ndim > 2 else features
+
+    def fingerprint(self) -> str:
+        """Digest what determines a feature besides the image: network, weights, statistics, preprocessing."""
+        digest = hashlib.sha256(f"{self.name}\n{self.transform!r}".encode())
+        for name, value in self.model.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _torchvision_model(
+    name: str, weights: WeightsEnum | str | Path | None
+) -> tuple[nn.Module, str, Callable[[Any], Tensor], int]:
+    """Return the model without its classifier, what its weights are, their preprocessing, and the feature's size."""
+    try:
+        choices = get_model_weights(name)
+    except ValueError as error:
+        raise ValueError(
+            f"`model` must be the name of a torchvision classification model or a module, got {name!r}."
+        ) from error
+    transform = next(iter(choices)).transforms()
+    state_dict: dict[str, Tensor] | None = None
+    if weights is None:
+        model, description = _build(name), "random"
+    elif isinstance(weights, WeightsEnum) or weights in choices.__members__:
+        chosen = choices[weights] if isinstance(weights, str) else weights
+        if not isinstance(chosen, choices):
+            raise ValueError(f"`weights` must be of {choices.__name__} for {name!r}, got {chosen}.")
+        model, description, transform = _download(name, chosen, choices), str(chosen), chosen.transforms()
+    elif Path(weights).suffix in {".pth", ".pt"}:
+        model, description = _build(name), Path(weights).name
+        state_dict = _read_state_dict(Path(weights))
+    else:
+        raise ValueError(
+            f"`weights` must be None, {', '.join(choices.__members__)}, or a file ending in .pth or .pt for {name!r}, "
+            f"got {str(weights)!r}."
+        )
+    place, classifier = _classifier_layer(model)
+    feature_size = classifier.in_features if isinstance(classifier, nn.Linear) else classifier.in_channels
+    model.set_submodule(place, nn.Identity())
+    if state_dict is not None:
+        _load(model, {key: value for key, value in state_dict.items() if not key.startswith(f"{place}.")}, description)
+    return model, description, transform, feature_size
+
+
+def _build(name: str) -> nn.Module:
+    # These two turn ImageNet's normalisation into their own inside the network where their weights are published ones.
+    options = {"transform_input": True, "init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    model: nn.Module = get_model(name, weights=None, **options)
+    return model
+
+
+def _classifier_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """Find the last layer with weights: in each of torchvision's classification models that is the classifier."""
+    return [(place, part) for place, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
+
+
+def _download(name: str, weights: WeightsEnum, choices: type[WeightsEnum]) -> nn.Module:
+    try:
+        with _download_timeout():
+            model: nn.Module = get_model(name, weights=weights, progress=False)
+    except (OSError, RuntimeError) as error:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise WeightsUnavailableError(
+            f"The weights {weights} of {name!r} could not be downloaded from {weights.url} ({error}). Put that file at "
+            f"{target}, or choose others: a state-dict file, another of {', '.join(choices.__members__)}, or None "
+            "(`--weights none` in the examples) for random weights."
+        ) from error
+    return model
+
+
+@contextmanager
+def _download_timeout() -> Iterator[None]:
+    # torch.hub offers no timeout of its own; a network that swallows packets would hang for ever.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsUnavailableError(f"The weights file {path} does not exist.") from error
+    except Exception as error:
+        # torch.load raises whatever unpickling a torn or foreign file happens to hit.
+        raise WeightsUnavailableError(
+            f"The weights file {path} could not be read as a torch state dict ({type(error).__name__}). "
+            "Save one by `torch.save(model.state_dict(), path)`."
+        ) from error
+    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise ValueError(f"`weights` must be a file of a state dict, a dict of tensors; {path} holds something else.")
+    return state_dict
+
+
+def _load(model: nn.Module, state_dict: dict[str, Tensor], source: str) -> None:
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state_dict.keys())
+    unexpected = sorted(state_dict.keys() - expected.keys())
+    misshapen = sorted(
+        key for key in expected.keys() & state_dict.keys() if expected[key].shape != state_dict[key].shape
+    )
+    if missing or unexpected or misshapen:
+        first = (missing + unexpected + misshapen)[0]
+        raise ValueError(
+            f"`weights` {source} do not fit {type(model).__name__}: {len(missing)} tensors are missing, "
+            f"{len(unexpected)} unexpected, {len(misshapen)} of another shape; the first is {first!r}."
+        )
+    model.load_state_dict(state_dict)

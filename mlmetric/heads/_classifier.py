@@ -1,0 +1,65 @@
+"""The head that turns an embedding into label scores."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlmetric.heads._standardize import Standardize
+
+
+class ClassifierHead(nn.Module):
+    """A linear layer on a frozen embedding, or on the feature itself: then it is the linear probe.
+
+    Inputs pass through `standardize` first, which does nothing until `head.standardize.fit(train_embeddings)`.
+
+    Args:
+        in_features: Size of the input.
+        num_labels: L.
+        activation: `"sigmoid"`: each label decides for itself. `"softmax"`: the labels of a row share a
+            probability of 1, as the paper has it; for reproduction only: a row with two labels cannot give both
+            more than 0.5, so decisions at a threshold of 0.5 say little.
+
+    Raises:
+        ValueError: If `activation` is neither of these.
+
+    Example:
+        >>> head = ClassifierHead(256, num_labels=30)
+        >>> logits = head(torch.zeros(4, 256))
+        >>> head.probabilities(logits).shape
+        torch.Size([4, 30])
+
+    Source:
+        "From image to emotion: multi-label image classification based on triplet loss" (2021), section 4. Its
+        softmax is an option here; sigmoid is the default.
+    """
+
+    def __init__(
+        self, in_features: int, num_labels: int, *, activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    ) -> None:
+        super().__init__()
+        if activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {activation!r}.")
+        self.activation: Literal["sigmoid", "softmax"] = activation
+        self.standardize = Standardize(in_features)
+        self.linear = nn.Linear(in_features, num_labels)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Score embeddings of shape `(N, in_features)`: logits of shape `(N, L)`."""
+        logits: Tensor = self.linear(self.standardize(embeddings))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits `(N, L)` into probabilities, by the head's activation."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Take the mean binary cross entropy, in nats, of logits `(N, L)` to labels `(N, L)` in [0, 1]."""
+        labels = labels.to(logits.dtype)
+        if self.activation == "sigmoid":
+            return functional.binary_cross_entropy_with_logits(logits, labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            return functional.binary_cross_entropy(logits.float().softmax(dim=1), labels.float())

@@ -1,0 +1,76 @@
+"""The head that a metric loss trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric.heads._standardize import Standardize
+
+
+class EmbeddingHead(nn.Module):
+    """Fully connected layers from the feature of a frozen backbone to an embedding.
+
+    The default is the paper's: two layers, 256 numbers at the end, nothing after the last one. Features pass
+    through `standardize` first, which does nothing until `head.standardize.fit(train_features)`.
+
+    Args:
+        in_features: D, the size of the feature.
+        widths: Sizes of the layers; the last one is the size of the embedding. The paper gives 256 for the last
+            and no other; 512 is our choice.
+        activation: Makes the activation between the layers.
+        batch_norm: Whether batch normalisation stands before each activation.
+        input_dropout: Share of the features dropped in training, in [0, 1).
+        dropout: Share of hidden units dropped in training after each activation, in [0, 1).
+        normalize: Whether embeddings are brought to unit length.
+
+    Raises:
+        ValueError: If there is no layer or a size is below 1.
+
+    Example:
+        >>> EmbeddingHead(2048)(torch.zeros(4, 2048)).shape
+        torch.Size([4, 256])
+
+    Source:
+        "From image to emotion: multi-label image classification based on triplet loss" (2021), section 4.
+        Standardisation, which the paper does not mention, is off until it is fitted.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        widths: Sequence[int] = (512, 256),
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        batch_norm: bool = False,
+        input_dropout: float = 0.0,
+        dropout: float = 0.0,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        if not widths or min(in_features, *widths) < 1:
+            raise ValueError(
+                "`in_features` and `widths` must name layers of at least 1 unit, "
+                f"got {in_features} and {tuple(widths)}."
+            )
+        self.in_features = in_features
+        self.embedding_size = widths[-1]
+        self.normalize = normalize
+        self.standardize = Standardize(in_features)
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
+        size = in_features
+        for width in widths[:-1]:
+            layers.append(nn.Linear(size, width))
+            layers += [nn.BatchNorm1d(width)] if batch_norm else []
+            layers.append(activation())
+            layers += [nn.Dropout(dropout)] if dropout else []
+            size = width
+        layers.append(nn.Linear(size, widths[-1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features of shape `(N, D)`: shape `(N, embedding_size)`."""
+        embeddings: Tensor = self.layers(self.standardize(features))
+        return torch.nn.functional.normalize(embeddings) if self.normalize else embeddings

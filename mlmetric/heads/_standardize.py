@@ -1,0 +1,55 @@
+"""Standardisation of features as a module, so that a checkpoint carries it."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """Bring each feature to mean 0 and standard deviation 1, by statistics that `fit` takes once.
+
+    Until it is fitted it changes nothing. A feature that is constant is only centred.
+
+    Args:
+        num_features: D.
+
+    Example:
+        >>> standardize = Standardize(2).fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        >>> standardize(torch.tensor([[3.0, 6.0]]))
+        tensor([[1., 1.]])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+
+    def fit(self, features: Tensor) -> Self:
+        """Take mean and standard deviation (of the population) of training features, shape `(N, D)`.
+
+        Raises:
+            ValueError: If the shape does not fit, there is no row, or a feature is not finite.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.mean) or len(features) == 0:
+            raise ValueError(
+                f"`features` must have shape (N, {len(self.mean)}) with N >= 1, got {tuple(features.shape)}."
+            )
+        # float64 sums, a column block at a time: no second copy of the features.
+        for columns in torch.split(torch.arange(len(self.mean)), 256):
+            block = features[:, columns].double()
+            scale = block.std(dim=0, correction=0)
+            self.mean[columns] = block.mean(dim=0).to(self.mean)
+            self.scale[columns] = torch.where(scale > 1e-7, scale, 1).to(self.scale)
+        if not bool(self.mean.isfinite().all() & self.scale.isfinite().all()):
+            raise ValueError("`features` must be finite, got NaN or infinity.")
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise features of shape `(N, D)`."""
+        return (features - self.mean) / self.scale

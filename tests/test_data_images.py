@@ -1,0 +1,100 @@
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlmetric.data import BadImageError, ImageDataset, read_image
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "I;16", "RGBA", "1", "LA"])
+def test_read_image_gives_rgb_whatever_the_mode(mode, picture, tmp_path):
+    path = tmp_path / ("image.tif" if mode in {"CMYK", "I;16"} else "image.png")
+    (picture.convert("I").convert("I;16") if mode == "I;16" else picture.convert(mode)).save(path)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (30, 20))
+
+
+def test_read_image_missing_is_named(tmp_path):
+    with pytest.raises(BadImageError, match=r"gone\.jpg does not exist"):
+        read_image(tmp_path / "gone.jpg")
+
+
+def test_read_image_truncated_is_named(picture, tmp_path):
+    path = tmp_path / "torn.jpg"
+    picture.resize((300, 200)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(BadImageError, match=r"torn\.jpg is truncated or no image"):
+        read_image(path)
+
+
+def test_read_image_that_is_text_or_empty_or_a_folder_is_named(tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    for path in (text, empty, tmp_path):
+        with pytest.raises(BadImageError, match=f"{path.name} is truncated or no image"):
+            read_image(path)
+
+
+def write_png_header(path, width, height):
+    """A PNG that claims a size and holds next to no pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (12_000, 10_000)])
+def test_read_image_too_large_is_refused_before_it_is_decoded(width, height, tmp_path):
+    path = tmp_path / "huge.png"
+    write_png_header(path, width, height)
+    with pytest.raises(BadImageError, match=r"huge\.png is too large"):
+        read_image(path)
+
+
+def test_read_image_limit_is_a_parameter(picture, tmp_path):
+    path = tmp_path / "small.png"
+    picture.save(path)
+    assert read_image(path, max_pixels=600).size == (30, 20)
+    with pytest.raises(BadImageError, match=r"too large: 30 x 20 pixels, at most 599"):
+        read_image(path, max_pixels=599)
+
+
+def test_dataset_gives_transformed_images_and_their_labels(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    labels = torch.tensor([[1, 0]])
+    dataset = ImageDataset(tmp_path, ["a.png"], labels, transform=lambda image: image.size)
+    assert len(dataset) == 1
+    size, row = dataset[0]
+    assert (size, row.tolist()) == ((30, 20), [1, 0])
+    assert ImageDataset(tmp_path, ["a.png"])[0][1].shape == (0,)
+
+
+def test_dataset_with_another_number_of_labels_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must have 2 rows, one for each of `paths`, got 3"):
+        ImageDataset(tmp_path, ["a.png", "b.png"], torch.zeros(3, 1))
+
+
+def test_dataset_identity_follows_the_file(picture, tmp_path):
+    path = tmp_path / "a.png"
+    dataset = ImageDataset(tmp_path, ["a.png"])
+    assert dataset.identity(0) is None
+    picture.save(path)
+    first = dataset.identity(0)
+    assert first == dataset.identity(0)
+    assert len(first) == 32
+    os.utime(path, ns=(1, 1))
+    assert dataset.identity(0) != first

@@ -1,0 +1,245 @@
+"""Heads: shapes, frozenness, weights by every road, and what each says when something is wrong."""
+
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, Standardize, WeightsUnavailableError
+
+# RegNets compute their widths on tensors, so they cannot be built without data: the smallest two are tested below.
+MODELS = [name for name in torchvision.models.list_models(module=torchvision.models) if "regnet" not in name]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def state_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_backbone_cuts_the_classifier_of_every_torchvision_classification_model(name):
+    with torch.device("meta"):  # shapes only: nothing is computed, no memory taken
+        backbone = FrozenBackbone(name, weights=None)
+        side = 299 if name == "inception_v3" else 256 if name.startswith("swin_v2") else 224
+        features = backbone(torch.zeros(1, 3, side, side))
+    assert features.shape == (1, backbone.feature_size)
+    assert backbone.feature_size != 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        ("resnet50", "fc", 2048),
+        ("squeezenet1_0", "classifier.1", 512),
+        ("regnet_x_400mf", "fc", 400),
+        ("regnet_y_400mf", "fc", 440),
+    ],
+)
+def test_backbone_feature_is_what_the_classifier_of_the_whole_model_sees(name, layer, size, generator, tmp_path):
+    whole = torchvision.models.get_model(name, weights=None).eval()
+    path = tmp_path / "weights.pth"
+    torch.save(whole.state_dict(), path)
+    seen = []
+    whole.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.rand(2, 3, 96, 96, generator=generator)
+    with torch.no_grad():
+        whole(images)
+    expected = seen[0].flatten(2).mean(2) if seen[0].ndim == 4 else seen[0]
+    backbone = FrozenBackbone(name, weights=path)
+    features = backbone(images)
+    assert features.shape == (2, size)
+    assert not features.requires_grad
+    torch.testing.assert_close(features, expected)
+    assert backbone.weights == "weights.pth"
+
+
+def test_backbone_does_not_move_while_a_head_on_it_trains(generator):
+    backbone = FrozenBackbone("resnet18", weights=None)
+    head = EmbeddingHead(512, (8,))
+    model = nn.Sequential(backbone, head)
+    before, head_before = state_of(backbone), state_of(head)
+    model.train()
+    assert not any(module.training for module in backbone.modules())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model(torch.rand(4, 3, 32, 32, generator=generator)).square().sum().backward()
+        optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert not torch.equal(head.layers[-1].weight, head_before["layers.0.weight"])
+
+
+def test_backbone_takes_any_module_and_averages_maps(generator):
+    class Map(nn.Module):
+        def forward(self, images):
+            return images[:, :2]
+
+    images = torch.rand(3, 3, 4, 5, generator=generator)
+    torch.testing.assert_close(FrozenBackbone(Map())(images), images[:, :2].mean((2, 3)))
+
+
+def test_backbone_loads_a_state_dict_into_a_module(tmp_path):
+    path = tmp_path / "own.pt"
+    source = nn.Linear(3, 2)
+    torch.save(source.state_dict(), path)
+    backbone = FrozenBackbone(nn.Linear(3, 2), weights=str(path))
+    assert torch.equal(backbone.model.weight, source.weight)
+    assert not backbone.model.weight.requires_grad
+
+
+def test_backbone_ignores_the_number_of_classes_of_a_state_dict(tmp_path):
+    path = tmp_path / "seven.pth"
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), path)
+    assert FrozenBackbone("resnet18", weights=path).feature_size == 512
+
+
+def test_backbone_takes_the_preprocessing_of_its_weights():
+    assert FrozenBackbone("resnet18", weights=None).transform.crop_size == [224]
+    own = torch.nn.Identity()
+    assert FrozenBackbone("resnet18", weights=None, transform=own).transform is own
+
+
+def test_backbone_resolves_a_weights_enum_by_name_and_itself(monkeypatch):
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    state_dict = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, *_, **__: state_dict)
+    for given in ("DEFAULT", "IMAGENET1K_V1", weights):
+        backbone = FrozenBackbone("resnet18", weights=given)
+        assert backbone.weights == "ResNet18_Weights.IMAGENET1K_V1"
+        assert torch.equal(backbone.model.conv1.weight, state_dict["conv1.weight"])
+
+
+def test_backbone_fingerprint_follows_weights_and_transform():
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
+    same = FrozenBackbone(first).fingerprint()
+    assert FrozenBackbone(first).fingerprint() == same
+    assert FrozenBackbone(second).fingerprint() != same
+    assert FrozenBackbone(first, transform=nn.Identity()).fingerprint() != same
+
+
+def test_backbone_traces_as_one_graph(generator):
+    backbone = torch.compile(FrozenBackbone("resnet18", weights=None), fullgraph=True, backend="eager")
+    assert backbone(torch.rand(1, 3, 64, 64, generator=generator)).shape == (1, 512)
+
+
+def test_backbone_without_network_names_the_choices(monkeypatch):
+    def no_network(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(type(weights), "get_state_dict", no_network)
+    with pytest.raises(
+        WeightsUnavailableError,
+        match=r"ResNet18_Weights.IMAGENET1K_V1 .* could not be downloaded from "
+        r"https://.*resnet18.*Name or service not known.*Put that file at .*--weights none",
+    ):
+        FrozenBackbone("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("resnet5", None), ValueError, "must be the name of a torchvision classification model .* got 'resnet5'"),
+        (("resnet18", "IMAGENET1K_V9"), ValueError, "`weights` must be None, IMAGENET1K_V1, .* got 'IMAGENET1K_V9'"),
+        (
+            ("resnet18", torchvision.models.VGG11_Weights.DEFAULT),
+            ValueError,
+            "of ResNet18_Weights .* got VGG11_Weights",
+        ),
+        (("resnet18", "nowhere.pth"), WeightsUnavailableError, "nowhere.pth does not exist"),
+    ],
+)
+def test_backbone_names_what_is_wrong_with_its_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        FrozenBackbone(arguments[0], weights=arguments[1])
+
+
+def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
+    torn = tmp_path / "torn.pth"
+    torn.write_bytes(b"PK\x03\x04 not a state dict")
+    with pytest.raises(WeightsUnavailableError, match=r"torn\.pth could not be read as a torch state dict"):
+        FrozenBackbone("resnet18", weights=torn)
+    other = tmp_path / "other.pth"
+    torch.save(nn.Linear(2, 2).state_dict(), other)
+    with pytest.raises(ValueError, match=r"other\.pth do not fit ResNet: 120 tensors are missing, 2 unexpected"):
+        FrozenBackbone("resnet18", weights=other)
+    torch.save([1, 2], other)
+    with pytest.raises(ValueError, match=r"a dict of tensors; .* holds something else"):
+        FrozenBackbone("resnet18", weights=other)
+
+
+def test_standardize_brings_training_features_to_mean_0_and_deviation_1(generator):
+    features = torch.randn(500, 300, generator=generator) * torch.linspace(0.1, 50, 300) + 1000
+    standardized = Standardize(300).fit(features)(features).double()
+    torch.testing.assert_close(standardized.mean(0), torch.zeros(300, dtype=torch.float64), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        standardized.std(0, correction=0), torch.ones(300, dtype=torch.float64), atol=1e-3, rtol=0
+    )
+
+
+def test_standardize_before_fit_changes_nothing_and_travels_with_the_state_dict():
+    features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    fresh = Standardize(2)
+    assert torch.equal(fresh(features), features)
+    fresh.load_state_dict(Standardize(2).fit(features).state_dict())
+    assert fresh(features).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+def test_standardize_names_bad_features():
+    with pytest.raises(ValueError, match=r"must have shape \(N, 2\) with N >= 1, got \(3, 4\)"):
+        Standardize(2).fit(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="must be finite"):
+        Standardize(1).fit(torch.tensor([[float("inf")], [0.0]]))
+
+
+def test_embedding_head_default_is_two_layers_to_256():
+    head = EmbeddingHead(2048)
+    assert [layer.out_features for layer in head.layers if isinstance(layer, nn.Linear)] == [512, 256]
+    assert head.embedding_size == 256
+    assert isinstance(head.layers[-1], nn.Linear)
+
+
+def test_embedding_head_options_build_what_they_say(generator):
+    head = EmbeddingHead(
+        6, (5, 4, 3), activation=nn.GELU, batch_norm=True, input_dropout=0.25, dropout=0.5, normalize=True
+    )
+    kinds = [type(layer) for layer in head.layers]
+    block = [nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Dropout]
+    assert kinds == [nn.Dropout, *block, *block, nn.Linear]
+    norms = head(torch.randn(8, 6, generator=generator)).norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(8))
+
+
+def test_embedding_head_without_layers_is_refused():
+    with pytest.raises(ValueError, match=r"layers of at least 1 unit, got 4 and \(\)"):
+        EmbeddingHead(4, ())
+    with pytest.raises(ValueError, match=r"got 4 and \(3, 0\)"):
+        EmbeddingHead(4, (3, 0))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_classifier_head_loss_is_binary_cross_entropy_of_its_probabilities(activation, generator):
+    head = ClassifierHead(5, 3, activation=activation)
+    logits = head(torch.randn(7, 5, generator=generator))
+    labels = torch.randint(0, 2, (7, 3), generator=generator)
+    p = head.probabilities(logits).double()
+    expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+    torch.testing.assert_close(head.loss(logits, labels).double(), expected, atol=1e-6, rtol=1e-6)
+    if activation == "softmax":
+        torch.testing.assert_close(p.sum(1), torch.ones(7, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_classifier_head_sigmoid_loss_is_finite_at_extreme_logits():
+    head = ClassifierHead(1, 2)
+    assert head.loss(torch.tensor([[1000.0, -1000.0]]), torch.tensor([[0, 1]])).item() == 1000.0
+
+
+def test_classifier_head_with_another_activation_is_refused():
+    with pytest.raises(ValueError, match="got 'tanh'"):
+        ClassifierHead(5, 3, activation="tanh")
