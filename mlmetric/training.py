@@ -1,0 +1,325 @@
+"""The two stages on cached features: fit an embedding by a metric loss, fit a classifier on the frozen embedding."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric.heads import ClassifierHead
+from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
+
+__all__ = ["TrainingConfig", "apply_in_batches", "fit_classifier", "fit_embedding"]
+
+EpochRecord = dict[str, float]
+"""What one epoch measured, by name; `epoch` counts from 1."""
+
+MetricLoss = Callable[..., Tensor]
+Miner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+_MAX_VALIDATION_QUERIES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a stage is trained, by Adam.
+
+    Args:
+        epochs: Passes over the training rows.
+        batch_size: Rows of a batch; a metric loss finds its triplets within one.
+        lr: Learning rate.
+        lr_drops: After each of these epochs the learning rate falls to a tenth.
+        weight_decay: Of Adam.
+        seed: Fixes batches, dropout, and a miner's draws where the miner has no generator of its own.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 256
+    lr: float = 0.01
+    lr_drops: tuple[int, ...] = ()
+    weight_decay: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        if not self.lr > 0:
+            raise ValueError(f"`lr` must be above 0, got {self.lr}.")
+
+
+def fit_embedding(
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    *,
+    loss: MetricLoss,
+    miner: Miner | None = None,
+    config: TrainingConfig | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    callback: Callable[[EpochRecord], None] | None = None,
+) -> list[EpochRecord]:
+    """Train a head so that distance between embeddings follows similarity of labels: stage one.
+
+    Args:
+        head: Maps features `(N, D)` to embeddings; trained in place.
+        features: Shape `(N, D)`, in memory or on a device; batches are moved to where the head is.
+        labels: Shape `(N, L)`.
+        loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`; without a miner as
+            `loss(embeddings, labels)`.
+        miner: Finds triplets in a batch. To resume a run to the bit, give it no generator: its draws then come
+            from the seed of the epoch.
+        config: How to train.
+        validation: Features and labels; after each epoch their first 1,000 rows are queries to the training rows.
+        checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
+            on from there.
+        callback: Called with the record of each epoch, those restored from a checkpoint included.
+
+    Returns:
+        A record for each epoch: `loss` (mean over rows), `lr`, `triplets` (with a miner), and with `validation`
+        `val_ndcg_at_10` (Jaccard gain).
+
+    Raises:
+        ValueError: If shapes do not fit, or the checkpoint is of other settings.
+        FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
+        OSError: If a checkpoint cannot be written or read.
+    """
+    device = _device(head)
+
+    def step(batch: Tensor) -> tuple[Tensor, int]:
+        embeddings = head(features[batch].to(device))
+        batch_labels = labels[batch].to(device)
+        if miner is None:
+            return loss(embeddings, batch_labels), 0
+        indices = miner(embeddings, batch_labels)
+        return loss(embeddings, indices_tuple=indices), len(indices[0])
+
+    def validate() -> EpochRecord:
+        if validation is None:
+            return {}
+        query_features, query_labels = (part[:_MAX_VALIDATION_QUERIES] for part in validation)
+        queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
+        score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=10)
+        return {"val_ndcg_at_10": float(score)}
+
+    stage = _Stage(head, config, checkpoint, callback)
+    return stage.fit(features, labels, step, validate, count=None if miner is None else "triplets")
+
+
+def fit_classifier(
+    head: ClassifierHead,
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    config: TrainingConfig | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    callback: Callable[[EpochRecord], None] | None = None,
+) -> list[EpochRecord]:
+    """Train a classifier on a frozen embedding by binary cross entropy: stage two, or a linear probe.
+
+    Args:
+        head: The classifier; trained in place.
+        embeddings: Shape `(N, D)`, or raw features for a linear probe.
+        labels: Shape `(N, L)`, in [0, 1].
+        config: How to train.
+        validation: Embeddings and hard labels, measured after each epoch.
+        checkpoint: As in `fit_embedding`.
+        callback: As in `fit_embedding`.
+
+    Returns:
+        A record for each epoch: `loss` (nats, mean over rows), `lr`, and with `validation` `val_loss`, `val_map`
+        (macro) and `val_macro_f1` (at probability 0.5).
+
+    Raises:
+        ValueError: If shapes do not fit, or the checkpoint is of other settings.
+        FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
+        OSError: If a checkpoint cannot be written or read.
+    """
+    device = _device(head)
+
+    def step(batch: Tensor) -> tuple[Tensor, int]:
+        return head.loss(head(embeddings[batch].to(device)), labels[batch].to(device)), 0
+
+    def validate() -> EpochRecord:
+        if validation is None:
+            return {}
+        target = validation[1].to(device)
+        logits = apply_in_batches(head, validation[0])
+        return {
+            "val_loss": float(head.loss(logits, target)),
+            "val_map": float(mean_average_precision(logits, target)),
+            "val_macro_f1": float(f1(head.probabilities(logits), target, average="macro", threshold=0.5)),
+        }
+
+    return _Stage(head, config, checkpoint, callback).fit(embeddings, labels, step, validate, count=None)
+
+
+def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
+    """Pass rows through a module in evaluation mode, without gradients.
+
+    Args:
+        module: Left in the mode that it was in.
+        inputs: Shape `(N, D)`.
+        batch_size: Rows at a time.
+
+    Returns:
+        Shape `(N, ...)`, on the module's device.
+    """
+    device, training = _device(module), module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+    finally:
+        module.train(training)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+class _Stage:
+    """The loop that both stages share: seeds, schedule, checkpoints."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainingConfig | None,
+        checkpoint: str | Path | None,
+        callback: Callable[[EpochRecord], None] | None,
+    ) -> None:
+        self.module = module
+        self.config = TrainingConfig() if config is None else config
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.callback = callback
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
+        self.history: list[EpochRecord] = []
+
+    def fit(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        step: Callable[[Tensor], tuple[Tensor, int]],
+        validate: Callable[[], EpochRecord],
+        *,
+        count: str | None,
+    ) -> list[EpochRecord]:
+        if inputs.ndim != 2 or labels.ndim != 2 or len(inputs) != len(labels) or len(inputs) < 2:
+            raise ValueError(
+                "Rows to train on and their labels must have shapes (N, D) and (N, L) with N >= 2, "
+                f"got {tuple(inputs.shape)} and {tuple(labels.shape)}."
+            )
+        self._restore(len(inputs))
+        for record in self.history:
+            self._report(record)
+        while len(self.history) < self.config.epochs:
+            with self._seeded():
+                record = self._epoch(len(inputs), step, count)
+            record |= validate()
+            self.history.append(record)
+            self._save(len(inputs))
+            self._report(record)
+        return self.history
+
+    def _epoch(self, num_rows: int, step: Callable[[Tensor], tuple[Tensor, int]], count: str | None) -> EpochRecord:
+        self.module.train()
+        total_loss, total_count = torch.zeros((), device=_device(self.module)), 0
+        for batch in self._batches(num_rows):
+            loss, number = step(batch)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total_loss += loss.detach() * len(batch)
+            total_count += number
+        epoch = len(self.history) + 1
+        if not bool(total_loss.isfinite()):
+            raise FloatingPointError(
+                f"The loss is {total_loss.item()} in epoch {epoch}: lower the learning rate ({self.config.lr}), or "
+                "standardise the features."
+            )
+        lr = float(self.scheduler.get_last_lr()[0])
+        record: EpochRecord = {"epoch": epoch, "loss": total_loss.item() / num_rows, "lr": lr}
+        self.scheduler.step()
+        return record if count is None else record | {count: total_count}
+
+    def _batches(self, num_rows: int) -> list[Tensor]:
+        batches = list(torch.split(torch.randperm(num_rows), self.config.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:  # neither batch normalisation nor a miner can use one row
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Give each epoch random numbers of its own, so that a resumed run draws what one never killed draws."""
+        device = _device(self.module)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed * 100_003 + len(self.history))
+            yield
+
+    def _settings(self, num_rows: int) -> dict[str, Any]:
+        return {**asdict(self.config), "rows": num_rows, "module": repr(self.module)}
+
+    def _restore(self, num_rows: int) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=_device(self.module), weights_only=True)
+        except Exception as error:
+            raise OSError(
+                f"The checkpoint {self.checkpoint} cannot be read ({type(error).__name__}); remove it to train anew."
+            ) from error
+        settings = self._settings(num_rows)
+        changed = [name for name, value in settings.items() if state["settings"].get(name) != value]
+        if changed:
+            raise ValueError(
+                f"The checkpoint {self.checkpoint} is of other settings: {changed[0]} was "
+                f"{state['settings'].get(changed[0])!r} and is {settings[changed[0]]!r}. Remove it to train anew."
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.history = state["history"]
+
+    def _save(self, num_rows: int) -> None:
+        if self.checkpoint is None:
+            return
+        state = {
+            "settings": self._settings(num_rows),
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "history": self.history,
+        }
+        serialized = io.BytesIO()
+        torch.save(state, serialized)
+        unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(serialized.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.checkpoint)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"The checkpoint {self.checkpoint} could not be written: {error.strerror}. That of the epoch before "
+                "is kept. Free some space and resume.",
+            ) from error
+
+    def _report(self, record: EpochRecord) -> None:
+        if self.callback is not None:
+            self.callback(record)
