@@ -230,7 +230,7 @@ class Sets:
         self.paired = paired
         self.out_dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
         self.hard = _is_hard(labels) and (ref_labels is labels or _is_hard(ref_labels))
-        dtype = torch.float32 if self.hard and weights is None and num_labels < 2**24 else torch.float64
+        dtype = self.out_dtype if self.hard and weights is None else torch.float64
         self.labels = labels.to(dtype)
         self.ref_labels = self.labels if ref_labels is labels else ref_labels.to(self.labels)
         self.weights = self.labels.new_ones(num_labels) if weights is None else weights.to(self.labels)

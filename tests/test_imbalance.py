@@ -1,0 +1,172 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import sparse
+
+from mlmetric import imbalance
+
+# Counts 6, 3, 2, 1, 0; IRLbl 1, 2, 3, 6, none; MeanIR 12 / 4 = 3.
+TABLE = np.array(
+    [
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [1, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+)
+NAN = math.nan
+
+label_matrices = hnp.arrays(
+    np.int64, st.tuples(st.integers(1, 12), st.integers(1, 5)), elements=st.integers(0, 1), fill=st.nothing()
+)
+properties = settings(max_examples=50, deadline=None)
+
+
+def test_measures_of_a_table_match_values_worked_by_hand():
+    np.testing.assert_array_equal(imbalance.ir_lbl(TABLE), [1, 2, 3, 6, NAN])
+    assert imbalance.mean_ir(TABLE) == 3
+    assert imbalance.cvir(TABLE) == pytest.approx(math.sqrt(14 / 3) / 3)  # deviations -2, -1, 0, 3
+    assert imbalance.majority_labels(TABLE).tolist() == [True, True, False, False, False]
+    assert imbalance.minority_labels(TABLE).tolist() == [False, False, False, True, False]
+    rows = [
+        1 - math.sqrt(2) / 1.5,
+        1 - math.sqrt(2) / 1.5,
+        1 - math.sqrt(3) / 2,
+        1 - math.sqrt(6) / 3.5,
+        0,
+        0,
+        1 - math.sqrt(6) / 2.5,
+        0,
+    ]
+    np.testing.assert_allclose(imbalance.scumble_per_instance(TABLE), rows, atol=1e-15)
+    assert imbalance.scumble(TABLE) == pytest.approx(sum(rows) / 8)
+    per_label = [
+        (rows[0] + rows[1] + rows[2] + rows[3]) / 6,
+        (rows[0] + rows[1] + rows[6]) / 3,
+        (rows[2] + rows[6]) / 2,
+        rows[3],
+        NAN,
+    ]
+    np.testing.assert_allclose(imbalance.scumble_per_label(TABLE), per_label)
+    assert imbalance.tcs(TABLE, num_features=7) == pytest.approx(math.log(7 * 5 * 6))
+    assert imbalance.label_cardinality(TABLE) == 12 / 8
+    assert imbalance.label_density(TABLE) == 12 / 40
+
+
+def ratios_by_loop(labels):
+    counts = [sum(int(row[label]) for row in labels) for label in range(labels.shape[1])]
+    return [Fraction(max(counts), count) if count else None for count in counts]
+
+
+@given(label_matrices)
+@properties
+def test_ratios_and_groups_match_a_loop_in_fractions(labels):
+    ratios = ratios_by_loop(labels)
+    present = [ratio for ratio in ratios if ratio is not None]
+    mean = sum(present) / len(present) if present else None
+    np.testing.assert_allclose(imbalance.ir_lbl(labels), [NAN if ratio is None else float(ratio) for ratio in ratios])
+    np.testing.assert_allclose(imbalance.mean_ir(labels), NAN if mean is None else float(mean))
+    assert imbalance.majority_labels(labels).tolist() == [ratio is not None and ratio < mean for ratio in ratios]
+    assert imbalance.minority_labels(labels).tolist() == [ratio is not None and ratio > mean for ratio in ratios]
+    if len(present) > 1:
+        variance = sum((ratio - mean) ** 2 for ratio in present) / (len(present) - 1)
+        assert imbalance.cvir(labels) == pytest.approx(math.sqrt(variance) / float(mean), abs=1e-12)
+    else:
+        assert math.isnan(imbalance.cvir(labels))
+
+
+@given(label_matrices)
+@properties
+def test_scumble_matches_a_loop_over_rows(labels):
+    ratios = ratios_by_loop(labels)
+    rows = []
+    for row in labels:
+        own = [float(ratio) for ratio, active in zip(ratios, row, strict=True) if active]
+        mixed = len(set(own)) > 1
+        rows.append(1 - math.prod(own) ** (1 / len(own)) / (sum(own) / len(own)) if mixed else 0.0)
+    scores = imbalance.scumble_per_instance(labels)
+    np.testing.assert_allclose(scores, rows, atol=1e-12)
+    assert all(score == 0 for score, expected in zip(scores, rows, strict=True) if expected == 0)
+    assert imbalance.scumble(labels) == pytest.approx(sum(rows) / len(rows), abs=1e-12)
+    carried = [[rows[i] for i in range(len(rows)) if labels[i, label]] for label in range(labels.shape[1])]
+    expected = [sum(scores) / len(scores) if scores else NAN for scores in carried]
+    np.testing.assert_allclose(imbalance.scumble_per_label(labels), expected, atol=1e-12)
+
+
+@given(label_matrices)
+@properties
+def test_size_measures_match_python_sets(labels):
+    sets = [frozenset(np.flatnonzero(row).tolist()) for row in labels]
+    assert imbalance.label_cardinality(labels) == pytest.approx(sum(map(len, sets)) / len(sets))
+    assert imbalance.label_density(labels) == pytest.approx(sum(map(len, sets)) / len(sets) / labels.shape[1])
+    expected = math.log(3 * labels.shape[1] * len(set(sets)))
+    assert imbalance.tcs(labels, num_features=3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [torch.tensor, lambda t: torch.tensor(t).bfloat16(), lambda t: t.astype(bool), sparse.csr_matrix, sparse.coo_array],
+    ids=["tensor", "bfloat16", "bool", "csr_matrix", "coo_array"],
+)
+def test_other_kinds_of_labels_give_what_the_array_gives(convert):
+    for measure in ("ir_lbl", "mean_ir", "cvir", "scumble", "scumble_per_instance", "scumble_per_label"):
+        function = getattr(imbalance, measure)
+        np.testing.assert_array_equal(function(convert(TABLE)), function(TABLE))
+
+
+def test_no_positive_at_all_gives_nan_and_no_groups():
+    labels = np.zeros((4, 3))
+    assert np.isnan(imbalance.ir_lbl(labels)).all()
+    assert math.isnan(imbalance.mean_ir(labels))
+    assert math.isnan(imbalance.cvir(labels))
+    assert not imbalance.majority_labels(labels).any()
+    assert not imbalance.minority_labels(labels).any()
+    assert imbalance.scumble(labels) == 0
+    assert np.isnan(imbalance.scumble_per_label(labels)).all()
+
+
+@pytest.mark.parametrize("counts", [(63, 35, 45), (88, 40, 55)])
+def test_a_ratio_equal_to_the_mean_is_neither_group_whatever_the_rounding(counts):
+    # The third ratio is the mean of the other two, so MeanIR is that too; in floating point it is off by a bit.
+    labels = np.arange(counts[0])[:, None] < np.array(counts)
+    assert imbalance.ir_lbl(labels)[2] != imbalance.mean_ir(labels)
+    assert imbalance.majority_labels(labels).tolist() == [True, False, False]
+    assert imbalance.minority_labels(labels).tolist() == [False, True, False]
+
+
+def test_soft_labels_add_up_their_shares():
+    labels = torch.tensor([[1.0, 0.5], [0.5, 0.0], [0.5, 0.5]])
+    np.testing.assert_array_equal(imbalance.ir_lbl(labels), [1, 2])
+    assert imbalance.label_cardinality(labels) == 1
+
+
+@pytest.mark.parametrize("name", ["scumble", "scumble_per_instance", "scumble_per_label"])
+def test_measures_of_sets_given_soft_labels_raise(name):
+    with pytest.raises(ValueError, match=r"`labels` must be multi-hot, got 0\.25 at row 1, label 0"):
+        getattr(imbalance, name)(np.array([[1.0, 0.0], [0.25, 0.0]]))
+
+
+def test_tcs_without_features_raises():
+    with pytest.raises(ValueError, match="`num_features` must be at least 1, got 0"):
+        imbalance.tcs(TABLE, num_features=0)
+
+
+def test_labels_of_a_wrong_kind_or_shape_raise():
+    with pytest.raises(TypeError, match="got list"):
+        imbalance.mean_ir([[0, 1]])
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        imbalance.mean_ir(np.ones(3))
+    with pytest.raises(ValueError, match=r"at least one row and one label, got shape \(0, 3\)"):
+        imbalance.label_cardinality(np.ones((0, 3)))
+    with pytest.raises(ValueError, match=r"numbers in \[0, 1\], got 2 at row 0, label 1"):
+        imbalance.ir_lbl(np.array([[1, 2]]))
