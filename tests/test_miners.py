@@ -431,3 +431,33 @@ def test_miner_names_what_a_similarity_does_wrong(similarity, error, message):
 def test_miner_names_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiLabelSemiHardMiner()(*arguments)
+
+
+TAKE_GRADED = [
+    "ContrastiveLoss",
+    "HistogramLoss",
+    "IntraPairVarianceLoss",
+    "LiftedStructureLoss",
+    "MarginLoss",
+    "NTXentLoss",
+    "SignalToNoiseRatioContrastiveLoss",
+    "ThresholdConsistentMarginLoss",
+    "TripletMarginLoss",
+    "TupletMarginLoss",
+]
+REFUSE_GRADED = ["CircleLoss", "GeneralizedLiftedStructureLoss", "MultiSimilarityLoss", "SupConLoss"]
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # HistogramLoss indexes in a way of the past
+@pytest.mark.parametrize("name", TAKE_GRADED + REFUSE_GRADED)
+def test_graded_triplets_go_into_the_losses_that_the_tutorial_names(name):
+    embeddings, labels, _, _ = batch(0, n=24)
+    triplets = MultiLabelSemiHardMiner(sim.Jaccard(), type_of_triplets="all")(embeddings, labels)
+    loss = losses.HistogramLoss(n_bins=10) if name == "HistogramLoss" else getattr(losses, name)()
+    if name in REFUSE_GRADED:
+        with pytest.raises(AssertionError, match="either be positive or negative"):
+            loss(embeddings, indices_tuple=triplets)
+    else:
+        embeddings.requires_grad_()
+        loss(embeddings, indices_tuple=triplets).backward()
+        assert embeddings.grad.abs().sum() > 0

@@ -1,0 +1,366 @@
+"""The sentiments of advertisement images, by triplet loss on label similarity.
+
+The pipeline of "From image to emotion: multi-label image classification based on triplet loss" (2021), built from
+mlmetric's pieces: a frozen ResNet-50, two fully connected layers trained by triplet loss on multi-label triplets, and a
+classifier trained by binary cross entropy on the frozen embedding. Without arguments it runs on a synthetic set that it
+makes; `--help` shows how to run it on the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+from torch import Tensor
+
+from ads import figures
+from ads.evaluation import Scored, choose_thresholds, measure_retrieval, measure_scores
+from ads.options import option, parse
+from ads.reader import read_annotations
+from ads.report import NOTE, run_report, table
+from ads.run_folder import (
+    RUNS,
+    bar,
+    clock,
+    open_run_folder,
+    peak_memory_mb,
+    save_config,
+    save_predictions,
+    write_whole,
+)
+from ads.synthetic import make_synthetic_ads
+from mlmetric.data import ImageDataset, extract_features, stratified_split
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
+from mlmetric.imbalance import label_cardinality, mean_ir, scumble
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.similarity import InnerProduct
+from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.under_sampling import LabelCapUnderSampler, MultiLabelTomekLinks
+
+PAPER_RUNS: dict[str, dict[str, Any]] = {  # the paper's table of runs; its softmax comes with them
+    "paper_run_1": {"epochs": 10, "margin": 1.0},
+    "paper_run_2": {"epochs": 10, "margin": 2.0},
+    "paper_run_3": {"epochs": 20, "margin": 1.0, "lr_drops": (15,)},
+    "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
+}
+DRY_RUN_IMAGES = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every run can be told, whatever its images."""
+
+    output: Path | None = option(None, "folder of the run; by default a new one under runs/")
+    cache: Path = option(Path("runs/feature_cache"), "folder of the feature cache; runs share it")
+    resume: bool = option(False, "go on with a killed run: the one in --output, by default the latest")
+    dry_run: bool = option(False, f"try everything in seconds: {DRY_RUN_IMAGES} images, 2 epochs")
+    backbone: str = option("resnet50", "torchvision classification model whose features are used")
+    weights: str = option("DEFAULT", "of the backbone: a member of its weights enum, a .pth file, or none for random")
+    on_bad_image: Literal["error", "skip"] = option("error", "what to do with images that cannot be read")
+    undersampler: Literal["none", "cap", "tomek"] = option("cap", "applied to the training part: the paper's is cap")
+    epochs: int = option(10, "of each stage")
+    margin: float = option(1.0, "of the triplet loss, on squared Euclidean distance")
+    batch_size: int = option(256, "triplets are found within a batch")
+    lr: float = option(0.01, "learning rate of both stages")
+    lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate falls to a tenth")
+    activation: Literal["sigmoid", "softmax"] = option("sigmoid", "of the classifier: the paper's is softmax")
+    experiments: Literal["one", "paper"] = option("one", "paper: its four runs, with its epochs, margins and softmax")
+    image_batch_size: int = option(32, "images that pass through the backbone together")
+    num_workers: int = option(2, "processes that read images ahead of the backbone")
+    seed: int = option(0, "of the split, the undersampler, the heads and the batches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdsConfig(Config):
+    """The sentiments of advertisement images, by triplet loss on label similarity; on a synthetic set by default."""
+
+    annotations: Path | None = option(None, "Sentiments.json; without it a synthetic set is made and used")
+    label_list: Path | None = option(None, "Sentiments_List.txt; by default beside the annotations")
+    image_root: Path | None = option(None, "folder that the keys of the annotations are relative to")
+    min_votes: int = option(1, "annotators who must name a label: 1 is the union (the paper's), 2 agreement")
+    soft_labels: bool = option(False, "train on votes / annotators; evaluate on --min-votes; needs --undersampler none")
+    synthetic_images: int = option(1500, "size of the synthetic set")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and labels, wherever they come from.
+
+    `targets` are what is trained on, `labels` what is evaluated: they differ where training labels are soft.
+    """
+
+    title: str
+    root: Path
+    paths: list[str]
+    labels: Tensor
+    targets: Tensor
+    label_names: list[str]
+    synthetic: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def select(self, rows: Sequence[int] | Tensor) -> LabelledImages:
+        """Return these rows, in this order."""
+        rows = torch.as_tensor(rows)
+        return replace(
+            self,
+            paths=[self.paths[row] for row in rows.tolist()],
+            labels=self.labels[rows],
+            targets=self.targets[rows],
+        )
+
+
+def main(config: AdsConfig) -> None:
+    """Run one experiment, or the paper's four on one cache, and print the comparison."""
+    folder = open_run_folder(config, "ad_sentiment")
+    images = read_ads(config)
+    if config.experiments == "one":
+        run(config, images, folder)
+        return
+    rows: dict[str, Any] = {}
+    for name, settings in PAPER_RUNS.items():
+        metrics = run(replace(config, activation="softmax", **settings), images, folder / name)
+        rows |= {f"{name}: {method}": measures for method, measures in metrics["test"].items()}
+    comparison = f"{table(rows)}\n\n{NOTE}"
+    write_whole(folder / "report.md", f"# The paper's four runs on {images.title}\n\n{comparison}\n")
+    print(f"\n{comparison}\n\nThe four runs, each with its own report: {folder}")
+
+
+def read_ads(config: AdsConfig) -> LabelledImages:
+    """Read annotated advertisements, or make the synthetic set."""
+    if config.annotations is None:
+        num_images = DRY_RUN_IMAGES if config.dry_run else config.synthetic_images
+        annotations, label_list, root = make_synthetic_ads(
+            RUNS / f"synthetic_ads_{num_images}_seed_{config.seed}",
+            num_images=num_images,
+            seed=config.seed,
+            progress=lambda items: bar("posters", items),
+        )
+    elif config.image_root is None:
+        raise ValueError("--annotations needs --image-root, the folder that its keys are relative to.")
+    else:
+        annotations, root = config.annotations, config.image_root
+        label_list = config.label_list or annotations.with_name("Sentiments_List.txt")
+    ads = read_annotations(annotations, label_list)
+    labels = ads.labels(config.min_votes)
+    labelled = (labels > 0).any(dim=1)
+    notes = {
+        "answers were free text or empty and were skipped": ads.skipped_answers.total(),
+        "images had no label among their answers and were left out": ads.dropped_images,
+        f"images have no label with {config.min_votes} votes and were left out": int((~labelled).sum()),
+    }
+    images = LabelledImages(
+        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations}",
+        root=root,
+        paths=ads.paths,
+        labels=labels,
+        targets=ads.labels(soft=True) if config.soft_labels else labels,
+        label_names=ads.label_names,
+        synthetic=config.annotations is None,
+        notes=[f"{count} {what}." for what, count in notes.items() if count],
+    )
+    return images.select(labelled.nonzero().squeeze(1))
+
+
+def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
+    """Run the pipeline on labelled images and leave everything behind in a folder.
+
+    Args:
+        config: What to do.
+        images: On what.
+        folder: Where checkpoints, figures and report go; checkpoints that are there are gone on with.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    if config.dry_run:
+        config = replace(config, epochs=2, batch_size=16)
+        images = images.select(range(min(DRY_RUN_IMAGES, len(images.paths))))
+    seconds: dict[str, float] = {}
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+
+    # 1. The backbone, frozen, and the feature of each image, computed once and cached.
+    backbone = load_backbone(config, synthetic=images.synthetic)
+    save_config(folder, asdict(config), weights=backbone.weights, transform=repr(backbone.transform))
+    with clock("features", seconds), bar("features", total=len(images.paths), unit="img") as progress:
+        extracted = extract_features(
+            backbone,
+            ImageDataset(images.root, images.paths, transform=backbone.transform),
+            config.cache,
+            batch_size=config.image_batch_size,
+            num_workers=config.num_workers,
+            on_bad_image=config.on_bad_image,
+            progress=lambda done, total: progress.update(done - progress.n),
+        )
+    images = images.select(extracted.indices)
+    features = torch.from_numpy(np.array(extracted.features))
+
+    # 2. A split that brings rare labels to every part.
+    generator = torch.Generator().manual_seed(config.seed)
+    train, validation, test = stratified_split(images.labels, (0.7, 0.2, 0.1), generator=generator)
+    parts = {"train": train, "validation": validation, "test": test}
+    split = {name: [images.paths[row] for row in rows.tolist()] for name, rows in parts.items()}
+    write_whole(folder / "split.json", json.dumps(split, indent=1))
+
+    # 3. Undersampling, of the training part only.
+    with clock("undersampling", seconds):
+        kept, targets = undersample(config, features[train], images.targets[train])
+    train_features = features[train][kept]
+
+    # 4. Stage one: an embedding by triplet loss on multi-label triplets, one for each anchor.
+    torch.manual_seed(config.seed)
+    training = TrainingConfig(
+        epochs=config.epochs, batch_size=config.batch_size, lr=config.lr, lr_drops=config.lr_drops, seed=config.seed
+    )
+    distance = LpDistance(normalize_embeddings=False, power=2)
+    miner = MultiLabelSemiHardMiner(
+        InnerProduct(),
+        max_partial_per_positive=1,
+        max_disjoint_per_positive=1,
+        max_triplets_per_anchor=1,
+        distance=distance,
+    )
+    head = EmbeddingHead(features.shape[1])
+    head.standardize.fit(train_features)
+    with clock("stage one", seconds), bar("stage one", total=config.epochs, unit="epoch") as progress:
+        embedding_history = fit_embedding(
+            head,
+            train_features,
+            targets,
+            loss=TripletMarginLoss(margin=config.margin, distance=distance),
+            miner=miner,
+            config=training,
+            validation=(features[validation], images.labels[validation]),
+            checkpoint=folder / "embedding.pt",
+            callback=lambda record: progress.update(),
+        )
+
+    # 5. Stage two: a classifier on the frozen embedding; beside it the same on the raw features, a linear probe.
+    inputs = {"classifier": apply_in_batches(head, features), "linear_probe": features}
+    scores: dict[str, Tensor] = {"frequencies": images.labels[train].float().mean(0).expand(len(images.paths), -1)}
+    histories: dict[str, list[EpochRecord]] = {"embedding": embedding_history}
+    for stage, values in inputs.items():
+        classifier = ClassifierHead(values.shape[1], len(images.label_names), activation=config.activation)
+        classifier.standardize.fit(values[train][kept])
+        with clock(stage, seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
+            histories[stage] = fit_classifier(
+                classifier,
+                values[train][kept],
+                targets,
+                config=training,
+                validation=(values[validation], images.labels[validation]),
+                checkpoint=folder / f"{stage}.pt",
+                callback=lambda record: progress.update(),
+            )
+        scores[stage] = classifier.probabilities(apply_in_batches(classifier, values))
+
+    # 6. Evaluation: thresholds are chosen on validation; the training images are the database of retrieval.
+    methods = {
+        "frequencies": "label frequencies",
+        "linear_probe": "raw features, linear probe",
+        "classifier": f"triplet embedding, {config.epochs} epochs, margin {config.margin:g}",
+    }
+    measures: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
+    with clock("evaluation", seconds):
+        for stage, method in methods.items():
+            thresholds = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
+            for part in measures:
+                rows = parts[part]
+                measures[part][method] = measure_scores(Scored(scores[stage][rows], images.labels[rows]), thresholds)
+                if stage in inputs:
+                    values = inputs[stage]
+                    measures[part][method] |= measure_retrieval(
+                        values[rows], images.labels[rows], values[train], images.labels[train]
+                    )
+    held_out = {"validation": validation, "test": test}
+    save_predictions(
+        folder / "predictions.csv",
+        held_out,
+        images.paths,
+        images.labels,
+        scores["classifier"],
+        thresholds,
+        images.label_names,
+    )
+
+    # 7. Figures and report.
+    with clock("figures", seconds):
+        figures.draw_training(histories["embedding"], histories["classifier"], folder / "figures")
+        figures.draw_labels(images.targets[train], targets, images.label_names, folder / "figures")
+        figures.draw_evaluation(
+            Scored(scores["classifier"][test], images.labels[test]), images.label_names, folder / "figures"
+        )
+        figures.draw_space(inputs["classifier"], images, parts, folder / "figures", seed=config.seed)
+    metrics = {
+        **measures,
+        "data": {
+            "images": len(images.paths),
+            **{name: len(rows) for name, rows in parts.items()},
+            "labels": len(images.label_names),
+            "cardinality": label_cardinality(images.labels),
+            "undersampler": config.undersampler,
+            "train_after": len(targets),
+            "mean_ir_before": mean_ir(images.targets[train]),
+            "mean_ir_after": mean_ir(targets),
+            "scumble_before": scumble(images.labels[train]),
+        },
+        "thresholds": dict(zip(images.label_names, thresholds.tolist(), strict=True)),
+        "history": histories,
+        "bad_images": extracted.bad_images,
+        "seconds": seconds,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
+    caveats = list(images.notes)
+    if extracted.bad_images:
+        caveats.append(f"{len(extracted.bad_images)} images could not be read and were left out: see metrics.json.")
+    if backbone.weights == "random":
+        caveats.insert(0, "The backbone has random weights: its features know nothing of photographs.")
+    if images.synthetic:
+        caveats.insert(0, "The images are synthetic: these numbers say nothing about real advertisements.")
+    title = f"A run on {images.title}"
+    report = run_report(title, caveats, metrics, with_paper=isinstance(config, AdsConfig))
+    write_whole(folder / "report.md", report)
+    print("", *caveats, "", table(measures["test"]), "", NOTE, f"Report, figures and checkpoints: {folder}", sep="\n")
+    return metrics
+
+
+def load_backbone(config: Config, *, synthetic: bool) -> FrozenBackbone:
+    """Load the backbone; in the synthetic demonstration random weights stand in for those that cannot be had."""
+    torch.manual_seed(config.seed)
+    weights = None if config.weights == "none" else config.weights
+    try:
+        return FrozenBackbone(config.backbone, weights=weights)
+    except WeightsUnavailableError as error:
+        if not synthetic:
+            raise
+        logging.warning("%s The synthetic demonstration goes on with RANDOM weights.", error)
+        return FrozenBackbone(config.backbone, weights=None)
+
+
+def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which training rows are kept, and their labels."""
+    samplers = {
+        "cap": LabelCapUnderSampler(random_state=config.seed),
+        "tomek": MultiLabelTomekLinks(),
+    }
+    if config.undersampler == "none":
+        return torch.arange(len(targets)), targets
+    sampler = samplers[config.undersampler]
+    _, kept_targets = sampler.fit_resample(features.numpy(), targets.numpy())
+    return torch.from_numpy(sampler.sample_indices_), torch.from_numpy(kept_targets)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        main(parse(AdsConfig))
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error

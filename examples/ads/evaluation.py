@@ -1,0 +1,68 @@
+"""What a run measures of scores and embeddings, by mlmetric's metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlmetric.metrics import (
+    average_precision,
+    best_thresholds,
+    cf1,
+    f1,
+    mean_average_precision,
+    ndcg_at_k,
+    pooled_accuracy,
+    precision_at_k,
+    subset_accuracy,
+)
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one part, shape `(N, L)`, in [0, 1], and the truth."""
+
+    scores: Tensor
+    labels: Tensor
+
+
+def choose_thresholds(validation: Scored) -> Tensor:
+    """Choose a threshold for each label by F1 on the validation part; a label without positives there keeps 0.5."""
+    return best_thresholds(validation.scores, validation.labels, fallback=0.5)
+
+
+def measure_scores(part: Scored, thresholds: Tensor) -> Measures:
+    """Measure one part at 0.5 and at thresholds that were chosen on validation."""
+    measures = {"map": float(mean_average_precision(part.scores, part.labels))}
+    for suffix, threshold in (("", 0.5), ("_chosen", thresholds)):
+        measures |= {
+            f"macro_f1{suffix}": float(
+                f1(part.scores, part.labels, average="macro", threshold=threshold, empty="zero")
+            ),
+            f"overall_f1{suffix}": float(f1(part.scores, part.labels, average="micro", threshold=threshold)),
+            f"cf1{suffix}": float(cf1(part.scores, part.labels, threshold=threshold, empty="zero")),
+            f"pooled_accuracy{suffix}": float(pooled_accuracy(part.scores, part.labels, threshold=threshold)),
+            f"subset_accuracy{suffix}": float(subset_accuracy(part.scores, part.labels, threshold=threshold)),
+        }
+    return measures
+
+
+def measure_retrieval(queries: Tensor, query_labels: Tensor, refs: Tensor, ref_labels: Tensor) -> Measures:
+    """Measure what queries retrieve among the training images: NDCG@10 with Jaccard gain, and precision@10."""
+    given = (queries, query_labels, refs, ref_labels)
+    k = min(10, len(refs))
+    return {"ndcg_at_10": float(ndcg_at_k(*given, k=k)), "precision_at_10": float(precision_at_k(*given, k=k))}
+
+
+def label_average_precision(part: Scored) -> Tensor:
+    """Measure average precision label by label; NaN where the part has no positive."""
+    return average_precision(part.scores, part.labels)
+
+
+def nearest(queries: Tensor, refs: Tensor, k: int) -> Tensor:
+    """Find the k nearest refs of each query, shape `(N, k)`."""
+    return torch.cdist(queries.double(), refs.double()).topk(min(k, len(refs)), largest=False).indices

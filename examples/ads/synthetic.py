@@ -1,0 +1,272 @@
+"""Make a synthetic set in the form of the Pittsburgh Ads sentiments, so that the example runs without the real one.
+
+Nothing in it is real: not the posters, not the annotators. After the real set are its form, the names of the 30
+sentiments, and roughly how often they occur and go together. Figures measured on it say nothing about real ads.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .posters import draw_poster
+
+__all__ = ["SENTIMENTS", "Sentiment", "SyntheticAds", "make_synthetic_ads"]
+
+
+class Sentiment(NamedTuple):
+    """A sentiment.
+
+    Attributes:
+        name: As in the real label list.
+        words: Our own synonyms, for the label list and the headlines.
+        agreed: On how many of 30,340 real images two or more annotators chose it (Hussain et al., CVPR 2017; counts
+            as printed in the public notebooks of coderjolly/processing-ads).
+    """
+
+    name: str
+    words: tuple[str, ...]
+    agreed: int
+
+    @property
+    def abbreviation(self) -> str:
+        """The name in lower case."""
+        return self.name.lower()
+
+
+SENTIMENTS = (
+    Sentiment("Active", ("lively", "sporty", "on the move"), 2502),
+    Sentiment("Afraid", ("frightened", "terrified"), 64),
+    Sentiment("Alarmed", ("uneasy", "nervous", "stressed"), 137),
+    Sentiment("Alert", ("watchful", "interested"), 1248),
+    Sentiment("Amazed", ("stunned", "spellbound", "wowed"), 119),
+    Sentiment("Amused", ("tickled", "giggling"), 357),
+    Sentiment("Angry", ("furious", "cross"), 13),
+    Sentiment("Calm", ("serene", "relaxed", "at ease"), 201),
+    Sentiment("Cheerful", ("sunny", "merry", "glad"), 456),
+    Sentiment("Confident", ("self-assured", "poised"), 593),
+    Sentiment("Conscious", ("mindful", "considerate"), 378),
+    Sentiment("Creative", ("imaginative", "artistic", "original"), 3950),
+    Sentiment("Disturbed", ("appalled", "repelled"), 80),
+    Sentiment("Eager", ("craving", "keen", "longing"), 4769),
+    Sentiment("Educated", ("knowing", "learned", "well read"), 892),
+    Sentiment("Emotional", ("touched", "wistful", "tender"), 128),
+    Sentiment("Empathetic", ("caring", "compassionate"), 69),
+    Sentiment("Fashionable", ("stylish", "chic", "glamorous"), 4078),
+    Sentiment("Feminine", ("ladylike", "graceful"), 2519),
+    Sentiment("Grateful", ("appreciative", "indebted"), 9),
+    Sentiment("Inspired", ("driven", "aspiring", "uplifted"), 1067),
+    Sentiment("Jealous", (), 1),
+    Sentiment("Loving", ("affectionate", "adoring"), 112),
+    Sentiment("Manly", (), 608),
+    Sentiment("Persuaded", ("convinced", "won over"), 382),
+    Sentiment("Pessimistic", ("doubtful", "gloomy"), 4),
+    Sentiment("Proud", ("honoured", "dignified"), 25),
+    Sentiment("Sad", ("sorrowful", "lonely", "downcast"), 12),
+    Sentiment("Thrifty", ("economical", "saving"), 301),
+    Sentiment("Youthful", ("young", "boyish"), 282),
+)
+
+# Which sentiments go together, in a few strokes, and the share of the images in that mood.
+_MOODS = {
+    ("afraid", "alarmed", "disturbed", "angry", "sad", "pessimistic", "empathetic"): 0.06,
+    ("loving", "emotional", "empathetic", "grateful", "calm"): 0.10,
+    ("fashionable", "feminine", "confident", "loving"): 0.20,
+    ("manly", "active", "confident", "proud", "jealous"): 0.14,
+    ("educated", "conscious", "thrifty", "persuaded", "alert", "inspired"): 0.16,
+    ("amused", "youthful", "cheerful", "eager", "active"): 0.18,
+    ("creative", "amazed", "alert", "eager", "inspired"): 0.16,
+}
+_MOOD_BOOST = 4.0  # how much likelier a sentiment is in its mood
+_DISAGREEMENT = 0.35  # share of the further votes for what the poster does not show
+_OTHER_SHARE = 0.03  # of the answers
+_OTHER_TEXTS = ("", "", "bored", "indifferent", "wants to know the price", "none of these")
+_FLOOR = 0.01  # of the images
+
+_OPENINGS = ("feel", "be", "stay", "so", "simply")
+_FOLDERS = ("0", "1", "2", "10")
+_README = """This is a synthetic set: {num_images} drawn posters and made-up annotators, from seed {seed}.
+It has the form of the Pittsburgh Ads sentiments (Hussain et al., CVPR 2017) and holds nothing of it.
+Figures measured on it say nothing about real ads.
+"""
+
+
+class SyntheticAds(NamedTuple):
+    """Where a synthetic set lies.
+
+    Attributes:
+        annotations: The annotation file.
+        label_list: The label list.
+        image_root: The folder that the image paths are relative to.
+    """
+
+    annotations: Path
+    label_list: Path
+    image_root: Path
+
+
+def make_synthetic_ads(
+    root: str | Path,
+    *,
+    num_images: int = 1500,
+    seed: int = 0,
+    size: int = 256,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> SyntheticAds:
+    """Make a synthetic set of posters with sentiments, or find it made.
+
+    As in the real set a few sentiments are common and most are rare, 3 to 5 annotators an image disagree, and some
+    answers are free text or empty. Unlike there, rare sentiments are raised to a floor so that every part of a split
+    can have some: each has at least 1 % of the images and at least 3. Files are written atomically; a finished set is
+    reused and one that was left half made is completed.
+
+    Args:
+        root: The folder of the set; new, empty, or holding the set of the same parameters.
+        num_images: How many posters.
+        seed: Equal parameters give equal bytes.
+        size: The shorter side of a poster in pixels.
+        progress: Wraps the loop over the posters; `tqdm` draws a bar.
+
+    Returns:
+        The paths of the set.
+
+    Raises:
+        ValueError: If `num_images` is below 30 or `size` below 32.
+        FileExistsError: If `root` holds anything else, which is never touched.
+    """
+    if num_images < len(SENTIMENTS):
+        raise ValueError(f"`num_images` must be at least {len(SENTIMENTS)}, one a sentiment, got {num_images}.")
+    if size < 32:
+        raise ValueError(f"`size` must be at least 32 pixels, got {size}.")
+    root = Path(root)
+    folder = root / "annotations_images" / "image"
+    files = SyntheticAds(folder / "Sentiments.json", folder / "Sentiments_List.txt", root)
+    parameters = {"synthetic": True, "version": 1, "num_images": num_images, "seed": seed, "size": size}
+    _claim(root, parameters)
+    shown, answers = _choose_labels(np.random.default_rng(seed), num_images)
+    keys = [_key(index) for index in range(num_images)]
+    for index in progress(range(num_images)):
+        path = root / keys[index]
+        if not path.exists():
+            # A generator of its own, so that a poster does not depend on which ones are there already.
+            rng = np.random.default_rng([seed, index])
+            poster = draw_poster(rng, shown[index], _headline(rng, shown[index]), size)
+            _write(path, _encode(poster, path.suffix))
+    # The annotations come last, so that a set that has them is complete.
+    texts = {
+        root / "README.txt": _README.format(**parameters),
+        files.label_list: _label_list(),
+        files.annotations: json.dumps(dict(zip(keys, answers, strict=True))),
+    }
+    for path, text in texts.items():
+        if not path.exists():
+            _write(path, text.encode("latin-1"))
+    return files
+
+
+def _claim(root: Path, parameters: dict[str, Any]) -> None:
+    marker = root / "synthetic.json"
+    if not marker.exists():
+        if root.exists() and any(path.suffix != ".part" for path in root.iterdir()):
+            raise FileExistsError(
+                f"`root` must be a new or empty folder, but {root} holds files that are no synthetic set. "
+                "Choose another folder."
+            )
+        _write(marker, json.dumps(parameters).encode())
+    found = json.loads(marker.read_text())
+    if found != parameters:
+        raise FileExistsError(
+            f"`root` must be free for a synthetic set of {parameters}, but {root} holds one of {found}. "
+            "Delete that folder or choose another."
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _key(index: int) -> str:
+    folder = _FOLDERS[index % len(_FOLDERS)]
+    return f"{folder}/{10_000 + 7 * index}{'.png' if folder == '10' else '.jpg'}"
+
+
+def _encode(poster: Image.Image, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".png":
+        poster.save(buffer, "PNG", compress_level=1)
+    else:
+        poster.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _label_list() -> str:
+    lines = []
+    for number, sentiment in enumerate(SENTIMENTS, start=1):
+        synonyms = f"\u00a0({', '.join(sentiment.words)})" if sentiment.words else ""
+        lines.append(f'{number}. "{sentiment.name}{synonyms}" (ABBREVIATION: "{sentiment.abbreviation}")\n')
+    return "".join(lines)
+
+
+def _headline(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    main = max(shares, key=shares.__getitem__)
+    words = next((main, *sentiment.words) for sentiment in SENTIMENTS if sentiment.abbreviation == main)
+    return f"{rng.choice(_OPENINGS)} {rng.choice(words)}"
+
+
+def _choose_labels(rng: np.random.Generator, num_images: int) -> tuple[list[dict[str, float]], list[list[list[str]]]]:
+    """Choose for each poster the shares of the sentiments that it shows, and what its annotators answer."""
+    names = [sentiment.abbreviation for sentiment in SENTIMENTS]
+    # How often two agree goes with the square of how often one of them chooses.
+    popularity = np.sqrt([sentiment.agreed for sentiment in SENTIMENTS])
+    popularity /= popularity.sum()
+    boosts = np.array([[_MOOD_BOOST if name in mood else 1.0 for name in names] for mood in _MOODS])
+    weights = popularity * boosts[rng.choice(len(_MOODS), num_images, p=list(_MOODS.values()))]
+    weights /= weights.sum(axis=1, keepdims=True)
+
+    shares = np.zeros_like(weights)
+    answers = []
+    for row in range(num_images):
+        count = rng.choice([2, 3, 4, 5, 6], p=[0.15, 0.30, 0.30, 0.17, 0.08])
+        shown = rng.choice(len(names), count, replace=False, p=weights[row])
+        shares[row, shown] = rng.dirichlet(np.full(count, 15.0))
+        opinion = (1 - _DISAGREEMENT) * shares[row] + _DISAGREEMENT * popularity
+        answers.append(_ask_annotators(rng, shown, opinion))
+    _raise_to_floor(weights, shares, answers)
+    return [{names[label]: float(row[label]) for label in np.flatnonzero(row)} for row in shares], answers
+
+
+def _ask_annotators(
+    rng: np.random.Generator, shown: npt.NDArray[np.int64], opinion: npt.NDArray[np.float64]
+) -> list[list[str]]:
+    """Deal out a vote for everything shown and some further ones; each annotator gets at least one."""
+    num_annotators = rng.choice([3, 4, 5], p=[0.72, 0.19, 0.09])
+    further = max(num_annotators - len(shown), rng.poisson(1.75))
+    votes = rng.permutation(np.append(shown, rng.choice(len(opinion), further, p=opinion)))
+    takers = np.append(np.arange(num_annotators), rng.integers(num_annotators, size=len(votes) - num_annotators))
+    answers = [[str(label + 1) for label in votes[takers == taker]] for taker in range(num_annotators)]
+    return [[str(rng.choice(_OTHER_TEXTS))] if rng.random() < _OTHER_SHARE else answer for answer in answers]
+
+
+def _raise_to_floor(
+    weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], answers: list[list[list[str]]]
+) -> None:
+    """Show and choose rare sentiments on further images, those whose mood suits them best."""
+    floor = max(3, round(_FLOOR * len(answers)))
+    for label in range(len(SENTIMENTS)):
+        number = str(label + 1)
+        without = [row for row, image in enumerate(answers) if not any(number in answer for answer in image)]
+        lacking = max(0, floor - (len(answers) - len(without)))
+        for row in sorted(without, key=lambda row: -weights[row, label])[:lacking]:
+            answers[row][0].append(number)
+            shares[row, label] += 0.3
+            shares[row] /= shares[row].sum()

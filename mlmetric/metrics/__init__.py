@@ -1,0 +1,35 @@
+"""How good decisions, rankings and embeddings are, on data that carries several labels at once.
+
+Every function takes torch tensors and anything that `torch.as_tensor` or `numpy.asarray` takes, and returns a float64
+tensor on the device of its first argument: 0-d for one number, `(L,)` for one number a label, `(N,)` for one a row or
+query. Nothing is guessed: scores are ranked as they are, and compared with a `threshold` on their own scale.
+
+What a formula leaves undefined (0/0: the recall of a label without positives) has one policy everywhere, `empty`:
+
+- `"nan"`, the default: NaN, left out of means. `average="none"` shows which labels or queries these are.
+- `"zero"`, `"one"`: the number 0 or 1, which means take in. `"zero"` gives scikit-learn's numbers.
+- `"error"`: a `ValueError` that names the first of them.
+"""
+
+from mlmetric.metrics._agreement import example_f1, hamming_loss, pooled_accuracy, subset_accuracy
+from mlmetric.metrics._decisions import cf1, f1, of1, precision, recall
+from mlmetric.metrics._ranking import average_precision, mean_average_precision
+from mlmetric.metrics._retrieval import ndcg_at_k, precision_at_k
+from mlmetric.metrics._thresholds import best_thresholds
+
+__all__ = [
+    "average_precision",
+    "best_thresholds",
+    "cf1",
+    "example_f1",
+    "f1",
+    "hamming_loss",
+    "mean_average_precision",
+    "ndcg_at_k",
+    "of1",
+    "pooled_accuracy",
+    "precision",
+    "precision_at_k",
+    "recall",
+    "subset_accuracy",
+]

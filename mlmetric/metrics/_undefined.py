@@ -1,0 +1,34 @@
+"""0/0, and the means over what is defined."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mlmetric.metrics._checks import check_choice
+
+Empty = Literal["nan", "zero", "one", "error"]
+
+
+def settle(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> Tensor:
+    """Apply the policy for 0/0 to the NaN among `values`, 0-d or one a `unit`."""
+    check_choice(empty, "empty", Empty)
+    if empty == "nan":
+        return values
+    undefined = values.isnan()
+    if empty == "error" and bool(undefined.any()):
+        where = ""
+        if undefined.ndim:
+            rows = undefined.nonzero()
+            where = f" at {unit} {rows[0].item()}, the first of {len(rows)} among {len(undefined)}"
+        raise ValueError(
+            f'`{name}` is undefined (0/0){where}. Pass `empty="nan"` to leave it out of means, or `empty="zero"`.'
+        )
+    return torch.where(undefined, float(empty == "one"), values)
+
+
+def settled_mean(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> Tensor:
+    """Average the defined among settled `values`; the mean of nothing is settled in turn."""
+    return settle(settle(values, empty, name, unit=unit).nanmean(), empty, name)
