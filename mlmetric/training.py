@@ -110,7 +110,7 @@ def fit_embedding(
             return {}
         query_features, query_labels = (part[:_MAX_VALIDATION_QUERIES] for part in validation)
         queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
-        score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=10)
+        score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=min(10, len(refs)))
         return {"val_ndcg_at_10": float(score)}
 
     stage = _Stage(head, config, checkpoint, callback)

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from examples.ads.reader import AnnotationError, read_annotations, read_label_list
+from ads.reader import AnnotationError, read_annotations, read_label_list
 
 LABEL_LINES = [
     '1. "Active\u00a0(lively, sporty)" (ABBREVIATION: "active")',

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.ads.posters import LOOKS, draw_poster
-from examples.ads.reader import read_annotations
-from examples.ads.synthetic import SENTIMENTS, make_synthetic_ads
+from ads.posters import LOOKS, draw_poster
+from ads.reader import read_annotations
+from ads.synthetic import SENTIMENTS, make_synthetic_ads
 
 NUM_IMAGES = 90
 
@@ -103,7 +103,7 @@ def test_maker_killed_before_its_marker_starts_afresh(tmp_path):
 
 
 def test_maker_reuses_a_finished_set(ads, monkeypatch):
-    monkeypatch.setattr("examples.ads.synthetic._write", lambda *_: pytest.fail("wrote to a finished set"))
+    monkeypatch.setattr("ads.synthetic._write", lambda *_: pytest.fail("wrote to a finished set"))
     assert make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=3, size=48) == ads
 
 

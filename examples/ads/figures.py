@@ -31,7 +31,7 @@ Labels = npt.NDArray[Any]
 _MAX_EMBEDDED = 2000
 _NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
 
-_COLOURS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+_COLOURS = [colour for i, colour in enumerate(plt.get_cmap("tab10").colors) if i != 7]  # grey is for "none"
 
 
 def draw_training(embedding: Sequence[EpochRecord], classifier: Sequence[EpochRecord], folder: Path) -> None:
@@ -171,19 +171,32 @@ def plot_ap_by_support(
     figure, axes = plt.subplots(figsize=(8.4, 5.2), layout="constrained")
     known = support > 0
     axes.scatter(support[known], average_precision[known], s=22, color=_COLOURS[0], zorder=3, label="label")
-    for i in np.flatnonzero(known):
+    for i, height in _spread(support, average_precision, np.flatnonzero(known)).items():
         axes.annotate(
-            names[i], (support[i], average_precision[i]), xytext=(4, 3), textcoords="offset points", fontsize=7
+            names[i], (support[i], height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center"
         )
     chance = np.arange(1, support.max() + 1)
     axes.plot(chance, chance / num_rows, color="grey", linestyle="--", label="chance: share of positives")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
     axes.set(xlabel=f"positives among {num_rows} test images (log scale)", ylabel="average precision", ylim=(0, 1.03))
     axes.set_title("Average precision of each label by its support (test)")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     _save(figure, path)
+
+
+def _spread(support: Labels, heights: Floats, labels: Labels, *, gap: float = 0.026) -> dict[int, float]:
+    """Push names apart that would cover each other: labels of about the same support and average precision."""
+    placed: dict[int, float] = {}
+    for i in sorted(labels, key=lambda i: heights[i]):
+        near = [height for j, height in placed.items() if abs(np.log10(support[i] / support[j])) < 0.17]
+        height = float(heights[i])
+        while any(abs(height - other) < gap for other in near):
+            height += 0.002
+        placed[int(i)] = height
+    return placed
 
 
 def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], *, seed: int, path: Path) -> None:

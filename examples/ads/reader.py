@@ -92,7 +92,6 @@ def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnot
         AnnotationError: If one of them does not have the form described above; the message names the file, the place
             and what to do.
     """
-    label_names = read_label_list(label_list)
     annotations = Path(annotations)
     try:
         images = json.loads(_read(annotations, "annotation file").decode("utf-8"))
@@ -105,6 +104,7 @@ def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnot
             f"{annotations} must hold a JSON object of image paths, got {_kind(images)}. "
             "Pass the file that has the form of Sentiments.json."
         )
+    label_names = read_label_list(label_list)
     columns = {str(column + 1): column for column in range(len(label_names))}
     paths: list[str] = []
     votes: list[list[int]] = []

@@ -1,0 +1,152 @@
+"""What the pipeline costs: feature extraction beside the bare forward pass, and both stages at the size of the real set.
+
+python tests/benchmarks/pipeline.py            # ResNet-50 on synthetic images, 30,340 x 2,048 synthetic features
+python tests/benchmarks/pipeline.py --quick    # a smoke run: its figures mean nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+
+from mlmetric.data import ImageDataset, extract_features, stratified_split
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+
+BATCH_SIZE = 32
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_workers: int) -> None:
+    """Time extraction from JPEG files and the bare forward pass over as many preloaded images, in turn."""
+    backbone = FrozenBackbone(backbone_name, weights=None)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{i}.jpg" for i in range(num_images)]
+        for name in names:  # smooth noise: as costly to decode as a photograph of this size
+            coarse = Image.fromarray(rng.integers(0, 255, (32, 40, 3), dtype=np.uint8))
+            coarse.resize((500, 400), Image.Resampling.BICUBIC).save(Path(folder) / name, quality=90)
+        dataset = ImageDataset(folder, names, transform=backbone.transform)
+        batch = torch.stack([dataset[i][0] for i in range(min(BATCH_SIZE, num_images))])
+
+        def bare() -> None:
+            with torch.no_grad():
+                for start in range(0, num_images, BATCH_SIZE):
+                    backbone(batch[: num_images - start])
+
+        def extract(cache: str) -> None:
+            extract_features(backbone, dataset, cache, batch_size=BATCH_SIZE, num_workers=num_workers)
+
+        bare()
+        bare_seconds, extract_seconds = [], []
+        for number in range(rounds):
+            bare_seconds.append(seconds(bare))
+            extract_seconds.append(seconds(lambda number=number: extract(f"{folder}/cache{number}")))  # type: ignore[misc]
+    ratios = [bare / extracted for bare, extracted in zip(bare_seconds, extract_seconds, strict=True)]
+    print(
+        f"\n{backbone_name}, {num_images} images of 500 x 400, {num_workers} workers, {rounds} rounds in turn (median)"
+    )
+    print(f"| bare forward pass | {num_images / statistics.median(bare_seconds):8.2f} images/s |")
+    print(f"| extract_features  | {num_images / statistics.median(extract_seconds):8.2f} images/s |")
+    print(
+        f"| ratio             | {statistics.median(ratios):8.3f} (lowest {min(ratios):.3f}, highest {max(ratios):.3f}) |"
+    )
+
+
+def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
+    """Time both stages by the paper's settings on random features, with 30 labels of the real set's cardinality."""
+    generator = torch.Generator().manual_seed(0)
+    frequency = torch.linspace(0.4, 0.005, 30).pow(1.3)
+    labels = (torch.rand(num_rows, 30, generator=generator) < frequency * 4.3 / frequency.sum()).to(torch.uint8)
+    features = torch.rand(num_rows, num_features, generator=generator)
+    times = {}
+    start = time.perf_counter()
+    train, validation, _ = stratified_split(labels, generator=generator)
+    times["split"] = time.perf_counter() - start
+    distance = LpDistance(normalize_embeddings=False, power=2)
+    miner = MultiLabelSemiHardMiner(
+        max_partial_per_positive=1, max_disjoint_per_positive=1, max_triplets_per_anchor=1, distance=distance
+    )
+    config = TrainingConfig(epochs=epochs, batch_size=256, lr=0.01, lr_drops=(15,))
+    head = EmbeddingHead(num_features)
+    head.standardize.fit(features[train])
+    train_features, held_out = features[train], (features[validation], labels[validation])
+    loss = TripletMarginLoss(margin=1.0, distance=distance)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        fit_embedding(
+            head,
+            train_features,
+            labels[train],
+            loss=loss,
+            miner=miner,
+            config=config,
+            validation=held_out,
+            checkpoint=f"{folder}/embedding.pt",
+        )
+        times["stage one"] = time.perf_counter() - start
+        start = time.perf_counter()
+        embeddings = apply_in_batches(head, features)
+        classifier = ClassifierHead(head.embedding_size, 30)
+        classifier.standardize.fit(embeddings[train])
+        fit_classifier(
+            classifier,
+            embeddings[train],
+            labels[train],
+            config=config,
+            validation=(embeddings[validation], labels[validation]),
+            checkpoint=f"{folder}/classifier.pt",
+        )
+        times["stage two"] = time.perf_counter() - start
+    print(f"\n{num_rows} x {num_features} synthetic features, {len(train)} of them to train on, {epochs} epochs")
+    for step, value in times.items():
+        print(f"| {step:9} | {value:8.1f} s |")
+
+
+def peak_memory_gb() -> float:
+    """Return the largest resident set of this process so far, in GB (10^9 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    """Run the stages first, while the process is small, then extraction."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke run in seconds")
+    parser.add_argument("--backbone", default="resnet50", help="torchvision classification model")
+    parser.add_argument("--images", type=int, default=192, help="images of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num-workers", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; peak memory at the start {peak_memory_gb():.2f} GB"
+    )
+    if arguments.quick:
+        bench_stages(300, 32, epochs=2)
+        bench_extraction("squeezenet1_0", 4, rounds=1, num_workers=0)
+    else:
+        bench_stages(30_340, 2048, epochs=20)
+        print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
+        bench_extraction(arguments.backbone, arguments.images, arguments.rounds, arguments.num_workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The benchmarks run: their figures are looked at by people, not by tests."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = sorted((Path(__file__).parent / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmark_prints_a_table_when_quick(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--quick"])
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out.count("\n|") >= 3

@@ -1,0 +1,338 @@
+"""The examples as a user runs them: what they leave behind, what they say of bad input, and what a kill costs."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import ad_sentiment
+import custom_similarity
+import own_images
+from ads.options import parse
+from mlmetric.data import BadImagesError, read_image
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
+
+EXAMPLES = Path(ad_sentiment.__file__).parent
+QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0"]
+FIGURES = {
+    "ap_by_support.png",
+    "bce.png",
+    "cooccurrence.png",
+    "embedding.png",
+    "f1.png",
+    "label_counts.png",
+    "map.png",
+    "retrieval.png",
+    "triplet_loss.png",
+}
+FILES = {
+    "classifier.pt",
+    "config.json",
+    "embedding.pt",
+    "figures",
+    "linear_probe.pt",
+    "metrics.json",
+    "predictions.csv",
+    "report.md",
+    "split.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def in_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run_ads(*arguments):
+    ad_sentiment.main(parse(ad_sentiment.AdsConfig, [*QUICK, *arguments]))
+
+
+def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
+    run_ads("--dry-run", "--output", "run")
+    folder = Path("run")
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in (folder / "figures").iterdir()} == FIGURES
+    for path in (folder / "figures").iterdir():
+        with Image.open(path) as figure:
+            assert figure.width > 500
+
+    printed = capsys.readouterr().out
+    assert "synthetic" in printed
+    assert "random weights" in printed
+    assert "| triplet embedding, 2 epochs, margin 1" in printed
+    assert "checkpoints: run" in printed
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["options"]["backbone"] == "squeezenet1_0"
+    assert config["resolved"]["weights"] == "random"
+    assert config["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    split = json.loads((folder / "split.json").read_text())
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [
+        metrics["data"][part] for part in ("train", "validation", "test")
+    ]
+    assert len(metrics["history"]["embedding"]) == 2
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == {*split["validation"], *split["test"]}
+    assert all(0 <= float(row["probability_eager"]) <= 1 for row in rows)
+    report = (folder / "report.md").read_text()
+    assert "synthetic" in report
+    assert "| paper, run 1 (10 epochs, margin 1)" in report
+    assert set(re.findall(r"figures/(\w+\.png)", report)) == FIGURES
+
+
+def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readme():
+    run_ads("--dry-run", "--output", "run")
+    embedding, classifier = EmbeddingHead(512), ClassifierHead(256, num_labels=30)
+    for name, head in (("embedding", embedding), ("classifier", classifier)):
+        head.load_state_dict(torch.load(f"run/{name}.pt", weights_only=True)["module"])
+    torch.manual_seed(0)  # that of the run: its random weights
+    backbone = FrozenBackbone("squeezenet1_0", weights=None)
+    (root,) = Path("runs").glob("synthetic_ads_*")
+    thresholds = json.loads(Path("run/metrics.json").read_text())["thresholds"]
+    with Path("run/predictions.csv").open(newline="") as file:
+        for row in list(csv.DictReader(file))[:5]:
+            image = backbone.transform(read_image(root / row["path"]))[None]
+            probabilities = classifier.probabilities(classifier.eval()(embedding.eval()(backbone(image))))[0]
+            written = [float(row[f"probability_{name}"]) for name in thresholds]
+            torch.testing.assert_close(probabilities, torch.tensor(written), atol=2e-4, rtol=1e-3)
+            predicted = set(row["predicted"].split("|"))
+            for (name, threshold), probability in zip(thresholds.items(), written, strict=True):
+                if abs(probability - threshold) > 1e-5:  # six digits are written
+                    assert (name in predicted) == (probability > threshold)
+
+
+def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
+    run_ads("--dry-run", "--experiments", "paper", "--output", "runs/paper")
+    for number in range(1, 5):
+        folder = Path(f"runs/paper/paper_run_{number}")
+        assert {path.name for path in folder.iterdir()} == FILES
+        options = json.loads((folder / "config.json").read_text())["options"]
+        assert options["margin"] == (1.0 if number % 2 else 2.0)
+        assert options["lr_drops"] == ([] if number <= 2 else [15])
+        assert (options["activation"], options["positive_order"]) == ("softmax", "farthest")
+    assert "paper_run_4: triplet embedding" in Path("runs/paper/report.md").read_text()
+    assert capsys.readouterr().out.count("paper_run_3: ") == 3
+
+
+@pytest.mark.parametrize("options", [["--undersampler", "none", "--soft-labels"], ["--undersampler", "tomek"]])
+@pytest.mark.filterwarnings("ignore:MultiLabelTomekLinks")
+def test_ad_sentiment_takes_soft_labels_and_other_undersamplers(options):
+    run_ads("--dry-run", "--output", "run", *options)
+    data = json.loads(Path("run/metrics.json").read_text())["data"]
+    assert data["undersampler"] == options[1]
+    assert (data["train_after"] < data["train"]) == (options[1] == "tomek")
+
+
+def real_set(folder, num_images=40):
+    """A set in the form of the real one, with files that are no part of the synthetic maker's."""
+    (folder / "0").mkdir(parents=True)
+    annotations = {}
+    for i in range(num_images):
+        Image.new("RGB", (40, 40), (i * 6, 255 - i * 6, 128)).save(folder / "0" / f"{i}.jpg")
+        annotations[f"0/{i}.jpg"] = [[str(1 + i % 3)], [str(1 + i % 3), str(1 + i % 2)]]
+    (folder / "Sentiments.json").write_text(json.dumps(annotations))
+    lines = [f'{i}. "{name}\xa0(so)" (ABBREVIATION: "{name}")' for i, name in enumerate("abc", start=1)]
+    (folder / "Sentiments_List.txt").write_text("\n".join(lines), encoding="latin-1")
+    return ["--annotations", f"{folder}/Sentiments.json", "--image-root", str(folder), "--epochs", "2"]
+
+
+def test_ad_sentiment_on_a_set_in_the_form_of_the_real_one(capsys):
+    run_ads(*real_set(Path("set")), "--output", "run")
+    printed = capsys.readouterr().out
+    assert "synthetic" not in printed
+    assert json.loads(Path("run/metrics.json").read_text())["data"]["labels"] == 3
+
+
+def test_ad_sentiment_with_bad_images_stops_and_loses_nothing_or_skips_them(capsys):
+    arguments = real_set(Path("set"))
+    Path("set/0/3.jpg").unlink()
+    Path("set/0/7.jpg").write_bytes(b"no image")
+    with pytest.raises(BadImagesError, match=r"2 of 40 images cannot be read; the first: set/0/3\.jpg does not exist"):
+        run_ads(*arguments, "--output", "run")
+    run_ads(*arguments, "--output", "skipped", "--on-bad-image", "skip")
+    metrics = json.loads(Path("skipped/metrics.json").read_text())
+    assert metrics["data"]["images"] == 38
+    assert ["3.jpg" in metrics["bad_images"][0], "7.jpg" in metrics["bad_images"][1]] == [True, True]
+    assert "2 images could not be read and were left out" in capsys.readouterr().out
+
+
+def test_ad_sentiment_on_real_images_without_weights_is_an_error_that_names_the_choices(monkeypatch):
+    weights = "torchvision.models.SqueezeNet1_0_Weights.get_state_dict"
+
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(weights, no_network)
+    arguments = real_set(Path("set"))
+    with pytest.raises(WeightsUnavailableError, match=r"could not be downloaded .*--weights none"):
+        run_ads(*arguments, "--weights", "DEFAULT", "--output", "run")
+
+
+def test_ad_sentiment_on_synthetic_images_goes_on_with_random_weights_and_says_so(monkeypatch, caplog, capsys):
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.SqueezeNet1_0_Weights.get_state_dict", no_network)
+    run_ads("--dry-run", "--weights", "DEFAULT", "--output", "run")
+    assert "goes on with RANDOM weights" in caplog.text
+    assert "random weights" in capsys.readouterr().out
+    assert "random weights" in Path("run/report.md").read_text()
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_other_options():
+    run_ads("--dry-run", "--output", "run")
+    before = Path("run/metrics.json").read_bytes()
+    with pytest.raises(FileExistsError, match="run holds a run already: add --resume"):
+        run_ads("--dry-run", "--output", "run")
+    with pytest.raises(ValueError, match=r"was started with --margin 1\.0, not 2\.0"):
+        run_ads("--dry-run", "--output", "run", "--resume", "--margin", "2")
+    assert Path("run/metrics.json").read_bytes() == before
+    with pytest.raises(FileNotFoundError, match="There is no run in nowhere to resume"):
+        run_ads("--dry-run", "--output", "nowhere", "--resume")
+
+
+def test_resume_without_output_takes_the_latest_run(capsys):
+    with pytest.raises(FileNotFoundError, match="There is no run under runs to resume"):
+        run_ads("--dry-run", "--resume")
+    run_ads("--dry-run")
+    (folder,) = Path("runs").glob("ad_sentiment-*")
+    (folder / "metrics.json").unlink()
+    run_ads("--dry-run", "--resume")
+    assert (folder / "metrics.json").exists()
+
+
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(EXAMPLES / "ad_sentiment.py"), *QUICK, *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def kill_when(condition, process, seconds=120):
+    """Kill a process, without a chance to clean up, as soon as a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"ended before it could be killed:\n{process.stdout.read()}"
+        assert time.monotonic() < end, "did not come so far in time"
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_killed_in_each_step_and_resumed_ends_as_one_never_killed():
+    options = ["--synthetic-images", "60", "--epochs", "150", "--image-batch-size", "2"]
+    straight, killed = Path("straight"), Path("killed")
+    never_killed = start(*options, "--output", str(straight), "--cache", "cache_of_straight")
+    output, _ = never_killed.communicate(timeout=120)
+    assert never_killed.returncode == 0, output
+
+    def parts():
+        return list(Path("cache_of_killed").glob("*/part-*.npy"))
+
+    again = [*options, "--output", str(killed), "--cache", "cache_of_killed"]
+    kill_when(parts, start(*again))
+    assert 0 < len(parts()) < 4, "the kill did not come in the middle of feature extraction"
+    for checkpoint in ("embedding.pt", "classifier.pt"):
+        kill_when((killed / checkpoint).exists, start(*again, "--resume"))
+        epochs = len(torch.load(killed / checkpoint, weights_only=True)["history"])
+        assert 0 < epochs < 150, "the kill did not come in the middle of a stage"
+    last = start(*again, "--resume")
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, output
+
+    expected, metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (straight, killed))
+    for part in ("validation", "test", "history", "thresholds", "data"):
+        assert metrics[part] == expected[part]
+    assert (killed / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
+
+
+def test_an_error_is_one_sentence_and_no_traceback():
+    process = start("--annotations", "nowhere.json", "--image-root", ".")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.count("\n") == 1
+    assert re.match(r"error: .*nowhere\.json", output)
+
+
+def test_help_explains_every_option(capsys):
+    for config in (ad_sentiment.AdsConfig, own_images.OwnImagesConfig):
+        with pytest.raises(SystemExit):
+            parse(config, ["--help"])
+        help_text = capsys.readouterr().out
+        for option in config.__dataclass_fields__.values():
+            assert f"--{option.name.replace('_', '-')}" in help_text
+            assert len(option.metadata["help"]) > 10
+
+
+def own_folder(header, rows):
+    Path("photos").mkdir()
+    for i in range(30):
+        Image.new("RGB", (40, 40), (i * 8, 255 - i * 8, 128)).save(f"photos/{i}.jpg")
+    Path("labels.csv").write_text("\n".join([header, *rows]) + "\n")
+    return ["--images", "photos", "--labels", "labels.csv", "--epochs", "2", "--output", "run", *QUICK]
+
+
+@pytest.mark.parametrize("form", ["a column each", "one column"])
+def test_own_images_takes_both_forms_of_csv(form, capsys):
+    sets = [{"beach"} if i % 3 == 0 else {"sunset"} if i % 3 == 1 else {"beach", "sunset"} for i in range(30)]
+    if form == "a column each":
+        rows = [f"{i}.jpg,{int('beach' in s)},{int('sunset' in s)}" for i, s in enumerate(sets)]
+        arguments = own_folder("path,beach,sunset", rows)
+    else:
+        rows = [f'"{", ".join(sorted(s))}",{i}.jpg' for i, s in enumerate(sets)]
+        arguments = own_folder("tags,file", rows)
+        arguments += ["--path-column", "file", "--label-column", "tags", "--separator", ","]
+    own_images.main(parse(own_images.OwnImagesConfig, arguments))
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert list(metrics["thresholds"]) == ["beach", "sunset"]
+    assert metrics["data"]["cardinality"] == pytest.approx(4 / 3)
+    assert "What the paper states" not in Path("run/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "options", "message"),
+    [
+        ("path,a", "1.jpg,yes", [], "labels.csv, line 2: 'a' must be 0 or 1, got 'yes'"),
+        ("path,a,b", "1.jpg,1", [], "labels.csv, line 2: 'b' must be 0 or 1, got None"),
+        ("path,a", "1.jpg,1", ["--label-column", "tags"], "labels.csv has no column 'tags'; it has path, a"),
+        ("path,a", "../../etc/passwd,1", [], "line 2: the path '../../etc/passwd' leads out of photos"),
+        ("path", "1.jpg", [], "labels.csv names no label"),
+    ],
+)
+def test_own_images_names_what_does_not_fit(header, row, options, message):
+    arguments = own_folder(header, [row])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        own_images.main(parse(own_images.OwnImagesConfig, [*arguments, *options]))
+
+
+def test_own_images_without_lines_is_an_error():
+    with pytest.raises(ValueError, match="must have a header and at least one line"):
+        own_images.main(parse(own_images.OwnImagesConfig, own_folder("path,a", [])))
+
+
+def test_custom_similarity_orders_by_lineage():
+    labels = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 3, 26]), 27)
+    genus = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 8]), 9)
+    family = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 0, 2]), 3)
+    rows = torch.cat([labels, genus, family], dim=1)
+    assert custom_similarity.lineage(rows, rows)[0].tolist() == [1.0, 1.0, 0.5, 0.25, 0.0]
+
+
+def test_custom_similarity_embedding_retrieves_better_than_the_features(capsys):
+    custom_similarity.main()
+    features, embedding = (float(number) for number in re.findall(r"(\d\.\d+)$", capsys.readouterr().out, re.MULTILINE))
+    assert embedding > features + 0.2
