@@ -109,20 +109,18 @@ def extract_features(
         _OrReason(dataset),
         batch_sampler=_missing_batches(identities, known, batch_size),
         num_workers=num_workers,
-        collate_fn=list,
+        collate_fn=_collate,
         prefetch_factor=4 if num_workers else None,
     )
     done = sum(identity in known for identity in identities)
     bad: dict[int, str] = {}
     rows: list[tuple[bytes, npt.NDArray[np.float32]]] = []
-    for number, batch in enumerate(loader, start=1):
-        bad |= {index: reason for index, _, reason in batch if reason is not None}
-        good = [(index, image) for index, image, reason in batch if reason is None]
-        if good:
-            images = torch.stack([image for _, image in good]).to(device, non_blocking=True)
+    for number, (good, images, reasons) in enumerate(loader, start=1):
+        bad |= reasons
+        if images is not None:
             with torch.inference_mode():
-                features = backbone(images).float().cpu().numpy()
-            rows += [(_known(identities[index]), row) for (index, _), row in zip(good, features, strict=True)]
+                features = backbone(images.to(device, non_blocking=True)).float().cpu().numpy()
+            rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
         done += len(good)
         if number % _BATCHES_PER_PART == 0:
             store.append(rows, still_to_come=len(dataset) - done)
@@ -131,11 +129,11 @@ def extract_features(
             progress(done, len(dataset))
     store.append(rows, still_to_come=0)
 
-    reasons = [bad[index] for index in sorted(bad)]
-    if reasons and (on_bad_image == "error" or len(reasons) == len(dataset)):
-        raise BadImagesError(reasons, len(dataset))
+    bad_images = [bad[index] for index in sorted(bad)]
+    if bad_images and (on_bad_image == "error" or len(bad_images) == len(dataset)):
+        raise BadImagesError(bad_images, len(dataset))
     indices = np.array([index for index in range(len(dataset)) if index not in bad], dtype=np.int64)
-    return ExtractedFeatures(store.gather([_known(identities[index]) for index in indices]), indices, reasons)
+    return ExtractedFeatures(store.gather([_known(identities[index]) for index in indices]), indices, bad_images)
 
 
 def _known(identity: bytes | None) -> bytes:
@@ -150,17 +148,24 @@ def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], ba
     return [batch for batch in batches if batch]
 
 
-class _OrReason(Dataset[tuple[int, Tensor | None, str | None]]):
+class _OrReason(Dataset[tuple[int, Tensor | str]]):
     """Images by index, with the reason in place of one that cannot be read: a worker must not die of it."""
 
     def __init__(self, dataset: IdentifiedImages) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str | None]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         try:
-            return index, self.dataset[index][0], None
+            return index, self.dataset[index][0]
         except BadImageError as error:
-            return index, None, str(error)
+            return index, str(error)
+
+
+def _collate(batch: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor | None, dict[int, str]]:
+    """Stack the images of a batch, in the worker; return their indices, them, and the reasons for those left out."""
+    images = {index: image for index, image in batch if isinstance(image, Tensor)}
+    reasons = {index: reason for index, reason in batch if isinstance(reason, str)}
+    return list(images), torch.stack(list(images.values())) if images else None, reasons
 
 
 class _Store:

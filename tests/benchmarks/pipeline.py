@@ -1,4 +1,4 @@
-"""What the pipeline costs: feature extraction beside the bare forward pass, and both stages at the size of the real set.
+"""What the pipeline costs: extraction beside the bare forward pass, and both stages at the size of the real set.
 
 python tests/benchmarks/pipeline.py            # ResNet-50 on synthetic images, 30,340 x 2,048 synthetic features
 python tests/benchmarks/pipeline.py --quick    # a smoke run: its figures mean nothing
@@ -66,9 +66,8 @@ def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_worke
     )
     print(f"| bare forward pass | {num_images / statistics.median(bare_seconds):8.2f} images/s |")
     print(f"| extract_features  | {num_images / statistics.median(extract_seconds):8.2f} images/s |")
-    print(
-        f"| ratio             | {statistics.median(ratios):8.3f} (lowest {min(ratios):.3f}, highest {max(ratios):.3f}) |"
-    )
+    median, lowest, highest = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"| ratio             | {median:8.3f} (lowest {lowest:.3f}, highest {highest:.3f}) |")
 
 
 def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
@@ -130,21 +129,21 @@ def main() -> None:
     """Run the stages first, while the process is small, then extraction."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke run in seconds")
+    parser.add_argument("--extraction-only", action="store_true")
     parser.add_argument("--backbone", default="resnet50", help="torchvision classification model")
     parser.add_argument("--images", type=int, default=192, help="images of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-workers", type=int, default=2)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; peak memory at the start {peak_memory_gb():.2f} GB"
-    )
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {peak_memory_gb():.2f} GB at the start")
     if arguments.quick:
         bench_stages(300, 32, epochs=2)
         bench_extraction("squeezenet1_0", 4, rounds=1, num_workers=0)
     else:
-        bench_stages(30_340, 2048, epochs=20)
-        print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
+        if not arguments.extraction_only:
+            bench_stages(30_340, 2048, epochs=20)
+            print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
         bench_extraction(arguments.backbone, arguments.images, arguments.rounds, arguments.num_workers)
 
 
