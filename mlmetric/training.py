@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -77,11 +79,12 @@ def fit_embedding(
         features: Shape `(N, D)`, in memory or on a device; batches are moved to where the head is.
         labels: Shape `(N, L)`.
         loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`; without a miner as
-            `loss(embeddings, labels)`.
+            `loss(embeddings, labels)`. If it is a module with parameters, these are moved, trained and saved too.
         miner: Finds triplets in a batch. To resume a run to the bit, give it no generator: its draws then come
             from the seed of the epoch.
         config: How to train.
-        validation: Features and labels; after each epoch their first 1,000 rows are queries to the training rows.
+        validation: Features and labels; after each epoch at most 1,000 of these rows, evenly spaced, are queries to the
+            training rows, which count by the labels that are trained on.
         checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
             on from there.
         callback: Called with the record of each epoch, those restored from a checkpoint included.
@@ -91,7 +94,7 @@ def fit_embedding(
         `val_ndcg_at_10` (Jaccard gain).
 
     Raises:
-        ValueError: If shapes do not fit, or the checkpoint is of other settings.
+        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -108,12 +111,15 @@ def fit_embedding(
     def validate() -> EpochRecord:
         if validation is None:
             return {}
-        query_features, query_labels = (part[:_MAX_VALIDATION_QUERIES] for part in validation)
+        step_size = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
+        query_features, query_labels = (part[::step_size] for part in validation)
         queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
         score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=min(10, len(refs)))
         return {"val_ndcg_at_10": float(score)}
 
-    stage = _Stage(head, config, checkpoint, callback)
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    stage = _Stage(head, config, checkpoint, callback, objective=(loss, miner))
     return stage.fit(features, labels, step, validate, count=None if miner is None else "triplets")
 
 
@@ -143,7 +149,7 @@ def fit_classifier(
         (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
-        ValueError: If shapes do not fit, or the checkpoint is of other settings.
+        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -157,10 +163,11 @@ def fit_classifier(
             return {}
         target = validation[1].to(device)
         logits = apply_in_batches(head, validation[0])
+        scores = head.probabilities(logits)
         return {
             "val_loss": float(head.loss(logits, target)),
-            "val_map": float(mean_average_precision(logits, target)),
-            "val_macro_f1": float(f1(head.probabilities(logits), target, average="macro", threshold=0.5)),
+            "val_map": float(mean_average_precision(scores, target)),
+            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
         }
 
     return _Stage(head, config, checkpoint, callback).fit(embeddings, labels, step, validate, count=None)
@@ -170,24 +177,27 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     """Pass rows through a module in evaluation mode, without gradients.
 
     Args:
-        module: Left in the mode that it was in.
+        module: It and its parts are left in the modes that they were in.
         inputs: Shape `(N, D)`.
         batch_size: Rows at a time.
 
     Returns:
         Shape `(N, ...)`, on the module's device.
     """
-    device, training = _device(module), module.training
+    device = _device(module, default=inputs.device)
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
             return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
     finally:
-        module.train(training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+def _device(module: nn.Module, default: torch.device | None = None) -> torch.device:
+    parameter = next(module.parameters(), None)
+    return parameter.device if parameter is not None else default or torch.device("cpu")
 
 
 class _Stage:
@@ -199,12 +209,17 @@ class _Stage:
         config: TrainingConfig | None,
         checkpoint: str | Path | None,
         callback: Callable[[EpochRecord], None] | None,
+        objective: tuple[Any, ...] = (),
     ) -> None:
         self.module = module
+        self.objective = objective
+        self.trained = nn.ModuleList([module, *(part for part in objective if isinstance(part, nn.Module))])
         self.config = TrainingConfig() if config is None else config
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.callback = callback
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            self.trained.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
         self.history: list[EpochRecord] = []
 
@@ -222,7 +237,8 @@ class _Stage:
                 "Rows to train on and their labels must have shapes (N, D) and (N, L) with N >= 2, "
                 f"got {tuple(inputs.shape)} and {tuple(labels.shape)}."
             )
-        self._restore(len(inputs))
+        self.settings = self._settings(inputs, labels)
+        self._restore()
         for record in self.history:
             self._report(record)
         while len(self.history) < self.config.epochs:
@@ -230,7 +246,7 @@ class _Stage:
                 record = self._epoch(len(inputs), step, count)
             record |= validate()
             self.history.append(record)
-            self._save(len(inputs))
+            self._save()
             self._report(record)
         return self.history
 
@@ -269,36 +285,48 @@ class _Stage:
             torch.manual_seed(self.config.seed * 100_003 + len(self.history))
             yield
 
-    def _settings(self, num_rows: int) -> dict[str, Any]:
-        return {**asdict(self.config), "rows": num_rows, "module": repr(self.module)}
+    def _settings(self, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Describe what a checkpoint must have been made of for training to go on from it."""
+        if self.checkpoint is None:
+            return {}
+        return {
+            **asdict(self.config),
+            "module": repr(self.module),
+            "objective": [_describe(part) for part in self.objective],
+            "inputs": _digest(inputs),
+            "labels": _digest(labels),
+        }
 
-    def _restore(self, num_rows: int) -> None:
+    def _restore(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         try:
             state = torch.load(self.checkpoint, map_location=_device(self.module), weights_only=True)
+            saved = state["settings"]
         except Exception as error:
             raise OSError(
                 f"The checkpoint {self.checkpoint} cannot be read ({type(error).__name__}); remove it to train anew."
             ) from error
-        settings = self._settings(num_rows)
-        changed = [name for name, value in settings.items() if state["settings"].get(name) != value]
-        if changed:
-            raise ValueError(
-                f"The checkpoint {self.checkpoint} is of other settings: {changed[0]} was "
-                f"{state['settings'].get(changed[0])!r} and is {settings[changed[0]]!r}. Remove it to train anew."
-            )
+        for name, value in self.settings.items():
+            if saved.get(name) != value:
+                raise ValueError(
+                    f"The checkpoint {self.checkpoint} is of other settings or data: {name} was {saved.get(name)!r} "
+                    f"and is {value!r}. Remove it to train anew."
+                )
         self.module.load_state_dict(state["module"])
+        for part, part_state in zip(self.trained[1:], state["objective"], strict=True):
+            part.load_state_dict(part_state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.history = state["history"]
 
-    def _save(self, num_rows: int) -> None:
+    def _save(self) -> None:
         if self.checkpoint is None:
             return
         state = {
-            "settings": self._settings(num_rows),
+            "settings": self.settings,
             "module": self.module.state_dict(),
+            "objective": [part.state_dict() for part in self.trained[1:]],
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": self.history,
@@ -307,6 +335,7 @@ class _Stage:
         torch.save(state, serialized)
         unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
         try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(serialized.getbuffer())
                 file.flush()
@@ -316,10 +345,22 @@ class _Stage:
             unfinished.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
-                f"The checkpoint {self.checkpoint} could not be written: {error.strerror}. That of the epoch before "
-                "is kept. Free some space and resume.",
+                f"The checkpoint {self.checkpoint} could not be written: {error.strerror}. What was there before is "
+                "kept. Free some space, or take another folder, and resume.",
             ) from error
 
     def _report(self, record: EpochRecord) -> None:
         if self.callback is not None:
             self.callback(record)
+
+
+def _describe(part: Any) -> str:
+    """Name a loss or a miner with the plain numbers and words of its constructor."""
+    names = inspect.signature(type(part)).parameters if isinstance(part, nn.Module) else ()
+    plain = {name: getattr(part, name, None) for name in names}
+    shown = (f"{name}={value!r}" for name, value in plain.items() if isinstance(value, int | float | str))
+    return f"{type(part).__name__}({', '.join(shown)})"
+
+
+def _digest(rows: Tensor) -> str:
+    return hashlib.sha256(rows.detach().cpu().contiguous().numpy().data).hexdigest()

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import os
 import shutil
 from collections import namedtuple
 
@@ -196,6 +197,53 @@ def test_extract_when_the_disk_fills_up_while_writing_leaves_no_torn_part(folder
         with pytest.raises(OSError, match=r"No space left on device.*Free some space"):
             extract(MeanColour(), dataset(folder), tmp_path)
     assert [path for path in tmp_path.rglob("*.npy") if path.parent.name != "images"] == []
+
+
+def test_extract_of_no_images_or_of_no_tensors_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="at least one image, got none"):
+        extract(MeanColour(), dataset(folder, []), tmp_path)
+    with pytest.raises(TypeError, match=r"images as tensors, got Image\. Give it the backbone's transform"):
+        extract(MeanColour(), ImageDataset(folder, ["0.png"]), tmp_path)
+
+
+def test_extract_leaves_the_parts_of_another_process_alone(folder, tmp_path):
+    class ComputesMeanwhile(MeanColour):
+        def __call__(self, images):
+            if self.seen == 2:
+                extract(MeanColour(), dataset(folder, [8, 9]), tmp_path)
+            return super().__call__(images)
+
+    extract(ComputesMeanwhile(), dataset(folder, range(6)), tmp_path)
+    backbone = MeanColour()
+    extracted = extract(backbone, dataset(folder), tmp_path)
+    assert backbone.seen == 2
+    np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
+
+
+def test_extract_that_cannot_merge_its_parts_still_gives_the_features(folder, tmp_path, monkeypatch, caplog):
+    extract(MeanColour(), dataset(folder, range(4)), tmp_path)
+    extract(MeanColour(), dataset(folder, range(4, 10)), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(100, 100, 0))
+    extracted = extract(MeanColour(), dataset(folder), tmp_path)
+    np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
+    assert "parts of the cache are left as they are" in caplog.text
+
+
+def test_extract_does_not_touch_the_global_generator(folder, tmp_path):
+    state = torch.get_rng_state()
+    extract(MeanColour(), dataset(folder), tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_extract_removes_what_killed_runs_left_unfinished(folder, tmp_path):
+    extract(MeanColour(), dataset(folder), tmp_path)
+    (store,) = (path for path in tmp_path.iterdir() if path.name != "images")
+    stale, fresh = store / "unfinished-1.npy", store / "unfinished-2.npy"
+    for path in (stale, fresh):
+        path.touch()
+    os.utime(stale, (1, 1))
+    extract(MeanColour(), dataset(folder), tmp_path)
+    assert [stale.exists(), fresh.exists()] == [False, True]
 
 
 def test_extract_with_another_policy_is_refused(folder, tmp_path):

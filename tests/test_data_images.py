@@ -23,6 +23,19 @@ def test_read_image_gives_rgb_whatever_the_mode(mode, picture, tmp_path):
     assert (image.mode, image.size) == ("RGB", (30, 20))
 
 
+def test_read_image_of_16_bits_keeps_its_greys(tmp_path):
+    Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16)[None]).save(tmp_path / "deep.png")
+    greys = np.asarray(read_image(tmp_path / "deep.png"))[0, :, 0]
+    assert abs(greys.astype(int) - np.arange(256)).max() <= 1
+
+
+def test_read_image_turns_photographs_upright(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (20, 30)
+
+
 def test_read_image_missing_is_named(tmp_path):
     with pytest.raises(BadImageError, match=r"gone\.jpg does not exist"):
         read_image(tmp_path / "gone.jpg")
@@ -98,3 +111,17 @@ def test_dataset_identity_follows_the_file(picture, tmp_path):
     assert len(first) == 32
     os.utime(path, ns=(1, 1))
     assert dataset.identity(0) != first
+
+
+def test_dataset_identity_follows_folder_and_transform(picture, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / "1.png")
+        os.utime(tmp_path / name / "1.png", ns=(1, 1))
+    first, other_folder = (ImageDataset(tmp_path / name, ["1.png"]).identity(0) for name in "ab")
+    assert first != other_folder
+    assert ImageDataset(tmp_path / "a", ["1.png"], transform=torch.nn.Identity()).identity(0) != first
+
+
+def test_dataset_identity_of_an_impossible_name_is_none(tmp_path):
+    assert ImageDataset(tmp_path, ["a\0.png"]).identity(0) is None

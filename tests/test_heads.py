@@ -114,13 +114,14 @@ def test_backbone_resolves_a_weights_enum_by_name_and_itself(monkeypatch):
         assert torch.equal(backbone.model.conv1.weight, state_dict["conv1.weight"])
 
 
-def test_backbone_fingerprint_follows_weights_and_transform():
+def test_backbone_fingerprint_follows_weights_and_architecture():
     torch.manual_seed(0)
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)
     same = FrozenBackbone(first).fingerprint()
     assert FrozenBackbone(first).fingerprint() == same
     assert FrozenBackbone(second).fingerprint() != same
-    assert FrozenBackbone(first, transform=nn.Identity()).fingerprint() != same
+    pools = [nn.Sequential(nn.AdaptiveAvgPool2d(1)), nn.Sequential(nn.AdaptiveMaxPool2d(1))]
+    assert FrozenBackbone(pools[0]).fingerprint() != FrozenBackbone(pools[1]).fingerprint()
 
 
 def test_backbone_traces_as_one_graph(generator):

@@ -366,6 +366,18 @@ def test_miner_statistics_are_those_of_its_triplets():
     assert (miner.num_triplets, miner.num_anchors_without_triplets, miner.pos_pair_dist) == (0, 4, 0)
 
 
+def test_miner_statistics_count_a_negative_at_the_threshold_as_it_was_mined():
+    embeddings = torch.tensor([[0.0], [2.0], [1.0]])
+    labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1]])  # Jaccard of the negative: 1/3 in float32
+    miner = MultiLabelSemiHardMiner(sim.Jaccard(), partial_threshold=1 / 3, collect_stats=True)
+    miner.distance = distances.LpDistance(normalize_embeddings=False)
+    partial = MultiLabelSemiHardMiner(
+        sim.Jaccard(), partial_threshold=1 / 3, max_disjoint_per_positive=0, distance=miner.distance
+    )
+    miner(embeddings, labels)
+    assert miner.partial_share * miner.num_triplets == pytest.approx(len(partial(embeddings, labels)[0]))
+
+
 def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
     labels = torch.tensor([[1, 0], [1, 0], [0, 1]])

@@ -89,7 +89,8 @@ def test_fit_classifier_learns_and_measures(rows):
         head, features[:150], labels[:150], config=dataclasses.replace(CONFIG, epochs=20), validation=validation
     )
     logits = apply_in_batches(head, validation[0])
-    assert history[-1]["val_map"] == pytest.approx(float(mean_average_precision(logits, validation[1])))
+    scores = head.probabilities(logits)
+    assert history[-1]["val_map"] == pytest.approx(float(mean_average_precision(scores, validation[1])))
     assert history[-1]["val_map"] > 0.85
     assert history[-1]["val_loss"] == pytest.approx(float(head.loss(logits, validation[1])))
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
@@ -164,13 +165,52 @@ def test_checkpoint_loads_by_its_module_key(rows, tmp_path):
     assert same_state(head, other)
 
 
-def test_checkpoint_of_other_settings_is_refused(rows, tmp_path):
+def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
     path = tmp_path / "classifier.pt"
-    fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
-    with pytest.raises(ValueError, match=r"of other settings: lr was 0\.01 and is 0\.1\. Remove it"):
-        fit_classifier(make_classifier(), *rows, config=dataclasses.replace(CONFIG, lr=0.1), checkpoint=path)
-    with pytest.raises(ValueError, match="of other settings: rows was 200 and is 100"):
-        fit_classifier(make_classifier(), rows[0][:100], rows[1][:100], config=CONFIG, checkpoint=path)
+    features, labels = rows
+    fit_classifier(make_classifier(), features, labels, config=CONFIG, checkpoint=path)
+    for changed, name in (
+        (
+            (make_classifier(), features, labels, dataclasses.replace(CONFIG, lr=0.1)),
+            r"lr was 0\.01 and is 0\.1\. Remove",
+        ),
+        ((make_classifier(), features * 2, labels, CONFIG), "inputs was"),
+        ((make_classifier(), features, 1 - labels, CONFIG), "labels was"),
+        ((ClassifierHead(12, 4, activation="softmax"), features, labels, CONFIG), "module was"),
+    ):
+        head, inputs, targets, config = changed
+        with pytest.raises(ValueError, match=f"of other settings or data: {name}"):
+            fit_classifier(head, inputs, targets, config=config, checkpoint=path)
+
+
+def test_checkpoint_of_another_loss_or_miner_is_refused(rows, tmp_path):
+    embed(rows, checkpoint=tmp_path / "embedding.pt")
+    with pytest.raises(ValueError, match=r"objective was .*margin=0\.05.* and is .*margin=0\.3"):
+        fit_embedding(
+            make_head(),
+            *rows,
+            loss=TripletMarginLoss(margin=0.3),
+            miner=MultiLabelSemiHardMiner(max_triplets_per_anchor=2, positive_order="random"),
+            config=CONFIG,
+            checkpoint=tmp_path / "embedding.pt",
+        )
+
+
+def test_fit_embedding_trains_and_restores_the_parameters_of_a_loss(rows, tmp_path):
+    class Proxies(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proxies = torch.nn.Parameter(torch.ones(4, 4))
+
+        def forward(self, embeddings, labels):
+            return (labels.float() @ self.proxies - embeddings).square().mean()
+
+    loss, path = Proxies(), tmp_path / "embedding.pt"
+    fit_embedding(make_head(), *rows, loss=loss, config=CONFIG, checkpoint=path)
+    assert not torch.equal(loss.proxies, torch.ones(4, 4))
+    restored = Proxies()
+    fit_embedding(make_head(), *rows, loss=restored, config=CONFIG, checkpoint=path)
+    assert torch.equal(restored.proxies, loss.proxies)
 
 
 def test_checkpoint_that_is_torn_is_named(rows, tmp_path):
@@ -178,30 +218,38 @@ def test_checkpoint_that_is_torn_is_named(rows, tmp_path):
     path.write_bytes(b"PK\x03\x04")
     with pytest.raises(OSError, match=r"torn\.pt cannot be read .*remove it to train anew"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+    torch.save(make_classifier().state_dict(), path)
+    with pytest.raises(OSError, match=r"torn\.pt cannot be read \(KeyError\)"):
+        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
 
 
 def test_checkpoint_that_cannot_be_written_keeps_the_one_before(rows, tmp_path, monkeypatch):
-    path = tmp_path / "stage.pt"
-    fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
-    before = path.read_bytes()
+    path = tmp_path / "new folder" / "stage.pt"
+    written = []
 
-    def full(_):
-        raise OSError(28, "No space left on device")
+    def full_after_two(_):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(path)
 
-    monkeypatch.setattr("mlmetric.training.os.fsync", full)
-    path2 = tmp_path / "other.pt"
-    with pytest.raises(OSError, match=r"other\.pt could not be written: No space left on device.*Free some space"):
-        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path2)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["stage.pt"]
-    assert path.read_bytes() == before
+    monkeypatch.setattr("mlmetric.training.os.fsync", full_after_two)
+    with pytest.raises(OSError, match=r"stage\.pt could not be written: No space left on device.*Free some space"):
+        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+    assert [file.name for file in path.parent.iterdir()] == ["stage.pt"]
+    assert len(torch.load(path, weights_only=True)["history"]) == 2
 
 
 def test_fit_with_a_loss_that_diverges_says_so_and_keeps_the_checkpoint(rows, tmp_path):
-    features, labels = rows
+    calls = []
+
+    def diverges_in_the_second_epoch(embeddings, labels):
+        calls.append(1)
+        return embeddings.square().mean() * (1.0 if len(calls) <= 7 else float("nan"))
+
     path = tmp_path / "stage.pt"
-    with pytest.raises(FloatingPointError, match=r"The loss is nan in epoch 1: lower the learning rate \(0.01\)"):
-        fit_classifier(make_classifier(), features * float("inf"), labels, config=CONFIG, checkpoint=path)
-    assert not path.exists()
+    with pytest.raises(FloatingPointError, match=r"The loss is nan in epoch 2: lower the learning rate \(0\.01\)"):
+        fit_embedding(make_head(), *rows, loss=diverges_in_the_second_epoch, config=CONFIG, checkpoint=path)
+    assert len(torch.load(path, weights_only=True)["history"]) == 1
 
 
 def test_fit_with_batch_norm_takes_a_last_batch_of_one_row(rows):
@@ -238,3 +286,21 @@ def test_apply_in_batches_is_one_pass_in_evaluation_mode_and_restores_the_mode(r
     assert head.training
     assert not in_batches.requires_grad
     torch.testing.assert_close(in_batches, head.eval()(rows[0]).detach())
+
+
+def test_apply_in_batches_leaves_frozen_parts_frozen_and_takes_a_module_without_parameters(rows):
+    frozen = torch.nn.Dropout().eval()
+    model = torch.nn.Sequential(frozen, torch.nn.Dropout()).train()
+    frozen.eval()
+    assert torch.equal(apply_in_batches(model, rows[0]), rows[0])
+    assert [part.training for part in model.modules()] == [True, False, True]
+
+
+def test_fit_classifier_validation_of_softmax_ranks_probabilities(rows):
+    features, labels = rows
+    head = ClassifierHead(12, 4, activation="softmax")
+    history = fit_classifier(head, features, labels, config=CONFIG, validation=(features, labels))
+    logits = apply_in_batches(head, features)
+    by_probability = float(mean_average_precision(head.probabilities(logits), labels))
+    assert by_probability != pytest.approx(float(mean_average_precision(logits, labels)))
+    assert history[-1]["val_map"] == pytest.approx(by_probability)

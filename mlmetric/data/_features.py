@@ -13,7 +13,8 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,6 +30,9 @@ from mlmetric.data._images import BadImageError, BadImagesError
 _log = logging.getLogger(__name__)
 _BATCHES_PER_PART = 8
 _ROWS_PER_BLOCK = 4096
+_STALE_SECONDS = 3600
+
+_Batch = tuple[list[int], Tensor | None, dict[int, str]]
 
 
 class Backbone(Protocol):
@@ -59,7 +63,7 @@ class ExtractedFeatures:
     """Features of the images that could be read.
 
     Attributes:
-        features: float32, shape `(K, D)`; a memory map, read only.
+        features: float32, shape `(K, D)`; a memory map, read only, where these images are all that the cache holds.
         indices: Which images of the data set these are, int64, shape `(K,)`, ascending.
         bad_images: For each image left out, the message that names it and the reason.
     """
@@ -97,11 +101,14 @@ def extract_features(
 
     Raises:
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
-        ValueError: If `on_bad_image` is neither of these, or no image can be read.
-        OSError: If the disk has no space for the features; those computed are kept.
+        TypeError: If the data set gives images that are no tensors.
+        ValueError: If `on_bad_image` is neither of these, or there is no image.
+        OSError: If the disk has no space for the features, or a worker no memory; features computed are kept.
     """
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
+    if len(dataset) == 0:
+        raise ValueError("`dataset` must hold at least one image, got none.")
     store = _Store(Path(cache_dir) / backbone.fingerprint()[:32])
     identities = [dataset.identity(index) for index in range(len(dataset))]
     known = store.known()
@@ -110,18 +117,19 @@ def extract_features(
         batch_sampler=_missing_batches(identities, known, batch_size),
         num_workers=num_workers,
         collate_fn=_collate,
+        generator=torch.Generator(),  # its own: the global one is the caller's
         prefetch_factor=4 if num_workers else None,
     )
     done = sum(identity in known for identity in identities)
     bad: dict[int, str] = {}
     rows: list[tuple[bytes, npt.NDArray[np.float32]]] = []
-    for number, (good, images, reasons) in enumerate(loader, start=1):
+    for number, (good, images, reasons) in enumerate(_workers_explained(loader), start=1):
         bad |= reasons
         if images is not None:
             with torch.inference_mode():
                 features = backbone(images.to(device, non_blocking=True)).float().cpu().numpy()
             rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
-        done += len(good)
+        done += len(good) + len(reasons)
         if number % _BATCHES_PER_PART == 0:
             store.append(rows, still_to_come=len(dataset) - done)
             rows = []
@@ -134,6 +142,18 @@ def extract_features(
         raise BadImagesError(bad_images, len(dataset))
     indices = np.array([index for index in range(len(dataset)) if index not in bad], dtype=np.int64)
     return ExtractedFeatures(store.gather([_known(identities[index]) for index in indices]), indices, bad_images)
+
+
+def _workers_explained(loader: Iterable[_Batch]) -> Iterator[_Batch]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"A process that reads images died ({error}). It may have had too little (shared) memory: run again with "
+            "`num_workers=0`, `--num-workers 0` in the examples. Features computed before are kept."
+        ) from error
 
 
 def _known(identity: bytes | None) -> bytes:
@@ -156,12 +176,17 @@ class _OrReason(Dataset[tuple[int, Tensor | str]]):
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         try:
-            return index, self.dataset[index][0]
+            image = self.dataset[index][0]
         except BadImageError as error:
             return index, str(error)
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"`dataset` must give images as tensors, got {type(image).__name__}. Give it the backbone's transform."
+            )
+        return index, image
 
 
-def _collate(batch: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor | None, dict[int, str]]:
+def _collate(batch: list[tuple[int, Tensor | str]]) -> _Batch:
     """Stack the images of a batch, in the worker; return their indices, them, and the reasons for those left out."""
     images = {index: image for index, image in batch if isinstance(image, Tensor)}
     reasons = {index: reason for index, reason in batch if isinstance(reason, str)}
@@ -175,12 +200,20 @@ class _Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.parts: list[npt.NDArray[Any]] = []
+        self.paths: list[Path] = []
+        for path in folder.glob("unfinished-*.npy"):  # of killed runs; one being written is younger
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
         for path in sorted(folder.glob("part-*.npy")):
             if path.stem == f"part-{_digest(path)}":
-                self.parts.append(np.load(path, mmap_mode="r"))
+                self._add(path)
             else:
                 _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
                 path.unlink()
+
+    def _add(self, path: Path) -> None:
+        self.parts.append(np.load(path, mmap_mode="r"))
+        self.paths.append(path)
 
     def known(self) -> dict[bytes, tuple[int, int]]:
         """Return for each identity its part and row."""
@@ -199,29 +232,36 @@ class _Store:
         self._write([part], len(part), part.dtype, still_to_come)
 
     def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
-        """Return the features of these images as one memory map; what stands in other parts or order is merged."""
-        wanted = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(-1, 32)
-        if len(self.parts) != 1 or not np.array_equal(self.parts[0]["identity"][: len(wanted)], wanted):
-            self._merge(identities)
-        features: npt.NDArray[np.float32] = self.parts[-1]["feature"][: len(wanted)]
-        return features
+        """Return the features of these images: a memory map where they are all that is cached, else a copy."""
+        places = self.known()
+        if set(identities) == places.keys() and not self._is_in_order(identities):
+            self._merge([places[identity] for identity in identities])
+        if self._is_in_order(identities):
+            features: npt.NDArray[np.float32] = self.parts[0]["feature"][: len(identities)]
+            return features
+        return np.stack([self.parts[part]["feature"][row] for part, row in map(places.__getitem__, identities)])
 
-    def _merge(self, identities: list[bytes]) -> None:
-        places, wanted = self.known(), set(identities)
-        order = [places[identity] for identity in identities]
-        order += [place for identity, place in places.items() if identity not in wanted]
-        parts, self.parts = self.parts, []
-        old_paths = list(self.folder.glob("part-*.npy"))
+    def _is_in_order(self, identities: list[bytes]) -> bool:
+        wanted = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(-1, 32)
+        return len(self.parts) == 1 and np.array_equal(self.parts[0]["identity"][: len(wanted)], wanted)
+
+    def _merge(self, order: list[tuple[int, int]]) -> None:
+        parts, paths = self.parts, self.paths
         blocks = (
             np.stack([parts[part][row] for part, row in order[start : start + _ROWS_PER_BLOCK]])
             for start in range(0, len(order), _ROWS_PER_BLOCK)
         )
-        merged = self._write(blocks, len(order), parts[0].dtype, 0)
-        for path in old_paths:
-            if path != merged:
-                path.unlink()
+        self.parts, self.paths = [], []
+        try:
+            self._write(blocks, len(order), parts[0].dtype, 0)
+        except OSError as error:
+            _log.warning("%s The parts of the cache are left as they are.", error)
+            self.parts, self.paths = parts, paths
+            return
+        for path in set(paths) - set(self.paths):
+            path.unlink(missing_ok=True)
 
-    def _write(self, blocks: Iterable[npt.NDArray[Any]], num_rows: int, dtype: Any, still_to_come: int) -> Path:
+    def _write(self, blocks: Iterable[npt.NDArray[Any]], num_rows: int, dtype: Any, still_to_come: int) -> None:
         unfinished = self.folder / f"unfinished-{os.getpid()}.npy"
         needed = (num_rows + still_to_come) * dtype.itemsize
         try:
@@ -244,8 +284,7 @@ class _Store:
             ) from error
         path = self.folder / f"part-{_digest(unfinished)}.npy"
         unfinished.rename(path)
-        self.parts.append(np.load(path, mmap_mode="r"))
-        return path
+        self._add(path)
 
 
 def _digest(path: Path) -> str:

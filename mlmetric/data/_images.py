@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -30,15 +31,16 @@ class BadImagesError(ValueError):
         self.reasons = list(reasons)
         super().__init__(
             f"{len(self.reasons)} of {num_images} images cannot be read; the first: {self.reasons[0]} Mend or remove "
-            "them, or skip them (`on_bad_image='skip'`). The features of all others are computed and kept."
+            "them, or skip them (`on_bad_image='skip'`, `--on-bad-image skip` in the examples). The features of all "
+            "others are computed and kept."
         )
 
 
 def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> Image.Image:
     """Read an image file as RGB.
 
-    Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped. The size is looked at before a
-    pixel is decoded.
+    Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are turned upright as
+    their camera noted. The size is looked at before a pixel is decoded.
 
     Args:
         path: The file, of any format that Pillow reads.
@@ -59,7 +61,10 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> Image.Imag
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImageError(f"{path} is too large: {width} x {height} pixels, at most {max_pixels} are read.")
-            return image.convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits: a plain conversion would clip all above 255 to white
+                upright = Image.fromarray((np.asarray(upright, dtype=np.uint32) // 257).astype(np.uint8))
+            return upright.convert("RGB")
     except BadImageError:
         raise
     except FileNotFoundError as error:
@@ -112,9 +117,14 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         return (image if self.transform is None else self.transform(image)), self.labels[index]
 
     def identity(self, index: int) -> bytes | None:
-        """Digest path, size and time of change of an image file, 32 bytes; None if there is no such file."""
+        """Digest path, size and time of change of an image file and its preprocessing, 32 bytes; None without a file.
+
+        Transforms are told apart by their `repr`.
+        """
         try:
-            stat = (self.root / self.paths[index]).stat()
-        except OSError:
+            path = (self.root / self.paths[index]).resolve()
+            stat = path.stat()
+        except (OSError, ValueError):  # a name with a null byte is a ValueError
             return None
-        return hashlib.sha256(f"{self.paths[index]}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).digest()
+        described = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{self.transform!r}"
+        return hashlib.sha256(described.encode("utf-8", "surrogateescape")).digest()

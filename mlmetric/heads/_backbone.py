@@ -87,8 +87,11 @@ class FrozenBackbone(nn.Module):
         return features.flatten(2).mean(2) if features.ndim > 2 else features
 
     def fingerprint(self) -> str:
-        """Digest what determines a feature besides the image: network, weights, statistics, preprocessing."""
-        digest = hashlib.sha256(f"{self.name}\n{self.transform!r}".encode())
+        """Digest what determines a feature besides the preprocessed image: architecture, weights, statistics.
+
+        Architectures of your own are told apart by their `repr`.
+        """
+        digest = hashlib.sha256(f"{self.name}\n{self.model!r}".encode())
         for name, value in self.model.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

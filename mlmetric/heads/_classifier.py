@@ -63,3 +63,7 @@ class ClassifierHead(nn.Module):
             return functional.binary_cross_entropy_with_logits(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
             return functional.binary_cross_entropy(logits.float().softmax(dim=1), labels.float())
+
+    def extra_repr(self) -> str:
+        """Show the activation."""
+        return f"activation={self.activation!r}"

@@ -74,3 +74,7 @@ class EmbeddingHead(nn.Module):
         """Embed features of shape `(N, D)`: shape `(N, embedding_size)`."""
         embeddings: Tensor = self.layers(self.standardize(features))
         return torch.nn.functional.normalize(embeddings) if self.normalize else embeddings
+
+    def extra_repr(self) -> str:
+        """Show whether embeddings are brought to unit length."""
+        return f"normalize={self.normalize}"

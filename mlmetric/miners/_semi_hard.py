@@ -74,7 +74,8 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         which builds on abarthakur/multilabel-deep-metric and on Wang et al., "Learning fine-grained image
         similarity with deep ranking", CVPR 2014. Deviations: the caps hold exactly (that code overshoots), and a
         disjoint negative, too, must be less similar than the positive, which matters where `partial_threshold`
-        exceeds `positive_threshold`.
+        exceeds `positive_threshold`. Where distances are exactly equal, or differ by exactly the margin, the
+        relations above decide, which differ there from pytorch-metric-learning's: an exact tie is not `"hard"`.
     """
 
     def __init__(
@@ -236,12 +237,12 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         if len(anchors) == 0:
             return
         sign = -1 if self.distance.is_inverted else 1
-        negative_similarity = similarity[anchors, negatives].double()
+        negative_similarity = similarity[anchors, negatives]
         self.partial_share = (negative_similarity > self.partial_threshold).double().mean().item()
         self.disjoint_share = 1 - self.partial_share
         self.pos_pair_dist = sign * distance[anchors, positives].mean().item()
         self.neg_pair_dist = sign * distance[anchors, negatives].mean().item()
-        self.similarity_gap = (similarity[anchors, positives].double() - negative_similarity).mean().item()
+        self.similarity_gap = (similarity[anchors, positives] - negative_similarity).double().mean().item()
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
