@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,11 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor
 
 from ads import figures
-from ads.evaluation import Scored, choose_thresholds, measure_retrieval, measure_scores
+from ads.evaluation import Scored, choose_thresholds, measure_labels, measure_retrieval, measure_scores
+from ads.labelled_images import LabelledImages
 from ads.options import option, parse
 from ads.reader import read_annotations
-from ads.report import NOTE, run_report, table
+from ads.report import NOTE, comparison_report, run_report, table
 from ads.run_folder import (
     RUNS,
     bar,
@@ -50,6 +50,7 @@ PAPER_SETTINGS: dict[str, Any] = {
     "positive_order": "farthest",
     "batch_size": 256,
     "lr": 0.01,
+    "lr_drops": (),
     "activation": "softmax",
 }
 PAPER_RUNS: dict[str, dict[str, Any]] = {
@@ -59,6 +60,7 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
     "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
 }
 DRY_RUN_IMAGES = 48
+MIN_IMAGES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,21 @@ class Config:
     lr: float = option(0.001, "learning rate of both stages; the paper's is 0.01")
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate falls to a tenth")
     activation: Literal["sigmoid", "softmax"] = option("sigmoid", "of the classifier; the paper's is softmax")
-    experiments: Literal["one", "paper"] = option("one", "paper: its four runs, with its settings of all the above")
     image_batch_size: int = option(32, "images that pass through the backbone together")
     num_workers: int = option(2, "processes that read images ahead of the backbone")
+    device: str = option("cuda" if torch.cuda.is_available() else "cpu", "where the networks run")
     seed: int = option(0, "of the split, the undersampler, the heads and the batches")
 
     def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("image_batch_size", 1),
+            ("margin", 0),
+            ("num_workers", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
         if self.dry_run:
             object.__setattr__(self, "epochs", min(self.epochs, 2))
             object.__setattr__(self, "batch_size", min(self.batch_size, 16))
@@ -98,52 +109,33 @@ class AdsConfig(Config):
     annotations: Path | None = option(None, "Sentiments.json; without it a synthetic set is made and used")
     label_list: Path | None = option(None, "Sentiments_List.txt; by default beside the annotations")
     image_root: Path | None = option(None, "folder that the keys of the annotations are relative to")
+    experiments: Literal["one", "paper"] = option("one", "paper: its four runs, with its settings of all the above")
     min_votes: int = option(1, "annotators who must name a label: 1 is the union (the paper's), 2 agreement")
     soft_labels: bool = option(False, "train on votes / annotators; evaluate on --min-votes; needs --undersampler none")
     synthetic_images: int = option(1500, "size of the synthetic set")
 
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and labels, wherever they come from.
-
-    `targets` are what is trained on, `labels` what is evaluated: they differ where training labels are soft.
-    """
-
-    title: str
-    root: Path
-    paths: list[str]
-    labels: Tensor
-    targets: Tensor
-    label_names: list[str]
-    synthetic: bool = False
-    notes: list[str] = field(default_factory=list)
-
-    def select(self, rows: Sequence[int] | Tensor) -> LabelledImages:
-        """Return these rows, in this order."""
-        rows = torch.as_tensor(rows)
-        return replace(
-            self,
-            paths=[self.paths[row] for row in rows.tolist()],
-            labels=self.labels[rows],
-            targets=self.targets[rows],
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.soft_labels and (self.undersampler != "none" or self.experiments == "paper"):
+            raise ValueError("--soft-labels needs --undersampler none: undersamplers count whole labels.")
+        if self.annotations is not None and self.image_root is None:
+            raise ValueError("--annotations needs --image-root, the folder that its keys are relative to.")
 
 
 def main(config: AdsConfig) -> None:
     """Run one experiment, or the paper's four on one cache, and print the comparison."""
-    folder = open_run_folder(config, "ad_sentiment")
     images = read_ads(config)
+    folder = open_run_folder(config, "ad_sentiment")
     if config.experiments == "one":
         run(config, images, folder)
         return
-    rows: dict[str, Any] = {}
-    for name, settings in PAPER_RUNS.items():
-        metrics = run(replace(config, **PAPER_SETTINGS, **settings), images, folder / name)
-        rows |= {f"{name}: {method}": measures for method, measures in metrics["test"].items()}
-    comparison = f"{table(rows)}\n\n{NOTE}"
-    write_whole(folder / "report.md", f"# The paper's four runs on {images.title}\n\n{comparison}\n")
-    print(f"\n{comparison}\n\nThe four runs, each with its own report: {folder}")
+    runs = {
+        name: run(replace(config, **PAPER_SETTINGS | settings), images, folder / name)
+        for name, settings in PAPER_RUNS.items()
+    }
+    report = comparison_report(f"The paper's four runs on {images.title}", runs)
+    write_whole(folder / "report.md", report)
+    print(f"\n{report}\nThe four runs, each with its own report: {folder}")
 
 
 def read_ads(config: AdsConfig) -> LabelledImages:
@@ -156,10 +148,8 @@ def read_ads(config: AdsConfig) -> LabelledImages:
             seed=config.seed,
             progress=lambda items: bar("posters", items),
         )
-    elif config.image_root is None:
-        raise ValueError("--annotations needs --image-root, the folder that its keys are relative to.")
     else:
-        annotations, root = config.annotations, config.image_root
+        annotations, root = config.annotations, config.image_root or Path()
         label_list = config.label_list or annotations.with_name("Sentiments_List.txt")
     ads = read_annotations(annotations, label_list)
     labels = ads.labels(config.min_votes)
@@ -179,7 +169,10 @@ def read_ads(config: AdsConfig) -> LabelledImages:
         synthetic=config.annotations is None,
         notes=[f"{count} {what}." for what, count in notes.items() if count],
     )
-    return images.select(labelled.nonzero().squeeze(1))
+    images = images.select(labelled.nonzero().squeeze(1))
+    if not images.paths:
+        raise ValueError(f"No image has a label with {config.min_votes} votes: lower --min-votes.")
+    return images.select(range(min(DRY_RUN_IMAGES, len(images.paths)))) if config.dry_run else images
 
 
 def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
@@ -193,13 +186,11 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     Returns:
         The content of `metrics.json`.
     """
-    if config.dry_run:
-        images = images.select(range(min(DRY_RUN_IMAGES, len(images.paths))))
     seconds: dict[str, float] = {}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     # 1. The backbone, frozen, and the feature of each image, computed once and cached.
-    backbone = load_backbone(config, synthetic=images.synthetic)
+    backbone = load_backbone(config, synthetic=images.synthetic).to(config.device)
     save_config(folder, asdict(config), weights=backbone.weights, transform=repr(backbone.transform))
     with clock("features", seconds), bar("features", total=len(images.paths), unit="img") as progress:
         extracted = extract_features(
@@ -208,10 +199,15 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             config.cache,
             batch_size=config.image_batch_size,
             num_workers=config.num_workers,
+            device=config.device,
             on_bad_image=config.on_bad_image,
             progress=lambda done, total: progress.update(done - progress.n),
         )
     images = images.select(extracted.indices)
+    if len(images.paths) < MIN_IMAGES:
+        raise ValueError(
+            f"{len(images.paths)} images are too few to train, validate and test: give {MIN_IMAGES} or more."
+        )
     features = torch.from_numpy(np.array(extracted.features))
 
     # 2. A split that brings rare labels to every part.
@@ -240,7 +236,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         positive_order=config.positive_order,
         distance=distance,
     )
-    head = EmbeddingHead(features.shape[1])
+    head = EmbeddingHead(features.shape[1]).to(config.device)
     head.standardize.fit(train_features)
     with clock("stage one", seconds), bar("stage one", total=config.epochs, unit="epoch") as progress:
         embedding_history = fit_embedding(
@@ -256,11 +252,12 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         )
 
     # 5. Stage two: a classifier on the frozen embedding; beside it the same on the raw features, a linear probe.
-    inputs = {"classifier": apply_in_batches(head, features), "linear_probe": features}
+    inputs = {"classifier": apply_in_batches(head, features).cpu(), "linear_probe": features}
     scores: dict[str, Tensor] = {"frequencies": images.labels[train].float().mean(0).expand(len(images.paths), -1)}
     histories: dict[str, list[EpochRecord]] = {"embedding": embedding_history}
     for stage, values in inputs.items():
         classifier = ClassifierHead(values.shape[1], len(images.label_names), activation=config.activation)
+        classifier.to(config.device)
         classifier.standardize.fit(values[train][kept])
         with clock(stage, seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
             histories[stage] = fit_classifier(
@@ -272,7 +269,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
                 checkpoint=folder / f"{stage}.pt",
                 callback=lambda record: progress.update(),
             )
-        scores[stage] = classifier.probabilities(apply_in_batches(classifier, values))
+        scores[stage] = classifier.probabilities(apply_in_batches(classifier, values)).cpu()
 
     # 6. Evaluation: thresholds are chosen on validation; the training images are the database of retrieval.
     methods = {
@@ -281,38 +278,34 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         "classifier": f"triplet embedding, {config.epochs} epochs, margin {config.margin:g}",
     }
     measures: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
+    thresholds: dict[str, Tensor] = {}
     with clock("evaluation", seconds):
         for stage, method in methods.items():
-            thresholds = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
+            thresholds[stage] = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
             for part in measures:
                 rows = parts[part]
-                measures[part][method] = measure_scores(Scored(scores[stage][rows], images.labels[rows]), thresholds)
+                scored = Scored(scores[stage][rows], images.labels[rows])
+                measures[part][method] = measure_scores(scored, thresholds[stage])
                 if stage in inputs:
                     values = inputs[stage]
                     measures[part][method] |= measure_retrieval(
                         values[rows], images.labels[rows], values[train], images.labels[train]
                     )
+    tested = Scored(scores["classifier"][test], images.labels[test])
     held_out = {"validation": validation, "test": test}
-    save_predictions(
-        folder / "predictions.csv",
-        held_out,
-        images.paths,
-        images.labels,
-        scores["classifier"],
-        thresholds,
-        images.label_names,
-    )
+    save_predictions(folder / "predictions.csv", images, held_out, scores["classifier"], thresholds["classifier"])
 
-    # 7. Figures and report.
-    with clock("figures", seconds):
-        figures.draw_training(histories["embedding"], histories["classifier"], folder / "figures")
-        figures.draw_labels(images.targets[train], targets, images.label_names, folder / "figures")
-        figures.draw_evaluation(
-            Scored(scores["classifier"][test], images.labels[test]), images.label_names, folder / "figures"
-        )
-        figures.draw_space(inputs["classifier"], images, parts, folder / "figures", seed=config.seed)
+    # 7. Numbers first, then figures, then the report.
+    caveats = list(images.notes)
+    if extracted.bad_images:
+        caveats.append(f"{len(extracted.bad_images)} images could not be read and were left out: see metrics.json.")
+    if backbone.weights == "random":
+        caveats.insert(0, "The backbone has random weights: its features know nothing of photographs.")
+    if images.synthetic:
+        caveats.insert(0, "The images are synthetic: these numbers say nothing about real advertisements.")
     metrics = {
         **measures,
+        "test_labels": measure_labels(tested, thresholds["classifier"], images.label_names),
         "data": {
             "images": len(images.paths),
             **{name: len(rows) for name, rows in parts.items()},
@@ -324,22 +317,20 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             "mean_ir_after": mean_ir(targets),
             "scumble_before": scumble(images.labels[train]),
         },
-        "thresholds": dict(zip(images.label_names, thresholds.tolist(), strict=True)),
         "history": histories,
+        "caveats": caveats,
         "bad_images": extracted.bad_images,
         "seconds": seconds,
         "peak_memory_mb": peak_memory_mb(),
     }
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
-    caveats = list(images.notes)
-    if extracted.bad_images:
-        caveats.append(f"{len(extracted.bad_images)} images could not be read and were left out: see metrics.json.")
-    if backbone.weights == "random":
-        caveats.insert(0, "The backbone has random weights: its features know nothing of photographs.")
-    if images.synthetic:
-        caveats.insert(0, "The images are synthetic: these numbers say nothing about real advertisements.")
-    title = f"A run on {images.title}"
-    report = run_report(title, caveats, metrics, with_paper=isinstance(config, AdsConfig))
+    with clock("figures", seconds):
+        figures.draw_training(histories["embedding"], histories["classifier"], folder / "figures")
+        figures.draw_labels(images.targets[train], targets, images.label_names, folder / "figures")
+        figures.draw_evaluation(tested, images.label_names, folder / "figures")
+        figures.draw_space(inputs["classifier"], images, parts, folder / "figures", seed=config.seed)
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
+    report = run_report(f"A run on {images.title}", metrics, with_paper=isinstance(config, AdsConfig))
     write_whole(folder / "report.md", report)
     print("", *caveats, "", table(measures["test"]), "", NOTE, f"Report, figures and checkpoints: {folder}", sep="\n")
     return metrics

@@ -22,7 +22,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from ad_sentiment import Config, LabelledImages, run
+from ad_sentiment import DRY_RUN_IMAGES, Config, run
+from ads.labelled_images import LabelledImages
 from ads.options import option, parse
 from ads.run_folder import open_run_folder
 from mlmetric.labels import binarize
@@ -41,35 +42,45 @@ class OwnImagesConfig(Config):
 
 def read_labels(config: OwnImagesConfig) -> LabelledImages:
     """Read the CSV file; what does not fit is named by its line."""
-    with config.labels.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or [])
-        records = list(reader)
+    columns, records = _read_csv(config.labels)
     if not records:
         raise ValueError(f"{config.labels} must have a header and at least one line below it.")
     path_column = config.path_column or columns[0]
     for column in (path_column, config.label_column):
         if column is not None and column not in columns:
             raise ValueError(f"{config.labels} has no column {column!r}; it has {', '.join(columns)}.")
+    root, paths = config.images.resolve(), []
+    for line, record in records:
+        path = record[path_column]
+        if not path or not (root / path).resolve().is_relative_to(root):
+            raise ValueError(f"{config.labels}, line {line}: the path {path!r} is no path in {config.images}.")
+        paths.append(path)
     if config.label_column is None:
         names = [column for column in columns if column != path_column]
         sets = [
             [index for index, name in enumerate(names) if _is_one(record[name], name, line, config)]
-            for line, record in enumerate(records, start=2)
+            for line, record in records
         ]
     else:
-        tags = [_names(record[config.label_column], config.separator) for record in records]
+        tags = [_names(record[config.label_column], config.separator) for _, record in records]
         names = sorted(set().union(*tags))
         sets = [[names.index(tag) for tag in row] for row in tags]
     if not names:
         raise ValueError(f"{config.labels} names no label.")
-    paths = [record[path_column] for record in records]
-    root = config.images.resolve()
-    for line, path in enumerate(paths, start=2):
-        if not (root / path).resolve().is_relative_to(root):
-            raise ValueError(f"{config.labels}, line {line}: the path {path!r} leads out of {config.images}.")
     labels = binarize(sets, len(names))
-    return LabelledImages(str(config.images), config.images, paths, labels, labels, names)
+    images = LabelledImages(str(config.images), config.images, paths, labels, labels, names)
+    return images.select(range(min(DRY_RUN_IMAGES, len(paths)))) if config.dry_run else images
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+    """Return the columns, and each record with its line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            return columns, [(reader.line_num, record) for record in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a CSV file in UTF-8, got: {error}.") from error
 
 
 def _is_one(text: str | None, name: str, line: int, config: OwnImagesConfig) -> bool:

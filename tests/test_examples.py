@@ -100,7 +100,8 @@ def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readm
     torch.manual_seed(0)  # that of the run: its random weights
     backbone = FrozenBackbone("squeezenet1_0", weights=None)
     (root,) = Path("runs").glob("synthetic_ads_*")
-    thresholds = json.loads(Path("run/metrics.json").read_text())["thresholds"]
+    test_labels = json.loads(Path("run/metrics.json").read_text())["test_labels"]
+    thresholds = {name: row["threshold"] for name, row in test_labels.items()}
     with Path("run/predictions.csv").open(newline="") as file:
         for row in list(csv.DictReader(file))[:5]:
             image = backbone.transform(read_image(root / row["path"]))[None]
@@ -122,7 +123,9 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
         assert options["margin"] == (1.0 if number % 2 else 2.0)
         assert options["lr_drops"] == ([] if number <= 2 else [15])
         assert (options["activation"], options["positive_order"]) == ("softmax", "farthest")
-    assert "paper_run_4: triplet embedding" in Path("runs/paper/report.md").read_text()
+    report = Path("runs/paper/report.md").read_text()
+    for part in ("paper_run_4: triplet embedding", "| GCN 2019, as the paper quotes it", "synthetic", "random weights"):
+        assert part in report
     assert capsys.readouterr().out.count("paper_run_3: ") == 3
 
 
@@ -161,8 +164,11 @@ def test_ad_sentiment_with_bad_images_stops_and_loses_nothing_or_skips_them(caps
     Path("set/0/7.jpg").write_bytes(b"no image")
     with pytest.raises(BadImagesError, match=r"2 of 40 images cannot be read; the first: set/0/3\.jpg does not exist"):
         run_ads(*arguments, "--output", "run")
-    run_ads(*arguments, "--output", "skipped", "--on-bad-image", "skip")
-    metrics = json.loads(Path("skipped/metrics.json").read_text())
+    (part,) = Path("runs/feature_cache").glob("*/part-*.npy")
+    cached = part.read_bytes()
+    run_ads(*arguments, "--output", "run", "--resume", "--on-bad-image", "skip")
+    assert part.read_bytes() == cached
+    metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["data"]["images"] == 38
     assert ["3.jpg" in metrics["bad_images"][0], "7.jpg" in metrics["bad_images"][1]] == [True, True]
     assert "2 images could not be read and were left out" in capsys.readouterr().out
@@ -213,6 +219,46 @@ def test_resume_without_output_takes_the_latest_run(capsys):
     assert (folder / "metrics.json").exists()
 
 
+def test_a_start_that_failed_can_be_corrected():
+    arguments = real_set(Path("set"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        run_ads(*arguments, "--annotations", "nowhere.json", "--output", "run")
+    run_ads(*arguments, "--output", "run")
+    with pytest.raises(ValueError, match=r"was started with --seed 0, not 1"):
+        run_ads(*arguments, "--output", "run", "--resume", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--margin", "-1"], r"--margin must be at least 0, got -1\.0"),
+        (["--image-batch-size", "0"], "--image-batch-size must be at least 1, got 0"),
+        (["--soft-labels"], "--soft-labels needs --undersampler none"),
+        (["--annotations", "a.json"], "--annotations needs --image-root"),
+        (["--min-votes", "6"], "No image has a label with 6 votes"),
+    ],
+)
+def test_ad_sentiment_refuses_options_before_any_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        run_ads("--dry-run", *options)
+    assert not Path("runs/feature_cache").exists()
+
+
+def test_numbers_survive_figures_that_fail(monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("no figure today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ads.figures.draw_space", fails)
+        with pytest.raises(ValueError, match="no figure today"):
+            run_ads("--dry-run", "--output", "run")
+    before = json.loads(Path("run/metrics.json").read_text())
+    run_ads("--dry-run", "--output", "run", "--resume")
+    assert json.loads(Path("run/metrics.json").read_text())["test"] == before["test"]
+    assert Path("run/report.md").exists()
+
+
 def start(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(EXAMPLES / "ad_sentiment.py"), *QUICK, *arguments]
@@ -255,7 +301,7 @@ def test_killed_in_each_step_and_resumed_ends_as_one_never_killed():
     assert last.returncode == 0, output
 
     expected, metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (straight, killed))
-    for part in ("validation", "test", "history", "thresholds", "data"):
+    for part in ("validation", "test", "history", "test_labels", "data"):
         assert metrics[part] == expected[part]
     assert (killed / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
 
@@ -278,9 +324,9 @@ def test_help_explains_every_option(capsys):
             assert len(option.metadata["help"]) > 10
 
 
-def own_folder(header, rows):
+def own_folder(header, rows, num_images=30):
     Path("photos").mkdir()
-    for i in range(30):
+    for i in range(num_images):
         Image.new("RGB", (40, 40), (i * 8, 255 - i * 8, 128)).save(f"photos/{i}.jpg")
     Path("labels.csv").write_text("\n".join([header, *rows]) + "\n")
     return ["--images", "photos", "--labels", "labels.csv", "--epochs", "2", "--output", "run", *QUICK]
@@ -298,7 +344,7 @@ def test_own_images_takes_both_forms_of_csv(form, capsys):
         arguments += ["--path-column", "file", "--label-column", "tags", "--separator", ","]
     own_images.main(parse(own_images.OwnImagesConfig, arguments))
     metrics = json.loads(Path("run/metrics.json").read_text())
-    assert list(metrics["thresholds"]) == ["beach", "sunset"]
+    assert list(metrics["test_labels"]) == ["beach", "sunset"]
     assert metrics["data"]["cardinality"] == pytest.approx(4 / 3)
     assert "What the paper states" not in Path("run/report.md").read_text()
 
@@ -309,13 +355,31 @@ def test_own_images_takes_both_forms_of_csv(form, capsys):
         ("path,a", "1.jpg,yes", [], "labels.csv, line 2: 'a' must be 0 or 1, got 'yes'"),
         ("path,a,b", "1.jpg,1", [], "labels.csv, line 2: 'b' must be 0 or 1, got None"),
         ("path,a", "1.jpg,1", ["--label-column", "tags"], "labels.csv has no column 'tags'; it has path, a"),
-        ("path,a", "../../etc/passwd,1", [], "line 2: the path '../../etc/passwd' leads out of photos"),
+        ("path,a", "../../etc/passwd,1", [], "line 2: the path '../../etc/passwd' is no path in photos"),
         ("path", "1.jpg", [], "labels.csv names no label"),
     ],
 )
 def test_own_images_names_what_does_not_fit(header, row, options, message):
     arguments = own_folder(header, [row])
     with pytest.raises(ValueError, match=re.escape(message)):
+        own_images.main(parse(own_images.OwnImagesConfig, [*arguments, *options]))
+
+
+def test_own_images_of_too_few_images_or_another_encoding_is_an_error():
+    arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(6)], num_images=6)
+    with pytest.raises(ValueError, match="6 images are too few to train, validate and test: give 20 or more"):
+        own_images.main(parse(own_images.OwnImagesConfig, arguments))
+    Path("labels.csv").write_bytes("path,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.csv must be a CSV file in UTF-8, got: .*0xe9"):
+        own_images.main(parse(own_images.OwnImagesConfig, arguments))
+
+
+def test_own_images_takes_any_name_for_a_label_and_counts_lines_as_an_editor_does():
+    arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(30)])
+    own_images.main(parse(own_images.OwnImagesConfig, arguments))
+    Path("labels.csv").write_text("tags,path\n\na,1.jpg\na\n")
+    options = ["--label-column", "tags", "--path-column", "path"]
+    with pytest.raises(ValueError, match="line 4: the path None is no path in photos"):
         own_images.main(parse(own_images.OwnImagesConfig, [*arguments, *options]))
 
 

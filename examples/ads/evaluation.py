@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from mlmetric.metrics import (
@@ -58,11 +58,15 @@ def measure_retrieval(queries: Tensor, query_labels: Tensor, refs: Tensor, ref_l
     return {"ndcg_at_10": float(ndcg_at_k(*given, k=k)), "precision_at_10": float(precision_at_k(*given, k=k))}
 
 
-def label_average_precision(part: Scored) -> Tensor:
-    """Measure average precision label by label; NaN where the part has no positive."""
-    return average_precision(part.scores, part.labels)
-
-
-def nearest(queries: Tensor, refs: Tensor, k: int) -> Tensor:
-    """Find the k nearest refs of each query, shape `(N, k)`."""
-    return torch.cdist(queries.double(), refs.double()).topk(min(k, len(refs)), largest=False).indices
+def measure_labels(part: Scored, thresholds: Tensor, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Measure each label: positives, average precision (None without positives), and F1 at its chosen threshold."""
+    columns = {
+        "support": part.labels.sum(0),
+        "average_precision": average_precision(part.scores, part.labels),
+        "f1_chosen": f1(part.scores, part.labels, threshold=thresholds, average="none"),
+        "threshold": thresholds,
+    }
+    return {
+        name: {column: None if values[i].isnan() else float(values[i]) for column, values in columns.items()}
+        for i, name in enumerate(names)
+    }

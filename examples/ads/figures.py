@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
 from torch import Tensor
 
+from mlmetric.data import read_image
 from mlmetric.labels import cooccurrence, label_counts
+from mlmetric.metrics import average_precision
+from mlmetric.neighbors import kneighbors
 from mlmetric.training import EpochRecord
 
-from .evaluation import Scored, label_average_precision, nearest
+from .evaluation import Scored
+from .labelled_images import LabelledImages
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from PIL import Image
-from sklearn.manifold import TSNE
-
-if TYPE_CHECKING:
-    from ad_sentiment import LabelledImages
+mpl.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
 
 Floats = npt.NDArray[Any]
 Labels = npt.NDArray[Any]
@@ -82,7 +83,11 @@ def draw_evaluation(test: Scored, names: Sequence[str], folder: Path) -> None:
     """Draw average precision by support."""
     support = test.labels.sum(0).numpy()
     plot_ap_by_support(
-        label_average_precision(test).numpy(), support, len(test.labels), names, folder / "ap_by_support.png"
+        average_precision(test.scores, test.labels).numpy(),
+        support,
+        len(test.labels),
+        names,
+        folder / "ap_by_support.png",
     )
 
 
@@ -99,17 +104,15 @@ def draw_space(
         path=folder / "embedding.png",
     )
 
-    def names_of(row: int) -> set[str]:
-        return {images.label_names[label] for label in images.labels[row].nonzero().flatten().tolist()}
-
     step = max(1, len(parts["test"]) // _NUM_QUERIES)
     queries = parts["test"][::step][:_NUM_QUERIES]
-    found = parts["train"][nearest(embeddings[queries], embeddings[parts["train"]], _NUM_NEIGHBOURS)]
+    _, nearest = kneighbors(embeddings[parts["train"]], _NUM_NEIGHBOURS, queries=embeddings[queries])
+    found = parts["train"][torch.from_numpy(nearest)]
     plot_retrieval(
         [images.root / images.paths[row] for row in queries.tolist()],
         [[images.root / images.paths[row] for row in rows] for rows in found.tolist()],
-        [names_of(row) for row in queries.tolist()],
-        [[names_of(row) for row in rows] for rows in found.tolist()],
+        [set(images.names_of(row)) for row in queries.tolist()],
+        [[set(images.names_of(row)) for row in rows] for rows in found.tolist()],
         folder / "retrieval.png",
     )
 
@@ -241,9 +244,8 @@ def plot_retrieval(
 
 
 def _picture(axes: plt.Axes, path: Path, text: str, colour: str) -> None:
-    with Image.open(path) as image:
-        thumbnail = image.convert("RGB")
-        thumbnail.thumbnail((200, 200))
+    thumbnail = read_image(path)
+    thumbnail.thumbnail((200, 200))
     axes.imshow(thumbnail)
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel(_wrapped(text), fontsize=7, color=colour)

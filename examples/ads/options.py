@@ -33,7 +33,7 @@ def parse(config_class: type[ConfigT], argv: list[str] | None = None) -> ConfigT
     hints = get_type_hints(config_class)
     for item in fields(config_class):  # type: ignore[arg-type]
         default = None if item.default is MISSING else item.default
-        shown = "" if default in (None, False, ()) else f" (default: {default})"
+        shown = "" if default is None or default is False or default == () else f" (default: {default})"
         parser.add_argument(
             f"--{item.name.replace('_', '-')}",
             default=default,

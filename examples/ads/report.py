@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Measures = Mapping[str, float]
@@ -62,12 +62,26 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join([first, *rest])} |"
 
 
-def run_report(title: str, warnings: Sequence[str], metrics: Mapping[str, Any], *, with_paper: bool) -> str:
+def comparison_report(title: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the report of several runs on one set: one table, beside what the paper states.
+
+    Args:
+        title: Its heading.
+        runs: For each run the content of its `metrics.json`.
+
+    Returns:
+        Markdown.
+    """
+    rows = {f"{name}: {method}": row for name, metrics in runs.items() for method, row in metrics["test"].items()}
+    caveats = dict.fromkeys(caveat for metrics in runs.values() for caveat in metrics["caveats"])
+    return "\n\n".join([f"# {title}", *_quoted(caveats), table(rows), NOTE, *_paper()]) + "\n"
+
+
+def run_report(title: str, metrics: Mapping[str, Any], *, with_paper: bool) -> str:
     """Write the report of one run.
 
     Args:
         title: Its heading.
-        warnings: What a reader must know before the numbers: synthetic data, random weights, images left out.
         metrics: The content of `metrics.json`.
         with_paper: Whether the paper's table stands beside the run's.
 
@@ -75,22 +89,37 @@ def run_report(title: str, warnings: Sequence[str], metrics: Mapping[str, Any], 
         Markdown.
     """
     data, seconds = metrics["data"], metrics["seconds"]
-    parts = [f"# {title}"]
-    parts += [f"> **{warning}**" for warning in warnings]
-    parts += ["## Results", table(metrics["test"]), NOTE]
-    if with_paper:
-        parts += ["### What the paper states, on the real images", table(PAPER, ("map", "macro_f1", "overall_f1"))]
+    parts = [f"# {title}", *_quoted(metrics["caveats"]), "## Results", table(metrics["test"]), NOTE]
+    parts += _paper() if with_paper else []
     parts += [
         "## Data",
         f"{data['images']} images ({data['train']} / {data['validation']} / {data['test']} for training, validation "
         f"and test), {data['labels']} labels, {data['cardinality']:.2f} labels an image. Training part before "
         f"undersampling (`{data['undersampler']}`): MeanIR {data['mean_ir_before']:.2f}, SCUMBLE "
         f"{data['scumble_before']:.3f}; after: {data['train_after']} images, MeanIR {data['mean_ir_after']:.2f}.",
+        "## Each label (test)",
+        _label_table(metrics["test_labels"]),
         "## Time",
         "| step | seconds |\n| --- | ---: |\n"
         + "\n".join(f"| {step} | {value:.1f} |" for step, value in seconds.items()),
-        f"Peak memory of the process: {metrics['peak_memory_mb']:.0f} MB.",
+        f"Of the last start, if the run was resumed. Peak memory of the process: {metrics['peak_memory_mb']:.0f} MB.",
         "## Figures",
     ]
     parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in FIGURES.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _quoted(caveats: Iterable[str]) -> list[str]:
+    return [f"> **{caveat}**" for caveat in caveats]
+
+
+def _paper() -> list[str]:
+    return ["### What the paper states, on the real images", table(PAPER, ("map", "macro_f1", "overall_f1"))]
+
+
+def _label_table(labels: Mapping[str, Mapping[str, float | None]]) -> str:
+    lines = ["| label | positives | average precision | F1* |", "| --- | ---: | ---: | ---: |"]
+    for name, row in sorted(labels.items(), key=lambda item: -(item[1]["support"] or 0)):
+        values = ("" if row[column] is None else f"{row[column]:.3f}" for column in ("average_precision", "f1_chosen"))
+        lines.append(f"| {name} | {row['support']:.0f} | {' | '.join(values)} |")
+    return "\n".join(lines)

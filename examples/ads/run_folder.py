@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -19,9 +19,11 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from .labelled_images import LabelledImages
+
 RUNS = Path("runs")
 _PACKAGES = ("mlmetric", "torch", "torchvision", "pytorch-metric-learning", "numpy", "scikit-learn", "imbalanced-learn")
-_MAY_DIFFER_ON_RESUME = {"output", "resume", "num_workers"}
+_MAY_DIFFER_ON_RESUME = {"output", "resume", "num_workers", "device", "cache", "on_bad_image"}
 
 
 def open_run_folder(config: Any, name: str) -> Path:
@@ -47,7 +49,7 @@ def open_run_folder(config: Any, name: str) -> Path:
         folder = started[-1].parent if config.resume else RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     options = json.loads(json.dumps(asdict(config), default=str))
     saved = folder / "config.json"
-    if saved.exists():
+    if saved.exists() and any(folder.rglob("*.pt")):  # before the first checkpoint nothing hangs on the options
         if not config.resume:
             raise FileExistsError(f"{folder} holds a run already: add --resume to go on with it, or choose another.")
         before = json.loads(saved.read_text())["options"]
@@ -57,7 +59,7 @@ def open_run_folder(config: Any, name: str) -> Path:
                     f"The run in {folder} was started with --{option.replace('_', '-')} {before.get(option)}, "
                     f"not {value}: resume with the options of the start, or start another run."
                 )
-    elif config.resume and config.output is not None and not folder.is_dir():
+    elif config.resume and not folder.is_dir():
         raise FileNotFoundError(f"There is no run in {folder} to resume.")
     save_config(folder, options)
     return folder
@@ -79,27 +81,20 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def save_predictions(
-    path: Path,
-    parts: Mapping[str, Tensor],
-    image_paths: Sequence[str],
-    labels: Tensor,
-    scores: Tensor,
-    thresholds: Tensor,
-    names: Sequence[str],
+    path: Path, images: LabelledImages, parts: Mapping[str, Tensor], scores: Tensor, thresholds: Tensor
 ) -> None:
     """Write `predictions.csv`: for each image of some parts its labels, what is predicted, and each probability."""
-
-    def named(row: Tensor) -> str:
-        return "|".join(name for name, present in zip(names, row.tolist(), strict=True) if present)
-
-    with path.open("w", newline="") as file:
+    names = images.label_names
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "part", "labels", "predicted", *(f"probability_{name}" for name in names)])
         for part, rows in parts.items():
             for row in rows.tolist():
-                decided = scores[row] >= thresholds
+                decided = (scores[row] >= thresholds).tolist()
+                predicted = [name for name, yes in zip(names, decided, strict=True) if yes]
                 probabilities = [f"{score:.6f}" for score in scores[row].tolist()]
-                writer.writerow([image_paths[row], part, named(labels[row]), named(decided), *probabilities])
+                labels = images.names_of(row)
+                writer.writerow([images.paths[row], part, "|".join(labels), "|".join(predicted), *probabilities])
 
 
 def bar(name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "it") -> Any:
