@@ -199,7 +199,6 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             config.cache,
             batch_size=config.image_batch_size,
             num_workers=config.num_workers,
-            device=config.device,
             on_bad_image=config.on_bad_image,
             progress=lambda done, total: progress.update(done - progress.n),
         )

@@ -363,4 +363,5 @@ def _describe(part: Any) -> str:
 
 
 def _digest(rows: Tensor) -> str:
-    return hashlib.sha256(rows.detach().cpu().contiguous().numpy().data).hexdigest()
+    values = rows.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(values.numpy().data).hexdigest()

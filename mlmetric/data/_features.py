@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mlmetric.data._images import BadImageError, BadImagesError
@@ -80,19 +80,17 @@ def extract_features(
     *,
     batch_size: int = 32,
     num_workers: int = 2,
-    device: torch.device | str = "cpu",
     on_bad_image: Literal["error", "skip"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractedFeatures:
     """Compute the feature of each image once, or take it from the cache.
 
     Args:
-        backbone: The network, on `device`, in evaluation mode.
+        backbone: The network, on any device, in evaluation mode.
         dataset: The images, with the network's preprocessing as their transform.
         cache_dir: Folder of the cache; several networks and data sets can share it.
         batch_size: Images that pass through the network together. Another size can change the last bits.
         num_workers: Processes that read and preprocess images ahead of the network; 0 for none.
-        device: Where the network is.
         on_bad_image: `"error"`: compute all others, then raise; `"skip"`: leave bad images out.
         progress: Called with (images done, images in all) after each batch.
 
@@ -110,6 +108,8 @@ def extract_features(
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one image, got none.")
     store = _Store(Path(cache_dir) / backbone.fingerprint()[:32])
+    parameter = next(backbone.parameters(), None) if isinstance(backbone, nn.Module) else None
+    device = torch.device("cpu") if parameter is None else parameter.device
     identities = [dataset.identity(index) for index in range(len(dataset))]
     known = store.known()
     loader = DataLoader(

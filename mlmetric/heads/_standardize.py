@@ -40,14 +40,17 @@ class Standardize(nn.Module):
             raise ValueError(
                 f"`features` must have shape (N, {len(self.mean)}) with N >= 1, got {tuple(features.shape)}."
             )
+        mean, scale = torch.empty_like(self.mean), torch.empty_like(self.scale)
         # float64 sums, a column block at a time: no second copy of the features.
         for columns in torch.split(torch.arange(len(self.mean)), 256):
             block = features[:, columns].double()
-            scale = block.std(dim=0, correction=0)
-            self.mean[columns] = block.mean(dim=0).to(self.mean)
-            self.scale[columns] = torch.where(scale > 1e-7, scale, 1).to(self.scale)
-        if not bool(self.mean.isfinite().all() & self.scale.isfinite().all()):
+            deviation = block.std(dim=0, correction=0)
+            mean[columns] = block.mean(dim=0).to(mean)
+            scale[columns] = torch.where(deviation > 1e-7, deviation, 1).to(scale)
+        if not bool(mean.isfinite().all() & scale.isfinite().all()):
             raise ValueError("`features` must be finite, got NaN or infinity.")
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
         return self
 
     def forward(self, features: Tensor) -> Tensor:
