@@ -217,8 +217,9 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     write_whole(folder / "split.json", json.dumps(split, indent=1))
 
     # 3. Undersampling, of the training part only.
-    with clock("undersampling", seconds):
+    with clock("undersampling", seconds), bar("undersampling", total=1, unit="set") as progress:
         kept, targets = undersample(config, features[train], images.targets[train])
+        progress.update()
     train_features = features[train][kept]
 
     # 4. Stage one: an embedding by triplet loss on multi-label triplets, one for each anchor.
@@ -279,17 +280,16 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     measures: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     thresholds: dict[str, Tensor] = {}
     with clock("evaluation", seconds):
-        for stage, method in methods.items():
+        for stage, method in bar("evaluation", methods.items(), unit="method"):
             thresholds[stage] = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
             for part in measures:
-                rows = parts[part]
-                scored = Scored(scores[stage][rows], images.labels[rows])
+                scored = Scored(scores[stage][parts[part]], images.labels[parts[part]])
                 measures[part][method] = measure_scores(scored, thresholds[stage])
-                if stage in inputs:
-                    values = inputs[stage]
-                    measures[part][method] |= measure_retrieval(
-                        values[rows], images.labels[rows], values[train], images.labels[train]
-                    )
+            if stage in inputs:
+                values = inputs[stage]
+                measures["test"][method] |= measure_retrieval(
+                    values[test], images.labels[test], values[train], images.labels[train]
+                )
     tested = Scored(scores["classifier"][test], images.labels[test])
     held_out = {"validation": validation, "test": test}
     save_predictions(folder / "predictions.csv", images, held_out, scores["classifier"], thresholds["classifier"])

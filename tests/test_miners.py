@@ -276,6 +276,20 @@ def test_miner_drops_self_pairs_only_where_the_labels_are_the_same_object():
     assert as_set(miner(embeddings, labels, embeddings.clone(), labels.clone())) == {(0, 0, 1), (1, 1, 0)}
 
 
+def test_miner_an_anchor_is_never_its_own_negative_even_if_its_similarity_says_so():
+    embeddings = torch.tensor([[0.0], [1.0]])
+    miner = MultiLabelSemiHardMiner(lambda a, b: 1 - 0.5 * torch.eye(len(a)), distance=DISTANCES["squared"])
+    assert as_set(miner(embeddings, torch.ones(2, 1))) == set()
+
+
+def test_miner_positive_is_above_the_threshold_not_at_it():
+    embeddings = torch.tensor([[0.0], [2.0], [3.0], [1.0]])
+    labels = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]])
+    at_one = MultiLabelSemiHardMiner(positive_threshold=1, distance=DISTANCES["squared"])
+    assert as_set(at_one(embeddings, labels)) == {(0, 1, 3), (1, 0, 2), (1, 0, 3)}
+    assert (0, 2, 3) in as_set(MultiLabelSemiHardMiner(distance=DISTANCES["squared"])(embeddings, labels))
+
+
 def test_miner_all_zero_rows_are_no_positives_and_disjoint_negatives():
     embeddings = torch.tensor([[0.0], [3.0], [1.0], [2.0]])
     labels = torch.tensor([[1, 0], [1, 0], [0, 0], [0, 0]])

@@ -105,6 +105,23 @@ def test_fit_first_loss_is_the_mean_over_rows_of_the_untrained_head(rows):
     assert fit_classifier(head, features, labels, config=one_batch)[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_fit_passes_over_every_row_once_an_epoch_in_another_order_each_time(rows):
+    _, labels = rows
+    numbered = torch.arange(200.0)[:, None].expand(-1, 12)
+    seen = []
+
+    class Recorder(torch.nn.Linear):
+        def forward(self, inputs):
+            seen.extend(inputs[:, 0].int().tolist())
+            return super().forward(inputs)
+
+    config = dataclasses.replace(CONFIG, epochs=2, lr=1e-6)
+    fit_embedding(Recorder(12, 4), numbered, labels, loss=lambda embeddings, _: embeddings.mean(), config=config)
+    first, second = seen[:200], seen[200:]
+    assert sorted(first) == sorted(second) == list(range(200))
+    assert first != second
+
+
 def test_fit_drops_the_learning_rate_where_it_is_told(rows):
     config = TrainingConfig(epochs=4, lr=0.1, lr_drops=(1, 3))
     history = fit_classifier(make_classifier(), *rows, config=config)
