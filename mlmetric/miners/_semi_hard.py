@@ -30,7 +30,8 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
-            [mlmetric.similarity][], a function, an `nn.Module`.
+            [mlmetric.similarity][], a function, an `nn.Module`. The number of shared labels, `InnerProduct()`, by
+            default.
         positive_threshold: A positive is more similar than this. 0 means "shares something".
         partial_threshold: A partial negative is more similar than this, a disjoint one is not.
         margin: Of the distance relation, in units of `distance`, >= 0. `"hard"` does not use it.
