@@ -69,7 +69,7 @@ class Config:
 
     output: Path | None = option(None, "folder of the run; by default a new one under runs/")
     cache: Path = option(Path("runs/feature_cache"), "folder of the feature cache; runs share it")
-    resume: bool = option(False, "go on with a killed run: the one in --output, by default the latest")
+    resume: bool = option(False, "go on with a killed run: the one in --output, by default the latest unfinished")
     dry_run: bool = option(False, f"try everything in seconds: {DRY_RUN_IMAGES} images, 2 epochs")
     backbone: str = option("resnet50", "torchvision classification model whose features are used")
     weights: str = option("DEFAULT", "of the backbone: a member of its weights enum, a .pth file, or none for random")
@@ -97,6 +97,10 @@ class Config:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device {self.device} cannot be used here ({error}).") from error
         if self.dry_run:
             object.__setattr__(self, "epochs", min(self.epochs, 2))
             object.__setattr__(self, "batch_size", min(self.batch_size, 16))

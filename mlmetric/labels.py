@@ -104,8 +104,8 @@ def votes_to_labels(
         Hard labels as uint8, or soft ones as float32, shape `(N, L)`.
 
     Raises:
-        ValueError: If `min_votes` is below 1, `num_annotators` has the wrong shape, or a label has more votes
-            than the row has annotators.
+        ValueError: If `votes` is no matrix or holds a negative number, `min_votes` is below 1, `num_annotators` has
+            the wrong shape, or a label has more votes than the row has annotators.
 
     Example:
         >>> votes = torch.tensor([[3, 1, 0], [0, 2, 2]])
@@ -116,6 +116,8 @@ def votes_to_labels(
         tensor([[0.7500, 0.2500, 0.0000],
                 [0.0000, 1.0000, 1.0000]])
     """
+    if votes.ndim != 2 or not bool((votes >= 0).all()):
+        raise ValueError(f"`votes` must be a matrix (N, L) of numbers >= 0, got shape {tuple(votes.shape)}.")
     if min_votes < 1:
         raise ValueError(f"`min_votes` must be at least 1, got {min_votes}.")
     if num_annotators is None:

@@ -1,4 +1,4 @@
-"""Exact k nearest neighbours in bounded memory: one engine for the samplers and for retrieval."""
+"""Exact k nearest neighbours in bounded memory, for the samplers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kneighbors(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """Find the k nearest rows of each row, exactly.
 
-    The neighbours are those of float64 differences, whatever the scale or the offset of the data. Ties go to the
+    The neighbours are those of float64 differences, whatever the offset of the data. Ties go to the
     lowest index. Without `queries` a row is never its own neighbour, and its exact duplicates are neighbours like
     any other.
 

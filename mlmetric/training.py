@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric.heads import ClassifierHead
+from mlmetric.labels import check_labels
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 
 __all__ = ["TrainingConfig", "apply_in_batches", "fit_classifier", "fit_embedding"]
@@ -99,6 +100,7 @@ def fit_embedding(
         OSError: If a checkpoint cannot be written or read.
     """
     device = _device(head)
+    _check_validation(validation)
 
     def step(batch: Tensor) -> tuple[Tensor, int]:
         embeddings = head(features[batch].to(device))
@@ -154,6 +156,7 @@ def fit_classifier(
         OSError: If a checkpoint cannot be written or read.
     """
     device = _device(head)
+    _check_validation(validation)
 
     def step(batch: Tensor) -> tuple[Tensor, int]:
         return head.loss(head(embeddings[batch].to(device)), labels[batch].to(device)), 0
@@ -195,6 +198,14 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
             part.training = mode
 
 
+def _check_validation(validation: tuple[Tensor, Tensor] | None) -> None:
+    if validation is not None and not len(validation[0]) == len(validation[1]) > 0:
+        raise ValueError(
+            "`validation` must be rows and as many rows of labels, at least one, "
+            f"got {len(validation[0])} and {len(validation[1])}."
+        )
+
+
 def _device(module: nn.Module, default: torch.device | None = None) -> torch.device:
     parameter = next(module.parameters(), None)
     return parameter.device if parameter is not None else default or torch.device("cpu")
@@ -232,6 +243,9 @@ class _Stage:
         *,
         count: str | None,
     ) -> list[EpochRecord]:
+        check_labels(labels)
+        if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+            raise TypeError(f"Rows must be a torch.Tensor, got {type(inputs).__name__} and {type(labels).__name__}.")
         if inputs.ndim != 2 or labels.ndim != 2 or len(inputs) != len(labels) or len(inputs) < 2:
             raise ValueError(
                 "Rows to train on and their labels must have shapes (N, D) and (N, L) with N >= 2, "
@@ -355,11 +369,16 @@ class _Stage:
 
 
 def _describe(part: Any) -> str:
-    """Name a loss or a miner with the plain numbers and words of its constructor."""
-    names = inspect.signature(type(part)).parameters if isinstance(part, nn.Module) else ()
-    plain = {name: getattr(part, name, None) for name in names}
-    shown = (f"{name}={value!r}" for name, value in plain.items() if isinstance(value, int | float | str))
-    return f"{type(part).__name__}({', '.join(shown)})"
+    """Name a loss, a miner, or what one is made of, with all that its constructors were given."""
+    if isinstance(part, Tensor):
+        return f"Tensor({_digest(part)[:16]})"
+    if inspect.isroutine(part):
+        return f"{part.__module__}.{part.__qualname__}"
+    if part is None or isinstance(part, int | float | str | torch.Generator):
+        return type(part).__name__ if isinstance(part, torch.Generator) else repr(part)
+    names = {name: None for cls in type(part).__mro__[:-1] for name in inspect.signature(cls).parameters}
+    given = (f"{name}={_describe(getattr(part, name))}" for name in names if hasattr(part, name))
+    return f"{type(part).__name__}({', '.join(given)})"
 
 
 def _digest(rows: Tensor) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from mlmetric.data import BadImageError, ImageDataset, read_image
 
@@ -27,6 +28,18 @@ def test_read_image_of_16_bits_keeps_its_greys(tmp_path):
     Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16)[None]).save(tmp_path / "deep.png")
     greys = np.asarray(read_image(tmp_path / "deep.png"))[0, :, 0]
     assert abs(greys.astype(int) - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(70_000, np.int32), (0.8, np.float32)])
+def test_read_image_beyond_16_bits_is_refused(value, dtype, tmp_path):
+    Image.fromarray(np.full((4, 4), value, dtype=dtype)).save(tmp_path / "deep.tif")
+    with pytest.raises(BadImageError, match=r"deep\.tif holds numbers beyond 16 bits"):
+        read_image(tmp_path / "deep.tif")
+
+
+def test_read_image_of_32_bits_that_hold_8_keeps_them(tmp_path):
+    Image.fromarray(np.full((4, 4), 200, dtype=np.int32)).save(tmp_path / "deep.tif")
+    assert np.asarray(read_image(tmp_path / "deep.tif")).min() == 200
 
 
 def test_read_image_turns_photographs_upright(picture, tmp_path):
@@ -121,6 +134,13 @@ def test_dataset_identity_follows_folder_and_transform(picture, tmp_path):
     first, other_folder = (ImageDataset(tmp_path / name, ["1.png"]).identity(0) for name in "ab")
     assert first != other_folder
     assert ImageDataset(tmp_path / "a", ["1.png"], transform=torch.nn.Identity()).identity(0) != first
+
+
+def test_dataset_identity_refuses_transforms_that_cannot_be_told_apart(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    for transform in (lambda image: image, transforms.Compose([transforms.Lambda(lambda image: image)])):
+        with pytest.raises(ValueError, match="must be told apart from others by its repr, got"):
+            ImageDataset(tmp_path, ["a.png"], transform=transform).identity(0)
 
 
 def test_dataset_identity_of_an_impossible_name_is_none(tmp_path):

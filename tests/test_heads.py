@@ -147,6 +147,12 @@ def test_backbone_without_network_names_the_choices(monkeypatch):
     ("arguments", "error", "message"),
     [
         (("resnet5", None), ValueError, "must be the name of a torchvision classification model .* got 'resnet5'"),
+        (("fcn_resnet50", None), ValueError, "must be the name of a torchvision classification model"),
+        (
+            (nn.Identity(), None),
+            ValueError,
+            "a file ending in .pth or .pt for a module, or left alone, got None",
+        ),
         (("resnet18", "IMAGENET1K_V9"), ValueError, "`weights` must be None, IMAGENET1K_V1, .* got 'IMAGENET1K_V9'"),
         (
             ("resnet18", torchvision.models.VGG11_Weights.DEFAULT),
@@ -190,6 +196,13 @@ def test_standardize_before_fit_changes_nothing_and_travels_with_the_state_dict(
     assert torch.equal(fresh(features), features)
     fresh.load_state_dict(Standardize(2).fit(features).state_dict())
     assert fresh(features).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+def test_standardize_keeps_small_features_apart_and_takes_any_floating_dtype():
+    small = torch.tensor([[0.0], [1e-8]])
+    assert Standardize(1).fit(small)(small).tolist() == [[-1.0], [1.0]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert EmbeddingHead(4)(torch.zeros(2, 4, dtype=dtype)).dtype == torch.float32
 
 
 def test_standardize_names_bad_features():

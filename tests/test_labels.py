@@ -56,6 +56,9 @@ def test_votes_to_labels_more_votes_than_annotators_is_an_error():
 
 
 def test_votes_to_labels_bad_arguments_are_named():
+    for votes in (torch.tensor([3, 1]), torch.tensor([[3, -1]])):
+        with pytest.raises(ValueError, match="`votes` must be a matrix"):
+            votes_to_labels(votes)
     with pytest.raises(ValueError, match="`min_votes` must be at least 1, got 0"):
         votes_to_labels(torch.tensor([[3, 1]]), min_votes=0)
     with pytest.raises(ValueError, match=r"`num_annotators` must have shape \(1,\).*got \(2,\)"):

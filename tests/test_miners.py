@@ -392,6 +392,20 @@ def test_miner_statistics_count_a_negative_at_the_threshold_as_it_was_mined():
     assert miner.partial_share * miner.num_triplets == pytest.approx(len(partial(embeddings, labels)[0]))
 
 
+def test_miner_takes_a_boolean_similarity_with_statistics():
+    miner = MultiLabelSemiHardMiner(lambda a, b: (a.float() @ b.float().T) >= 1, collect_stats=True)
+    embeddings, labels, _, _ = batch(0)
+    miner(embeddings, labels)
+    assert miner.similarity_gap == 1
+
+
+def test_miner_of_arrays_is_a_type_error():
+    with pytest.raises(TypeError, match=r"`labels` must be a torch\.Tensor, got ndarray"):
+        MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2).numpy())
+    with pytest.raises(TypeError, match=r"`embeddings` must be a torch\.Tensor, got list"):
+        MultiLabelSemiHardMiner()([[0.0]], torch.zeros(1, 2))
+
+
 def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
     labels = torch.tensor([[1, 0], [1, 0], [0, 1]])
@@ -419,6 +433,7 @@ def test_miner_does_not_build_a_graph_or_touch_gradients():
         ({"margin": -0.1}, ValueError, "`margin` must be a number >= 0, got -0.1"),
         ({"max_partial_per_positive": -1}, ValueError, "`max_partial_per_positive` must be .* >= 0, got -1"),
         ({"max_disjoint_per_positive": -2}, ValueError, "`max_disjoint_per_positive` must be .* >= 0, got -2"),
+        ({"max_triplets_per_anchor": 1.5}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got 1.5"),
         ({"max_triplets_per_anchor": 0}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got 0"),
     ],
 )

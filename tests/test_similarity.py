@@ -87,6 +87,24 @@ def test_similarity_of_equal_rows_is_equal_to_the_last_bit_wherever_they_stand()
         assert len(function(labels, weights=weights).unique()) == 1
 
 
+def test_similarity_of_equal_rows_in_float64_is_1_and_equal_wherever_they_stand():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 2, (40, 30), generator=generator).double().repeat(10, 1)
+    weights = torch.rand(30, generator=generator, dtype=torch.float64)
+    for similarity in (sim.Jaccard(weights), sim.Dice(weights), sim.Semantic.from_cooccurrence(labels)):
+        values = similarity(labels)
+        assert values.max() == 1
+        assert (values.diagonal() == 1).all()
+        assert torch.equal(values[:, :40], values[:, 40:80])
+
+
+def test_similarity_takes_arrays():
+    labels = np.array([[1, 1, 0], [0, 1, 0]])
+    for function in (sim.jaccard, sim.Semantic.from_cooccurrence(labels)):
+        torch.testing.assert_close(function(labels), function(torch.from_numpy(labels)))
+    assert sim.inverse_frequency_weights(labels).tolist() == [1.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16])
 def test_similarity_counts_exactly_in_small_dtypes(dtype):
     labels = torch.ones(2, 1001).to(dtype)

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 
+from mlmetric import similarity
 from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
@@ -213,6 +215,26 @@ def test_checkpoint_of_another_loss_or_miner_is_refused(rows, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        MultiLabelSemiHardMiner(similarity.Hamming(), positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity.Jaccard(torch.tensor([1.0, 2.0, 1.0, 1.0])), positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity.jaccard, positive_threshold=0.1),
+        MultiLabelSemiHardMiner(
+            similarity.Jaccard(), positive_threshold=0.1, distance=LpDistance(normalize_embeddings=False)
+        ),
+    ],
+)
+def test_checkpoint_of_another_similarity_or_distance_is_refused(rows, tmp_path, other):
+    first = MultiLabelSemiHardMiner(similarity.Jaccard(), positive_threshold=0.1)
+    options = {"loss": TripletMarginLoss(), "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
+    history = fit_embedding(make_head(), *rows, miner=first, **options)
+    with pytest.raises(ValueError, match="of other settings or data: objective was"):
+        fit_embedding(make_head(), *rows, miner=other, **options)
+    assert fit_embedding(make_head(), *rows, miner=first, **options) == history
+
+
 def test_fit_embedding_trains_and_restores_the_parameters_of_a_loss(rows, tmp_path):
     class Proxies(torch.nn.Module):
         def __init__(self):
@@ -275,6 +297,16 @@ def test_fit_with_batch_norm_takes_a_last_batch_of_one_row(rows):
     config = TrainingConfig(epochs=1, batch_size=199)
     _, history = embed((features, labels), head, config)
     assert history[0]["epoch"] == 1
+
+
+def test_fit_validation_or_rows_of_another_kind_are_refused_before_training(rows):
+    features, labels = rows
+    with pytest.raises(ValueError, match=r"`validation` must be .* got 0 and 0"):
+        fit_classifier(make_classifier(), features, labels, validation=(features[:0], labels[:0]))
+    with pytest.raises(TypeError, match=r"Rows must be a torch\.Tensor, got ndarray and Tensor"):
+        fit_classifier(make_classifier(), features.numpy(), labels)
+    with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got 7"):
+        fit_classifier(make_classifier(), features, 7 * labels)
 
 
 def test_fit_rows_that_do_not_fit_are_named(rows):

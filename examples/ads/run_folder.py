@@ -43,10 +43,13 @@ def open_run_folder(config: Any, name: str) -> Path:
     """
     folder = config.output
     if folder is None:
-        started = sorted(RUNS.glob(f"{name}-*/config.json"))
+        started = sorted(path.parent for path in RUNS.glob(f"{name}-*/config.json"))
+        unfinished = [path for path in started if any(path.rglob("*.pt")) and not (path / "report.md").exists()]
         if config.resume and not started:
             raise FileNotFoundError(f"There is no run under {RUNS} to resume.")
-        folder = started[-1].parent if config.resume else RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = (unfinished or started)[-1] if config.resume else RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if config.resume:
+            print(f"Resuming {folder}")
     options = json.loads(json.dumps(asdict(config), default=str))
     saved = folder / "config.json"
     if saved.exists() and any(folder.rglob("*.pt")):  # before the first checkpoint nothing hangs on the options

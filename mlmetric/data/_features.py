@@ -109,7 +109,7 @@ def extract_features(
         raise ValueError("`dataset` must hold at least one image, got none.")
     store = _Store(Path(cache_dir) / backbone.fingerprint()[:32])
     parameter = next(backbone.parameters(), None) if isinstance(backbone, nn.Module) else None
-    device = torch.device("cpu") if parameter is None else parameter.device
+    like = torch.empty(0) if parameter is None else parameter
     identities = [dataset.identity(index) for index in range(len(dataset))]
     known = store.known()
     loader = DataLoader(
@@ -127,7 +127,7 @@ def extract_features(
         bad |= reasons
         if images is not None:
             with torch.inference_mode():
-                features = backbone(images.to(device, non_blocking=True)).float().cpu().numpy()
+                features = backbone(images.to(like, non_blocking=True)).float().cpu().numpy()
             rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
         done += len(good) + len(reasons)
         if number % _BATCHES_PER_PART == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,9 +63,7 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> Image.Imag
             if width * height > max_pixels:
                 raise BadImageError(f"{path} is too large: {width} x {height} pixels, at most {max_pixels} are read.")
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits: a plain conversion would clip all above 255 to white
-                upright = Image.fromarray((np.asarray(upright, dtype=np.uint32) // 257).astype(np.uint8))
-            return upright.convert("RGB")
+            return _eight_bits(upright, path).convert("RGB")
     except BadImageError:
         raise
     except FileNotFoundError as error:
@@ -74,6 +73,24 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> Image.Imag
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on torn files.
         raise BadImageError(f"{path} is truncated or no image ({type(error).__name__}: {error}).") from error
+
+
+def _describe(transform: Callable[[Image.Image], Any] | None) -> str:
+    if inspect.isfunction(transform) and "<" not in transform.__qualname__:
+        return f"{transform.__module__}.{transform.__qualname__}"
+    return repr(transform)
+
+
+def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
+    """Scale deeper greys to 8 bits, which a plain conversion would clip."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise BadImageError(f"{path} holds numbers beyond 16 bits (mode {image.mode}): save it with 8 or 16 bits.")
+    if image.mode == "I" and values.max() <= 255:
+        return image
+    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
 
 
 class ImageDataset(Dataset[tuple[Any, Tensor]]):
@@ -107,6 +124,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
                 f"`labels` must have {len(self.paths)} rows, one for each of `paths`, got {len(self.labels)}."
             )
         self.transform = transform
+        self._described = _describe(transform)
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
@@ -119,12 +137,20 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     def identity(self, index: int) -> bytes | None:
         """Digest path, size and time of change of an image file and its preprocessing, 32 bytes; None without a file.
 
-        Transforms are told apart by their `repr`.
+        Transforms are told apart by their `repr`, functions by their qualified name.
+
+        Raises:
+            ValueError: If neither says what the transform does, as with a lambda.
         """
+        if "Lambda()" in self._described or " at 0x" in self._described:
+            raise ValueError(
+                f"`transform` must be told apart from others by its repr, got {self._described!r}: write lambdas as "
+                "functions, or as classes whose `__repr__` names their settings."
+            )
         try:
             path = (self.root / self.paths[index]).resolve()
             stat = path.stat()
         except (OSError, ValueError):  # a name with a null byte is a ValueError
             return None
-        described = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{self.transform!r}"
+        described = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{self._described}"
         return hashlib.sha256(described.encode("utf-8", "surrogateescape")).digest()

@@ -38,7 +38,7 @@ def stratified_split(
         Iterative stratification: Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data",
         ECML PKDD 2011. Deviation: the wish for at least one row of each label in each part.
     """
-    check_labels(labels)
+    labels = check_labels(torch.as_tensor(labels))
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"`fractions` must be above 0 and add up to 1, got {tuple(fractions)}.")
     positive = labels.bool().cpu()

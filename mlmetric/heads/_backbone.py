@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torchvision
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
@@ -29,7 +30,7 @@ class FrozenBackbone(nn.Module):
 
     Args:
         model: The name of a torchvision classification model ("resnet50", "squeezenet1_0", ...), or any module
-            that maps a batch to features `(N, D)` or feature maps `(N, D, ...)`.
+            that maps a batch to features `(N, D)` or feature maps `(N, D, ...)`; a module is frozen in place.
         weights: For a name: "DEFAULT" or another member of the model's weights enum, by name or itself; a
             state-dict file (`.pth` or `.pt`), which may have any number of classes; or None for random weights.
             For a module: a state-dict file, or "DEFAULT" for the weights that it has.
@@ -67,7 +68,11 @@ class FrozenBackbone(nn.Module):
             self.model = model
             self.weights, self.transform = "as given", transform
             self.feature_size: int | None = None
-            if isinstance(weights, str | Path) and weights != "DEFAULT":
+            if weights != "DEFAULT":
+                if not isinstance(weights, str | Path) or Path(weights).suffix not in {".pth", ".pt"}:
+                    raise ValueError(
+                        f"`weights` must be a file ending in .pth or .pt for a module, or left alone, got {weights}."
+                    )
                 self.weights = Path(weights).name
                 _load(model, _read_state_dict(Path(weights)), self.weights)
         else:
@@ -102,12 +107,9 @@ def _torchvision_model(
     name: str, weights: WeightsEnum | str | Path | None
 ) -> tuple[nn.Module, str, Callable[[Any], Tensor], int]:
     """Return the model without its classifier, what its weights are, their preprocessing, and the feature's size."""
-    try:
-        choices = get_model_weights(name)
-    except ValueError as error:
-        raise ValueError(
-            f"`model` must be the name of a torchvision classification model or a module, got {name!r}."
-        ) from error
+    if name not in list_models(module=torchvision.models):
+        raise ValueError(f"`model` must be the name of a torchvision classification model or a module, got {name!r}.")
+    choices = get_model_weights(name)
     transform = next(iter(choices)).transforms()
     state_dict: dict[str, Tensor] | None = None
     if weights is None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """Bring each feature to mean 0 and standard deviation 1, by statistics that `fit` takes once.
 
-    Until it is fitted it changes nothing. A feature that is constant is only centred.
+    Until it is fitted it changes nothing. A feature that is constant, to within 1e-7 of its size, is only centred.
+    Features come out in the dtype of the statistics, float32 unless the module is converted.
 
     Args:
         num_features: D.
@@ -46,7 +47,8 @@ class Standardize(nn.Module):
             block = features[:, columns].double()
             deviation = block.std(dim=0, correction=0)
             mean[columns] = block.mean(dim=0).to(mean)
-            scale[columns] = torch.where(deviation > 1e-7, deviation, 1).to(scale)
+            is_constant = deviation <= 1e-7 * block.abs().amax(dim=0)
+            scale[columns] = torch.where(is_constant, 1, deviation).to(scale)
         if not bool(mean.isfinite().all() & scale.isfinite().all()):
             raise ValueError("`features` must be finite, got NaN or infinity.")
         self.mean.copy_(mean)
@@ -55,4 +57,4 @@ class Standardize(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise features of shape `(N, D)`."""
-        return (features - self.mean) / self.scale
+        return (features.to(self.mean.dtype) - self.mean) / self.scale

@@ -161,10 +161,13 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             then in the order in which its positives are visited, then partial before disjoint negatives.
 
         Raises:
-            TypeError: If labels or similarities are no tensors.
+            TypeError: If embeddings, labels or similarities are no tensors.
             ValueError: If a shape does not fit, labels lie outside [0, 1], or a similarity or distance is NaN.
         """
         self.reset_stats()
+        for name, value in (("embeddings", embeddings), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             labels = self._checked(embeddings, labels, "embeddings", "labels")
             if ref_emb is None and ref_labels is None:
@@ -243,7 +246,7 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         self.disjoint_share = 1 - self.partial_share
         self.pos_pair_dist = sign * distance[anchors, positives].mean().item()
         self.neg_pair_dist = sign * distance[anchors, negatives].mean().item()
-        self.similarity_gap = (similarity[anchors, positives] - negative_similarity).double().mean().item()
+        self.similarity_gap = (similarity[anchors, positives].double() - negative_similarity.double()).mean().item()
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -252,5 +255,5 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _check_cap(name: str, value: int | None, *, least: int) -> None:
-    if value is not None and value < least:
+    if value is not None and (not isinstance(value, int) or value < least):
         raise ValueError(f"`{name}` must be None or an integer >= {least}, got {value}.")

@@ -7,7 +7,7 @@ callables; the classes carry a configuration, and they add, scale and clamp:
 Soft labels are read as fuzzy sets: the intersection of two is the sum of the smaller share of each label, the size
 is the sum of the shares. So every similarity of sets lies in [0, 1], is 1 between equal non-empty sets, exactly 0
 between disjoint ones, and on multi-hot labels equals the similarity of plain sets. `inner_product`, `cosine` and
-`Semantic` read them as vectors.
+`Semantic` read them as vectors. Values are not checked: labels outside [0, 1] give numbers without a meaning.
 """
 
 from mlmetric.similarity._callables import (

@@ -192,7 +192,7 @@ class Semantic(Similarity):
         Returns:
             A similarity over the same L labels.
         """
-        return cls.from_vectors(labels.double().T)
+        return cls.from_vectors(torch.as_tensor(labels).double().T)
 
     @classmethod
     def from_vectors(cls, vectors: Tensor) -> Semantic:
@@ -210,11 +210,11 @@ class Semantic(Similarity):
 
     def __call__(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
         sets = Sets(labels, ref_labels, None)
-        num_labels = labels.shape[1]
+        num_labels, device = sets.labels.shape[1], sets.labels.device
         if num_labels != len(self.relation):
             raise ValueError(f"`labels` must have the {len(self.relation)} labels of `relation`, got {num_labels}.")
-        with torch.autocast(labels.device.type, enabled=False):
-            relation = self.relation.to(labels.device)
+        with torch.autocast(device.type, enabled=False):
+            relation = self.relation.to(device)
             values, ref_values = sets.labels.double(), sets.ref_labels.double()
             related = values @ relation
             squares = (related * values).sum(1).clamp(min=0)

@@ -205,14 +205,16 @@ def hamming(
 class Sets:
     """Two label matrices on one dtype and device, and what the formulas above are made of.
 
-    Sums are taken in float64 wherever they are not counts and rounded once at the end, so that equal label sets
-    get equal similarities and a strict `<` between two similarities never sees rounding noise.
+    Sums are taken in float64 wherever they are not counts and rounded once at the end, float64 results to 12 decimals,
+    so that equal label sets get equal similarities and a strict `<` between two similarities sees no rounding noise.
     """
 
     def __init__(
         self, labels: Tensor, ref_labels: Tensor | None, weights: Tensor | None, *, paired: bool = False
     ) -> None:
-        ref_labels = labels if ref_labels is None else ref_labels
+        same = ref_labels is None or ref_labels is labels
+        labels = torch.as_tensor(labels)
+        ref_labels = labels if same else torch.as_tensor(ref_labels)
         check_labels(labels, validate_args=False)
         check_labels(ref_labels, name="ref_labels", validate_args=False)
         num_labels = labels.shape[1]
@@ -274,6 +276,8 @@ class Sets:
         return values if self.paired else values[:, None]
 
     def finish(self, similarity: Tensor) -> Tensor:
+        if self.out_dtype == torch.float64:
+            return similarity.round(decimals=12)
         return similarity.to(self.out_dtype)
 
 

@@ -34,7 +34,7 @@ def inverse_frequency_weights(labels: Tensor, kind: str = "inverse") -> Tensor:
         The two logarithmic kinds are the label weights of the triplet-loss pipeline that mlmetric's miner follows.
         That the rarest label has rank 1 is our reading: the other order would favour frequent labels.
     """
-    counts = label_counts(labels)
+    counts = label_counts(torch.as_tensor(labels))
     if kind == "inverse":
         weights = 1 / counts.clamp(min=1)
     elif kind == "log_count":
