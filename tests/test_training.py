@@ -271,7 +271,7 @@ def test_checkpoint_that_cannot_be_written_keeps_the_one_before(rows, tmp_path, 
             raise OSError(28, "No space left on device")
         written.append(path)
 
-    monkeypatch.setattr("mlmetric.training.os.fsync", full_after_two)
+    monkeypatch.setattr("mlmetric.training._loop.os.fsync", full_after_two)
     with pytest.raises(OSError, match=r"stage\.pt could not be written: No space left on device.*Free some space"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     assert [file.name for file in path.parent.iterdir()] == ["stage.pt"]

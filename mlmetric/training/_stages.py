@@ -1,0 +1,163 @@
+"""The two stages: an embedding by a metric loss, a classifier on the frozen embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric.heads import ClassifierHead
+from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
+from mlmetric.training._loop import EpochRecord, Stage, TrainingConfig, device_of
+
+MetricLoss = Callable[..., Tensor]
+Miner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+_MAX_VALIDATION_QUERIES = 1000
+
+
+def fit_embedding(
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    *,
+    loss: MetricLoss,
+    miner: Miner | None = None,
+    config: TrainingConfig | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    callback: Callable[[EpochRecord], None] | None = None,
+) -> list[EpochRecord]:
+    """Train a head so that distance between embeddings follows similarity of labels: stage one.
+
+    Args:
+        head: Maps features `(N, D)` to embeddings; trained in place.
+        features: Shape `(N, D)`, in memory or on a device; batches are moved to where the head is.
+        labels: Shape `(N, L)`.
+        loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`; without a miner as
+            `loss(embeddings, labels)`. If it is a module with parameters, these are moved, trained and saved too.
+        miner: Finds triplets in a batch. To resume a run to the bit, give it no generator: its draws then come
+            from the seed of the epoch.
+        config: How to train.
+        validation: Features and labels; after each epoch at most 1,000 of these rows, evenly spaced, are queries to the
+            training rows, which count by the labels that are trained on.
+        checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
+            on from there.
+        callback: Called with the record of each epoch, those restored from a checkpoint included.
+
+    Returns:
+        A record for each epoch: `loss` (mean over rows), `lr`, `triplets` (with a miner), and with `validation`
+        `val_ndcg_at_10` (Jaccard gain).
+
+    Raises:
+        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
+        FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
+        OSError: If a checkpoint cannot be written or read.
+    """
+    device = device_of(head)
+    _check_validation(validation)
+
+    def step(batch: Tensor) -> tuple[Tensor, int]:
+        embeddings = head(features[batch].to(device))
+        batch_labels = labels[batch].to(device)
+        if miner is None:
+            return loss(embeddings, batch_labels), 0
+        indices = miner(embeddings, batch_labels)
+        return loss(embeddings, indices_tuple=indices), len(indices[0])
+
+    def validate() -> EpochRecord:
+        if validation is None:
+            return {}
+        step_size = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
+        query_features, query_labels = (part[::step_size] for part in validation)
+        queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
+        score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=min(10, len(refs)))
+        return {"val_ndcg_at_10": float(score)}
+
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner))
+    return stage.fit(features, labels, step, validate, count=None if miner is None else "triplets")
+
+
+def fit_classifier(
+    head: ClassifierHead,
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    config: TrainingConfig | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    callback: Callable[[EpochRecord], None] | None = None,
+) -> list[EpochRecord]:
+    """Train a classifier on a frozen embedding by binary cross entropy: stage two, or a linear probe.
+
+    Args:
+        head: The classifier; trained in place.
+        embeddings: Shape `(N, D)`, or raw features for a linear probe.
+        labels: Shape `(N, L)`, in [0, 1].
+        config: How to train.
+        validation: Embeddings and hard labels, measured after each epoch.
+        checkpoint: As in `fit_embedding`.
+        callback: As in `fit_embedding`.
+
+    Returns:
+        A record for each epoch: `loss` (nats, mean over rows), `lr`, and with `validation` `val_loss`, `val_map`
+        (macro) and `val_macro_f1` (at probability 0.5).
+
+    Raises:
+        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
+        FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
+        OSError: If a checkpoint cannot be written or read.
+    """
+    device = device_of(head)
+    _check_validation(validation)
+
+    def step(batch: Tensor) -> tuple[Tensor, int]:
+        return head.loss(head(embeddings[batch].to(device)), labels[batch].to(device)), 0
+
+    def validate() -> EpochRecord:
+        if validation is None:
+            return {}
+        target = validation[1].to(device)
+        logits = apply_in_batches(head, validation[0])
+        scores = head.probabilities(logits)
+        return {
+            "val_loss": float(head.loss(logits, target)),
+            "val_map": float(mean_average_precision(scores, target)),
+            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
+        }
+
+    return Stage(head, config, checkpoint, callback).fit(embeddings, labels, step, validate, count=None)
+
+
+def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
+    """Pass rows through a module in evaluation mode, without gradients.
+
+    Args:
+        module: It and its parts are left in the modes that they were in.
+        inputs: Shape `(N, D)`.
+        batch_size: Rows at a time.
+
+    Returns:
+        Shape `(N, ...)`, on the module's device.
+    """
+    device = device_of(module, default=inputs.device)
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _check_validation(validation: tuple[Tensor, Tensor] | None) -> None:
+    if validation is not None and not len(validation[0]) == len(validation[1]) > 0:
+        raise ValueError(
+            "`validation` must be rows and as many rows of labels, at least one, "
+            f"got {len(validation[0])} and {len(validation[1])}."
+        )
