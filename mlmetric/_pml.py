@@ -1,6 +1,121 @@
 """The one place that touches pytorch-metric-learning, and only what its versions 2 and 3 share."""
 
-from pytorch_metric_learning.distances import BaseDistance
-from pytorch_metric_learning.miners import BaseMiner
+from __future__ import annotations
 
-__all__ = ["BaseDistance", "BaseMiner"]
+import torch
+from pytorch_metric_learning.distances import BaseDistance
+from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
+from pytorch_metric_learning.miners import BaseMiner
+from torch import Tensor
+
+from mlmetric.labels import check_labels
+
+__all__ = [
+    "BaseDistance",
+    "BaseMetricLossFunction",
+    "BaseMiner",
+    "CrossBatchMemory",
+    "MultiLabelBaseMiner",
+    "ordered_distance",
+    "refs_begin_with_batch",
+]
+
+
+class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
+    """Base of the miners that take label matrices, which pytorch-metric-learning's own base rejects."""
+
+    validate_args: bool
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        *,
+        batch_first: bool | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Mine a batch.
+
+        Args:
+            embeddings: Shape `(N, D)`, any floating dtype; distances of half precision are taken in float32.
+            labels: Shape `(N, L)`, multi-hot or soft.
+            ref_emb: Shape `(M, D)`, where positives and negatives come from; the batch itself by default.
+            ref_labels: Shape `(M, L)`, of `ref_emb`.
+            batch_first: Whether ref i is item i of the batch, for each item, so that the pair of the two is left out:
+                an item is neither its own positive nor its own negative. By default so if `ref_labels` is the very
+                object `labels`, as pytorch-metric-learning has it, and, where processes are joined, if the refs begin
+                with the numbers of the batch, as in its `DistributedMinerWrapper(efficient=True)`.
+
+        Returns:
+            Three index tensors (anchors, positives, negatives) of triplets, or four (anchors, positives, anchors,
+            negatives) of pairs, int64, on the device of `embeddings`.
+
+        Raises:
+            TypeError: If embeddings, labels or similarities are no tensors.
+            ValueError: If a shape does not fit, labels lie outside [0, 1], or a similarity or distance is NaN.
+        """
+        self.reset_stats()
+        for name, value in (("embeddings", embeddings), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            self._check(embeddings, labels, "embeddings", "labels")
+            if ref_emb is None and ref_labels is None:
+                ref_emb, ref_labels = embeddings, labels
+            elif ref_emb is None or ref_labels is None:
+                raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
+            elif ref_labels is not labels:
+                self._check(ref_emb, ref_labels, "ref_emb", "ref_labels")
+            if batch_first is None:
+                batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
+            device = embeddings.device
+            mined = self.mine(
+                embeddings.detach(),
+                labels.to(device),
+                ref_emb.detach().to(device),
+                ref_labels.to(device),
+                batch_first=batch_first,
+            )
+        self.output_assertion(mined)
+        return mined
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, *, batch_first: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Mine a batch whose arguments are checked and on one device."""
+        raise NotImplementedError
+
+    def _check(self, embeddings: Tensor, labels: Tensor, embeddings_name: str, labels_name: str) -> None:
+        check_labels(labels, name=labels_name, validate_args=self.validate_args)
+        if embeddings.ndim != 2 or len(embeddings) != len(labels):
+            raise ValueError(
+                f"`{embeddings_name}` must have shape ({len(labels)}, D), a row for each row of `{labels_name}`, "
+                f"got {tuple(embeddings.shape)}."
+            )
+
+
+def refs_begin_with_batch(embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> bool:
+    """Say whether ref i is item i of the batch, for each item; see `MultiLabelBaseMiner.forward`."""
+    if ref_labels is labels:
+        return True
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not joined or len(ref_labels) <= len(labels):
+        return False
+    same_labels = torch.equal(ref_labels[: len(labels)], labels.to(ref_labels))
+    return same_labels and torch.equal(ref_emb[: len(labels)], embeddings.to(ref_emb))
+
+
+def ordered_distance(
+    distance: BaseDistance, embeddings: Tensor, ref_emb: Tensor, *, validate_args: bool = True
+) -> Tensor:
+    """Return distances `(N, M)` of which the smaller is the nearer, of inverted ones the negative.
+
+    Half precision is raised to float32: it would order neighbours by rounding, and `cdist` does not take it.
+    """
+    dtype = torch.promote_types(embeddings.dtype, torch.float32)
+    query = embeddings.to(dtype)
+    result: Tensor = distance(query, query if ref_emb is embeddings else ref_emb.to(dtype))
+    if validate_args and bool(result.isnan().any()):
+        raise ValueError("`embeddings` or `ref_emb` hold NaN: their distances are NaN. Did training diverge?")
+    return -result if distance.is_inverted else result

@@ -7,13 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mlmetric._pml import BaseDistance, BaseMiner
-from mlmetric.labels import check_labels
+from mlmetric._pml import BaseDistance, MultiLabelBaseMiner, ordered_distance
 from mlmetric.miners._triplets import TripletKind, TripletRule, Triplets, select_triplets
-from mlmetric.similarity import InnerProduct, SimilarityFunction
+from mlmetric.similarity import InnerProduct, SimilarityFunction, compare_labels
 
 
-class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
+class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     """Mine triplets by graded label similarity: a negative is less similar to the anchor than the positive is.
 
     For each anchor the refs with `similarity > positive_threshold` are its positives, visited from the farthest to
@@ -144,82 +143,16 @@ class MultiLabelSemiHardMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             is_stat=True,
         )
 
-    def forward(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, *, batch_first: bool = False
     ) -> Triplets:
-        """Mine a batch.
-
-        Args:
-            embeddings: Shape `(N, D)`, any floating dtype; distances of half precision are taken in float32.
-            labels: Shape `(N, L)`, multi-hot or soft.
-            ref_emb: Shape `(M, D)`, where positives and negatives come from; the batch itself by default.
-            ref_labels: Shape `(M, L)`, of `ref_emb`. If it is the very object `labels`, ref i is anchor i, and
-                pairs of an item with itself are left out, as pytorch-metric-learning has it.
-
-        Returns:
-            Anchors, positives and negatives, int64, shape `(T,)` each, on the device of `embeddings`: by anchor,
-            then in the order in which its positives are visited, then partial before disjoint negatives.
-
-        Raises:
-            TypeError: If embeddings, labels or similarities are no tensors.
-            ValueError: If a shape does not fit, labels lie outside [0, 1], or a similarity or distance is NaN.
-        """
-        self.reset_stats()
-        for name, value in (("embeddings", embeddings), ("labels", labels)):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
-        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-            labels = self._checked(embeddings, labels, "embeddings", "labels")
-            if ref_emb is None and ref_labels is None:
-                ref_emb, ref_labels, same = embeddings, labels, True
-            elif ref_emb is None or ref_labels is None:
-                raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
-            else:
-                same = ref_labels is labels
-                ref_labels = self._checked(ref_emb, ref_labels, "ref_emb", "ref_labels")
-            triplets = self._mine(embeddings, labels, ref_emb, ref_labels.to(embeddings.device), same)
-        self.output_assertion(triplets)
-        return triplets
-
-    def _checked(self, embeddings: Tensor, labels: Tensor, embeddings_name: str, labels_name: str) -> Tensor:
-        check_labels(labels, name=labels_name, validate_args=self.validate_args)
-        if embeddings.ndim != 2 or len(embeddings) != len(labels):
-            raise ValueError(
-                f"`{embeddings_name}` must have shape ({len(labels)}, D), a row for each row of `{labels_name}`, "
-                f"got {tuple(embeddings.shape)}."
-            )
-        return labels
-
-    def _mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, same: bool) -> Triplets:
-        similarity = self._similarity(labels.to(embeddings.device), ref_labels)
-        distance = self._distance(embeddings, ref_emb)
-        triplets = select_triplets(distance, similarity, self._rule(), self_pairs=same, generator=self.generator)
+        """Mine a batch whose arguments are checked; by anchor, then as visited, then partial before disjoint."""
+        similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
+        distance = ordered_distance(self.distance, embeddings, ref_emb, validate_args=self.validate_args)
+        triplets = select_triplets(distance, similarity, self._rule(), self_pairs=batch_first, generator=self.generator)
         if self.collect_stats:
             self._set_stats(distance, similarity, triplets)
         return triplets
-
-    def _similarity(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
-        similarity = self.similarity(labels, ref_labels)
-        if not isinstance(similarity, Tensor):
-            raise TypeError(f"`similarity` must return a torch.Tensor, got {type(similarity).__name__}.")
-        expected = (len(labels), len(ref_labels))
-        if similarity.shape != expected:
-            raise ValueError(
-                f"`similarity` must return shape {expected}, a row for each of `labels` and a column for each of "
-                f"`ref_labels`, got {tuple(similarity.shape)}."
-            )
-        if self.validate_args and bool(similarity.isnan().any()):
-            raise ValueError("`similarity` must not return NaN; give rows without labels a number, say 0.")
-        return similarity.to(labels.device)
-
-    def _distance(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
-        # Half precision would order neighbours by rounding, and cdist does not take it.
-        dtype = torch.promote_types(embeddings.dtype, torch.float32)
-        query, ref = embeddings.detach().to(dtype), ref_emb.detach().to(embeddings.device, dtype)
-        distance: Tensor = self.distance(query, ref)
-        if self.validate_args and bool(distance.isnan().any()):
-            raise ValueError("`embeddings` or `ref_emb` hold NaN: their distances are NaN. Did training diverge?")
-        return -distance if self.distance.is_inverted else distance
 
     def _rule(self) -> TripletRule:
         return TripletRule(

@@ -1,0 +1,39 @@
+"""A similarity function of whatever origin, called and checked."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mlmetric.similarity._callables import SimilarityFunction
+
+
+def compare_labels(
+    similarity: SimilarityFunction, labels: Tensor, ref_labels: Tensor, *, validate_args: bool = True
+) -> Tensor:
+    """Call `similarity` and check what it returns: a tensor `(N, M)` on the device of `labels`, without NaN.
+
+    Args:
+        similarity: `(labels, ref_labels) -> (N, M)`, larger is more alike.
+        labels: Shape `(N, L)`.
+        ref_labels: Shape `(M, L)`.
+        validate_args: Whether to look for NaN too. On a CUDA tensor that waits for the device.
+
+    Returns:
+        The similarities, shape `(N, M)`, in the dtype that the function gives.
+
+    Raises:
+        TypeError: If the function returns no tensor.
+        ValueError: If the shape is another, or a similarity is NaN.
+    """
+    result = similarity(labels, ref_labels)
+    if not isinstance(result, Tensor):
+        raise TypeError(f"`similarity` must return a torch.Tensor, got {type(result).__name__}.")
+    expected = (len(labels), len(ref_labels))
+    if result.shape != expected:
+        raise ValueError(
+            f"`similarity` must return shape {expected}, a row for each of `labels` and a column for each of "
+            f"`ref_labels`, got {tuple(result.shape)}."
+        )
+    if validate_args and bool(result.isnan().any()):
+        raise ValueError("`similarity` must not return NaN; give rows without labels a number, say 0.")
+    return result.to(labels.device)
