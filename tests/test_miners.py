@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import Counter, defaultdict
+from itertools import combinations
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pytorch_metric_learning.miners import TripletMarginMiner
 from mlmetric import similarity as sim
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.miners import _triplets as triplets_module
+from mlmetric.miners._arrays import argsort_rows
 
 KINDS = ["hard", "semihard", "all", "easy"]
 SIMILARITIES = {
@@ -171,8 +173,79 @@ def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
     )
     embeddings, labels, _, _ = batch(3, n=20)
     expected = [part.tolist() for part in miner(embeddings, labels)]
-    monkeypatch.setattr(triplets_module, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(triplets_module, "_CHUNK_ELEMENTS", {"cpu": 1})
     assert [part.tolist() for part in miner(embeddings, labels)] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 24),
+    m=st.one_of(st.none(), st.integers(1, 24)),
+    caps=st.tuples(*[st.sampled_from([None, 0, 1, 2, 5])] * 2, st.sampled_from([None, 1, 3, 8])),
+    thresholds=st.sampled_from([(0.0, 0.0), (0.3, 0.0), (0.0, 0.4), (-0.1, 0.2)]),
+    disjoint=st.sampled_from(["violating", "any"]),
+    rows_at_once=st.integers(1, 30),
+)
+def test_miner_with_any_caps_gives_what_the_loop_visits(kind, seed, n, m, caps, thresholds, disjoint, rows_at_once):
+    given_batch = batch(seed, n, m)
+    miner = MultiLabelSemiHardMiner(
+        sim.Jaccard(),
+        type_of_triplets=kind,
+        margin=0.3,
+        positive_threshold=thresholds[0],
+        partial_threshold=thresholds[1],
+        max_partial_per_positive=caps[0],
+        max_disjoint_per_positive=caps[1],
+        max_triplets_per_anchor=caps[2],
+        disjoint_negatives=disjoint,
+        negative_order="hardest",
+        distance=DISTANCES["squared"],
+    )
+    distance, found = loop_triplets(miner, *given_batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triplets_module, "_CHUNK_ELEMENTS", {"cpu": rows_at_once * (m or n)})
+        assert as_set(miner(*given_batch)) == capped_by_loop(miner, distance, found)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_miner_draws_each_set_of_negatives_of_different_similarity_equally_often(keep):
+    # Anchor 0 and its positive 1 share three labels; partial negatives 2 to 5 share one or two, and lie in between.
+    embeddings = torch.tensor([[0.0], [9.0], [1.0], [2.0], [3.0], [4.0]])
+    labels = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1]])
+    miner = MultiLabelSemiHardMiner(
+        max_partial_per_positive=keep,
+        max_triplets_per_anchor=keep,
+        distance=DISTANCES["squared"],
+        generator=torch.Generator().manual_seed(keep),
+    )
+    draws = Counter()
+    for _ in range(1200):
+        anchors, _, negatives = miner(embeddings, labels)
+        draws[frozenset(negatives[anchors == 0].tolist())] += 1
+    sets = [frozenset(chosen) for chosen in combinations([2, 3, 4, 5], keep)]
+    expected = 1200 / len(sets)
+    assert set(draws) == set(sets)
+    assert sum((draws[chosen] - expected) ** 2 / expected for chosen in sets) < 20.5  # 0.999 quantile at 5 degrees
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool])
+def test_miner_takes_similarities_of_every_dtype(dtype):
+    embeddings, labels, _, _ = batch(3, n=20)
+    shared = MultiLabelSemiHardMiner(lambda a, b: (a.float() @ b.float().T).to(dtype))
+    plain = MultiLabelSemiHardMiner((lambda a, b: a.float() @ b.float().T > 0) if dtype == torch.bool else None)
+    assert as_set(shared(embeddings, labels)) == as_set(plain(embeddings, labels)) != set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_are_sorted_with_signed_zeros_infinities_and_both_signs(dtype):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(5, 300, generator=generator, dtype=dtype) * 10.0 ** torch.arange(-20, 30, 10)[:, None]
+    values[:, :6] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, 1e-40, -1e-40], dtype=dtype)
+    order = argsort_rows(values)
+    assert torch.equal(order.sort(dim=1).values, torch.arange(300).expand(5, -1))
+    assert torch.equal(values.gather(1, order), values.sort(dim=1).values)
 
 
 def test_miner_returns_anchors_in_order_and_partial_before_disjoint():

@@ -11,6 +11,8 @@ from mlmetric._pml import BaseDistance, MultiLabelBaseMiner, ordered_distance
 from mlmetric.miners._triplets import TripletKind, TripletRule, Triplets, select_triplets
 from mlmetric.similarity import InnerProduct, SimilarityFunction, compare_labels
 
+_TRIPLETS_AT_ONCE = 2**20
+
 
 class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     """Mine triplets by graded label similarity: a negative is less similar to the anchor than the positive is.
@@ -26,6 +28,10 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     losses of pytorch-metric-learning make of them a differentiable zero. The same pair can be positive in one
     triplet and negative in another: pass the triplets to a loss that takes them so, such as `TripletMarginLoss`,
     `MarginLoss` or `ContrastiveLoss`, as `loss(embeddings, indices_tuple=triplets)`.
+
+    Memory is that of the `(N, M)` distances and similarities and of the triplets that are returned, whatever the
+    settings; time is a small multiple of computing and sorting the distances, plus the output. What the caps throw
+    away is never enumerated.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
@@ -169,17 +175,26 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         )
 
     def _set_stats(self, distance: Tensor, similarity: Tensor, triplets: Triplets) -> None:
-        anchors, positives, negatives = triplets
-        self.num_anchors_without_triplets = len(distance) - int(torch.bincount(anchors, minlength=1).count_nonzero())
-        if len(anchors) == 0:
+        seen = torch.zeros(len(distance), dtype=torch.bool, device=distance.device).index_fill_(0, triplets[0], True)
+        self.num_anchors_without_triplets = len(distance) - int(seen.sum())
+        if len(triplets[0]) == 0:
             return
+        sums = torch.zeros(4, dtype=torch.float64, device=distance.device)
+        for part in zip(*(torch.split(indices, _TRIPLETS_AT_ONCE) for indices in triplets), strict=True):
+            anchors, positives, negatives = part
+            negative_similarity = similarity[anchors, negatives]
+            values = (
+                negative_similarity > self.partial_threshold,
+                distance[anchors, positives],
+                distance[anchors, negatives],
+                similarity[anchors, positives].double() - negative_similarity.double(),
+            )
+            sums += torch.stack([value.sum(dtype=torch.float64) for value in values])
+        partial, positive, negative, gap = (sums / len(triplets[0])).tolist()
         sign = -1 if self.distance.is_inverted else 1
-        negative_similarity = similarity[anchors, negatives]
-        self.partial_share = (negative_similarity > self.partial_threshold).double().mean().item()
-        self.disjoint_share = 1 - self.partial_share
-        self.pos_pair_dist = sign * distance[anchors, positives].mean().item()
-        self.neg_pair_dist = sign * distance[anchors, negatives].mean().item()
-        self.similarity_gap = (similarity[anchors, positives].double() - negative_similarity.double()).mean().item()
+        self.partial_share, self.disjoint_share = partial, 1 - partial
+        self.pos_pair_dist, self.neg_pair_dist = sign * positive, sign * negative
+        self.similarity_gap = gap
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -219,7 +219,7 @@ class Semantic(Similarity):
             related = values @ relation
             squares = (related * values).sum(1).clamp(min=0)
             ref_squares = ((ref_values @ relation) * ref_values).sum(1).clamp(min=0)
-            return sets.finish(ratio(related @ ref_values.T, (squares[:, None] * ref_squares).sqrt()))
+            return sets.finish(ratio(related @ ref_values.T, (squares[:, None] * ref_squares).sqrt_()))
 
     def __repr__(self) -> str:
         return f"Semantic(relation of {len(self.relation)} labels)"

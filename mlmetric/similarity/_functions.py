@@ -69,7 +69,7 @@ def jaccard(
     """
     sets = Sets(labels, ref_labels, weights, paired=paired)
     shared = sets.intersection()
-    return sets.finish(ratio(shared, sets.sizes + sets.ref_sizes - shared))
+    return sets.finish(ratio(shared, (sets.sizes + sets.ref_sizes).sub_(shared)))
 
 
 def dice(
@@ -101,7 +101,7 @@ def dice(
         Dice (1945), Sorensen (1948).
     """
     sets = Sets(labels, ref_labels, weights, paired=paired)
-    return sets.finish(ratio(2 * sets.intersection(), sets.sizes + sets.ref_sizes))
+    return sets.finish(ratio(sets.intersection().mul_(2), sets.sizes + sets.ref_sizes))
 
 
 def overlap(
@@ -165,7 +165,7 @@ def cosine(
         Ochiai (1957) for sets.
     """
     sets = Sets(labels, ref_labels, weights, paired=paired)
-    return sets.finish(ratio(sets.product(), (sets.squares * sets.ref_squares).sqrt()))
+    return sets.finish(ratio(sets.product(), (sets.squares * sets.ref_squares).sqrt_()))
 
 
 def hamming(
@@ -288,4 +288,5 @@ def _is_hard(labels: Tensor) -> bool:
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return torch.where(denominator > 0, numerator / denominator, 0)
+    """Divide in place, 0 where the denominator is not above 0; both may be as large as memory allows."""
+    return numerator.div_(denominator.masked_fill_(denominator <= 0, torch.inf))
