@@ -1,0 +1,293 @@
+"""What mining costs: beside pytorch-metric-learning, beside a loop, and beside the distances and their sorting alone.
+
+python tests/benchmarks/mining.py            # each case in a process of its own, peers in turn
+python tests/benchmarks/mining.py --quick    # a smoke run: its figures mean nothing
+python tests/benchmarks/mining.py --device cuda
+
+Batches are random: 128-d Gaussian embeddings; one-hot labels of equal classes; multi-hot labels of 30 skewed labels,
+about 4.3 an item. Memory is the growth of the resident set at its peak (on CUDA of the memory allocated), the returned
+triplets included; "beyond output" is without their 24 bytes each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.miners import TripletMarginMiner
+from torch import Tensor
+
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.similarity import Jaccard, jaccard
+
+CAPS = {
+    "1/1, 1 per anchor": (1, 1, 1),
+    "1/1": (1, 1, None),
+    "3/3, 100 per anchor": (3, 3, 100),
+}
+Triplets = tuple[Tensor, Tensor, Tensor]
+
+
+def one_hot_batch(n: int, classes: str, device: str) -> tuple[Tensor, Tensor]:
+    """Return embeddings and class ids: 10 classes, or 8 items a class."""
+    num_classes = 10 if classes == "10 classes" else n // 8
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(n, 128, generator=generator)
+    return embeddings.to(device), (torch.arange(n) % num_classes).to(device)
+
+
+def multi_hot_batch(n: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return embeddings and multi-hot labels of 30 skewed labels, about 4.3 an item."""
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.linspace(0.05, 0.35, 30)
+    labels = (torch.rand(n, 30, generator=generator) < 4.3 * shares / shares.sum()).long()
+    return torch.randn(n, 128, generator=generator).to(device), labels.to(device)
+
+
+def loop(embeddings: Tensor, labels: Tensor) -> Triplets:
+    """Mine hard triplets by plain loops over anchors, positives and negatives: the shape of the reference code."""
+    distance, similarity = LpDistance()(embeddings).tolist(), jaccard(labels).tolist()
+    found = []
+    for a, (far, alike) in enumerate(zip(distance, similarity, strict=True)):
+        positives = [j for j, s in enumerate(alike) if s > 0 and j != a]
+        for p in sorted(positives, key=far.__getitem__, reverse=True):
+            d_ap, s_ap = far[p], alike[p]
+            for n, s_an in enumerate(alike):
+                if s_an < s_ap and far[n] < d_ap and n != a:
+                    found.append((a, p, n))
+    return torch.tensor(found).unbind(1)
+
+
+def method(section: str, setting: str, name: str, n: int, device: str) -> Callable[[], Any]:
+    """Return the call that a case times."""
+    if section == "one-hot":
+        classes, kind = setting.split(", ")
+        embeddings, ids = one_hot_batch(n, classes, device)
+        if name == "pytorch-metric-learning":
+            miner = TripletMarginMiner(margin=0.2, type_of_triplets=kind)
+            return lambda: miner(embeddings, ids)
+        ours = MultiLabelSemiHardMiner(margin=0.2, type_of_triplets=kind)
+        one_hot = torch.nn.functional.one_hot(ids)
+        return lambda: ours(embeddings, one_hot)
+    embeddings, labels = multi_hot_batch(n, device)
+    if name == "loop":
+        return lambda: loop(embeddings, labels)
+    if name == "cdist and sort":
+        return lambda: torch.cdist(embeddings, embeddings).sort(dim=1)
+    partial, disjoint, per_anchor = CAPS.get(setting, (None, None, None))
+    capped = MultiLabelSemiHardMiner(
+        Jaccard(),
+        max_partial_per_positive=partial,
+        max_disjoint_per_positive=disjoint,
+        max_triplets_per_anchor=per_anchor,
+        positive_order="random" if "random order" in setting else "farthest",
+    )
+    return lambda: capped(embeddings, labels)
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """Run one case in this process: median seconds, peak memory in MB, triplets and a digest of their set."""
+    device = case["device"]
+    method(case["section"], case["setting"], case["name"], 64, device)()  # what is loaded at the first call
+    call = method(**case)
+    limit_memory()
+    before = resident_mb(device)
+    times: list[float] = []
+    try:
+        while (len(times) < 5 and sum(times) < 2) or (len(times) < 2 and sum(times) < 20):
+            result = None
+            start = time.perf_counter()
+            result = call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+            if len(times) == 1:
+                peak = peak_mb(device)
+    except (RuntimeError, MemoryError):
+        return {"seconds": None}
+    if case["name"] == "cdist and sort":
+        return {"seconds": statistics.median(times), "mb": peak - before, "triplets": 0, "digest": 0}
+    digest = sum(
+        int((((a * case["n"] + p) * case["n"] + n) * 0x9E3779B97F4A7C15 % 2**31).sum())
+        for a, p, n in zip(*(part.split(2**20) for part in result), strict=True)
+    )
+    return {
+        "seconds": statistics.median(times),
+        "mb": peak - before,
+        "triplets": len(result[0]),
+        "digest": digest,
+    }
+
+
+def limit_memory() -> None:
+    """Make an allocation beyond nine tenths of what is free an error, not the end of the machine."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    except OSError:  # no Linux
+        return
+    limit = pages + int(0.9 * 1024 * int(free.split()[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def resident_mb(device: str) -> float:
+    """Return the memory held now, in MB."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 1e6
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return peak_mb(device)
+
+
+def peak_mb(device: str) -> float:
+    """Return the most memory held so far, in MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def in_own_process(**case: Any) -> dict[str, Any]:
+    """Measure a case in a new process; one that the system kills has no figures."""
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        return {"seconds": None}
+    raise RuntimeError(done.stderr)
+
+
+def compare(section: str, setting: str, n: int, peer: str | None, device: str, rounds: int) -> str:
+    """Measure ours and the peer in turn and return a row of the table."""
+    rows: dict[str, list[dict[str, Any]]] = {"mlmetric": []} | ({peer: []} if peer else {})
+    for _ in range(rounds):
+        for name in rows:
+            rows[name].append(in_own_process(section=section, setting=setting, name=name, n=n, device=device))
+    ours, theirs = ([row for row in rows.get(name, []) if row["seconds"] is not None] for name in ("mlmetric", peer))
+    cells = [str(n), setting, *figures(ours)]
+    if theirs and ours:
+        ratio = statistics.median(b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True))
+        same = {True: "same", False: f"{theirs[0]['triplets']:,}"}[ours[0]["digest"] == theirs[0]["digest"]]
+        if peer == "cdist and sort":
+            ratio, same = 1 / ratio, ""
+        cells += [*figures(theirs)[1:4:2], f"{ratio:.1f}", same]
+    else:
+        cells += ["does not fit" if peer and ours else "not run", "", "", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def figures(rows: list[dict[str, Any]]) -> list[str]:
+    """Return triplets, milliseconds, MB and MB beyond the output, as text."""
+    if not rows:
+        return ["", "does not fit", "", ""]
+    seconds, peak = (statistics.median(row[key] for row in rows) for key in ("seconds", "mb"))
+    triplets = rows[0]["triplets"]
+    return [f"{triplets:,}", f"{1e3 * seconds:,.1f}", f"{peak:,.0f}", f"{max(0.0, peak - 24e-6 * triplets):,.0f}"]
+
+
+def table(title: str, peer: str, rows: list[str], ratio: str) -> None:
+    """Print a table."""
+    print(f"\n{title}\n")
+    print(f"| N | setting | triplets | ms | MB | beyond output | {peer}: ms | beyond output | {ratio} | triplets |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    for row in rows:
+        print(row, flush=True)
+
+
+def shares(n: int, setting: str, device: str) -> str:
+    """Profile one call and return where its time goes, as a row."""
+    call = method("multi-hot", setting, "mlmetric", n, device)
+    call()
+    profile = cProfile.Profile()
+    profile.runcall(call)
+    total = sum(entry[2] for entry in pstats.Stats(profile).stats.values())
+    spent = dict.fromkeys(("distance", "similarity", "sort", "output"), 0.0)
+    parts = {
+        "ordered_distance": "distance",
+        "compare_labels": "similarity",
+        "argsort_rows": "sort",
+        "_negatives": "output",
+        "_columns": "output",
+        "_joined": "output",
+    }
+    for (_, _, function), entry in pstats.Stats(profile).stats.items():
+        if function in parts:
+            spent[parts[function]] += entry[3]
+    rest = total - sum(spent.values())
+    cells = [f"{100 * seconds / total:.0f} %" for seconds in (*spent.values(), rest)]
+    return f"| {n} | {setting} | {1e3 * total:,.1f} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case, in turn")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(measure(json.loads(options.case))))
+        return
+    rounds, device = (1, options.device) if options.quick else (options.rounds, options.device)
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, median of {rounds} rounds")
+
+    sizes = [64] if options.quick else [256, 512, 1024, 2048]
+    settings = [f"{classes}, {kind}" for classes in ("8 per class", "10 classes") for kind in ("all", "semihard")]
+    rows = [
+        compare("one-hot", setting, n, "pytorch-metric-learning", device, rounds)
+        for n in sizes
+        for setting in (settings[:1] if options.quick else settings)
+    ]
+    table("One-hot labels, without caps", "pytorch-metric-learning", rows, "times faster")
+
+    sizes = [64] if options.quick else [256, 512, 1024]
+    rows = [
+        compare("multi-hot", "no caps", n, "loop" if n <= 512 else None, device, 1 if n == 512 else rounds)
+        for n in sizes
+    ]
+    table("Multi-hot labels, Jaccard, hard, without caps", "loop", rows, "times faster")
+
+    sizes = [64] if options.quick else [256, 512, 1024, 2048, 4096, 8192]
+    settings = ["1/1, 1 per anchor", "3/3, 100 per anchor"]
+    rows = [
+        compare("multi-hot", setting, n, "cdist and sort", device, rounds)
+        for setting in (settings[:1] if options.quick else settings)
+        for n in sizes
+    ]
+    table("Multi-hot labels, Jaccard, hard, with caps", "cdist and sort", rows, "times as long")
+
+    print("\nWhere the time goes, by profile\n")
+    print("| N | setting | ms | distance | similarity | sort | output | the rest |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for n, setting in (
+        [(64, "no caps")]
+        if options.quick
+        else [
+            (256, "no caps"),
+            (1024, "no caps"),
+            (1024, "1/1, 1 per anchor"),
+            (8192, "1/1, 1 per anchor"),
+            (8192, "3/3, 100 per anchor"),
+        ]
+    ):
+        print(shares(n, setting, device), flush=True)
+
+
+if __name__ == "__main__":
+    main()
