@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from pytorch_metric_learning import losses as pml_losses
+from pytorch_metric_learning import miners as pml_miners
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
 from pytorch_metric_learning.miners import BaseMiner
+from pytorch_metric_learning.reducers import ClassWeightedReducer
 from torch import Tensor
 
 from mlmetric.labels import check_labels
@@ -14,11 +19,27 @@ __all__ = [
     "BaseDistance",
     "BaseMetricLossFunction",
     "BaseMiner",
+    "ClassWeightedReducer",
     "CrossBatchMemory",
     "MultiLabelBaseMiner",
+    "Refusal",
     "ordered_distance",
+    "pml_losses",
+    "pml_miners",
     "refs_begin_with_batch",
 ]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a class of pytorch-metric-learning has no reading with label sets, and what to use instead."""
+
+    reason: str
+    instead: str
+
+    def message(self, name: str) -> str:
+        """Say so of the class or setting `name`."""
+        return f"`{name}` has no multi-label reading: it {self.reason}. Use {self.instead}."
 
 
 class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]

@@ -81,12 +81,16 @@ class LabelRelation(nn.Module):
             ValueError: If labels are not two-dimensional or lie outside [0, 1], or `similarity` returns another
                 shape or NaN.
         """
-        check_labels(labels, validate_args=self.validate_args)
+        named = {"labels": labels}
         if ref_labels is None:
             ref_labels = labels
         elif ref_labels is not labels:
-            check_labels(ref_labels, name="ref_labels", validate_args=self.validate_args)
-        with torch.no_grad():
+            named["ref_labels"] = ref_labels
+        for name, value in named.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
+            check_labels(value, name=name, validate_args=self.validate_args)
+        with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
             positive = (similarity > self.positive_threshold).to(torch.int8)
             return positive - (similarity <= self.negative_threshold).to(torch.int8)

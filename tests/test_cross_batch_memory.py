@@ -1,0 +1,296 @@
+"""The cross-batch memory against pytorch-metric-learning on one-hot labels, and against a list of past batches."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from pytorch_metric_learning import distances, losses, miners
+from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+from torch.nn.functional import one_hot
+
+from mlmetric import similarity as sim
+from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
+from mlmetric.miners import MultiLabelSemiHardMiner
+
+RANKED_LIST = {"margin": 0.5, "Tn": 2}
+THEIRS = losses.CrossBatchMemory.supported_losses()
+HERE = [*THEIRS, "DynamicSoftMarginLoss", "FastAPLoss", "GenericPairLoss", "PNPLoss", "RankedListLoss"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+
+
+def build(name):
+    return getattr(losses, name)(**(RANKED_LIST if name == "RankedListLoss" else {})).double()
+
+
+def remember(loss, memory_size=20, **arguments):
+    return MultiLabelCrossBatchMemory(loss, embedding_size=5, num_labels=4, memory_size=memory_size, **arguments)
+
+
+def steps(sizes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for size in sizes:
+        embeddings = torch.randn(size, 5, generator=generator, dtype=torch.float64)
+        yield embeddings, torch.randint(0, 4, (size,), generator=generator)
+
+
+def label_sets(sizes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for size in sizes:
+        labels = (torch.rand(size, 4, generator=generator) < 0.4).long()
+        yield torch.randn(size, 5, generator=generator, dtype=torch.float64), labels
+
+
+def value_and_gradient(loss, embeddings, *arguments, **keywords):
+    embeddings = embeddings.clone().requires_grad_()
+    value = loss(embeddings, *arguments, **keywords)
+    return value.detach(), torch.autograd.grad(value, embeddings)[0]
+
+
+SIZES = [8, 8, 8, 5, 7, 8]  # of 20: not a divisor; wraps around within a batch, more than once
+
+
+# NCALoss there takes an item's own entry for its positive, and LiftedStructureLoss takes places in the ring for items
+# of the batch.
+@pytest.mark.parametrize("name", [name for name in THEIRS if name not in ("NCALoss", "LiftedStructureLoss")])
+def test_memory_with_one_hot_labels_equals_pytorch_metric_learning_step_by_step(name):
+    theirs = losses.CrossBatchMemory(build(name), embedding_size=5, memory_size=20)
+    ours = remember(build(name))
+    for embeddings, ids in steps(SIZES):
+        expected = value_and_gradient(theirs, embeddings, ids)
+        torch.testing.assert_close(value_and_gradient(ours, embeddings, one_hot(ids, 4)), expected)
+        assert expected[0] > 0
+        torch.testing.assert_close(ours.embedding_memory, theirs.embedding_memory)
+        assert ours.queue_idx == theirs.queue_idx
+        assert ours.has_been_filled == theirs.has_been_filled
+
+
+def test_memory_with_a_mask_equals_pytorch_metric_learning_step_by_step():
+    theirs = losses.CrossBatchMemory(build("NCALoss"), embedding_size=5, memory_size=20)
+    ours = remember(build("NCALoss"))
+    for step, (embeddings, ids) in enumerate(steps([12] * 5)):
+        mask = torch.arange(12) % 3 < 1 + step % 2
+        expected = value_and_gradient(theirs, embeddings, ids, enqueue_mask=mask)
+        torch.testing.assert_close(value_and_gradient(ours, embeddings, one_hot(ids, 4), enqueue_mask=mask), expected)
+        assert expected[1][mask].abs().sum() == 0 < expected[1].abs().sum()
+
+
+def test_supported_losses_are_those_there_and_those_that_take_refs_here():
+    assert sorted(MultiLabelCrossBatchMemory.supported_losses()) == sorted(HERE)
+
+
+@pytest.mark.parametrize("name", [name for name in HERE if name != "GenericPairLoss"])
+def test_memory_equals_the_loss_against_a_list_of_the_last_items(name):
+    loss = MultiLabelLoss(build(name), sim.Jaccard(), positive_threshold=0.4, negative_threshold=0.1)
+    ours = remember(copy.deepcopy(loss))
+    past_emb, past_labels = torch.zeros(0, 5, dtype=torch.float64), torch.zeros(0, 4, dtype=torch.int64)
+    for embeddings, labels in label_sets(SIZES):
+        past_emb, past_labels = past_emb[-(20 - len(labels)) :], past_labels[-(20 - len(labels)) :]
+        ref_emb, ref_labels = torch.cat([embeddings, past_emb]), torch.cat([labels, past_labels])
+        expected = value_and_gradient(loss, embeddings, labels, None, ref_emb, ref_labels, batch_first=True)
+        value = value_and_gradient(ours, embeddings, labels)
+        torch.testing.assert_close(value, expected)
+        assert value[1].abs().sum() > 0
+        past_emb, past_labels = torch.cat([past_emb, embeddings]), torch.cat([past_labels, labels])
+
+
+def test_memory_leaves_own_entries_out_before_the_caps_of_a_miner():
+    # Under this similarity equal label sets are negatives, and of them an item's own entry is the nearest of all: if
+    # the cap of one negative met it first and it were removed afterwards, nothing would be left.
+    distance = distances.LpDistance(normalize_embeddings=False)
+    miner = MultiLabelSemiHardMiner(
+        lambda a, b: 1 - 0.5 * (torch.cdist(a.float(), b.float()) == 0).float(),
+        positive_threshold=0.9,
+        max_partial_per_positive=1,
+        negative_order="hardest",
+        distance=distance,
+    )
+    ours, seen = remember(losses.TripletMarginLoss(margin=0.1, distance=distance), miner=miner), []
+    ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
+    for embeddings, labels in label_sets(SIZES):
+        labels[:, 1:] = 0
+        ours(embeddings, labels)
+        _, _, (anchors, positives, negatives), refs = seen[-1]
+        assert torch.equal(refs[: len(embeddings)], embeddings)
+        assert len(anchors) > 0
+        assert (anchors != positives).all()
+        assert (anchors != negatives).all()
+
+
+def test_memory_removes_self_pairs_of_other_miners_afterwards():
+    class EveryPair(miners.BaseMiner):
+        def __init__(self, triplets):
+            super().__init__()
+            self.triplets = triplets
+
+        def forward(self, embeddings, labels, ref_emb, ref_labels):
+            pairs = torch.cartesian_prod(torch.arange(len(embeddings)), torch.arange(len(ref_emb))).T
+            if self.triplets:
+                return (*pairs, (pairs[1] + 1) % len(ref_emb))
+            return (*pairs, *pairs)
+
+    for triplets in (True, False):
+        ours, seen = remember(build("ContrastiveLoss"), miner=EveryPair(triplets)), []
+        ours.loss.loss.register_forward_pre_hook(lambda module, arguments, seen=seen: seen.append(arguments[2]))
+        for embeddings, labels in label_sets([6, 6]):
+            ours(embeddings, labels)
+        expected = [(a, p) for a in range(6) for p in range(12) if p != a]
+        if triplets:
+            expected = [(a, p, p_next) for a, p in expected if (p_next := (p + 1) % 12) != a]
+            assert list(zip(*(part.tolist() for part in seen[-1]), strict=True)) == expected
+        else:
+            for pairs in (seen[-1][:2], seen[-1][2:]):
+                assert list(zip(*(part.tolist() for part in pairs), strict=True)) == expected
+        mask = torch.tensor([True, False])
+        ours(torch.ones(2, 5, dtype=torch.float64), torch.ones(2, 4).long(), enqueue_mask=mask)
+        assert len(seen[-1][0]) == 13  # without own entries, each of the refs is another item
+
+
+@pytest.mark.parametrize("kind", ["pairs", "triplets"])
+@pytest.mark.parametrize("mined", ["pairs", "triplets"])
+def test_memory_adds_a_tuple_of_the_batch_at_every_step(mined, kind):
+    if mined == "pairs":
+        ours = remember(build("ContrastiveLoss"))
+    else:
+        ours = remember(build("TripletMarginLoss"), miner=MultiLabelSemiHardMiner())
+    seen = []
+    ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[2]))
+    triplets = (torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 0]))
+    pairs = (*triplets[:2], triplets[0], triplets[2])
+    for embeddings, labels in label_sets(SIZES):
+        copy.deepcopy(ours)(embeddings, labels)
+        ours(embeddings, labels, triplets if kind == "triplets" else pairs)
+        for alone, part, more in zip(*seen[-2:], pairs if mined == "pairs" else triplets, strict=True):
+            assert part.tolist() == alone.tolist() + more.tolist()
+
+
+def test_memory_detaches_what_it_remembers():
+    ours = remember(build("ContrastiveLoss"))
+    leaves = []
+    for embeddings, labels in label_sets([6, 6]):
+        leaves.append(embeddings.requires_grad_())
+        value = ours(embeddings, labels)
+    value.backward()
+    assert leaves[0].grad is None
+    assert leaves[1].grad.abs().sum() > 0
+    assert not ours.embedding_memory.requires_grad
+
+
+def test_memory_with_an_empty_or_a_full_mask():
+    ours = remember(build("NCALoss"))
+    embeddings, labels = next(label_sets([6]))
+    none = torch.zeros(6, dtype=torch.bool)
+    assert ours(embeddings, labels, enqueue_mask=none) == 0
+    assert (ours.queue_idx, ours.has_been_filled) == (0, False)
+    assert ours(embeddings, labels, enqueue_mask=~none) == 0  # no anchors are left
+    assert ours.queue_idx == 6
+    assert ours(embeddings, labels, enqueue_mask=none) > 0
+
+
+def test_memory_keeps_soft_labels_and_takes_the_dtypes_of_the_batch():
+    ours = remember(build("NCALoss"), similarity=sim.Jaccard(), positive_threshold=0.3)
+    for embeddings, labels in label_sets([6, 6]):
+        soft = labels.double() * 0.3
+        ours(embeddings, soft)
+    torch.testing.assert_close(ours.label_memory[6:12], soft)
+    other = remember(build("NCALoss"))
+    other.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(other.label_memory[6:12], soft.float())
+    assert ours.embedding_memory.dtype == torch.float64
+    assert ours(embeddings.float(), labels).dtype == torch.float32
+    assert ours.label_memory.dtype == torch.int64
+
+
+def test_memory_forgets_on_reset():
+    ours = remember(build("ContrastiveLoss"))
+    embeddings, labels = next(label_sets([8]))
+    first = ours(embeddings, labels)
+    for more in label_sets(SIZES, seed=1):
+        ours(*more)
+    ours.reset_queue()
+    assert (ours.queue_idx, ours.has_been_filled, ours.label_memory.shape) == (0, False, (20, 4))
+    torch.testing.assert_close(ours(embeddings, labels), first)
+
+
+def through_a_file(memory):
+    buffer = io.BytesIO()
+    torch.save(memory.state_dict(), buffer)
+    buffer.seek(0)
+    other = remember(build("MarginLoss")).double()
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    return other
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory)), through_a_file])
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_memory_continues_after_a_copy_or_a_checkpoint(copied, num_steps):
+    memory = remember(build("MarginLoss"))
+    *past, (embeddings, labels) = label_sets(SIZES[: num_steps + 1])
+    for batch in past:
+        memory(*batch)
+    other = copied(memory)
+    expected = memory(embeddings, labels)
+    assert expected > 0
+    torch.testing.assert_close(other(embeddings, labels), expected)
+
+
+def test_memory_holds_the_keys_of_pytorch_metric_learning_and_its_place_in_the_ring():
+    loss = losses.MarginLoss(learn_beta=True)
+    theirs = losses.CrossBatchMemory(copy.deepcopy(loss), embedding_size=5)
+    assert {*remember(loss).state_dict()} == {*theirs.state_dict(), "_extra_state"}
+
+
+def test_memory_goes_into_the_wrapper_for_joined_processes():
+    embeddings, labels = next(label_sets([8]))
+    ours = remember(build("ContrastiveLoss"))
+    assert DistributedLossWrapper(ours).loss is ours
+    with pytest.raises(ValueError, match="not currently supported"):
+        DistributedLossWrapper(ours, efficient=True)
+    assert ours(embeddings, labels) > 0
+
+
+LOSS = losses.ContrastiveLoss()
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "error", "message"),
+    [
+        (losses.HistogramLoss(), {}, ValueError, "`HistogramLoss` takes no `ref_emb`"),
+        (losses.ThresholdConsistentMarginLoss(), {}, ValueError, "`ThresholdConsistentMarginLoss` takes no `ref_emb`"),
+        (losses.ProxyAnchorLoss(3, 5), {}, ValueError, "`ProxyAnchorLoss` takes no `ref_emb`"),
+        (losses.TripletMarginLoss(swap=True), {}, ValueError, "`swap=True` takes no `ref_emb`"),
+        (losses.NPairsLoss(), {}, ValueError, "`NPairsLoss` has no multi-label reading.*`NTXentLoss`"),
+        (losses.PNPLoss(), {"miner": MultiLabelSemiHardMiner()}, ValueError, "`miner` must be None for `PNPLoss`"),
+        (torch.nn.L1Loss(), {}, TypeError, "got L1Loss"),
+        (LOSS, {"miner": 3}, TypeError, "`miner` must be a miner, got int"),
+        (LOSS, {"memory_size": 0}, ValueError, "`memory_size` must be an integer >= 1, got 0"),
+        (LOSS, {"positive_threshold": 0, "negative_threshold": 1}, ValueError, "must not exceed .* got 1 and 0"),
+        (MultiLabelLoss(LOSS), {"positive_threshold": 1.0}, ValueError, "must be those of the MultiLabelLoss"),
+        (MultiLabelLoss(LOSS), {"similarity": sim.Jaccard()}, ValueError, "must be those of the MultiLabelLoss"),
+    ],
+)
+def test_memory_constructor_names_what_is_wrong(loss, arguments, error, message):
+    with pytest.raises(error, match=message):
+        remember(loss, **arguments)
+
+
+EMBEDDINGS, LABELS, MASK = torch.zeros(3, 5), torch.zeros(3, 4), torch.zeros(3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((EMBEDDINGS, LABELS[0]), r"`labels` must be a 2-D .* got shape \(4,\)"),
+        ((EMBEDDINGS, LABELS[:, :3]), r"must have 4 columns \(`num_labels`\), got 3"),
+        ((EMBEDDINGS[:, :4], LABELS), r"`embeddings` must have shape \(3, 5\), got \(3, 4\)"),
+        ((EMBEDDINGS, LABELS, (MASK.long(),) * 3, MASK), "must not both be given, got both"),
+        ((EMBEDDINGS, LABELS, None, MASK.long()), r"must be bool of shape \(3,\), got torch.int64"),
+        ((EMBEDDINGS, LABELS, None, MASK[:2]), r"must be bool of shape \(3,\), got torch.bool of shape \(2,\)"),
+        ((EMBEDDINGS.repeat(7, 1), LABELS.repeat(7, 1)), "`memory_size` must be at least a batch, got 20 for 21 items"),
+    ],
+)
+def test_memory_names_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        remember(LOSS)(*arguments)
