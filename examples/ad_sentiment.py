@@ -3,7 +3,8 @@
 The pipeline of "From image to emotion: multi-label image classification based on triplet loss" (2021), built from
 mlmetric's pieces: a frozen ResNet-50, two fully connected layers trained by triplet loss on multi-label triplets, and a
 classifier trained by binary cross entropy on the frozen embedding. Without arguments it runs on a synthetic set that it
-makes; `--help` shows how to run it on the real one.
+makes; `--help` shows how to run it on the real one. `torchrun --nproc-per-node 2 examples/ad_sentiment.py` shares the
+work out among processes.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from ads import figures
 from ads.evaluation import Scored, choose_thresholds, measure_labels, measure_retrieval, measure_scores
 from ads.labelled_images import LabelledImages
 from ads.options import option, parse
+from ads.processes import joined_processes
 from ads.reader import read_annotations
 from ads.report import NOTE, comparison_report, run_report, table
 from ads.run_folder import (
     RUNS,
+    advance,
     bar,
     clock,
     open_run_folder,
@@ -38,6 +41,7 @@ from ads.run_folder import (
 )
 from ads.synthetic import make_synthetic_ads
 from mlmetric.data import ImageDataset, extract_features, stratified_split
+from mlmetric.distributed import on_first_rank, rank
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
 from mlmetric.imbalance import label_cardinality, mean_ir, scumble
 from mlmetric.miners import MultiLabelSemiHardMiner
@@ -137,6 +141,8 @@ def main(config: AdsConfig) -> None:
         name: run(replace(config, **PAPER_SETTINGS | settings), images, folder / name)
         for name, settings in PAPER_RUNS.items()
     }
+    if rank() > 0:
+        return
     report = comparison_report(f"The paper's four runs on {images.title}", runs)
     write_whole(folder / "report.md", report)
     print(f"\n{report}\nThe four runs, each with its own report: {folder}")
@@ -146,11 +152,13 @@ def read_ads(config: AdsConfig) -> LabelledImages:
     """Read annotated advertisements, or make the synthetic set."""
     if config.annotations is None:
         num_images = DRY_RUN_IMAGES if config.dry_run else config.synthetic_images
-        annotations, label_list, root = make_synthetic_ads(
-            RUNS / f"synthetic_ads_{num_images}_seed_{config.seed}",
-            num_images=num_images,
-            seed=config.seed,
-            progress=lambda items: bar("posters", items),
+        annotations, label_list, root = on_first_rank(
+            lambda: make_synthetic_ads(
+                RUNS / f"synthetic_ads_{num_images}_seed_{config.seed}",
+                num_images=num_images,
+                seed=config.seed,
+                progress=lambda items: bar("posters", items),
+            )
         )
     else:
         annotations, root = config.annotations, config.image_root or Path()
@@ -188,15 +196,16 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         folder: Where checkpoints, figures and report go; checkpoints that are there are gone on with.
 
     Returns:
-        The content of `metrics.json`.
+        The content of `metrics.json`; nothing but in the first of several processes, which measures for all.
     """
     seconds: dict[str, float] = {}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     # 1. The backbone, frozen, and the feature of each image, computed once and cached.
     backbone = load_backbone(config, synthetic=images.synthetic).to(config.device)
-    save_config(folder, asdict(config), weights=backbone.weights, transform=repr(backbone.transform))
-    with clock("features", seconds), bar("features", total=len(images.paths), unit="img") as progress:
+    resolved = {"weights": backbone.weights, "transform": repr(backbone.transform)}
+    on_first_rank(lambda: save_config(folder, asdict(config), **resolved))
+    with clock("features", seconds), bar("features", unit="img") as progress:
         extracted = extract_features(
             backbone,
             ImageDataset(images.root, images.paths, transform=backbone.transform),
@@ -204,7 +213,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             batch_size=config.image_batch_size,
             num_workers=config.num_workers,
             on_bad_image=config.on_bad_image,
-            progress=lambda done, total: progress.update(done - progress.n),
+            progress=lambda done, total: advance(progress, done, total),
         )
     images = images.select(extracted.indices)
     if len(images.paths) < MIN_IMAGES:
@@ -218,7 +227,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     train, validation, test = stratified_split(images.labels, (0.7, 0.2, 0.1), generator=generator)
     parts = {"train": train, "validation": validation, "test": test}
     split = {name: [images.paths[row] for row in rows.tolist()] for name, rows in parts.items()}
-    write_whole(folder / "split.json", json.dumps(split, indent=1))
+    on_first_rank(lambda: write_whole(folder / "split.json", json.dumps(split, indent=1)))
 
     # 3. Undersampling, of the training part only.
     with clock("undersampling", seconds), bar("undersampling", total=1, unit="set") as progress:
@@ -256,7 +265,8 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         )
 
     # 5. Stage two: a classifier on the frozen embedding; beside it the same on the raw features, a linear probe.
-    inputs = {"classifier": apply_in_batches(head, features).cpu(), "linear_probe": features}
+    embeddings = on_first_rank(lambda: apply_in_batches(head, features).cpu())
+    inputs = {"classifier": embeddings, "linear_probe": features}
     scores: dict[str, Tensor] = {"frequencies": images.labels[train].float().mean(0).expand(len(images.paths), -1)}
     histories: dict[str, list[EpochRecord]] = {"embedding": embedding_history}
     for stage, values in inputs.items():
@@ -274,6 +284,9 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
                 callback=lambda record: progress.update(),
             )
         scores[stage] = classifier.probabilities(apply_in_batches(classifier, values)).cpu()
+
+    if rank() > 0:
+        return {}
 
     # 6. Evaluation: thresholds are chosen on validation; the training images are the database of retrieval.
     methods = {
@@ -368,6 +381,7 @@ def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tens
 if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
-        main(parse(AdsConfig))
+        with joined_processes():
+            main(parse(AdsConfig))
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -25,6 +25,7 @@ from pathlib import Path
 from ad_sentiment import DRY_RUN_IMAGES, Config, run
 from ads.labelled_images import LabelledImages
 from ads.options import option, parse
+from ads.processes import joined_processes
 from ads.run_folder import open_run_folder
 from mlmetric.labels import binarize
 
@@ -105,6 +106,7 @@ def main(config: OwnImagesConfig) -> None:
 if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
-        main(parse(OwnImagesConfig))
+        with joined_processes():
+            main(parse(OwnImagesConfig))
     except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error

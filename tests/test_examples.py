@@ -306,6 +306,65 @@ def test_killed_in_each_step_and_resumed_ends_as_one_never_killed():
     assert (killed / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
 
 
+def torchrun(script, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), *QUICK, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+FAILS_ON_THE_SECOND_RANK = """
+import ad_sentiment
+from ads.options import parse
+from ads.processes import joined_processes
+from mlmetric.distributed import rank
+from mlmetric.training import fit_classifier
+
+def fit_or_fail(*arguments, **options):
+    if rank() == 1:
+        raise SystemExit("error: no space left on rank 1")
+    return fit_classifier(*arguments, **options)
+
+ad_sentiment.fit_classifier = fit_or_fail
+with joined_processes():
+    ad_sentiment.main(parse(ad_sentiment.AdsConfig))
+"""
+
+
+def assert_close(found, expected):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_close(found[key], value)
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            assert_close(*pair)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-4, abs=1e-5) if isinstance(expected, float) else expected)
+
+
+def test_torchrun_in_which_a_rank_fails_ends_and_resumed_gives_the_numbers_of_one_process():
+    options = ["--dry-run", "--image-batch-size", "4"]
+    run_ads(*options, "--output", "one", "--cache", "cache_of_one")
+
+    options += ["--output", "two", "--cache", "cache_of_two"]
+    Path("fails.py").write_text(FAILS_ON_THE_SECOND_RANK)
+    failed = torchrun("fails.py", *options)
+    assert failed.returncode != 0
+    assert "error: no space left on rank 1" in failed.stderr
+    assert Path("two/embedding.pt").exists()
+    assert not Path("two/classifier.pt").exists()
+
+    resumed = torchrun(EXAMPLES / "ad_sentiment.py", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Report, figures and checkpoints: two") == 1
+    assert {path.name for path in Path("two").iterdir()} == FILES
+    expected, metrics = (json.loads(Path(folder, "metrics.json").read_text()) for folder in ("one", "two"))
+    for part in ("validation", "test", "history", "test_labels", "data"):
+        assert_close(metrics[part], expected[part])
+    parts = [list(Path(cache).glob("*/*")) for cache in ("cache_of_one", "cache_of_two")]
+    assert [path.name for path in parts[0]] == [path.name for path in parts[1]]  # named by their content
+
+
 def test_an_error_is_one_sentence_and_no_traceback():
     process = start("--annotations", "nowhere.json", "--image-root", ".")
     output, _ = process.communicate(timeout=60)

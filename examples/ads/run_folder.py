@@ -19,6 +19,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from mlmetric.distributed import on_first_rank, rank
+
 from .labelled_images import LabelledImages
 
 RUNS = Path("runs")
@@ -27,7 +29,7 @@ _MAY_DIFFER_ON_RESUME = {"output", "resume", "num_workers", "device", "cache", "
 
 
 def open_run_folder(config: Any, name: str) -> Path:
-    """Choose the folder of a run: a new one, or that of the killed run to resume.
+    """Choose the folder of a run, the same for all its processes: a new one, or that of the killed run to resume.
 
     Args:
         config: A configuration with `output` and `resume`.
@@ -41,6 +43,10 @@ def open_run_folder(config: Any, name: str) -> Path:
         FileExistsError: If `output` holds a run and `resume` is not asked for.
         FileNotFoundError: If there is no run to resume.
     """
+    return on_first_rank(lambda: _open_run_folder(config, name))
+
+
+def _open_run_folder(config: Any, name: str) -> Path:
     folder = config.output
     if folder is None:
         started = sorted(path.parent for path in RUNS.glob(f"{name}-*/config.json"))
@@ -101,8 +107,14 @@ def save_predictions(
 
 
 def bar(name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "it") -> Any:
-    """Draw a progress bar with counts and rates; nothing where the output is no terminal."""
-    return tqdm(items, desc=name, total=total, unit=unit, disable=None)
+    """Draw a progress bar with counts and rates; nothing where the output is no terminal, or not the first process."""
+    return tqdm(items, desc=name, total=total, unit=unit, disable=True if rank() else None)
+
+
+def advance(progress: Any, done: int, total: int) -> None:
+    """Move a progress bar to where `done` of `total` are."""
+    progress.total = total
+    progress.update(done - progress.n)
 
 
 @contextmanager

@@ -15,9 +15,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mlmetric.data._images import BadImageError, BadImagesError
+from mlmetric.distributed import gather_objects, num_ranks, on_first_rank, rank
 
 _log = logging.getLogger(__name__)
 _BATCHES_PER_PART = 8
@@ -85,6 +88,9 @@ def extract_features(
 ) -> ExtractedFeatures:
     """Compute the feature of each image once, or take it from the cache.
 
+    Where torch.distributed has joined processes, call this in each of them with the same data set and a cache folder
+    that all of them see. Each computes its share of the images, and all return the features of all.
+
     Args:
         backbone: The network, on any device, in evaluation mode.
         dataset: The images, with the network's preprocessing as their transform.
@@ -92,7 +98,7 @@ def extract_features(
         batch_size: Images that pass through the network together. Another size can change the last bits.
         num_workers: Processes that read and preprocess images ahead of the network; 0 for none.
         on_bad_image: `"error"`: compute all others, then raise; `"skip"`: leave bad images out.
-        progress: Called with (images done, images in all) after each batch.
+        progress: Called with (images done, images in all) after each batch; of this process, where several share.
 
     Returns:
         The features, in the order of the data set.
@@ -101,7 +107,8 @@ def extract_features(
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
         TypeError: If the data set gives images that are no tensors.
         ValueError: If `on_bad_image` is neither of these, or there is no image.
-        OSError: If the disk has no space for the features, or a worker no memory; features computed are kept.
+        OSError: If the disk has no space for the features, or a worker no memory; features computed are kept. Or if
+            joined processes do not see the same cache folder.
     """
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
@@ -120,7 +127,8 @@ def extract_features(
         generator=torch.Generator(),  # its own: the global one is the caller's
         prefetch_factor=4 if num_workers else None,
     )
-    done = sum(identity in known for identity in identities)
+    own = [index for cell in _cells(len(dataset), batch_size) for index in cell]
+    done = sum(identities[index] in known for index in own)
     bad: dict[int, str] = {}
     rows: list[tuple[bytes, npt.NDArray[np.float32]]] = []
     for number, (good, images, reasons) in enumerate(_workers_explained(loader), start=1):
@@ -131,17 +139,19 @@ def extract_features(
             rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
         done += len(good) + len(reasons)
         if number % _BATCHES_PER_PART == 0:
-            store.append(rows, still_to_come=len(dataset) - done)
+            store.append(rows, still_to_come=len(own) - done)
             rows = []
         if progress is not None:
-            progress(done, len(dataset))
+            progress(done, len(own))
     store.append(rows, still_to_come=0)
+    for reasons in gather_objects(bad):  # when all have answered, all have written
+        bad |= reasons
 
     bad_images = [bad[index] for index in sorted(bad)]
     if bad_images and (on_bad_image == "error" or len(bad_images) == len(dataset)):
         raise BadImagesError(bad_images, len(dataset))
     indices = np.array([index for index in range(len(dataset)) if index not in bad], dtype=np.int64)
-    return ExtractedFeatures(store.gather([_known(identities[index]) for index in indices]), indices, bad_images)
+    return ExtractedFeatures(_gather(store, [_known(identities[index]) for index in indices]), indices, bad_images)
 
 
 def _workers_explained(loader: Iterable[_Batch]) -> Iterator[_Batch]:
@@ -161,11 +171,26 @@ def _known(identity: bytes | None) -> bytes:
     return identity
 
 
+def _cells(num_images: int, batch_size: int) -> list[range]:
+    """Cut the images into batches, and return those of this process."""
+    starts = range(0, num_images, batch_size)[rank() :: num_ranks()]
+    return [range(start, min(start + batch_size, num_images)) for start in starts]
+
+
 def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], batch_size: int) -> list[list[int]]:
     """Batch on a fixed grid, so that a resumed run forms the batches of one never killed."""
-    grid = (range(start, min(start + batch_size, len(identities))) for start in range(0, len(identities), batch_size))
-    batches = ([index for index in cell if identities[index] not in known] for cell in grid)
+    cells = _cells(len(identities), batch_size)
+    batches = ([index for index in cell if identities[index] not in known] for cell in cells)
     return [batch for batch in batches if batch]
+
+
+def _gather(store: _Store, identities: list[bytes]) -> npt.NDArray[np.float32]:
+    if num_ranks() == 1:
+        store.merge(identities)
+    else:  # one merges the parts of all while no other reads them
+        on_first_rank(lambda: _Store(store.folder).merge(identities))
+        store = _Store(store.folder)
+    return store.gather(identities)
 
 
 class _OrReason(Dataset[tuple[int, Tensor | str]]):
@@ -202,14 +227,19 @@ class _Store:
         self.parts: list[npt.NDArray[Any]] = []
         self.paths: list[Path] = []
         for path in folder.glob("unfinished-*.npy"):  # of killed runs; one being written is younger
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
+            with suppress(FileNotFoundError):  # whole by now
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
         for path in sorted(folder.glob("part-*.npy")):
-            if path.stem == f"part-{_digest(path)}":
-                self._add(path)
-            else:
-                _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
-                path.unlink()
+            with suppress(FileNotFoundError):  # merged by another run
+                self._add_if_whole(path)
+
+    def _add_if_whole(self, path: Path) -> None:
+        if path.stem == f"part-{_digest(path)}":
+            self._add(path)
+        else:
+            _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
+            path.unlink()
 
     def _add(self, path: Path) -> None:
         self.parts.append(np.load(path, mmap_mode="r"))
@@ -231,14 +261,24 @@ class _Store:
         part["feature"] = [feature for _, feature in rows]
         self._write([part], len(part), part.dtype, still_to_come)
 
-    def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
-        """Return the features of these images: a memory map where they are all that is cached, else a copy."""
+    def merge(self, identities: list[bytes]) -> None:
+        """Write these images, if they are all that is cached, as one part in this order."""
         places = self.known()
         if set(identities) == places.keys() and not self._is_in_order(identities):
             self._merge([places[identity] for identity in identities])
+
+    def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
+        """Return the features of these images: a memory map where they are one part, else a copy."""
         if self._is_in_order(identities):
             features: npt.NDArray[np.float32] = self.parts[0]["feature"][: len(identities)]
             return features
+        places = self.known()
+        missing = set(identities) - places.keys()
+        if missing:
+            raise OSError(
+                f"{len(missing)} features of other processes are not in {self.folder}: the cache folder must be one "
+                "that all processes see."
+            )
         return np.stack([self.parts[part]["feature"][row] for part, row in map(places.__getitem__, identities)])
 
     def _is_in_order(self, identities: list[bytes]) -> bool:
@@ -262,7 +302,7 @@ class _Store:
             path.unlink(missing_ok=True)
 
     def _write(self, blocks: Iterable[npt.NDArray[Any]], num_rows: int, dtype: Any, still_to_come: int) -> None:
-        unfinished = self.folder / f"unfinished-{os.getpid()}.npy"
+        unfinished = self.folder / f"unfinished-{uuid4().hex}.npy"
         needed = (num_rows + still_to_come) * dtype.itemsize
         try:
             free = shutil.disk_usage(self.folder).free

@@ -7,7 +7,7 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.labels import check_labels
 
 EpochRecord = dict[str, float]
@@ -58,7 +59,11 @@ def device_of(module: nn.Module, default: torch.device | None = None) -> torch.d
 
 
 class Stage:
-    """The loop that both stages share: seeds, schedule, checkpoints."""
+    """The loop that both stages share: seeds, schedule, checkpoints.
+
+    Where processes are joined each of them runs this loop on the same rows, and all end with the same module. Only
+    `forward` is shared out; whatever follows it sees the whole batch, and must do the same on each rank.
+    """
 
     def __init__(
         self,
@@ -79,6 +84,19 @@ class Stage:
         )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
         self.history: list[EpochRecord] = []
+        self.draws_of_rank = torch.Generator()
+
+    def forward(self, inputs: Tensor, batch: Tensor) -> Tensor:
+        """Pass these rows through the module, each rank its share of them; return what comes out for all."""
+        device = device_of(self.module)
+        if num_ranks() == 1:
+            outputs: Tensor = self.module(inputs[batch].to(device))
+            return outputs
+        own = torch.tensor_split(batch, num_ranks())[rank()]
+        with self._fork_rng():  # dropout differs between ranks; what is drawn after it, by a miner, does not
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.draws_of_rank)))
+            outputs = self.module(inputs[own].to(device))
+        return gather_rows(outputs)
 
     def fit(
         self,
@@ -98,7 +116,8 @@ class Stage:
                 f"got {tuple(inputs.shape)} and {tuple(labels.shape)}."
             )
         self.settings = self._settings(inputs, labels)
-        self._restore()
+        self._check_ranks()
+        self._start()
         for record in self.history:
             self._report(record)
         while len(self.history) < self.config.epochs:
@@ -117,6 +136,7 @@ class Stage:
             loss, number = step(batch)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            sum_over_ranks(part.grad for part in self.module.parameters() if part.grad is not None)
             self.optimizer.step()
             total_loss += loss.detach() * len(batch)
             total_count += number
@@ -140,14 +160,19 @@ class Stage:
     @contextmanager
     def _seeded(self) -> Iterator[None]:
         """Give each epoch random numbers of its own, so that a resumed run draws what one never killed draws."""
-        device = device_of(self.module)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.config.seed * 100_003 + len(self.history))
+        seed = self.config.seed * 100_003 + len(self.history)
+        with self._fork_rng():
+            torch.manual_seed(seed)
+            self.draws_of_rank.manual_seed(seed * num_ranks() + rank())
             yield
 
+    def _fork_rng(self) -> AbstractContextManager[None]:
+        device = device_of(self.module)
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
     def _settings(self, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Describe what a checkpoint must have been made of for training to go on from it."""
-        if self.checkpoint is None:
+        """Describe what a checkpoint must have been made of for training to go on from it, and what ranks share."""
+        if self.checkpoint is None and num_ranks() == 1:
             return {}
         return {
             **asdict(self.config),
@@ -156,6 +181,37 @@ class Stage:
             "inputs": _digest(inputs),
             "labels": _digest(labels),
         }
+
+    def _check_ranks(self) -> None:
+        """See that all processes train the same on the same rows."""
+        if num_ranks() == 1:
+            return
+        given = gather_objects(self.settings)
+        for name in self.settings:
+            values = [settings[name] for settings in given]
+            if any(value != values[0] for value in values):
+                raise ValueError(
+                    f"Every process must be given the same rows and settings, but {name} differs: {values}. Give each "
+                    "of them all rows: every batch is shared out among them."
+                )
+        for part in self.module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
+                raise ValueError(
+                    f"{part} would see another part of each batch in each process: train in one process, or on CUDA "
+                    "take `torch.nn.SyncBatchNorm.convert_sync_batchnorm(head)`."
+                )
+
+    def _start(self) -> None:
+        """Go on from the checkpoint if there is one; where processes are joined, all from what the first one has."""
+        if num_ranks() == 1:
+            self._restore()
+        else:
+            state = io.BytesIO(on_first_rank(self._restored))
+            self._load(torch.load(state, map_location=device_of(self.module), weights_only=True))
+
+    def _restored(self) -> bytes:
+        self._restore()
+        return self._serialized()
 
     def _restore(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -173,6 +229,9 @@ class Stage:
                     f"The checkpoint {self.checkpoint} is of other settings or data: {name} was {saved.get(name)!r} "
                     f"and is {value!r}. Remove it to train anew."
                 )
+        self._load(state)
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         for part, part_state in zip(self.trained[1:], state["objective"], strict=True):
             part.load_state_dict(part_state)
@@ -180,9 +239,7 @@ class Stage:
         self.scheduler.load_state_dict(state["scheduler"])
         self.history = state["history"]
 
-    def _save(self) -> None:
-        if self.checkpoint is None:
-            return
+    def _serialized(self) -> bytes:
         state = {
             "settings": self.settings,
             "module": self.module.state_dict(),
@@ -193,11 +250,17 @@ class Stage:
         }
         serialized = io.BytesIO()
         torch.save(state, serialized)
+        return serialized.getvalue()
+
+    def _save(self) -> None:
+        if self.checkpoint is None or rank() > 0:
+            return
+        serialized = self._serialized()
         unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
-                file.write(serialized.getbuffer())
+                file.write(serialized)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(self.checkpoint)

@@ -32,6 +32,10 @@ def fit_embedding(
 ) -> list[EpochRecord]:
     """Train a head so that distance between embeddings follows similarity of labels: stage one.
 
+    Where torch.distributed has joined processes, call this in each of them with the same arguments. Each embeds its
+    share of every batch; triplets and loss are those of the whole batch, as in one process, and all end with the same
+    head. Miner and loss are the plain ones, in no wrapper. The first process reads and writes the checkpoint.
+
     Args:
         head: Maps features `(N, D)` to embeddings; trained in place.
         features: Shape `(N, D)`, in memory or on a device; batches are moved to where the head is.
@@ -52,7 +56,8 @@ def fit_embedding(
         `val_ndcg_at_10` (Jaccard gain).
 
     Raises:
-        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
+        ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
+            given different ones.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -60,7 +65,7 @@ def fit_embedding(
     _check_validation(validation)
 
     def step(batch: Tensor) -> tuple[Tensor, int]:
-        embeddings = head(features[batch].to(device))
+        embeddings = stage.forward(features, batch)
         batch_labels = labels[batch].to(device)
         if miner is None:
             return loss(embeddings, batch_labels), 0
@@ -94,6 +99,8 @@ def fit_classifier(
 ) -> list[EpochRecord]:
     """Train a classifier on a frozen embedding by binary cross entropy: stage two, or a linear probe.
 
+    Joined processes share it out as in `fit_embedding`.
+
     Args:
         head: The classifier; trained in place.
         embeddings: Shape `(N, D)`, or raw features for a linear probe.
@@ -108,7 +115,8 @@ def fit_classifier(
         (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
-        ValueError: If shapes do not fit, or the checkpoint is of other settings or other data.
+        ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
+            given different ones.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -116,7 +124,7 @@ def fit_classifier(
     _check_validation(validation)
 
     def step(batch: Tensor) -> tuple[Tensor, int]:
-        return head.loss(head(embeddings[batch].to(device)), labels[batch].to(device)), 0
+        return head.loss(stage.forward(embeddings, batch), labels[batch].to(device)), 0
 
     def validate() -> EpochRecord:
         if validation is None:
@@ -130,7 +138,8 @@ def fit_classifier(
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
         }
 
-    return Stage(head, config, checkpoint, callback).fit(embeddings, labels, step, validate, count=None)
+    stage = Stage(head, config, checkpoint, callback)
+    return stage.fit(embeddings, labels, step, validate, count=None)
 
 
 def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
