@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+
+from mlmetric.miners._arrays import empty, repeat
 
 
 class RankedRefs:
@@ -69,3 +73,28 @@ class RankedRefs:
             begin = torch.where(has_bit, zeros + begin - zero_begin, zero_begin)
             end = torch.where(has_bit, zeros + end - zero_end, zero_end)
         return torch.stack(starts, 1), torch.stack(lengths, 1)
+
+    def listed(self, starts: Tensor, lengths: Tensor, *, at_once: int) -> Tensor:
+        """Write out the refs of runs, one run after the other.
+
+        Args:
+            starts: Shape `(P, K)`.
+            lengths: Shape `(P, K)`.
+            at_once: How many refs are looked up together, a run more or less.
+
+        Returns:
+            int32, shape `(sum of the lengths,)`.
+        """
+        starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+        ends = lengths.cumsum(0)
+        total = int(ends[-1]) if len(ends) else 0
+        shifts = starts - (ends - lengths)
+        marks = at_once * torch.arange(1, max(1, -(-total // at_once)), device=starts.device)
+        first_runs = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), len(ends)]
+        found, done = empty(total, torch.int32, self.refs.device), 0
+        for first, last in pairwise(first_runs):
+            place = repeat(shifts[first:last], lengths[first:last])
+            place += torch.arange(done, done + len(place), device=place.device)
+            torch.index_select(self.refs, 0, place, out=found[done : done + len(place)])
+            done += len(place)
+        return found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
-from mlmetric.miners._anchors import Anchors, Runs, TripletKind, TripletRule
+from mlmetric.miners._anchors import Anchors, TripletKind, TripletRule
 from mlmetric.miners._arrays import empty, repeat
 
 Triplets = tuple[Tensor, Tensor, Tensor]
@@ -16,7 +14,7 @@ __all__ = ["TripletKind", "TripletRule", "Triplets", "select_triplets"]
 
 # Elements of the (anchors, M) matrices that are worked on together, and triplets that are written together: bound the
 # memory beyond O(N*M) and the output.
-_CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
+_CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**21}
 
 
 def select_triplets(
@@ -43,45 +41,23 @@ def select_triplets(
     num_anchors, num_refs = distance.shape
     elements = _CHUNK_ELEMENTS["cuda" if distance.is_cuda else "cpu"]
     chunk = max(1, elements // max(1, num_refs))
-    runs, negatives = [], []
+    negatives, pairs = [], []
     for first in range(0, num_anchors if num_refs else 0, chunk):
         rows = slice(first, first + chunk)
         anchors = Anchors(distance[rows], similarity[rows], first, rule, self_pairs=self_pairs, generator=generator)
-        taken = anchors.take(pairs_at_once=max(1, elements // anchors.width))
-        if len(taken.lengths) > 0:
-            negatives.append(_negatives(anchors.refs, taken, elements))
-            runs.append((taken.anchors.int(), taken.positives.int(), taken.lengths.int()))
-    if not runs:
-        return tuple(torch.empty(0, dtype=torch.int64, device=distance.device) for _ in range(3))  # type: ignore[return-value]
-    total = sum(map(len, negatives))
-    return *_columns(runs, total), _joined(negatives, total)
+        taken = anchors.take(at_once=elements)
+        negatives.append(taken.negatives)
+        pairs.append([part.int() for part in taken[:3]])
+    sizes = [len(part) for part in negatives]
+    third = empty(sum(sizes), torch.int64, distance.device)
+    for column in torch.split(third, sizes):
+        column.copy_(negatives.pop(0))  # freed as soon as it is copied
+    return _repeated(pairs, 0, sizes, third), _repeated(pairs, 1, sizes, third), third
 
 
-def _negatives(refs: Tensor, runs: Runs, elements: int) -> Tensor:
-    """Write out the negatives of runs, int32."""
-    ends = runs.lengths.cumsum(0)
-    total = int(ends[-1])
-    negatives = empty(total, torch.int32, refs.device)
-    shifts = runs.starts - (ends - runs.lengths)
-    marks = elements * torch.arange(1, -(-total // elements), device=refs.device)
-    first_runs = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), len(ends)]
-    done = 0
-    for first, last in pairwise(first_runs):
-        place = repeat(shifts[first:last], runs.lengths[first:last])
-        place += torch.arange(done, done + len(place), device=refs.device)
-        torch.index_select(refs, 0, place, out=negatives[done : done + len(place)])
-        done += len(place)
-    return negatives
-
-
-def _columns(runs: list[tuple[Tensor, Tensor, Tensor]], total: int) -> tuple[Tensor, Tensor]:
-    anchors, positives, lengths = (torch.cat(part) for part in zip(*runs, strict=True))
-    return repeat(anchors.long(), lengths, total), repeat(positives.long(), lengths, total)
-
-
-def _joined(parts: list[Tensor], total: int) -> Tensor:
-    """Join int32 parts to one int64 tensor, and free each part as soon as it is copied."""
-    joined = empty(total, torch.int64, parts[0].device)
-    for part in torch.split(joined, [len(part) for part in parts]):
-        part.copy_(parts.pop(0))
-    return joined
+def _repeated(pairs: list[list[Tensor]], which: int, sizes: list[int], like: Tensor) -> Tensor:
+    """Write out the anchors (0) or the positives (1) of the pairs of all chunks, each as often as it has negatives."""
+    written = empty(len(like), like.dtype, like.device)
+    for column, part, size in zip(torch.split(written, sizes), pairs, sizes, strict=True):
+        column.copy_(repeat(part[which], part[2], size))
+    return written
