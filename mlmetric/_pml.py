@@ -77,19 +77,25 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             ValueError: If a shape does not fit, labels lie outside [0, 1], or a similarity or distance is NaN.
         """
         self.reset_stats()
-        for name, value in (("embeddings", embeddings), ("labels", labels)):
+        if (ref_emb is None) != (ref_labels is None):
+            raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
+        if ref_emb is None or ref_labels is None:
+            ref_emb, ref_labels = embeddings, labels
+        given = {"embeddings": embeddings, "labels": labels, "ref_emb": ref_emb, "ref_labels": ref_labels}
+        for name, value in given.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             self._check(embeddings, labels, "embeddings", "labels")
-            if ref_emb is None and ref_labels is None:
-                ref_emb, ref_labels = embeddings, labels
-            elif ref_emb is None or ref_labels is None:
-                raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
-            elif ref_labels is not labels:
+            if ref_emb is not embeddings or ref_labels is not labels:
                 self._check(ref_emb, ref_labels, "ref_emb", "ref_labels")
             if batch_first is None:
                 batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
+            elif batch_first and len(ref_emb) < len(embeddings):
+                raise ValueError(
+                    f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
+                    f"{len(embeddings)} embeddings."
+                )
             device = embeddings.device
             mined = self.mine(
                 embeddings.detach(),

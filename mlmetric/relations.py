@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric.labels import check_labels
-from mlmetric.similarity import InnerProduct, SimilarityFunction, compare_labels
+from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels
 
 __all__ = ["LabelRelation"]
 
@@ -52,9 +52,7 @@ class LabelRelation(nn.Module):
         validate_args: bool = True,
     ) -> None:
         super().__init__()
-        similarity = InnerProduct() if similarity is None else similarity
-        if not callable(similarity):
-            raise TypeError(f"`similarity` must be a callable, got {type(similarity).__name__}.")
+        similarity = InnerProduct() if similarity is None else check_similarity(similarity)
         negative_threshold = positive_threshold if negative_threshold is None else negative_threshold
         if not negative_threshold <= positive_threshold:
             raise ValueError(

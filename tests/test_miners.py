@@ -1,6 +1,7 @@
 """The miner against a triple loop, against pytorch-metric-learning on one-hot labels, and on hand-worked batches."""
 
 import copy
+import math
 import pickle
 from collections import Counter, defaultdict
 from itertools import combinations
@@ -16,6 +17,7 @@ from mlmetric import similarity as sim
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.miners import _triplets as triplets_module
 from mlmetric.miners._arrays import argsort_rows
+from mlmetric.miners._draws import draw_distinct
 
 KINDS = ["hard", "semihard", "all", "easy"]
 SIMILARITIES = {
@@ -477,6 +479,8 @@ def test_miner_of_arrays_is_a_type_error():
         MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2).numpy())
     with pytest.raises(TypeError, match=r"`embeddings` must be a torch\.Tensor, got list"):
         MultiLabelSemiHardMiner()([[0.0]], torch.zeros(1, 2))
+    with pytest.raises(TypeError, match=r"`ref_labels` must be a torch\.Tensor, got ndarray"):
+        MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2).numpy())
 
 
 def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
@@ -488,10 +492,101 @@ def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
     assert miner.neg_pair_dist > 0.09
 
 
-def test_miner_does_not_build_a_graph_or_touch_gradients():
+def test_miner_builds_no_graph_through_a_learned_similarity():
+    weight = torch.ones(4, requires_grad=True)
+    seen = []
+
+    def learned(labels, ref_labels):
+        seen.append((labels * weight) @ ref_labels.float().T)
+        return seen[-1]
+
     embeddings, labels, _, _ = batch(9)
-    embeddings.requires_grad_()
-    assert not any(part.requires_grad for part in MultiLabelSemiHardMiner()(embeddings, labels))
+    MultiLabelSemiHardMiner(learned)(embeddings.requires_grad_(), labels)
+    assert not seen[0].requires_grad
+
+
+def test_miner_takes_a_similarity_of_ones_own_in_full_precision_under_autocast():
+    seen = []
+
+    def shared(labels, ref_labels):
+        seen.append(labels.float() @ ref_labels.float().T)
+        return seen[-1]
+
+    embeddings, labels, _, _ = batch(9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        MultiLabelSemiHardMiner(shared)(embeddings, labels)
+    assert seen[0].dtype == torch.float32
+
+
+def test_miner_told_that_refs_begin_with_the_batch_leaves_out_own_entries_before_the_caps():
+    embeddings = torch.tensor([[0.0], [1.0]])
+    labels = torch.tensor([[1, 0], [1, 0]])
+    ref_emb, ref_labels = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[1, 0], [1, 0], [0, 1]])
+    miner = MultiLabelSemiHardMiner(
+        max_triplets_per_anchor=1,
+        type_of_triplets="easy",
+        positive_order="random",
+        distance=DISTANCES["squared"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    told = [as_set(miner(embeddings, labels, ref_emb, ref_labels, batch_first=True)) for _ in range(10)]
+    assert told == [{(0, 1, 2), (1, 0, 2)}] * 10
+    untold = [as_set(miner(embeddings, labels, ref_emb, ref_labels)) for _ in range(10)]
+    assert any((0, 0, 2) in triplets for triplets in untold)
+    with pytest.raises(ValueError, match="must begin with the batch under `batch_first=True`, got 1 refs for 2"):
+        miner(embeddings, labels, ref_emb[:1], ref_labels[:1], batch_first=True)
+
+
+def test_miner_checks_no_values_where_it_is_told_not_to():
+    embeddings, labels, _, _ = batch(1)
+    embeddings[0, 0] = torch.nan
+    MultiLabelSemiHardMiner(validate_args=False)(embeddings, 2 * labels)
+    with pytest.raises(ValueError, match="hold NaN"):
+        MultiLabelSemiHardMiner()(embeddings, labels)
+
+
+def test_miner_with_the_same_labels_object_and_other_embeddings_checks_their_shape():
+    embeddings, labels, _, _ = batch(1)
+    with pytest.raises(ValueError, match=r"`ref_emb` must have shape \(12, D\), .* got \(7, 3\)"):
+        MultiLabelSemiHardMiner()(embeddings, labels, embeddings[:7], labels)
+    moved = as_set(MultiLabelSemiHardMiner()(embeddings, labels, embeddings.clone(), labels))
+    assert moved == as_set(MultiLabelSemiHardMiner()(embeddings, labels))
+
+
+@pytest.mark.parametrize("caps", [{"max_triplets_per_anchor": 10**20}, {"max_partial_per_positive": 10**20}])
+def test_miner_caps_above_all_there_is_cut_nothing(caps):
+    embeddings, labels, _, _ = batch(2, n=30)
+    capped = MultiLabelSemiHardMiner(sim.Jaccard(), **caps)(embeddings, labels)
+    free = MultiLabelSemiHardMiner(sim.Jaccard())(embeddings, labels)
+    assert all(torch.equal(a, b) for a, b in zip(capped, free, strict=True))
+
+
+@pytest.mark.parametrize(("number", "keep"), [(5, 2), (5, 4), (12, 2), (13, 3), (7, 7)])
+def test_draws_are_different_numbers_and_each_set_of_them_equally_likely(number, keep):
+    generator = torch.Generator().manual_seed(number * keep)
+    trials = 20_000
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    drawn = draw_distinct(torch.full((trials,), number), torch.full((trials,), keep), rand).sort(dim=1).values
+    assert 0 <= drawn.min() <= drawn.max() < number
+    assert (drawn.diff(dim=1) > 0).all()
+    sets, counts = drawn.unique(dim=0, return_counts=True)
+    num_sets = math.comb(number, keep)
+    expected = trials / num_sets
+    assert len(sets) == num_sets
+    assert ((counts - expected) ** 2 / expected).sum() < num_sets - 1 + 3.3 * math.sqrt(2 * num_sets) + 4
+
+
+def test_draws_of_urns_of_all_sizes_keep_to_them():
+    generator = torch.Generator().manual_seed(0)
+    number = torch.randint(0, 60, (500,), generator=generator)
+    keep = (torch.rand(500, generator=generator) * (number + 1)).long()
+    drawn = draw_distinct(number, keep, lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64))
+    for most, wanted, row in zip(number.tolist(), keep.tolist(), drawn.tolist(), strict=True):
+        assert len(set(row[:wanted])) == wanted
+        assert all(0 <= pick < most for pick in row[:wanted])
 
 
 @pytest.mark.parametrize(
@@ -508,6 +603,11 @@ def test_miner_does_not_build_a_graph_or_touch_gradients():
         ({"max_disjoint_per_positive": -2}, ValueError, "`max_disjoint_per_positive` must be .* >= 0, got -2"),
         ({"max_triplets_per_anchor": 1.5}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got 1.5"),
         ({"max_triplets_per_anchor": 0}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got 0"),
+        ({"max_triplets_per_anchor": True}, ValueError, "`max_triplets_per_anchor` must be .* >= 1, got True"),
+        ({"similarity": sim.Jaccard}, TypeError, r"got the class: write `Jaccard\(\)`"),
+        ({"generator": 0}, TypeError, "`generator` must be a torch.Generator, got int"),
+        ({"positive_threshold": float("nan")}, ValueError, "`positive_threshold` must be a number, got nan"),
+        ({"margin": "0.2"}, ValueError, "`margin` must be a number >= 0, got '0.2'"),
     ],
 )
 def test_miner_constructor_names_what_is_wrong(arguments, error, message):

@@ -293,6 +293,7 @@ def related_pairs(mined):
     batch_first=st.booleans(),
 )
 def test_wrapped_miner_of_duplicates_never_mines_an_ignored_pair(seed, n, m, fair, batch_first):
+    m = max(n, m) if m and batch_first else m
     generator = torch.Generator().manual_seed(seed)
     points = torch.randint(0, 2, (18, 2), generator=generator).double()  # exact ties and duplicates
     labels = torch.randint(0, 2, (18, 4), generator=generator)

@@ -221,3 +221,31 @@ def test_inverse_frequency_weights_by_hand():
 def test_inverse_frequency_weights_of_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="got 'idf'"):
         sim.inverse_frequency_weights(torch.ones(1, 1), kind="idf")
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("name", SETS)
+def test_similarity_has_the_gradient_of_finite_differences(name, paired):
+    generator = torch.Generator().manual_seed(0)
+    labels, ref_labels = torch.rand(2, 4, 3, generator=generator)
+    weights = torch.rand(3, generator=generator) + 0.2
+    labels.requires_grad_(), weights.requires_grad_()
+    result = getattr(sim, name)(labels, ref_labels, weights=weights, paired=paired)
+    gradients = torch.autograd.grad(result.sum(), [labels, weights], allow_unused=True)
+    step = 1e-2
+    for value, gradient in zip((labels, weights), gradients, strict=True):
+        for index in np.ndindex(*value.shape):
+            sums = []
+            for sign in (1, -1):
+                moved = {"labels": labels.detach().clone(), "weights": weights.detach().clone()}
+                moved["labels" if value is labels else "weights"][index] += sign * step
+                sums.append(getattr(sim, name)(moved["labels"], ref_labels, weights=moved["weights"], paired=paired))
+            expected = ((sums[0] - sums[1]).sum() / (2 * step)).item()
+            assert gradient[index].item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_class_in_place_of_a_similarity_is_a_type_error():
+    with pytest.raises(TypeError, match=r"must be an instance, got the class: write `Jaccard\(\)`"):
+        sim.check_similarity(sim.Jaccard)
+    with pytest.raises(TypeError, match="must be a callable, got int"):
+        sim.check_similarity(3)

@@ -116,8 +116,10 @@ class Anchors:
         ranks = self._visiting_order(num_positives)
         first = num_positives.cumsum(0) - num_positives
 
-        # As many as an anchor visits at least; then twice as many, so that there are few rounds.
-        start, width = 0, -(-self.anchor_cap // max(1, self.partial_cap + self.disjoint_cap))
+        start, width = 0, self.num_refs
+        if self.rule.max_triplets_per_anchor is not None:
+            # As many as an anchor visits at least; then twice as many, so that there are few rounds.
+            width = -(-self.anchor_cap // max(1, self.partial_cap + self.disjoint_cap))
         active = num_positives.nonzero().squeeze(1)
         while len(active) > 0:
             visits = (num_positives[active] - start).clamp(max=width)
@@ -146,28 +148,31 @@ class Anchors:
         disjoint = Candidates(self.negatives, False, rows, begin, end, level)
         num_partial, num_disjoint = self._within_caps(rows, partial.number, disjoint.number)
 
-        cuts = not (torch.equal(num_partial, partial.number) and torch.equal(num_disjoint, disjoint.number))
-        pairs = (num_partial + num_disjoint).nonzero().squeeze(1)
-        kept = [(partial, num_partial), (disjoint, num_disjoint)]
-        negatives = []
-        for part in torch.split(pairs, self._pairs_at_once(num_partial, num_disjoint, at_once) if cuts else len(rows)):
-            runs = [self._kept(candidates.of(part), keep[part], cuts=cuts) for candidates, keep in kept]
-            starts, lengths = (torch.cat(columns, dim=1) for columns in zip(*runs, strict=True))
-            negatives.append(self.negatives.listed(starts, lengths, at_once=at_once))
-        return Taken(rows[pairs], ranks[pairs], (num_partial + num_disjoint)[pairs], torch.cat(negatives))
+        counts = num_partial + num_disjoint
+        pairs = counts.nonzero().squeeze(1)
+        if torch.equal(num_partial, partial.number) and torch.equal(num_disjoint, disjoint.number):
+            negatives = self._listed([partial.runs, disjoint.runs], at_once)
+        else:
+            most = max(1, int(torch.maximum(num_partial, num_disjoint).max()))
+            kept = [(partial, num_partial), (disjoint, num_disjoint)]
+            negatives = torch.cat(
+                [
+                    self._listed([self._kept(candidates.of(some), keep[some]) for candidates, keep in kept], at_once)
+                    for some in torch.split(pairs, max(1, at_once // (4 * most)))
+                ]
+            )
+        return Taken(rows[pairs], ranks[pairs], counts[pairs], negatives)
 
-    def _pairs_at_once(self, num_partial: Tensor, num_disjoint: Tensor, at_once: int) -> int:
-        if self.rule.negative_order == "hardest":
-            return len(num_partial)
-        return max(1, at_once // (4 * max(1, int(torch.maximum(num_partial, num_disjoint).max()))))
-
-    def _kept(self, candidates: Candidates, keep: Tensor, *, cuts: bool) -> tuple[Tensor, Tensor]:
-        """Return starts and lengths of the runs of `keep` candidates of each pair."""
-        if not cuts:
-            return candidates.runs
+    def _kept(self, candidates: Candidates, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the runs of `keep` candidates of each pair."""
         if self.rule.negative_order == "hardest":
             return candidates.nearest(keep)
         return candidates.drawn(keep, self._rand)
+
+    def _listed(self, runs: list[tuple[Tensor, Tensor]], at_once: int) -> Tensor:
+        """Write out runs of partial and of disjoint negatives, pair after pair."""
+        starts, lengths = (torch.cat(part, dim=1) for part in zip(*runs, strict=True))
+        return self.negatives.listed(starts, lengths, at_once=at_once)
 
     def _window(self, rows: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first rank, and that after the last, which stand in the distance relation to a positive."""

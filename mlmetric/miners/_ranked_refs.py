@@ -85,7 +85,8 @@ class RankedRefs:
         Returns:
             int32, shape `(sum of the lengths,)`.
         """
-        starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+        used = lengths.flatten().nonzero().squeeze(1)
+        starts, lengths = (part.flatten().index_select(0, used) for part in (starts, lengths))
         ends = lengths.cumsum(0)
         total = int(ends[-1]) if len(ends) else 0
         shifts = starts - (ends - lengths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from mlmetric._pml import BaseDistance, MultiLabelBaseMiner, ordered_distance
 from mlmetric.miners._triplets import TripletKind, TripletRule, Triplets, select_triplets
-from mlmetric.similarity import InnerProduct, SimilarityFunction, compare_labels
+from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels
 
 _TRIPLETS_AT_ONCE = 2**20
 
@@ -62,8 +64,10 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             waits for the device.
 
     Raises:
-        TypeError: If `similarity` is not callable, or `distance` no distance of pytorch-metric-learning.
-        ValueError: If a choice is not among those named above, a cap is below 0, or the margin is.
+        TypeError: If `similarity` is not callable or a class, `distance` no distance of pytorch-metric-learning, or
+            `generator` none of torch.
+        ValueError: If a choice is not among those named above, a cap is no integer or below 0
+            (`max_triplets_per_anchor`: below 1), the margin is below 0, or a threshold is NaN.
 
     Example:
         >>> from mlmetric.similarity import Jaccard
@@ -103,9 +107,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         collect_stats: bool | None = None,
         validate_args: bool = True,
     ) -> None:
-        similarity = InnerProduct() if similarity is None else similarity
-        if not callable(similarity):
-            raise TypeError(f"`similarity` must be a callable, got {type(similarity).__name__}.")
+        similarity = InnerProduct() if similarity is None else check_similarity(similarity)
         if distance is not None and not isinstance(distance, BaseDistance):
             raise TypeError(
                 f"`distance` must be a distance of pytorch_metric_learning.distances, got {type(distance).__name__}."
@@ -114,11 +116,16 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         _check_choice("positive_order", positive_order, ("farthest", "random"))
         _check_choice("disjoint_negatives", disjoint_negatives, ("violating", "any"))
         _check_choice("negative_order", negative_order, ("random", "hardest"))
-        if not margin >= 0:
-            raise ValueError(f"`margin` must be a number >= 0, got {margin}.")
-        _check_cap("max_partial_per_positive", max_partial_per_positive, least=0)
-        _check_cap("max_disjoint_per_positive", max_disjoint_per_positive, least=0)
-        _check_cap("max_triplets_per_anchor", max_triplets_per_anchor, least=1)
+        if not isinstance(margin, int | float) or not margin >= 0:
+            raise ValueError(f"`margin` must be a number >= 0, got {margin!r}.")
+        for name, threshold in (("positive", positive_threshold), ("partial", partial_threshold)):
+            if not isinstance(threshold, int | float) or math.isnan(threshold):
+                raise ValueError(f"`{name}_threshold` must be a number, got {threshold!r}.")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"`generator` must be a torch.Generator, got {type(generator).__name__}.")
+        max_partial_per_positive = _checked_cap("max_partial_per_positive", max_partial_per_positive, least=0)
+        max_disjoint_per_positive = _checked_cap("max_disjoint_per_positive", max_disjoint_per_positive, least=0)
+        max_triplets_per_anchor = _checked_cap("max_triplets_per_anchor", max_triplets_per_anchor, least=1)
 
         super().__init__(distance=distance, collect_stats=collect_stats)
         self.similarity = similarity
@@ -202,6 +209,9 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
-def _check_cap(name: str, value: int | None, *, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or value < least):
-        raise ValueError(f"`{name}` must be None or an integer >= {least}, got {value}.")
+def _checked_cap(name: str, value: int | None, *, least: int) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be None or an integer >= {least}, got {value!r}.")
+    return int(value)

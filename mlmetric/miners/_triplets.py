@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.miners._anchors import Anchors, TripletKind, TripletRule
-from mlmetric.miners._arrays import empty, repeat
+from mlmetric.miners._arrays import empty, repeat, store
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 
@@ -48,16 +48,17 @@ def select_triplets(
         taken = anchors.take(at_once=elements)
         negatives.append(taken.negatives)
         pairs.append([part.int() for part in taken[:3]])
+    return _written(pairs, negatives, distance.device)
+
+
+def _written(pairs: list[list[Tensor]], negatives: list[Tensor], device: torch.device) -> Triplets:
+    """Write out the triplets of all chunks; int32 negatives are freed as soon as they are copied."""
     sizes = [len(part) for part in negatives]
-    third = empty(sum(sizes), torch.int64, distance.device)
-    for column in torch.split(third, sizes):
-        column.copy_(negatives.pop(0))  # freed as soon as it is copied
-    return _repeated(pairs, 0, sizes, third), _repeated(pairs, 1, sizes, third), third
-
-
-def _repeated(pairs: list[list[Tensor]], which: int, sizes: list[int], like: Tensor) -> Tensor:
-    """Write out the anchors (0) or the positives (1) of the pairs of all chunks, each as often as it has negatives."""
-    written = empty(len(like), like.dtype, like.device)
-    for column, part, size in zip(torch.split(written, sizes), pairs, sizes, strict=True):
-        column.copy_(repeat(part[which], part[2], size))
-    return written
+    triplets = []
+    for which in (2, 0, 1):
+        column = empty(sum(sizes), torch.int64, device)
+        for target, (*named, counts) in zip(torch.split(column, sizes), pairs, strict=True):
+            store(negatives.pop(0) if which == 2 else repeat(named[which], counts, len(target)), target)
+        triplets.append(column)
+    third, first, second = triplets
+    return first, second, third

@@ -21,7 +21,7 @@ from mlmetric.similarity._callables import (
     Similarity,
     SimilarityFunction,
 )
-from mlmetric.similarity._checked import compare_labels
+from mlmetric.similarity._checked import check_similarity, compare_labels
 from mlmetric.similarity._functions import cosine, dice, hamming, inner_product, jaccard, overlap
 from mlmetric.similarity._weights import inverse_frequency_weights
 
@@ -35,6 +35,7 @@ __all__ = [
     "Semantic",
     "Similarity",
     "SimilarityFunction",
+    "check_similarity",
     "compare_labels",
     "cosine",
     "dice",

@@ -7,6 +7,25 @@ from torch import Tensor
 from mlmetric.similarity._callables import SimilarityFunction
 
 
+def check_similarity(similarity: SimilarityFunction) -> SimilarityFunction:
+    """Check that `similarity` can be called on labels, and return it.
+
+    Args:
+        similarity: What is to be a similarity function.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: If it is not callable, or a class in place of an instance.
+    """
+    if isinstance(similarity, type):
+        raise TypeError(f"`similarity` must be an instance, got the class: write `{similarity.__name__}()`.")
+    if not callable(similarity):
+        raise TypeError(f"`similarity` must be a callable, got {type(similarity).__name__}.")
+    return similarity
+
+
 def compare_labels(
     similarity: SimilarityFunction, labels: Tensor, ref_labels: Tensor, *, validate_args: bool = True
 ) -> Tensor:

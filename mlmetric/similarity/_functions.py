@@ -288,5 +288,5 @@ def _is_hard(labels: Tensor) -> bool:
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide in place, 0 where the denominator is not above 0; both may be as large as memory allows."""
-    return numerator.div_(denominator.masked_fill_(denominator <= 0, torch.inf))
+    """Divide into the memory of `numerator`, 0 where the denominator is not above 0."""
+    return numerator.div_(denominator.masked_fill(denominator <= 0, torch.inf))
