@@ -92,23 +92,19 @@ class Anchors:
         self.negatives = RankedRefs(self.ranked, levels, self.partial_level.bit_length())
         self.taken = torch.zeros(self.num_rows, dtype=torch.int64, device=distance.device)
 
-    def take(self, *, at_once: int) -> Taken:
+    def take(self, *, at_once: int) -> list[Taken]:
         """Visit positives until each anchor has its triplets, or no positive is left.
 
         Args:
             at_once: How many numbers are worked on together.
         """
-        nothing = self.ranked.new_empty(0)
-        taken = [Taken(nothing, nothing, nothing, nothing.int())]
-        taken += [self._take(*pairs, at_once) for pairs in self._visits(max(1, at_once // self.negatives.num_bits))]
-        rows, ranks, counts, negatives = (torch.cat(part) for part in zip(*taken, strict=True))
-        if self.rule.max_triplets_per_anchor is not None:
-            order = rows.argsort(stable=True)
-            first = (counts.cumsum(0) - counts)[order]
-            rows, ranks, counts = rows[order], ranks[order], counts[order]
-            place = repeat(first - (counts.cumsum(0) - counts), counts)
-            negatives = negatives[place.add_(torch.arange(len(place), device=place.device))]
-        return Taken(rows + self.first, self.ranked[rows, ranks], counts, negatives)
+        taken = [self._take(*pairs, at_once) for pairs in self._visits(max(1, at_once // self.negatives.num_bits))]
+        if self.rule.max_triplets_per_anchor is not None and len(taken) > 1:
+            taken = [_by_row(Taken(*(torch.cat(part) for part in zip(*taken, strict=True))))]
+        return [
+            Taken((rows + self.first).int(), self.ranked[rows, ranks].int(), counts.int(), negatives)
+            for rows, ranks, counts, negatives in taken
+        ]
 
     def _visits(self, pairs_at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield rows and ranks of positives in the order of the visit, as long as an anchor wants more triplets."""
@@ -217,6 +213,17 @@ class Anchors:
     def _rand(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         device = self.distance.device if self.generator is None else self.generator.device
         return torch.rand(*shape, generator=self.generator, dtype=dtype, device=device).to(self.distance.device)
+
+
+def _by_row(taken: Taken) -> Taken:
+    """Sort pairs by anchor, those of an anchor as they were."""
+    rows, ranks, counts, negatives = taken
+    order = rows.argsort(stable=True)
+    first, counts = (counts.cumsum(0) - counts)[order], counts[order]
+    place = repeat(first - (counts.cumsum(0) - counts), counts)
+    return Taken(
+        rows[order], ranks[order], counts, negatives[place.add_(torch.arange(len(place), device=place.device))]
+    )
 
 
 def _cap(cap: int | None, most: int) -> int:

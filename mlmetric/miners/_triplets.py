@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlmetric.miners._anchors import Anchors, TripletKind, TripletRule
+from mlmetric.miners._anchors import Anchors, Taken, TripletKind, TripletRule
 from mlmetric.miners._arrays import empty, repeat, store
 
 Triplets = tuple[Tensor, Tensor, Tensor]
@@ -41,24 +41,36 @@ def select_triplets(
     num_anchors, num_refs = distance.shape
     elements = _CHUNK_ELEMENTS["cuda" if distance.is_cuda else "cpu"]
     chunk = max(1, elements // max(1, num_refs))
-    negatives, pairs = [], []
+    taken: list[Taken] = []
     for first in range(0, num_anchors if num_refs else 0, chunk):
         rows = slice(first, first + chunk)
         anchors = Anchors(distance[rows], similarity[rows], first, rule, self_pairs=self_pairs, generator=generator)
-        taken = anchors.take(at_once=elements)
-        negatives.append(taken.negatives)
-        pairs.append([part.int() for part in taken[:3]])
-    return _written(pairs, negatives, distance.device)
+        taken += anchors.take(at_once=elements)
+    return _written(taken, 8 * elements // max(1, num_refs), distance.device)
 
 
-def _written(pairs: list[list[Tensor]], negatives: list[Tensor], device: torch.device) -> Triplets:
-    """Write out the triplets of all chunks; int32 negatives are freed as soon as they are copied."""
-    sizes = [len(part) for part in negatives]
-    triplets = []
-    for which in (2, 0, 1):
-        column = empty(sum(sizes), torch.int64, device)
-        for target, (*named, counts) in zip(torch.split(column, sizes), pairs, strict=True):
-            store(negatives.pop(0) if which == 2 else repeat(named[which], counts, len(target)), target)
-        triplets.append(column)
-    third, first, second = triplets
-    return first, second, third
+def _written(taken: list[Taken], pairs_at_once: int, device: torch.device) -> Triplets:
+    """Write out triplets, a column after the other; int32 negatives are freed as soon as they are copied."""
+    pairs = [part[:3] for part in taken]
+    total = sum(len(part.negatives) for part in taken)
+    negatives, done = empty(total, torch.int64, device), 0
+    while taken:
+        part = taken.pop(0).negatives
+        store(part, negatives[done : done + len(part)])
+        done += len(part)
+    if total == 0:
+        return torch.empty_like(negatives), torch.empty_like(negatives), negatives
+    anchors, positives, counts = (torch.cat(part) for part in zip(*pairs, strict=True))
+    del pairs
+    return _repeated(anchors, counts, pairs_at_once), _repeated(positives, counts, pairs_at_once), negatives
+
+
+def _repeated(values: Tensor, counts: Tensor, at_once: int) -> Tensor:
+    """Write out each value as often as its count says, int64, `at_once` values together."""
+    blocks = [torch.split(part, max(1, at_once)) for part in (values, counts, counts.cumsum(0))]
+    ends = torch.stack([part[-1] for part in blocks[2]]).tolist()
+    written, done = empty(ends[-1], torch.int64, values.device), 0
+    for some, times, end in zip(*blocks[:2], ends, strict=True):
+        store(repeat(some, times, end - done), written[done:end])
+        done = end
+    return written
