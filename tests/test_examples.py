@@ -342,6 +342,16 @@ def assert_close(found, expected):
         assert found == (pytest.approx(expected, rel=1e-4, abs=1e-5) if isinstance(expected, float) else expected)
 
 
+@pytest.fixture
+def one_thread():
+    """As many threads as the ranks have: another number adds in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_torchrun_in_which_a_rank_fails_ends_and_resumed_gives_the_numbers_of_one_process():
     options = ["--dry-run", "--image-batch-size", "4"]
     run_ads(*options, "--output", "one", "--cache", "cache_of_one")
