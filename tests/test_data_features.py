@@ -193,7 +193,7 @@ def test_extract_when_the_disk_fills_up_while_writing_leaves_no_torn_part(folder
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features_module.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match=r"No space left on device.*Free some space"):
             extract(MeanColour(), dataset(folder), tmp_path)
     assert [path for path in tmp_path.rglob("*.npy") if path.parent.name != "images"] == []
