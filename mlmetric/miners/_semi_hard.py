@@ -33,7 +33,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
 
     Memory is that of the `(N, M)` distances and similarities and of the triplets that are returned, whatever the
     settings; time is a small multiple of computing and sorting the distances, plus the output. What the caps throw
-    away is never enumerated.
+    away is never enumerated, but every positive is visited unless `max_triplets_per_anchor` ends the visit.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
