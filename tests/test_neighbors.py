@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +8,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from mlmetric import neighbors
-from mlmetric.neighbors import kneighbors
+from mlmetric.neighbors import _scan, _search, kneighbors
+from mlmetric.neighbors._bounds import Bounds, Frame, products_keep_float32
+from mlmetric.neighbors._copies import first_copies
+from mlmetric.neighbors._rows import DenseRows, SparseRows
 
 properties = settings(max_examples=50, deadline=None)
 # Small integers: every sum below is exact, so ties are ties.
@@ -33,6 +36,17 @@ def by_loop(X, k, queries=None, metric="euclidean"):
         distances.append([distance for distance, _ in ranked[:k]])
         indices.append([j for _, j in ranked[:k]])
     return np.array(distances), np.array(indices)
+
+
+def by_differences(X, k, queries=None):
+    """The same with arrays: every distance by float64 differences."""
+    X = np.asarray(X, dtype=np.float64)
+    rows = X if queries is None else np.asarray(queries, dtype=np.float64)
+    squares = np.stack([((X - row) ** 2).sum(axis=1) for row in rows])
+    if queries is None:
+        np.fill_diagonal(squares, np.inf)
+    indices = squares.argsort(axis=1, kind="stable")[:, :k]
+    return np.sqrt(np.take_along_axis(squares, indices, axis=1)), indices
 
 
 def assert_neighbors(actual, expected):
@@ -64,12 +78,32 @@ def test_queries_on_a_grid_match_a_loop_and_exclude_nothing(X, data):
 @properties
 def test_other_metrics_on_a_grid_match_a_loop(X, metric):
     assert_neighbors(kneighbors(X, 3, metric=metric), by_loop(X, 3, metric=metric))
-    assert_neighbors(kneighbors(sparse.csr_array(X), 3, metric=metric), by_loop(X, 3, metric=metric))
+    assert_neighbors(kneighbors(X, 3, queries=X[:2], metric=metric), by_loop(X, 3, X[:2], metric=metric))
+    found = kneighbors(torch.from_numpy(X), 3, metric=metric)
+    assert isinstance(found[0], torch.Tensor)
+    assert_neighbors((found[0].numpy(), found[1].numpy()), by_loop(X, 3, metric=metric))
+    if metric == "manhattan":
+        assert_neighbors(kneighbors(sparse.csr_array(X), 3, metric=metric), by_loop(X, 3, metric=metric))
+
+
+def test_a_callable_is_a_metric():
+    X = np.random.default_rng(0).integers(0, 5, size=(12, 3)).astype(float)
+    actual = kneighbors(X, 4, metric=lambda a, b: np.abs(a - b).sum(), working_memory=1e-3)
+    assert_neighbors(actual, by_loop(X, 4, metric="manhattan"))
 
 
 def test_cosine_matches_a_loop():
-    X = np.random.default_rng(0).normal(size=(40, 5))
-    assert_neighbors(kneighbors(X, 4, metric="cosine"), by_loop(X, 4, metric="cosine"))
+    X = np.random.default_rng(0).normal(size=(40, 20))
+    for kind in (np.asarray, sparse.csr_array, torch.from_numpy):
+        found = kneighbors(kind(X), 4, metric="cosine")
+        assert_neighbors(tuple(map(np.asarray, found)), by_loop(X, 4, metric="cosine"))
+        found = kneighbors(kind(X), 4, queries=kind(3 * X[:5]), metric="cosine")
+        assert_neighbors(tuple(map(np.asarray, found)), by_loop(X, 4, X[:5], metric="cosine"))
+
+
+def test_l2_is_another_name_of_the_exact_euclidean_search():
+    X = np.random.default_rng(0).normal(size=(40, 20)) + 1e8
+    assert_neighbors(kneighbors(X, 3, metric="l2"), by_loop(X, 3))
 
 
 def test_more_duplicates_than_candidates_are_neighbours_by_lowest_index():
@@ -117,18 +151,275 @@ def test_random_rows_match_sklearn_brute_force_in_float64(dtype):
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    X = np.random.default_rng(2).integers(0, 3, size=(90, 4)).astype(float)
-    expected = by_loop(X, 5)
-    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 2000)
-    assert_neighbors(kneighbors(X, 5), expected)
-    assert_neighbors(kneighbors(sparse.csr_matrix(X), 5), expected)
-    assert_neighbors(kneighbors(X, 5, metric="manhattan"), by_loop(X, 5, metric="manhattan"))
+    X = np.random.default_rng(2).integers(0, 3, size=(190, 4)).astype(float)
+    monkeypatch.setattr(_scan, "_MAX_PENDING", 50)
+    monkeypatch.setattr(_search, "_MAX_TREE_WIDTH", 0)
+    for kind in (np.asarray, sparse.csr_matrix):
+        assert_neighbors(kneighbors(kind(X), 5, working_memory=1e-3), by_loop(X, 5))
+        assert_neighbors(kneighbors(kind(X), 5, queries=X[:70] + 1, working_memory=1e-3), by_loop(X, 5, X[:70] + 1))
+    actual = kneighbors(X, 5, metric="manhattan", working_memory=1e-3)
+    assert_neighbors(actual, by_loop(X, 5, metric="manhattan"))
 
 
-def test_lists_and_tensors_are_taken():
+def random_rows(n, d, rng):
+    return rng.normal(size=(n, d))
+
+
+def shifted(n, d, rng):
+    return rng.normal(size=(n, d)) + 1000
+
+
+def collapsed(n, d, rng):
+    """Unit vectors that differ by about 1e-4."""
+    rows = rng.normal(size=d) + 1e-4 * rng.normal(size=(n, d))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def clusters(n, d, rng):
+    """Far apart, tight inside: no single centre keeps the digits."""
+    return 100 * rng.normal(size=(8, d))[rng.integers(0, 8, size=n)] + 1e-4 * rng.normal(size=(n, d))
+
+
+def duplicates(n, d, rng):
+    return rng.normal(size=(n // 20, d))[rng.integers(0, n // 20, size=n)]
+
+
+def one_and_all_the_same(n, d, rng):
+    rows = np.ones((n, d))
+    rows[n // 2] = 2
+    return rows
+
+
+def integers(n, d, rng):
+    return rng.integers(0, 3, size=(n, d)).astype(float)
+
+
+def with_outliers(n, d, rng):
+    rows = rng.normal(size=(n, d))
+    rows[::97] *= 1e6
+    return rows
+
+
+KINDS = [random_rows, shifted, collapsed, clusters, duplicates, one_and_all_the_same, integers, with_outliers]
+each_kind = pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 6, 40, 700])
+def test_neighbours_are_those_of_float64_differences(make, dtype, width):
+    rng = np.random.default_rng(width)
+    X = make(250, width, rng).astype(dtype)
+    queries = np.concatenate([X[:30], make(250, width, rng)[:30].astype(dtype)])
+    for k in (1, 3, 20):
+        assert_neighbors(kneighbors(X, k), by_differences(X, k))
+    assert_neighbors(kneighbors(X, 3, queries=queries), by_differences(X, 3, queries))
+    other = queries.astype(np.float32 if dtype is np.float64 else np.float64)
+    assert_neighbors(kneighbors(X, 3, queries=other), by_differences(X, 3, other))
+    # In blocks, from a read-only array, in an order of memory that is not its own, as a tensor.
+    frozen = X.copy(order="F")
+    frozen.setflags(write=False)
+    assert_neighbors(kneighbors(frozen, 3, working_memory=0.05), by_differences(X, 3))
+    distances, indices = kneighbors(torch.from_numpy(X), 3)
+    assert (distances.dtype, indices.dtype) == (torch.float64, torch.int64)
+    assert_neighbors((distances.numpy(), indices.numpy()), by_differences(X, 3))
+
+
+@each_kind
+def test_neighbours_without_a_tree_are_those_of_float64_differences(make, monkeypatch):
+    monkeypatch.setattr(_search, "_MAX_TREE_WIDTH", 0)
+    for width in (1, 3):
+        X = make(500, width, np.random.default_rng(0))
+        assert_neighbors(kneighbors(X, 5), by_differences(X, 5))
+
+
+def test_neighbours_of_wide_sparse_rows_are_those_of_float64_differences():
+    X = sparse.random_array((300, 5000), density=0.01, format="csr", rng=np.random.default_rng(0))
+    X = sparse.vstack([X, X[:50]]).tocsr()
+    assert_neighbors(kneighbors(X, 4), by_differences(X.toarray(), 4))
+    counts = sparse.csr_matrix(np.ceil(X.toarray()))
+    assert_neighbors(kneighbors(counts, 4, working_memory=1), by_differences(counts.toarray(), 4))
+
+
+def test_more_rows_than_fit_a_block_of_the_float32_scan():
+    X = np.random.default_rng(0).normal(size=(3000, 30)).astype(np.float32)
+    assert_neighbors(kneighbors(X, 6, working_memory=2), by_differences(X, 6))
+
+
+def test_fewer_neighbours_are_the_first_of_more():
+    X = np.random.default_rng(0).integers(0, 4, size=(200, 12))
+    distances, indices = kneighbors(X, 9)
+    for k in (1, 4):
+        assert_neighbors(kneighbors(X, k), (distances[:, :k], indices[:, :k]))
+
+
+@pytest.mark.parametrize("magnitude", [1e-140, 1e-30, 1e-12, 1e12, 1e30, 1e140])
+@pytest.mark.parametrize("width", [3, 40])
+def test_very_large_and_very_small_numbers_keep_their_neighbours(magnitude, width):
+    X = np.random.default_rng(0).normal(size=(120, width))
+    distances, indices = by_differences(X, 4)
+    actual = kneighbors(X * magnitude, 4)
+    np.testing.assert_array_equal(actual[1], indices)
+    np.testing.assert_allclose(actual[0], distances * magnitude, rtol=1e-12)
+
+
+# What the engine rests on
+
+
+@given(
+    st.integers(1, 60),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([1e-18, 1e-6, 1.0, 1e6, 1e9, 1e25]),
+    st.sampled_from([0.0, 1.0, 1e5]),
+    st.integers(0, 2**32 - 1),
+)
+@properties
+def test_bounds_never_exceed_half_the_squared_distance(width, dtype, magnitude, offset, seed):
+    rng = np.random.default_rng(seed)
+    X = (rng.normal(size=(20, width)) * rng.choice([1e-3, 1, 1e3], size=(20, 1)) + offset) * magnitude
+    X[1] = X[0]
+    for rows in (
+        DenseRows(X),
+        DenseRows(X.astype(np.float32)),
+        DenseRows(torch.from_numpy(X)),
+        SparseRows(sparse.csr_array(X)),
+    ):
+        frame = Frame.of(rows, rows)
+        every = torch.arange(20)
+        exact = rows.take(every).numpy()
+        squares = (((exact[:, None] - exact) * frame.scale) ** 2).sum(axis=-1) / 2
+        product_dtype = torch.float64 if isinstance(rows, SparseRows) else dtype
+        bounds = Bounds(rows, rows, frame, product_dtype)
+        lower = bounds.between(bounds.left(every), bounds.right(every)).double().numpy()
+        assert (lower <= squares).all()
+        # And they say something: a share of the norms below the truth, no more.
+        norms = ((exact - frame.centre.numpy()) * frame.scale) ** 2
+        norms = norms.sum(axis=1)
+        slack = 12 * (width + 8) * torch.finfo(product_dtype).eps * (norms[:, None] + norms) + 1e-25
+        assert (squares - lower <= slack).all()
+
+
+def test_clusters_need_float64_and_equal_distances_need_every_pair(monkeypatch):
+    searched, compared = [], []
+
+    def watched_scan(bounds, rows, *args, **kwargs):
+        searched.append((bounds.dtype, len(rows)))
+        return _scan.scan(bounds, rows, *args, **kwargs)
+
+    def watched_pairs(bounds, rows, *args, **kwargs):
+        compared.append(len(rows))
+        return _scan.pairs_within(bounds, rows, *args, **kwargs)
+
+    monkeypatch.setattr(_search, "scan", watched_scan)
+    monkeypatch.setattr(_search, "pairs_within", watched_pairs)
+    rng = np.random.default_rng(0)
+    kneighbors(random_rows(400, 40, rng), 1)
+    assert searched == [(torch.float32, 400)]
+    kneighbors(100 * np.eye(40)[rng.integers(0, 8, size=400)] + 1e-3 * random_rows(400, 40, rng), 1)
+    assert searched[1:] == [(torch.float32, 400), (torch.float64, 400)]
+    assert not compared
+    X = random_rows(400, 40, rng)
+    X[:9] = X[0]
+    assert_neighbors(kneighbors(X, 1), by_differences(X, 1))
+    assert searched[3:] == [(torch.float32, 400), (torch.float64, 9)]
+    kneighbors(integers(400, 40, rng), 3)
+    assert compared[0] > 0
+
+
+def test_lower_precision_of_products_is_not_trusted(monkeypatch):
+    dtypes = []
+
+    def watched_scan(bounds, *args, **kwargs):
+        dtypes.append(bounds.dtype)
+        return _scan.scan(bounds, *args, **kwargs)
+
+    monkeypatch.setattr(_search, "scan", watched_scan)
+    X = random_rows(300, 40, np.random.default_rng(0)).astype(np.float32)
+    cpu = torch.device("cpu")
+    before = torch.get_float32_matmul_precision()
+    assert products_keep_float32(cpu)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert not products_keep_float32(cpu)
+        actual = kneighbors(X, 3)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_neighbors(actual, by_differences(X, 3))
+    assert dtypes == [torch.float64]
+    assert products_keep_float32(cpu)
+
+
+def test_autocast_does_not_reach_the_products():
+    X = torch.from_numpy(random_rows(300, 40, np.random.default_rng(0)).astype(np.float32))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        distances, indices = kneighbors(X, 3)
+    assert_neighbors((distances.numpy(), indices.numpy()), by_differences(X.numpy(), 3))
+
+
+def test_first_copies_keeps_as_many_of_equal_rows_as_asked():
+    rows = np.array([[1.0, 0.0], [2.0, 0.0], [1.0, 0.0], [1.0, -0.0], [2.0, 0.0], [1.0, 0.0]])
+    assert first_copies(DenseRows(rows), 2, block=4).tolist() == [0, 1, 2, 4]
+    assert first_copies(SparseRows(sparse.csr_array(rows)), 1, block=1).tolist() == [0, 1]
+    assert first_copies(DenseRows(torch.from_numpy(rows)), 4, block=2).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_first_copies_keeps_all_where_keys_of_unequal_rows_collide(monkeypatch):
+    monkeypatch.setattr(
+        "mlmetric.neighbors._copies._keys", lambda values, _: torch.zeros(len(values), dtype=torch.int64)
+    )
+    assert first_copies(DenseRows(np.array([[1.0], [1.0], [2.0]])), 1, block=4).tolist() == [0, 1, 2]
+
+
+# Input
+
+
+def test_lists_tensors_and_frames_are_taken():
     X = [[0.0], [2.0], [3.0]]
     assert kneighbors(X, 1)[1].tolist() == [[1], [2], [1]]
-    assert kneighbors(torch.tensor(X), 1)[1].tolist() == [[1], [2], [1]]
+    assert kneighbors(pd.DataFrame(X), 1)[1].tolist() == [[1], [2], [1]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.uint8):
+        distances, indices = kneighbors(torch.tensor(X).to(dtype), 1)
+        assert indices.tolist() == [[1], [2], [1]]
+        assert distances.dtype == torch.float64
+    _, indices = kneighbors(torch.tensor(X, requires_grad=True), 1, queries=np.array([[2.4]]))
+    assert indices.tolist() == [[1]]
+    assert kneighbors(X, 1, queries=torch.tensor([[2.4]]))[1].tolist() == [[1]]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("make", KINDS)
+def test_tensors_on_cuda_are_searched_there(make):
+    X = make(700, 40, np.random.default_rng(0)).astype(np.float32)
+    distances, indices = kneighbors(torch.from_numpy(X).cuda(), 3, queries=None)
+    assert distances.is_cuda
+    assert indices.is_cuda
+    np.testing.assert_allclose(distances.cpu().numpy(), by_differences(X, 3)[0], rtol=1e-12)
+    if make not in (integers, duplicates, one_and_all_the_same):  # sums there may differ in the last bit
+        np.testing.assert_array_equal(indices.cpu().numpy(), by_differences(X, 3)[1])
+    with pytest.raises(ValueError, match="`metric` must be 'euclidean' or 'cosine' on cuda"):
+        kneighbors(torch.from_numpy(X).cuda(), 3, metric="manhattan")
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (torch.ones(3), r"`X` must have shape \(N, d\), neither of them 0, got \(3,\)"),
+        (torch.ones(0, 3), r"`X` must have shape \(N, d\), neither of them 0, got \(0, 3\)"),
+        (torch.ones(3, 3, dtype=torch.complex64), "`X` must hold real numbers, got torch.complex64"),
+        (torch.tensor([[1.0], [float("nan")]]), "X contains NaN or infinity: nan at row 1, column 0"),
+        (torch.tensor([[0.0], [1e200]], dtype=torch.float64), r"`X` must hold numbers below 1e150, .* got 1e\+200"),
+    ],
+)
+def test_tensors_that_are_no_rows_raise(X, message):
+    with pytest.raises(ValueError, match=message):
+        kneighbors(X, 1)
+
+
+@pytest.mark.parametrize("working_memory", [0, -1, float("nan")])
+def test_working_memory_that_is_none_raises(working_memory):
+    with pytest.raises(ValueError, match=rf"`working_memory` must be above 0 \(MiB\), got {working_memory}"):
+        kneighbors(np.eye(3), 1, working_memory=working_memory)
 
 
 @pytest.mark.parametrize("k", [0, 3, 4])
@@ -149,7 +440,7 @@ def test_k_that_is_no_integer_raises():
 
 
 def test_an_unknown_metric_raises():
-    with pytest.raises(ValueError, match=r"`metric` must be one of 'euclidean', .*, got 'l3'"):
+    with pytest.raises(ValueError, match=r"'metric' parameter .* Got 'l3'"):
         kneighbors(np.eye(3), 1, metric="l3")
 
 

@@ -107,7 +107,7 @@ def draw_space(
     step = max(1, len(parts["test"]) // _NUM_QUERIES)
     queries = parts["test"][::step][:_NUM_QUERIES]
     _, nearest = kneighbors(embeddings[parts["train"]], _NUM_NEIGHBOURS, queries=embeddings[queries])
-    found = parts["train"][torch.from_numpy(nearest)]
+    found = parts["train"][nearest]
     plot_retrieval(
         [images.root / images.paths[row] for row in queries.tolist()],
         [[images.root / images.paths[row] for row in rows] for rows in found.tolist()],
