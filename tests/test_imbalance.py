@@ -1,6 +1,9 @@
 import math
+import sys
 from fractions import Fraction
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from mlmetric import imbalance
+
+mpl.use("Agg")
 
 # Counts 6, 3, 2, 1, 0; IRLbl 1, 2, 3, 6, none; MeanIR 12 / 4 = 3.
 TABLE = np.array(
@@ -170,3 +175,73 @@ def test_labels_of_a_wrong_kind_or_shape_raise():
         imbalance.label_cardinality(np.ones((0, 3)))
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\], got 2 at row 0, label 1"):
         imbalance.ir_lbl(np.array([[1, 2]]))
+
+
+# The report
+
+
+def test_the_report_holds_every_measure_of_a_table_worked_by_hand():
+    # Counts 4, 2, 1, 0: IRLbl 1, 2, 4, none; MeanIR 7/3. Row 0 mixes 1 and 2, row 2 mixes 1 and 4.
+    y = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    report = imbalance.imbalance_report(y, label_names=list("abcd"), num_features=10)
+    assert report.counts.tolist() == [4, 2, 1, 0]
+    np.testing.assert_allclose(report.ir_lbl, [1, 2, 4, np.nan])
+    mixed = 1 - np.sqrt(2) / 1.5, 1 - 2 / 2.5
+    np.testing.assert_allclose(report.scumble_per_label, [(2 * mixed[0] + mixed[1]) / 4, mixed[0], mixed[1], np.nan])
+    assert report.is_majority.tolist() == [True, True, False, False]
+    assert report.is_minority.tolist() == [False, False, True, False]
+    assert (report.num_rows, report.num_rows_without_label) == (5, 1)
+    assert report.cardinality == pytest.approx(7 / 5)
+    assert report.density == pytest.approx(7 / 20)
+    assert report.mean_ir == pytest.approx(7 / 3)
+    assert report.cvir == pytest.approx(np.std([1, 2, 4], ddof=1) / (7 / 3))
+    assert report.scumble == pytest.approx((2 * mixed[0] + mixed[1]) / 5)
+    assert report.tcs == pytest.approx(np.log(10 * 4 * 4))
+    lines = str(report).splitlines()
+    assert lines[0] == "5 rows (1 without a label), 4 labels, cardinality 1.40, density 0.350."
+    assert lines[1] == "MeanIR 2.33, CVIR 0.65, SCUMBLE 0.063, TCS 5.08."
+    assert lines[-2:] == [
+        "| c     |       1 |    4.00 |      0.200 | minority |",
+        "| d     |       0 |         |            | neither  |",
+    ]
+    assert len({len(line) for line in lines[3:]}) == 1
+
+
+def test_the_report_takes_what_the_measures_take_and_names_columns_by_number():
+    report = imbalance.imbalance_report(sparse.csr_array(TABLE))
+    assert report.label_names == [str(i) for i in range(TABLE.shape[1])]
+    assert report.tcs is None
+    assert "TCS" not in str(report)
+    assert str(imbalance.imbalance_report(torch.from_numpy(TABLE))) == str(report)
+
+
+def test_a_report_without_any_positive_is_drawn_and_printed():
+    report = imbalance.imbalance_report(np.zeros((3, 2)))
+    assert "MeanIR nan" in str(report)
+    assert [bar.get_height() for bar in report.plot().patches] == [0, 0]
+
+
+def test_the_picture_shows_counts_by_kind_and_the_divide():
+    y = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]])[:, [2, 0, 1]]
+    report = imbalance.imbalance_report(y, label_names=["rare", "frequent", "middling"])  # IRLbl 4, 1, 2: MeanIR 7/3
+    _, axes = plt.subplots()
+    assert report.plot(axes) is axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["frequent", "middling", "rare"]
+    heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
+    assert heights == {0: 4, 1: 2, 2: 1}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["majority", "minority", "IRLbl = MeanIR"]
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(4 / (7 / 3))
+    plt.close("all")
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="`pip install matplotlib`"):
+        imbalance.imbalance_report(TABLE).plot()
+
+
+def test_names_that_are_not_as_many_as_labels_raise():
+    with pytest.raises(ValueError, match="`label_names` must name the 2 columns of `labels`, got 1 names"):
+        imbalance.imbalance_report(np.eye(2), label_names=["a"])
+    with pytest.raises(ValueError, match=r"must be multi-hot, got 0\.5 at row 0, label 0"):
+        imbalance.imbalance_report(np.array([[0.5, 1.0]]))

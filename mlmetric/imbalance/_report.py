@@ -1,0 +1,174 @@
+"""Every measure of a label matrix at once, as a table and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlmetric.imbalance._concurrence import scumble, scumble_per_label
+from mlmetric.imbalance._matrix import Floats, Labels, read_hard_labels
+from mlmetric.imbalance._ratios import cvir, ir_lbl, majority_labels, mean_ir, minority_labels
+from mlmetric.imbalance._size import label_cardinality, label_density, tcs
+
+_KIND_COLOURS = {"majority": "tab:blue", "neither": "tab:grey", "minority": "tab:orange"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImbalanceReport:
+    """How unevenly the labels of a set occur; `str(report)` is a table in Markdown.
+
+    Attributes:
+        label_names: Name of each label, L of them, in the order of the columns.
+        counts: Positives of each label, int64, shape `(L,)`.
+        ir_lbl: Imbalance ratio of each label, float64, shape `(L,)`; NaN for a label without positives.
+        scumble_per_label: SCUMBLELbl, float64, shape `(L,)`; NaN for a label without positives.
+        is_majority: Whether a label's ratio is below MeanIR, bool, shape `(L,)`.
+        is_minority: Whether it is above MeanIR, bool, shape `(L,)`.
+        num_rows: N.
+        num_rows_without_label: How many rows carry no label.
+        cardinality: Mean number of labels of a row.
+        density: Cardinality / L.
+        mean_ir: Mean of the imbalance ratios; NaN if no label has positives.
+        cvir: Their standard deviation by their mean; NaN if fewer than two labels have positives.
+        scumble: Mean over the rows of how far rare and frequent labels meet in them.
+        tcs: Theoretical complexity score, or None where the number of features was not told.
+    """
+
+    label_names: list[str]
+    counts: npt.NDArray[np.int64]
+    ir_lbl: Floats
+    scumble_per_label: Floats
+    is_majority: npt.NDArray[np.bool_]
+    is_minority: npt.NDArray[np.bool_]
+    num_rows: int
+    num_rows_without_label: int
+    cardinality: float
+    density: float
+    mean_ir: float
+    cvir: float
+    scumble: float
+    tcs: float | None
+
+    def __str__(self) -> str:
+        """Lay the report out, the most frequent label first."""
+        facts = [
+            f"{self.num_rows} rows ({self.num_rows_without_label} without a label)",
+            f"{len(self.counts)} labels",
+            f"cardinality {self.cardinality:.2f}",
+            f"density {self.density:.3f}",
+        ]
+        measures = [f"MeanIR {self.mean_ir:.2f}", f"CVIR {self.cvir:.2f}", f"SCUMBLE {self.scumble:.3f}"]
+        if self.tcs is not None:
+            measures.append(f"TCS {self.tcs:.2f}")
+        width = max(len("label"), *map(len, self.label_names))
+        lines = [
+            f"| {'label':{width}} |   count |   IRLbl | SCUMBLELbl | kind     |",
+            f"| {'-' * width} | ------: | ------: | ---------: | -------- |",
+        ]
+        for i in self._most_frequent_first():
+            ratio, concurrence = _number(self.ir_lbl[i], 2), _number(self.scumble_per_label[i], 3)
+            cells = f"{self.counts[i]:7d} | {ratio:>7} | {concurrence:>10} | {self._kind(i):8}"
+            lines.append(f"| {self.label_names[i]:{width}} | {cells} |")
+        return "\n".join([", ".join(facts) + ".", ", ".join(measures) + ".", "", *lines])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the count of each label, the most frequent first, and where MeanIR divides majority from minority.
+
+        Args:
+            axes: matplotlib axes to draw on; by default those of a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        if axes is None:
+            try:
+                from matplotlib import pyplot as plt
+            except ImportError as error:
+                raise ImportError("The plot needs matplotlib: `pip install matplotlib`.") from error
+            width = max(5.0, 0.34 * len(self.counts))
+            axes = plt.subplots(figsize=(width, 4.0), layout="constrained")[1]
+        order = self._most_frequent_first()
+        for kind, colour in _KIND_COLOURS.items():
+            places = [place for place, i in enumerate(order) if self._kind(i) == kind]
+            if places:
+                axes.bar(places, self.counts[order][places], color=colour, label=kind)
+        if not math.isnan(self.mean_ir):
+            axes.axhline(self.counts.max() / self.mean_ir, color="black", linestyle="--", label="IRLbl = MeanIR")
+        names = [self.label_names[i] for i in order]
+        axes.set_xticks(range(len(order)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set(ylabel="rows with the label", title=f"MeanIR {self.mean_ir:.2f}, SCUMBLE {self.scumble:.3f}")
+        axes.legend()
+        return axes
+
+    def _most_frequent_first(self) -> npt.NDArray[np.intp]:
+        return np.argsort(-self.counts, kind="stable")
+
+    def _kind(self, label: int) -> str:
+        return "majority" if self.is_majority[label] else "minority" if self.is_minority[label] else "neither"
+
+
+def imbalance_report(
+    labels: Labels, *, label_names: Sequence[str] | None = None, num_features: int | None = None
+) -> ImbalanceReport:
+    """Measure how unevenly labels occur: every measure of this module in one object.
+
+    Args:
+        labels: Multi-hot, shape `(N, L)`.
+        label_names: Name of each label; their column numbers by default.
+        num_features: Number of input features, >= 1, for the theoretical complexity score, which is left out without.
+
+    Returns:
+        The report: attributes, a table by `str`, a picture by `plot`.
+
+    Raises:
+        TypeError: If `labels` is neither a tensor, an array nor a sparse matrix.
+        ValueError: If it is no multi-hot matrix of at least one row and one label, the names are not L, or
+            `num_features` is below 1.
+
+    Example:
+        >>> y = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0]])
+        >>> print(imbalance_report(y, label_names=["eager", "calm", "sad"]))
+        6 rows (1 without a label), 3 labels, cardinality 1.33, density 0.444.
+        MeanIR 2.83, CVIR 0.71, SCUMBLE 0.075.
+        <BLANKLINE>
+        | label |   count |   IRLbl | SCUMBLELbl | kind     |
+        | ----- | ------: | ------: | ---------: | -------- |
+        | eager |       5 |    1.00 |      0.090 | majority |
+        | calm  |       2 |    2.50 |      0.096 | majority |
+        | sad   |       1 |    5.00 |      0.255 | minority |
+
+    Source:
+        The measures' own: see each.
+    """
+    values = read_hard_labels(labels)
+    names = list(map(str, range(values.shape[1]))) if label_names is None else [str(name) for name in label_names]
+    if len(names) != values.shape[1]:
+        raise ValueError(f"`label_names` must name the {values.shape[1]} columns of `labels`, got {len(names)} names.")
+    return ImbalanceReport(
+        label_names=names,
+        counts=values.sum(axis=0).astype(np.int64),
+        ir_lbl=ir_lbl(values),
+        scumble_per_label=scumble_per_label(values),
+        is_majority=majority_labels(values),
+        is_minority=minority_labels(values),
+        num_rows=len(values),
+        num_rows_without_label=int((~values.any(axis=1)).sum()),
+        cardinality=label_cardinality(values),
+        density=label_density(values),
+        mean_ir=mean_ir(values),
+        cvir=cvir(values),
+        scumble=scumble(values),
+        tcs=None if num_features is None else tcs(values, num_features=num_features),
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
