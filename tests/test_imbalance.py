@@ -229,7 +229,7 @@ def test_the_picture_shows_counts_by_kind_and_the_divide():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["frequent", "middling", "rare"]
     heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
     assert heights == {0: 4, 1: 2, 2: 1}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["majority", "minority", "IRLbl = MeanIR"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["IRLbl = MeanIR", "majority", "minority"]
     assert axes.lines[0].get_ydata()[0] == pytest.approx(4 / (7 / 3))
     plt.close("all")
 

@@ -17,6 +17,7 @@ from mlmetric.neighbors._scan import Candidates, pairs_within, scan
 _SPARE_CANDIDATES = 4
 _SPARE_IN_TREE = 1
 _MAX_TREE_WIDTH = 10
+_MANY_QUERIES = 5000
 
 
 def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,9 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
 
 def _tree(queries: Any, refs: DenseRows, num_candidates: int) -> Candidates:
     """Find candidates by scikit-learn's tree, which compares differences in float64."""
-    tree = NearestNeighbors(n_neighbors=num_candidates, algorithm="kd_tree", n_jobs=-1).fit(refs.matrix)
+    # Threads are worth their start for many queries only.
+    n_jobs = -1 if queries.shape[0] > _MANY_QUERIES else None
+    tree = NearestNeighbors(n_neighbors=num_candidates, algorithm="kd_tree", n_jobs=n_jobs).fit(refs.matrix)
     distances, numbers = tree.kneighbors(None if queries is refs else queries.matrix)
     rounding = (4 * refs.shape[1] + 32) * torch.finfo(torch.float64).eps
     outside = torch.from_numpy(distances[:, -1]) ** 2 * (1 - rounding)

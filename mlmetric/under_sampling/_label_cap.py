@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from mlmetric.under_sampling._base import BaseMultiLabelSampler, LabelArray, Rows
+from mlmetric.under_sampling._base import BaseMultiLabelSampler
+from mlmetric.under_sampling._data import LabelArray, Rows
 
 
 class LabelCapUnderSampler(BaseMultiLabelSampler):
@@ -30,24 +31,27 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
 
     Attributes:
         cap_: The largest count that a label keeps.
-        counts_before_: Count of each label in `y`, int64 of shape `(L,)`.
-        counts_after_: Count of each label in the result, int64 of shape `(L,)`.
         capped_labels_: Indices of the labels that were over the cap, ascending.
         n_empty_rows_: Number of rows that lost their last label, whether kept or dropped.
         sample_indices_: Rows of the result in the input, ascending; all of them unless `empty_rows="drop"`.
+        counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
+        counts_after_: Positives of each label in the result, int64 of shape `(L,)`.
+        removed_per_label_: Positives that each label lost, int64 of shape `(L,)`.
+        mean_ir_before_: MeanIR of `y`.
+        mean_ir_after_: MeanIR of the result; never above.
 
     Raises:
         ValueError: In `fit_resample`, if `y` holds class ids and a row would lose its own; `empty_rows="drop"` removes
             such rows.
 
     Example:
-        >>> y = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 1]])
+        >>> y = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]])
         >>> sampler = LabelCapUnderSampler(cap_ratio=1, random_state=0)
-        >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(5).reshape(-1, 1), y)
-        >>> sampler.counts_before_, sampler.cap_, sampler.counts_after_
-        (array([5, 1, 1]), 2, array([2, 1, 1]))
+        >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(7).reshape(-1, 1), y)
+        >>> sampler.cap_, sampler.removed_per_label_
+        (3, array([2, 0, 0]))
         >>> len(y_resampled)
-        5
+        7
 
     Source:
         The multi-label triplet pipeline that mlmetric follows, with a cap of twice the mean. It is silent on rows that
@@ -75,8 +79,7 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
         random_state = check_random_state(self.random_state)
         counts = labels.sum(axis=0, dtype=np.int64)
-        # A cap of 29 must not become 28 because 0.29 * 100 is below 29 in binary.
-        cap = max(1, floor(self.cap_ratio * counts.mean() + 1e-9))
+        cap = label_cap(labels, self.cap_ratio)
         edited = labels.copy()
         capped = np.flatnonzero(counts > cap)
         for label in capped:
@@ -88,9 +91,20 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
         emptied = labels.any(axis=1) & ~edited.any(axis=1)
         kept = ~emptied if self.empty_rows == "drop" else np.ones(len(labels), dtype=bool)
         self.cap_ = cap
-        self.counts_before_ = counts
-        self.counts_after_ = edited.sum(axis=0, dtype=np.int64)
         self.capped_labels_ = capped
         self.n_empty_rows_ = int(emptied.sum())
-        self.sample_indices_ = np.flatnonzero(kept)
-        return self.sample_indices_, edited[kept]
+        return np.flatnonzero(kept), edited[kept]
+
+    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> None:
+        super()._give_account(labels, rows, result)
+        if len(rows) == len(labels) and 2 * self.n_empty_rows_ > len(labels):
+            self._warn(f"left {self.n_empty_rows_} of {len(labels)} rows without their last label, more than half.")
+
+
+def label_cap(labels: LabelArray, cap_ratio: float) -> int:
+    """Return the largest count that a label may have: a multiple of the mean count, rounded down, at least 1.
+
+    A cap of 29 must not become 28 because 0.29 * 100 is below 29 in binary.
+    """
+    cap: int = floor(cap_ratio * int(labels.sum()) / labels.shape[1] + 1e-9)
+    return max(1, cap)

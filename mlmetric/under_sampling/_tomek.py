@@ -7,19 +7,20 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from mlmetric.imbalance import majority_labels, mean_ir, minority_labels, scumble
-from mlmetric.neighbors import kneighbors
-from mlmetric.similarity import dice, hamming, jaccard
-from mlmetric.under_sampling._base import BaseMultiLabelSampler, LabelArray, Rows
+from mlmetric.under_sampling._data import LabelArray, Mask, Rows
+from mlmetric.under_sampling._neighbor_base import (
+    LABEL_SIMILARITIES,
+    BaseNeighborSampler,
+    LabelDistance,
+    above,
+    label_distances,
+)
 
-_SIMILARITIES = {"jaccard": jaccard, "dice": dice, "hamming": hamming}
 
-
-class MultiLabelTomekLinks(BaseMultiLabelSampler):
+class MultiLabelTomekLinks(BaseNeighborSampler):
     """Remove rows whose nearest neighbour carries other labels: multi-label Tomek links (MLTL).
 
     A candidate goes when the distance of its label set to that of its nearest other row is above a threshold; all go
@@ -39,6 +40,8 @@ class MultiLabelTomekLinks(BaseMultiLabelSampler):
     Attributes:
         threshold_: The threshold used.
         sample_indices_: Rows kept, ascending.
+        counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
+        counts_after_: Positives of each label in the result, int64 of shape `(L,)`.
         removed_per_label_: Positives that each label lost, int64 of shape `(L,)`.
         mean_ir_before_: MeanIR of `y`.
         mean_ir_after_: MeanIR of the result.
@@ -67,7 +70,7 @@ class MultiLabelTomekLinks(BaseMultiLabelSampler):
         "threshold": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "mutual": ["boolean"],
         "protect_minority": ["boolean"],
-        "label_distance": [StrOptions(set(_SIMILARITIES))],
+        "label_distance": [StrOptions(set(LABEL_SIMILARITIES))],
     }
 
     def __init__(
@@ -77,7 +80,7 @@ class MultiLabelTomekLinks(BaseMultiLabelSampler):
         threshold: float | Literal["auto"] = "auto",
         mutual: bool = False,
         protect_minority: bool = False,
-        label_distance: Literal["jaccard", "dice", "hamming"] = "jaccard",
+        label_distance: LabelDistance = "jaccard",
     ) -> None:
         super().__init__()
         self.mode = mode
@@ -86,18 +89,20 @@ class MultiLabelTomekLinks(BaseMultiLabelSampler):
         self.protect_minority = protect_minority
         self.label_distance = label_distance
 
-    def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
-        nearest = kneighbors(X, 1)[1][:, 0]
+    def _num_neighbors(self) -> int:
+        return 1
+
+    def _keep(self, labels: LabelArray, neighbors: Rows) -> Mask:
         self.threshold_ = _auto_threshold(labels) if self.threshold == "auto" else float(self.threshold)
-        # Equal is not above, whatever the last bit of 1 - 7/10.
-        marked = _label_distances(labels, labels[nearest], self.label_distance) > self.threshold_ + 1e-9
+        marked = above(label_distances(labels, neighbors, self.label_distance)[:, 0], self.threshold_)
         if self.mode == "undersampling":
             marked &= labels[:, majority_labels(labels)].any(axis=1)
         if self.mutual:
+            nearest = neighbors[:, 0]
             marked &= nearest[nearest] == np.arange(len(labels))
         if self.protect_minority:
             marked &= ~labels[:, minority_labels(labels)].any(axis=1)
-        return self._keep_rows(labels, ~marked), None
+        return ~marked
 
 
 def _auto_threshold(labels: LabelArray) -> float:
@@ -105,11 +110,3 @@ def _auto_threshold(labels: LabelArray) -> float:
     if balance > 0.5 or scumble(labels) > 0.3:
         return 0.5
     return 0.3 if balance > 0.3 else 0.15
-
-
-def _label_distances(labels: LabelArray, ref_labels: LabelArray, kind: str) -> npt.NDArray[np.float64]:
-    """Measure how far row i of `labels` is from row i of `ref_labels`; two empty rows have distance 0."""
-    first, second = torch.from_numpy(labels).double(), torch.from_numpy(ref_labels).double()
-    distances: npt.NDArray[np.float64] = 1 - _SIMILARITIES[kind](first, second, paired=True).numpy()
-    distances[~labels.any(axis=1) & ~ref_labels.any(axis=1)] = 0
-    return distances
