@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted((Path(__file__).parent / "benchmarks").glob("*.py"))
+FOLDER = Path(__file__).parent / "benchmarks"
+BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "measuring")
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)

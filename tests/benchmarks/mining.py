@@ -15,13 +15,9 @@ import argparse
 import cProfile
 import json
 import pstats
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +25,7 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.miners import TripletMarginMiner
 from torch import Tensor
 
+from measuring import in_own_process, limit_memory, peak_mb, resident_mb
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import Jaccard, jaccard
 
@@ -135,57 +132,12 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def limit_memory() -> None:
-    """Make an allocation beyond nine tenths of what is free an error, not the end of the machine."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    except OSError:  # no Linux
-        return
-    limit = pages + int(0.9 * 1024 * int(free.split()[1]))
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def resident_mb(device: str) -> float:
-    """Return the memory held now, in MB."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 1e6
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-    except OSError:
-        return peak_mb(device)
-
-
-def peak_mb(device: str) -> float:
-    """Return the most memory held so far, in MB."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:  # ru_maxrss of a new process can be that of the one that started it
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0]) / 1e6
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def in_own_process(**case: Any) -> dict[str, Any]:
-    """Measure a case in a new process; one that the system kills has no figures."""
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    if done.returncode < 0:
-        return {"seconds": None}
-    raise RuntimeError(done.stderr)
-
-
 def compare(section: str, setting: str, n: int, peer: str | None, device: str, rounds: int) -> str:
     """Measure ours and the peer in turn and return a row of the table."""
     rows: dict[str, list[dict[str, Any]]] = {"mlmetric": []} | ({peer: []} if peer else {})
     for _ in range(rounds):
         for name in rows:
-            rows[name].append(in_own_process(section=section, setting=setting, name=name, n=n, device=device))
+            rows[name].append(in_own_process(__file__, section=section, setting=setting, name=name, n=n, device=device))
     ours, theirs = ([row for row in rows.get(name, []) if row["seconds"] is not None] for name in ("mlmetric", peer))
     ours, theirs = (ours, theirs) if len(ours) == len(theirs) or not theirs else (ours[:1], theirs[:1])
     cells = [str(n), setting, *figures(ours)]

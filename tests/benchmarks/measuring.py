@@ -1,0 +1,60 @@
+"""How the benchmarks measure: cases in processes of their own, and the memory that a process holds."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def in_own_process(script: str, **case: Any) -> dict[str, Any]:
+    """Run `script --case JSON` in a new process and return the JSON of its last line.
+
+    A case that the system kills has no figures: its seconds are None.
+    """
+    command = [sys.executable, script, "--case", json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        return {"seconds": None}
+    raise RuntimeError(done.stderr)
+
+
+def limit_memory() -> None:
+    """Make an allocation beyond nine tenths of what is free an error, not the end of the machine."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    except OSError:  # no Linux
+        return
+    limit = pages + int(0.9 * 1024 * int(free.split()[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def resident_mb(device: str = "cpu") -> float:
+    """Return the memory held now, in MB."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 1e6
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return peak_mb(device)
+
+
+def peak_mb(device: str = "cpu") -> float:
+    """Return the most memory held so far, in MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:  # ru_maxrss of a new process can be that of the one that started it
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0]) / 1e6
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

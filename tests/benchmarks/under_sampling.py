@@ -1,0 +1,173 @@
+"""What undersampling does to real sets: rows removed, MeanIR, and a classifier trained on the result.
+
+python tests/benchmarks/under_sampling.py --data FOLDER    # every .npz file there with X, Y and n_train
+python tests/benchmarks/under_sampling.py --quick          # a smoke run on a synthetic set: its figures mean nothing
+
+The first `n_train` rows train, the others test. For each seed a fifth of the training rows is set aside for validation,
+stratified; the rest is standardised and resampled. A logistic regression for each label is trained on the result, its
+regularisation chosen by mAP and its thresholds by F1 on validation, and measured on the test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
+
+from mlmetric.data import stratified_split
+from mlmetric.metrics import best_thresholds, f1, mean_average_precision
+from mlmetric.under_sampling import (
+    LPRUS,
+    MLRUS,
+    MLUL,
+    REMEDIAL,
+    LabelCapUnderSampler,
+    MLeNN,
+    MultiLabelTomekLinks,
+    RandomLabelUnderSampler,
+)
+
+Array = npt.NDArray[Any]
+SAMPLERS: dict[str, Any] = {
+    "none": None,
+    "LabelCapUnderSampler()": LabelCapUnderSampler(),
+    "LabelCapUnderSampler(cap_ratio=1)": LabelCapUnderSampler(cap_ratio=1),
+    "RandomLabelUnderSampler(cap_ratio=1)": RandomLabelUnderSampler(cap_ratio=1),
+    "MultiLabelTomekLinks()": MultiLabelTomekLinks(),
+    "MultiLabelTomekLinks(protect_minority=True)": MultiLabelTomekLinks(protect_minority=True),
+    "MultiLabelTomekLinks(protect_minority=True, threshold=0.5)": MultiLabelTomekLinks(
+        protect_minority=True, threshold=0.5
+    ),
+    "MultiLabelTomekLinks(mutual=True)": MultiLabelTomekLinks(mutual=True),
+    "MLRUS()": MLRUS(),
+    "LPRUS()": LPRUS(),
+    "MLeNN()": MLeNN(),
+    "MLUL()": MLUL(),
+    "REMEDIAL()": REMEDIAL(),
+}
+REGULARISATION = (0.01, 0.1, 1.0)
+
+
+class Result(NamedTuple):
+    """What one sampler did with one seed."""
+
+    removed: float
+    """Share of the rows that went; below 0 where some were split."""
+    mean_ir_before: float
+    mean_ir_after: float
+    macro_f1: float
+    mean_ap: float
+
+
+class Parts(NamedTuple):
+    """Rows to fit on, to choose by, and to test on; the features standardised on the first."""
+
+    fit: tuple[Array, Array]
+    validation: tuple[Array, Array]
+    test: tuple[Array, Array]
+
+
+def read_sets(folder: Path | None) -> Iterator[tuple[str, Array, Array, int]]:
+    """Read every set of a folder, or make a small synthetic one."""
+    if folder is None:
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(160, 6))
+        y = (X @ rng.normal(size=(6, 3)) + rng.normal(size=(160, 3)) > [-1, 1, 2.5]).astype(np.int64)
+        yield "synthetic", X, y, 120
+        return
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=True) as data:
+            yield path.stem, data["X"].astype(np.float64), data["Y"].astype(np.int64), int(data["n_train"])
+
+
+def split(X: Array, y: Array, n_train: int, seed: int) -> Parts:
+    """Set validation rows aside, and standardise by the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    fit, validation = stratified_split(torch.from_numpy(y[:n_train]), (0.8, 0.2), generator=generator)
+    rows = (fit.numpy(), validation.numpy(), np.arange(n_train, len(X)))
+    scaler = StandardScaler().fit(X[rows[0]])
+    return Parts(*((scaler.transform(X[part]), y[part]) for part in rows))
+
+
+def scores_of(model: OneVsRestClassifier, X: Array) -> torch.Tensor:
+    """Return the probability of each label, float64."""
+    return torch.from_numpy(np.asarray(model.predict_proba(X), dtype=np.float64))
+
+
+def run(sampler: Any, parts: Parts, seed: int) -> Result:
+    """Resample, train, choose and measure."""
+    X, y = parts.fit
+    if sampler is not None:
+        seeded = {"random_state": seed} if "random_state" in sampler.get_params() else {}
+        sampler = clone(sampler).set_params(**seeded)
+        X, y = sampler.fit_resample(X, y)
+    before, after = (sampler.mean_ir_before_, sampler.mean_ir_after_) if sampler else (np.nan, np.nan)
+    best: tuple[float, OneVsRestClassifier] | None = None
+    target = torch.from_numpy(parts.validation[1])
+    for strength in REGULARISATION:
+        model = OneVsRestClassifier(LogisticRegression(C=strength, max_iter=300)).fit(X, y)
+        value = float(mean_average_precision(scores_of(model, parts.validation[0]), target))
+        if best is None or value > best[0]:
+            best = value, model
+    thresholds = best_thresholds(scores_of(best[1], parts.validation[0]), target, fallback=0.5)
+    scores, truth = scores_of(best[1], parts.test[0]), torch.from_numpy(parts.test[1])
+    return Result(
+        removed=1 - len(X) / len(parts.fit[0]),
+        mean_ir_before=before,
+        mean_ir_after=after,
+        macro_f1=float(f1(scores, truth, threshold=thresholds, average="macro", empty="zero")),
+        mean_ap=float(mean_average_precision(scores, truth)),
+    )
+
+
+def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
+    """Write the mean, and the deviation if asked."""
+    if np.isnan(values).any():
+        return ""
+    text = f"{statistics.fmean(values):.{digits}f}"
+    return f"{text} ({statistics.stdev(values):.{digits}f})" if spread and len(values) > 1 else text
+
+
+def main() -> None:
+    """Print a table for each set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of .npz files")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed")
+    options = parser.parse_args()
+    if options.data is None and not options.quick:
+        parser.error("give --data FOLDER, or --quick for a smoke run")
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    warnings.filterwarnings("ignore", message=r"\w+ (removed|raised|left) ")
+    warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
+    for name, X, y, n_train in read_sets(None if options.quick else options.data):
+        seeds = range(1 if options.quick else options.seeds)
+        parts = [split(X, y, n_train, seed) for seed in seeds]
+        print(
+            f"\n{name}: {len(parts[0].fit[0])} rows to resample, {X.shape[1]} features, {y.shape[1]} labels; ", end=""
+        )
+        print(f"mean (deviation) of {len(seeds)} seeds\n")
+        print("| sampler | rows removed | MeanIR before | after | macro F1 | mAP |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        for title, sampler in SAMPLERS.items():
+            results = [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)]
+            columns = [list(column) for column in zip(*results, strict=True)]
+            cells = [f"{100 * statistics.fmean(columns[0]):.1f} %", cell(columns[1], 2), cell(columns[2], 2)]
+            cells += [cell(column, 3, spread=True) for column in columns[3:]]
+            print(f"| `{title}` | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
