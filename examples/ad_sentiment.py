@@ -19,10 +19,18 @@ import numpy as np
 import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
+from sklearn.base import clone
 from torch import Tensor
 
 from ads import figures
-from ads.evaluation import Scored, choose_thresholds, measure_labels, measure_retrieval, measure_scores
+from ads.evaluation import (
+    Scored,
+    choose_thresholds,
+    measure_counts,
+    measure_labels,
+    measure_retrieval,
+    measure_scores,
+)
 from ads.labelled_images import LabelledImages
 from ads.options import option, parse
 from ads.processes import joined_processes
@@ -47,7 +55,17 @@ from mlmetric.imbalance import label_cardinality, mean_ir, scumble
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import InnerProduct
 from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
-from mlmetric.under_sampling import LabelCapUnderSampler, MultiLabelTomekLinks
+from mlmetric.under_sampling import (
+    LPRUS,
+    MLRUS,
+    MLUL,
+    REMEDIAL,
+    BaseMultiLabelSampler,
+    LabelCapUnderSampler,
+    MLeNN,
+    MultiLabelTomekLinks,
+    RandomLabelUnderSampler,
+)
 
 PAPER_SETTINGS: dict[str, Any] = {
     "undersampler": "cap",
@@ -62,6 +80,16 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
     "paper_run_2": {"epochs": 10, "margin": 2.0},
     "paper_run_3": {"epochs": 20, "margin": 1.0, "lr_drops": (15,)},
     "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
+}
+UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
+    "cap": LabelCapUnderSampler(),
+    "cap-rows": RandomLabelUnderSampler(),
+    "tomek": MultiLabelTomekLinks(protect_minority=True),  # the published rule would remove nearly every row
+    "mlrus": MLRUS(),
+    "lprus": LPRUS(),
+    "mlenn": MLeNN(),
+    "mlul": MLUL(),
+    "remedial": REMEDIAL(),
 }
 DRY_RUN_IMAGES = 48
 MIN_IMAGES = 20
@@ -78,7 +106,9 @@ class Config:
     backbone: str = option("resnet50", "torchvision classification model whose features are used")
     weights: str = option("DEFAULT", "of the backbone: a member of its weights enum, a .pth file, or none for random")
     on_bad_image: Literal["error", "skip"] = option("error", "what to do with images that cannot be read")
-    undersampler: Literal["none", "cap", "tomek"] = option("cap", "applied to the training part; the paper's is cap")
+    undersampler: Literal["none", "cap", "cap-rows", "tomek", "mlrus", "lprus", "mlenn", "mlul", "remedial"] = option(
+        "cap", "applied to the training part; the paper's is cap"
+    )
     epochs: int = option(50, "of each stage; the paper's are 10 and 20, on 20 times as many images")
     margin: float = option(1.0, "of the triplet loss, on squared Euclidean distance")
     positive_order: Literal["farthest", "random"] = option("random", "of the miner; the paper's is farthest")
@@ -321,6 +351,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         caveats.insert(0, "The images are synthetic: these numbers say nothing about real advertisements.")
     metrics = {
         **measures,
+        "train_labels": measure_counts(images.targets[train], targets, images.label_names),
         "test_labels": measure_labels(tested, thresholds["classifier"], images.label_names),
         "data": {
             "images": len(images.paths),
@@ -366,16 +397,15 @@ def load_backbone(config: Config, *, synthetic: bool) -> FrozenBackbone:
 
 
 def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which training rows are kept, and their labels."""
-    samplers = {
-        "cap": LabelCapUnderSampler(random_state=config.seed),
-        "tomek": MultiLabelTomekLinks(protect_minority=True),  # the published rule would remove nearly every row
-    }
+    """Return which training rows are kept, and their labels; a row that was split is there twice."""
     if config.undersampler == "none":
         return torch.arange(len(targets)), targets
-    sampler = samplers[config.undersampler]
+    sampler = clone(UNDERSAMPLERS[config.undersampler])
+    if "random_state" in sampler.get_params():
+        sampler.set_params(random_state=config.seed)
     _, kept_targets = sampler.fit_resample(features.numpy(), targets.numpy())
-    return torch.from_numpy(sampler.sample_indices_), torch.from_numpy(kept_targets)
+    rows = sampler.source_indices_ if isinstance(sampler, REMEDIAL) else sampler.sample_indices_
+    return torch.from_numpy(rows), torch.from_numpy(kept_targets)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ import ad_sentiment
 import custom_similarity
 import own_images
 from ads.options import parse
+from mlmetric import under_sampling
 from mlmetric.data import BadImagesError, read_image
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
 
@@ -129,13 +131,45 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
     assert capsys.readouterr().out.count("paper_run_3: ") == 3
 
 
-@pytest.mark.parametrize("options", [["--undersampler", "none", "--soft-labels"], ["--undersampler", "tomek"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--undersampler", "none", "--soft-labels"], ["--undersampler", "tomek"], ["--undersampler", "remedial"]],
+)
 @pytest.mark.filterwarnings("ignore:MultiLabelTomekLinks")
 def test_ad_sentiment_takes_soft_labels_and_other_undersamplers(options):
     run_ads("--dry-run", "--output", "run", *options)
-    data = json.loads(Path("run/metrics.json").read_text())["data"]
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    data, counts = metrics["data"], metrics["train_labels"]
     assert data["undersampler"] == options[1]
     assert (data["train_after"] < data["train"]) == (options[1] == "tomek")
+    report = Path("run/report.md").read_text()
+    name, row = max(counts.items(), key=lambda item: item[1]["count_before"])
+    assert row["ir_before"] == 1
+    assert f"| {name} | {row['count_before']:g} | {row['count_after']:g} | 1.00 | {row['ir_after']:.2f} |" in report
+    assert f"MeanIR {data['mean_ir_before']:.2f}" in report
+    assert f"MeanIR {data['mean_ir_after']:.2f}" in report
+
+
+def test_every_undersampler_of_the_library_can_be_chosen():
+    choices = get_args(get_type_hints(ad_sentiment.Config)["undersampler"])
+    assert set(choices) == {"none", *ad_sentiment.UNDERSAMPLERS}
+    samplers = {name for name in under_sampling.__all__ if not name.startswith("Base")}
+    assert {type(sampler).__name__ for sampler in ad_sentiment.UNDERSAMPLERS.values()} == samplers
+
+
+@pytest.mark.parametrize("name", ["none", *ad_sentiment.UNDERSAMPLERS])
+@pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+def test_each_undersampler_gives_rows_and_their_labels_twice_alike(name):
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(80, 4, generator=generator) < torch.tensor([0.7, 0.4, 0.3, 0.1])).to(torch.uint8)
+    features = torch.randn(80, 20, generator=generator)
+    config = ad_sentiment.AdsConfig(undersampler=name)
+    rows, targets = ad_sentiment.undersample(config, features, labels)
+    assert len(rows) == len(targets)
+    assert bool((targets <= labels[rows]).all())
+    again = ad_sentiment.undersample(config, features, labels)
+    assert torch.equal(rows, again[0])
+    assert torch.equal(targets, again[1])
 
 
 def real_set(folder, num_images=40):

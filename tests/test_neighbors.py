@@ -153,7 +153,7 @@ def test_random_rows_match_sklearn_brute_force_in_float64(dtype):
 def test_small_blocks_change_nothing(monkeypatch):
     X = np.random.default_rng(2).integers(0, 3, size=(190, 4)).astype(float)
     monkeypatch.setattr(_scan, "_MAX_PENDING", 50)
-    monkeypatch.setattr(_search, "_MAX_TREE_WIDTH", 0)
+    monkeypatch.setattr(_search, "_TREE_WIDTH", 0)
     for kind in (np.asarray, sparse.csr_matrix):
         assert_neighbors(kneighbors(kind(X), 5, working_memory=1e-3), by_loop(X, 5))
         assert_neighbors(kneighbors(kind(X), 5, queries=X[:70] + 1, working_memory=1e-3), by_loop(X, 5, X[:70] + 1))
@@ -227,7 +227,7 @@ def test_neighbours_are_those_of_float64_differences(make, dtype, width):
 
 @each_kind
 def test_neighbours_without_a_tree_are_those_of_float64_differences(make, monkeypatch):
-    monkeypatch.setattr(_search, "_MAX_TREE_WIDTH", 0)
+    monkeypatch.setattr(_search, "_TREE_WIDTH", 0)
     for width in (1, 3):
         X = make(500, width, np.random.default_rng(0))
         assert_neighbors(kneighbors(X, 5), by_differences(X, 5))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from torch import Tensor
 
+from mlmetric.imbalance import ir_lbl
+from mlmetric.labels import label_counts
 from mlmetric.metrics import (
     average_precision,
     best_thresholds,
@@ -68,5 +71,19 @@ def measure_labels(part: Scored, thresholds: Tensor, names: Sequence[str]) -> di
     }
     return {
         name: {column: None if values[i].isnan() else float(values[i]) for column, values in columns.items()}
+        for i, name in enumerate(names)
+    }
+
+
+def measure_counts(before: Tensor, after: Tensor, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Count each label of the training part before and after undersampling; a label that is absent has no ratio."""
+    columns = {
+        "count_before": label_counts(before),
+        "count_after": label_counts(after),
+        "ir_before": ir_lbl(before),
+        "ir_after": ir_lbl(after),
+    }
+    return {
+        name: {column: None if isnan(values[i]) else float(values[i]) for column, values in columns.items()}
         for i, name in enumerate(names)
     }

@@ -97,6 +97,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, with_paper: bool) -> s
         f"and test), {data['labels']} labels, {data['cardinality']:.2f} labels an image. Training part before "
         f"undersampling (`{data['undersampler']}`): MeanIR {data['mean_ir_before']:.2f}, SCUMBLE "
         f"{data['scumble_before']:.3f}; after: {data['train_after']} images, MeanIR {data['mean_ir_after']:.2f}.",
+        _count_table(metrics["train_labels"]),
         "## Each label (test)",
         _label_table(metrics["test_labels"]),
         "## Time",
@@ -115,6 +116,17 @@ def _quoted(caveats: Iterable[str]) -> list[str]:
 
 def _paper() -> list[str]:
     return ["### What the paper states, on the real images", table(PAPER, ("map", "macro_f1", "overall_f1"))]
+
+
+def _count_table(labels: Mapping[str, Mapping[str, float | None]]) -> str:
+    lines = [
+        "| label (training part) | before | after | IRLbl before | after |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in sorted(labels.items(), key=lambda item: -(item[1]["count_before"] or 0)):
+        ratios = ("" if row[column] is None else f"{row[column]:.2f}" for column in ("ir_before", "ir_after"))
+        lines.append(f"| {name} | {row['count_before']:g} | {row['count_after']:g} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
 
 
 def _label_table(labels: Mapping[str, Mapping[str, float | None]]) -> str:

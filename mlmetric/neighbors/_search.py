@@ -16,8 +16,8 @@ from mlmetric.neighbors._scan import Candidates, pairs_within, scan
 
 _SPARE_CANDIDATES = 4
 _SPARE_IN_TREE = 1
-_MAX_TREE_WIDTH = 10
-_MANY_QUERIES = 5000
+# A tree is the faster one up to so many columns, and up to a few more where the rows are many.
+_TREE_WIDTH, _TREE_WIDTH_OF_MANY, _MANY_ROWS = 7, 10, 20_000
 
 
 def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
     rows = torch.arange(queries.shape[0], device=refs.device)
     ref_numbers = torch.arange(refs.shape[0], device=refs.device)
     num_candidates = min(k + _SPARE_CANDIDATES, refs.shape[0] - within)
-    if isinstance(refs, DenseRows) and refs.shape[1] <= _MAX_TREE_WIDTH and refs.device.type == "cpu":
+    if isinstance(refs, DenseRows) and refs.device.type == "cpu" and _suits_a_tree(*refs.shape):
         rows = settle(rows, _tree(queries, refs, min(k + _SPARE_IN_TREE, num_candidates)))
     elif not isinstance(refs, SparseRows) and products_keep_float32(refs.device):
         bounds = Bounds(queries, refs, frame, torch.float32)
@@ -78,10 +78,14 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
     return squares.sqrt_() / frame.scale, numbers
 
 
+def _suits_a_tree(num_rows: int, width: int) -> bool:
+    return width <= (_TREE_WIDTH_OF_MANY if num_rows > _MANY_ROWS else _TREE_WIDTH)
+
+
 def _tree(queries: Any, refs: DenseRows, num_candidates: int) -> Candidates:
     """Find candidates by scikit-learn's tree, which compares differences in float64."""
     # Threads are worth their start for many queries only.
-    n_jobs = -1 if queries.shape[0] > _MANY_QUERIES else None
+    n_jobs = -1 if queries.shape[0] > 5000 else None
     tree = NearestNeighbors(n_neighbors=num_candidates, algorithm="kd_tree", n_jobs=n_jobs).fit(refs.matrix)
     distances, numbers = tree.kneighbors(None if queries is refs else queries.matrix)
     rounding = (4 * refs.shape[1] + 32) * torch.finfo(torch.float64).eps

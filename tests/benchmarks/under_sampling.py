@@ -27,6 +27,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from mlmetric.data import stratified_split
+from mlmetric.imbalance import mean_ir
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision
 from mlmetric.under_sampling import (
     LPRUS,
@@ -111,9 +112,8 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
     X, y = parts.fit
     if sampler is not None:
         seeded = {"random_state": seed} if "random_state" in sampler.get_params() else {}
-        sampler = clone(sampler).set_params(**seeded)
-        X, y = sampler.fit_resample(X, y)
-    before, after = (sampler.mean_ir_before_, sampler.mean_ir_after_) if sampler else (np.nan, np.nan)
+        X, y = clone(sampler).set_params(**seeded).fit_resample(X, y)
+    before, after = mean_ir(parts.fit[1]), mean_ir(y)
     best: tuple[float, OneVsRestClassifier] | None = None
     target = torch.from_numpy(parts.validation[1])
     for strength in REGULARISATION:
@@ -134,8 +134,6 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
 
 def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
     """Write the mean, and the deviation if asked."""
-    if np.isnan(values).any():
-        return ""
     text = f"{statistics.fmean(values):.{digits}f}"
     return f"{text} ({statistics.stdev(values):.{digits}f})" if spread and len(values) > 1 else text
 
