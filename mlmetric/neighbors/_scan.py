@@ -75,7 +75,8 @@ def pairs_within(
     Yields:
         Places in `rows`, and numbers of refs, ordered by place and then by number: all pairs of some of the rows.
     """
-    for part in slices(len(rows), block * block // len(refs)):
+    # Fewer rows than in a scan, for all their pairs may have to be held.
+    for part in slices(len(rows), block * block // (8 * len(refs))):
         left = bounds.left(rows[part])
         found = []
         for ref_part in slices(len(refs), block):
