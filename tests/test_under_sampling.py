@@ -114,6 +114,7 @@ def test_every_parameter_is_validated(sampler):
     [
         lambda a: a.tolist(),
         lambda a: torch.tensor(a, dtype=torch.float32),
+        lambda a: torch.tensor(a, dtype=torch.float32, requires_grad=True),
         lambda a: a.astype(np.float32),
         sparse.csr_matrix,
         sparse.csc_array,
@@ -121,7 +122,7 @@ def test_every_parameter_is_validated(sampler):
         sparse.lil_array,
         lambda a: pd.DataFrame(a, index=np.arange(len(a)) * 7, columns=[f"c{i}" for i in range(a.shape[1])]),
     ],
-    ids=["list", "tensor", "float32", "csr_matrix", "csc_array", "coo_matrix", "lil_array", "frame"],
+    ids=["list", "tensor", "with gradient", "float32", "csr_matrix", "csc_array", "coo_matrix", "lil_array", "frame"],
 )
 def test_each_kind_of_X_and_y_comes_back_as_that_kind(sampler, convert):
     X, y = dataset()
@@ -133,7 +134,19 @@ def test_each_kind_of_X_and_y_comes_back_as_that_kind(sampler, convert):
     for actual, given_, expected in ((X_actual, X_given, X_expected), (y_actual, y_given, y_expected)):
         assert type(actual) is type(given_)
         assert getattr(actual, "dtype", None) == getattr(given_, "dtype", None)
+        actual = actual.detach() if isinstance(actual, torch.Tensor) else actual
         np.testing.assert_array_equal(actual.toarray() if sparse.issparse(actual) else np.asarray(actual), expected)
+
+
+@each_sampler
+def test_half_precision_tensors_come_back_as_they_came(sampler):
+    X, y = dataset()
+    X = torch.from_numpy(X).to(torch.bfloat16)
+    expected = resample(sampler, X.double().numpy(), y)
+    X_actual, y_actual = resample(sampler, X, torch.from_numpy(y).to(torch.bfloat16))
+    assert X_actual.dtype == y_actual.dtype == torch.bfloat16
+    np.testing.assert_array_equal(X_actual.double().numpy(), expected[0])
+    np.testing.assert_array_equal(y_actual.double().numpy(), expected[1])
 
 
 @each_sampler

@@ -36,7 +36,7 @@ def test_capping_a_table_worked_by_hand():
         assert sampler.capped_labels_.tolist() == [0]
         assert sampler.counts_before_.tolist() == [8, 2, 1, 0]
         assert sampler.counts_after_.tolist() == y_actual.sum(axis=0).tolist() == [2, 2, 1, 0]
-        emptied = sampler.n_empty_rows_
+        emptied = sampler.n_emptied_rows_
         if empty_rows == "skip":
             assert emptied == 3  # rows 5, 6, 7 lose it first, then three of the five that carry nothing else
         np.testing.assert_array_equal(X_actual, X[sampler.sample_indices_])
@@ -60,12 +60,13 @@ def test_counts_after_capping_are_exact_and_labels_only_ever_dropped(y, cap_rati
     source = y[sampler.sample_indices_]
     assert (y_actual <= source).all()
     lost_all = source.any(axis=1) & ~y_actual.any(axis=1)
+    assert not sampler.mean_ir_after_ > sampler.mean_ir_before_ * (1 + 1e-12)
     if empty_rows == "drop":
         assert not lost_all.any()
-        assert len(y) - len(y_actual) == sampler.n_empty_rows_
+        assert len(y) - len(y_actual) == sampler.n_emptied_rows_
         assert not (~y.any(axis=1))[np.setdiff1d(np.arange(len(y)), sampler.sample_indices_)].any()
     else:
-        assert lost_all.sum() == sampler.n_empty_rows_
+        assert lost_all.sum() == sampler.n_emptied_rows_
 
 
 def test_a_cap_that_is_whole_but_for_rounding_is_not_rounded_down():
@@ -84,8 +85,27 @@ def test_capping_warns_when_more_than_half_of_the_rows_lost_their_last_label(rec
     with pytest.warns(UserWarning, match=message) as caught:
         LabelCapUnderSampler(cap_ratio=0.25, random_state=0).fit_resample(np.zeros((8, 1)), y)
     assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="LabelCapUnderSampler removed 6 of 8 rows, more than half"):
+    message = "LabelCapUnderSampler removed 6 of 8 rows, more than half"
+    with pytest.warns(UserWarning, match=message) as caught:
         LabelCapUnderSampler(cap_ratio=0.25, empty_rows="drop", random_state=0).fit_resample(np.zeros((8, 1)), y)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [("bool", [True, False]), ("int64", [1, 0]), ("float64", [1.0, 0.0])],
+    ids=["bool", "int", "float"],
+)
+def test_categories_keep_what_they_are(dtype, values):
+    y = pd.DataFrame({"a": [1] * 7 + [0], "b": [1] + [0] * 7}).astype(dtype).astype("category")
+    sampler = LabelCapUnderSampler(cap_ratio=1, random_state=0)
+    _, actual = sampler.fit_resample(np.zeros((8, 1)), y)
+    assert actual.dtypes.equals(y.dtypes)
+    assert not actual.isna().any().any()
+    assert (actual.astype(int).sum().to_numpy() == sampler.counts_after_).all()
+    constant = pd.DataFrame({"a": [1] * 8, "b": [1] + [0] * 7}).astype("category")
+    with pytest.raises(ValueError, match=r"the category 0 in each column .*, column 'a' has \[1\]"):
+        LabelCapUnderSampler(cap_ratio=1, random_state=0).fit_resample(np.zeros((8, 1)), constant)
 
 
 def test_a_label_at_the_cap_is_left_and_one_above_it_capped():
@@ -101,14 +121,14 @@ def test_a_label_at_the_cap_is_left_and_one_above_it_capped():
 
 
 def test_skipping_takes_a_last_label_only_where_it_must():
-    # Both labels 0 and 1 are capped at 2; every row carries two labels, and the second draw sees the first.
+    # Labels 0 and 1, on five rows each, are capped at 3; four rows carry both, and the second draw sees the first.
     y = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]])
     for seed in range(10):
         sampler = LabelCapUnderSampler(cap_ratio=0.9, empty_rows="skip", random_state=seed)  # 0.9 * 10 / 3 = 3
         y_actual = sampler.fit_resample(np.zeros((6, 1)), y)[1]
         assert sampler.cap_ == 3
         assert y_actual[4:].tolist() == [[1, 0, 0], [0, 1, 0]]
-        assert sampler.n_empty_rows_ == 0
+        assert sampler.n_emptied_rows_ == 0
 
 
 def test_capping_draws_each_carrier_equally_often():

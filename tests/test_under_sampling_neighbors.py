@@ -6,6 +6,7 @@ from math import floor
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -112,8 +113,25 @@ def test_mlenn_with_a_parameter_out_of_range_raises(parameters):
 
 @pytest.mark.parametrize("sampler", [MLeNN(n_neighbors=10), MLUL(n_neighbors=10)])
 def test_as_many_neighbours_as_rows_raise(sampler):
-    with pytest.raises(ValueError, match=r"`k` must be from 1 to 9 for 10 rows \(a row is not .*\), got 10"):
+    name = type(sampler).__name__
+    with pytest.raises(
+        ValueError, match=f"{name} looks at 10 other rows for each, so it takes 11 rows or more, got 10"
+    ):
         sampler.fit_resample(LINE, LINE_LABELS)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_tensors_on_cuda_are_resampled_there():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 14)).astype(np.float32), (rng.random(size=(60, 3)) < 0.4).astype(int)
+    expected = MLeNN(threshold=0.4)
+    expected.fit_resample(X, y)
+    actual = MLeNN(threshold=0.4)
+    X_actual, y_actual = actual.fit_resample(torch.from_numpy(X).cuda(), torch.from_numpy(y).cuda())
+    assert X_actual.is_cuda
+    assert y_actual.is_cuda
+    np.testing.assert_array_equal(actual.sample_indices_, expected.sample_indices_)
 
 
 # MLUL
@@ -193,21 +211,20 @@ def test_mlul_keeps_rows_as_often_as_draws_by_weight_do():
 
 
 def test_mlul_keeps_rows_of_weight_0_only_where_no_others_are_left():
-    # Two pure clusters: no row has a neighbour of the other value, so that all weights are 0 and all are drawn alike.
-    X = np.array([[0.0], [1.0], [2.0], [100.0], [101.0], [102.0], [103.0], [104.0]])
-    y = np.array([[1], [1], [1], [0], [0], [0], [0], [0]])
+    # In exact numbers rows 0, 2, 4 and 6 weigh 0, and two of them are needed. In floating point their sums differ.
+    X = np.array([[1, 2], [1, 3], [4, 3], [1, 5], [5, 4], [0, 2], [5, 4], [2, 1]])
+    y = np.array([[1, 0], [0, 1], [0, 0], [0, 1], [1, 0], [0, 1], [0, 1], [1, 0]])
+    assert [row for row, weight in enumerate(weights_by_loop(X, y, 2)) if not weight] == [0, 2, 4, 6]
     found = Counter()
-    for seed in range(800):
+    for seed in range(600):
         sampler = MLUL(n_neighbors=2, random_state=seed)
         sampler.fit_resample(X, y)
-        assert not sampler.weights_.any()
-        found.update(sampler.sample_indices_.tolist())
-    assert chisquare([found[row] for row in range(8)]).pvalue > 1e-3
-    y[4] = 1  # an outlier: its neighbours 5 and 3 are 0
-    sampler = MLUL(n_neighbors=2, random_state=0)
-    sampler.fit_resample(X, y)
-    positive = np.flatnonzero(sampler.weights_)
-    assert set(positive) <= set(sampler.sample_indices_) or len(positive) > 6
+        assert np.flatnonzero(sampler.weights_ == 0).tolist() == [0, 2, 4, 6]
+        kept = set(sampler.sample_indices_.tolist())
+        assert {1, 3, 5, 7} < kept
+        found[frozenset(kept - {1, 3, 5, 7})] += 1
+    assert len(found) == 6
+    assert chisquare(list(found.values())).pvalue > 1e-3
 
 
 # Neighbours found once

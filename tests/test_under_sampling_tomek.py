@@ -142,12 +142,14 @@ def test_exact_duplicates_with_other_labels_are_linked():
         ((38, 2), 0, 0.3),  # MeanIR 10: 0.316
         ((44, 2), 0, 0.15),  # MeanIR 11.5: 0.295
         ((11, 1), 1, 0.3),  # MeanIR 6, SCUMBLE 1 row in 11 of 0.447
+        ((22, 3, 6), 0, 0.3),  # MeanIR 4, which comes out a little below: 0.5 is not above 0.5
     ],
 )
 def test_automatic_threshold_follows_the_steps(counts, rows_of_both, expected):
-    y = np.zeros((sum(counts) - rows_of_both, 2), dtype=int)
-    y[: counts[0], 0] = 1
-    y[counts[0] - rows_of_both :, 1] = 1
+    y = np.zeros((sum(counts) - rows_of_both, len(counts)), dtype=int)
+    ends = np.cumsum(counts) - rows_of_both * np.arange(len(counts))
+    for label, (end, count) in enumerate(zip(ends, counts, strict=True)):
+        y[end - count : end, label] = 1
     sampler = MultiLabelTomekLinks()
     sampler.fit_resample(np.arange(len(y), dtype=float).reshape(-1, 1) ** 2, y)
     assert sampler.threshold_ == expected
@@ -219,7 +221,9 @@ def test_tomek_links_that_would_remove_every_row_raise():
 
 
 def test_tomek_links_of_one_row_raise():
-    with pytest.raises(ValueError, match="for 1 rows"):
+    with pytest.raises(
+        ValueError, match=r"MultiLabelTomekLinks looks at 1 other rows .* takes 2 rows or more, got 1 rows"
+    ):
         MultiLabelTomekLinks().fit_resample([[0.0]], [[1, 0]])
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mlmetric.imbalance._matrix import Floats, Labels, divide, read_labels
 from mlmetric.labels import label_counts
 
-# Far above the error of a mean of ratios, far below the gap between two ratios of counts.
+# Far above the error of a mean of ratios.
 _ROUNDING = 1e-12
 
 

@@ -93,7 +93,7 @@ class ImbalanceReport:
                 from matplotlib import pyplot as plt
             except ImportError as error:
                 raise ImportError("The plot needs matplotlib: `pip install matplotlib`.") from error
-            width = max(5.0, 0.34 * len(self.counts))
+            width = min(max(5.0, 0.34 * len(self.counts)), 40.0)
             axes = plt.subplots(figsize=(width, 4.0), layout="constrained")[1]
         order = self._most_frequent_first()
         for kind, colour in _KIND_COLOURS.items():

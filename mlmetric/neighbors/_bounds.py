@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmetric.neighbors._rows import DenseRows, Rows, SparseRows
+from mlmetric.neighbors._rows import Rows, SparseRows
 
 
 class Frame(NamedTuple):
@@ -25,7 +25,10 @@ class Frame(NamedTuple):
     """Subtracted from every row."""
 
     scale: float
-    """Multiplied with every row afterwards: a power of two, 1 unless squares could overflow or vanish."""
+    """Multiplied with every row afterwards: a power of two, 1 unless squares in float32 could overflow or vanish."""
+
+    unit: float
+    """Multiplied with differences in float64 before they are squared: `scale`, unless that would make them smaller."""
 
     @classmethod
     def of(cls, queries: Rows, refs: Rows) -> Frame:
@@ -33,11 +36,15 @@ class Frame(NamedTuple):
         centre = refs.centre()
         reach = refs.reach(centre) if queries is refs else max(refs.reach(centre), queries.reach(centre))
         exponent = math.frexp(reach)[1]
-        return cls(centre, 1.0 if abs(exponent) <= 30 else 2.0**-exponent)
+        scale = 1.0 if abs(exponent) <= 30 else 2.0 ** min(-exponent, 1000)
+        return cls(centre, scale, max(scale, 1.0))
 
 
 class Bounds:
-    """Lower bounds between any rows of two matrices, in the frame's unit.
+    """Lower bounds between any rows of two matrices.
+
+    They are those of half the squared distances of the rows as the frame has scaled them; `to_squares` turns bounds
+    into squared distances in the frame's unit, in which exact ones are.
 
     Args:
         queries: Rows on one side.
@@ -49,10 +56,11 @@ class Bounds:
     def __init__(self, queries: Rows, refs: Rows, frame: Frame, dtype: torch.dtype) -> None:
         self.queries, self.refs, self.frame, self.dtype = queries, refs, frame, dtype
         num_terms, unit = refs.shape[1] + 8, torch.finfo(dtype).eps / 2
-        # d + 2 terms of the product, d of each norm and the roundings of both rows in `dtype`; the differences that the
-        # bound is compared with in float64.
+        # In `dtype`: 2 (d + 2) roundings of the product, d + 2 of a norm, 1 of its storage and 4 of both rows make
+        # 3 d + 11. In float64: the differences that the bound is compared with.
         self._share = 3 * num_terms * unit + 4 * num_terms * torch.finfo(torch.float64).eps / 2
         self._underflow = 8 * num_terms * torch.finfo(dtype).tiny
+        self.to_squares = 2 * (frame.unit / frame.scale) ** 2
         self._product: Tensor | None = None
 
     def left(self, numbers: Tensor) -> Any:
@@ -65,7 +73,7 @@ class Bounds:
 
     def _prepare(self, rows: Rows, numbers: Tensor, *, is_left: bool) -> Any:
         if isinstance(rows, SparseRows):
-            block = rows.matrix[numbers.numpy()].astype(np.float64) * self.frame.scale
+            block = rows.take(numbers) * self.frame.scale
             halves = torch.from_numpy(np.asarray(block.multiply(block).sum(axis=1)).ravel() / 2)
             return block, self._reduced(halves)
         # Beside the rows stand their half norms and ones, so that the product adds the norms up too.
@@ -73,7 +81,7 @@ class Bounds:
         values, halves, ones = prepared[:, :-2], prepared[:, -2], prepared[:, -1]
         if not is_left:
             halves, ones = ones, halves
-        if self.frame.scale == 1 and isinstance(rows, DenseRows):
+        if self.frame.scale == 1:
             rows.write_centred(numbers, self.frame.centre, values, negated=is_left)
         else:
             scale = -self.frame.scale if is_left else self.frame.scale

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mlmetric.neighbors._rows import Rows
+from mlmetric.neighbors._rows import DenseRows, Rows
+from mlmetric.neighbors._slices import slices
 
 # What a few passes over a block of differences can find in a cache.
-_DIFFERENCES_BYTES = 2**21
+_DIFFERENCES = 2**18
 
 
 class Squares:
@@ -18,7 +20,7 @@ class Squares:
 
     Args:
         queries: Rows on one side.
-        refs: Rows on the other side, on the same device.
+        refs: Rows on the other side, of the same kind, on the same device.
         scale: What differences are multiplied with before they are squared.
     """
 
@@ -36,8 +38,11 @@ class Squares:
             float64, shape `(R, C)`.
         """
         num_columns, width = candidates.shape[1], self.refs.shape[1]
+        if num_columns * width > 16 * _DIFFERENCES or not isinstance(self.refs, DenseRows):
+            pairs = rows.repeat_interleave(num_columns), candidates.flatten()
+            return self.of_pairs(*pairs).view(candidates.shape)
         squares = torch.empty(candidates.shape, dtype=torch.float64, device=candidates.device)
-        for part in slices(len(rows), _DIFFERENCES_BYTES // (8 * num_columns * width)):
+        for part in slices(len(rows), _DIFFERENCES // (num_columns * width)):
             found = self.refs.take(candidates[part].flatten()).view(-1, num_columns, width)
             squares[part] = self._sum(found.sub_(self.queries.take(rows[part])[:, None]))
         return squares
@@ -45,8 +50,10 @@ class Squares:
     def of_pairs(self, rows: Tensor, numbers: Tensor) -> Tensor:
         """Square the distance of each query to the ref beside it: float64, shape of `rows` and of `numbers`."""
         squares = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-        for part in slices(len(rows), _DIFFERENCES_BYTES // (8 * self.refs.shape[1])):
-            squares[part] = self._sum(self.refs.take(numbers[part]).sub_(self.queries.take(rows[part])))
+        is_dense = isinstance(self.refs, DenseRows)
+        for part in slices(len(rows), _DIFFERENCES // (self.refs.shape[1] if is_dense else 16)):
+            differences = self.refs.take(numbers[part]) - self.queries.take(rows[part])
+            squares[part] = self._sum(differences) if is_dense else self._sum_sparse(differences)
         return squares
 
     def _sum(self, differences: Tensor) -> Tensor:
@@ -58,11 +65,9 @@ class Squares:
             return torch.from_numpy(squares.numpy().sum(axis=-1))
         return squares.sum(dim=-1)
 
-
-def slices(total: int, step: int) -> Iterator[slice]:
-    """Cut `total` into as few slices as there can be of at most `step`, about equal; a `step` below 1 counts as 1."""
-    step = -(-total // max(1, -(-total // max(1, step))))
-    return (slice(start, min(start + step, total)) for start in range(0, total, max(1, step)))
+    def _sum_sparse(self, differences: Any) -> Tensor:
+        scaled = differences * self.scale
+        return torch.from_numpy(np.asarray(scaled.multiply(scaled).sum(axis=1)).ravel())
 
 
 def smallest(values: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from mlmetric.neighbors._bounds import Bounds
-from mlmetric.neighbors._exact import slices
+from mlmetric.neighbors._slices import slices
 
 _GROUP = 32
-_MAX_PENDING = 2**21
 
 
 class Candidates(NamedTuple):
@@ -39,7 +38,7 @@ def scan(bounds: Bounds, rows: Tensor, refs: Tensor, num_candidates: int, *, wit
     Returns:
         The candidates of each of `rows`.
     """
-    kept = _Kept(len(rows), num_candidates, bounds.dtype, rows.device)
+    kept = _Kept(len(rows), num_candidates, bounds.dtype, rows.device, max_pending=max(block**2 // 8, 2**12))
     # Each product serves both of its sides where they are the same rows.
     symmetric = within and torch.equal(rows, refs)
     for part in slices(len(rows), block):
@@ -55,7 +54,7 @@ def scan(bounds: Bounds, rows: Tensor, refs: Tensor, num_candidates: int, *, wit
                 kept.offer(ref_part, lower, refs[part], dim=0)
         kept.settle()
     num_others = len(refs) - (torch.isin(rows, refs, assume_unique=True).long() if within else torch.zeros_like(rows))
-    outside = 2 * kept.values[:, -1].double()
+    outside = kept.values[:, -1].double() * bounds.to_squares
     return Candidates(kept.numbers, outside.masked_fill(num_others <= num_candidates, torch.inf))
 
 
@@ -75,15 +74,16 @@ def pairs_within(
     Yields:
         Places in `rows`, and numbers of refs, ordered by place and then by number: all pairs of some of the rows.
     """
+    reach = reach / bounds.to_squares
     # Fewer rows than in a scan, for all their pairs may have to be held.
-    for part in slices(len(rows), block * block // (8 * len(refs))):
+    for part in slices(len(rows), min(block, block**2 // (8 * len(refs)))):
         left = bounds.left(rows[part])
         found = []
         for ref_part in slices(len(refs), block):
             lower = bounds.between(left, bounds.right(refs[ref_part]))
             if within:
                 exclude_themselves(lower, rows[part], refs[ref_part])
-            places, columns = (2 * lower.double() <= reach[part, None]).nonzero(as_tuple=True)
+            places, columns = (lower <= reach[part, None]).nonzero(as_tuple=True)
             found.append((places + part.start, refs[ref_part][columns]))
         places, numbers = (torch.cat(side) for side in zip(*found, strict=True))
         order = places.argsort(stable=True)
@@ -106,10 +106,13 @@ class _Kept:
     they are many or the last is in.
     """
 
-    def __init__(self, num_rows: int, num_kept: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, num_rows: int, num_kept: int, dtype: torch.dtype, device: torch.device, *, max_pending: int
+    ) -> None:
         self.values = torch.full((num_rows, num_kept), torch.inf, dtype=dtype, device=device)
         self.numbers = torch.zeros((num_rows, num_kept), dtype=torch.int64, device=device)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._max_pending = max_pending
 
     def offer(self, part: slice, values: Tensor, numbers: Tensor, *, dim: int = 1) -> None:
         """Take what is small of `values` along `dim`, which are those of `numbers`, for the rows of `part`."""
@@ -147,22 +150,26 @@ class _Kept:
     def _wait(self, part: slice, rows: Tensor, numbers: Tensor, values: Tensor) -> None:
         if len(rows):
             self._pending.append((rows + part.start, numbers, values))
-            if sum(len(waiting) for waiting, _, _ in self._pending) > _MAX_PENDING:
+            if sum(len(waiting) for waiting, _, _ in self._pending) > self._max_pending:
                 self.settle()
 
     def settle(self) -> None:
         """Merge what waits."""
         if not self._pending:
             return
-        num_rows, num_kept = self.values.shape
-        kept_rows = torch.arange(num_rows, device=self.values.device).repeat_interleave(num_kept)
-        self._pending.append((kept_rows, self.numbers.flatten(), self.values.flatten()))
         rows, numbers, values = (torch.cat(side) for side in zip(*self._pending, strict=True))
+        num_kept = self.values.shape[1]
+        touched = rows.bincount(minlength=len(self.values)).nonzero().squeeze(1)
+        # Places in `touched`, so that rows for which nothing waits are left alone.
+        places = torch.arange(len(touched), device=rows.device).repeat_interleave(num_kept)
+        places = torch.cat([places, torch.searchsorted(touched, rows)])
+        values = torch.cat([self.values[touched].flatten(), values])
+        numbers = torch.cat([self.numbers[touched].flatten(), numbers])
         order = values.argsort()
-        order = order[rows[order].argsort(stable=True)]
-        counts = rows.bincount(minlength=num_rows)
+        order = order[places[order].argsort(stable=True)]
+        counts = places.bincount()
         chosen = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(num_kept, device=order.device)]
-        self.values, self.numbers = values[chosen], numbers[chosen]
+        self.values[touched], self.numbers[touched] = values[chosen], numbers[chosen]
         self._pending = []
 
 

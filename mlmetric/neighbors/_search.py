@@ -20,7 +20,7 @@ _SPARE_IN_TREE = 1
 _TREE_WIDTH, _TREE_WIDTH_OF_MANY, _MANY_ROWS = 7, 10, 20_000
 
 
-def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Tensor]:
+def search(queries: Rows, refs: Rows, k: int, *, within: bool, block: int) -> tuple[Tensor, Tensor]:
     """Find the k nearest refs of each query, exactly; ties go to the lowest number.
 
     Likely neighbours are found fast: by a tree for a few columns, else by lower bounds in float32. Their distances are
@@ -29,17 +29,17 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
     everything within rounding of the last of the k is compared.
 
     Args:
-        queries: Rows to find neighbours for; if they are `refs` itself, none is its own neighbour.
+        queries: Rows to find neighbours for.
         refs: Rows to search among.
         k: How many, at most those that a query can have.
+        within: Whether queries and refs are the same rows, and none is its own neighbour.
         block: How many rows are compared with as many at once.
 
     Returns:
         Distances, float64, and numbers of refs, int64, both of shape `(Q, k)`, nearest first.
     """
-    within = queries is refs
     frame = Frame.of(queries, refs)
-    exact = Squares(queries, refs, frame.scale)
+    exact = Squares(queries, refs, frame.unit)
     squares = torch.empty(queries.shape[0], k, dtype=torch.float64, device=refs.device)
     numbers = torch.empty(queries.shape[0], k, dtype=torch.int64, device=refs.device)
 
@@ -53,12 +53,12 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
     ref_numbers = torch.arange(refs.shape[0], device=refs.device)
     num_candidates = min(k + _SPARE_CANDIDATES, refs.shape[0] - within)
     if isinstance(refs, DenseRows) and refs.device.type == "cpu" and _suits_a_tree(*refs.shape):
-        rows = settle(rows, _tree(queries, refs, min(k + _SPARE_IN_TREE, num_candidates)))
+        rows = settle(rows, _tree(queries, refs, frame.unit, min(k + _SPARE_IN_TREE, num_candidates), within=within))
     elif not isinstance(refs, SparseRows) and products_keep_float32(refs.device):
         bounds = Bounds(queries, refs, frame, torch.float32)
         rows = settle(rows, scan(bounds, rows, ref_numbers, num_candidates, within=within, block=block))
     if len(rows):
-        ref_numbers = first_copies(refs, k + 1, block=block)
+        ref_numbers = first_copies(refs, k + 1)
         if within and refs.shape[0] == len(ref_numbers) < 2 * len(rows):
             rows = ref_numbers  # all, each product serving two, cost less than most
         bounds = Bounds(queries, refs, frame, torch.float64)
@@ -75,21 +75,21 @@ def search(queries: Rows, refs: Rows, k: int, *, block: int) -> tuple[Tensor, Te
             found, starts = counts.nonzero().squeeze(1), counts.cumsum(0) - counts
             chosen = order[starts[found, None] + torch.arange(k, device=order.device)]
             squares[rows[found]], numbers[rows[found]] = near_squares[chosen], near[chosen]
-    return squares.sqrt_() / frame.scale, numbers
+    return squares.sqrt_() / frame.unit, numbers
 
 
 def _suits_a_tree(num_rows: int, width: int) -> bool:
     return width <= (_TREE_WIDTH_OF_MANY if num_rows > _MANY_ROWS else _TREE_WIDTH)
 
 
-def _tree(queries: Any, refs: DenseRows, num_candidates: int) -> Candidates:
+def _tree(queries: Any, refs: DenseRows, unit: float, num_candidates: int, *, within: bool) -> Candidates:
     """Find candidates by scikit-learn's tree, which compares differences in float64."""
     # Threads are worth their start for many queries only.
     n_jobs = -1 if queries.shape[0] > 5000 else None
     tree = NearestNeighbors(n_neighbors=num_candidates, algorithm="kd_tree", n_jobs=n_jobs).fit(refs.matrix)
-    distances, numbers = tree.kneighbors(None if queries is refs else queries.matrix)
+    distances, numbers = tree.kneighbors(None if within else queries.matrix)
     rounding = (4 * refs.shape[1] + 32) * torch.finfo(torch.float64).eps
-    outside = torch.from_numpy(distances[:, -1]) ** 2 * (1 - rounding)
-    if num_candidates == refs.shape[0] - (queries is refs):
+    outside = (torch.from_numpy(distances[:, -1]) * unit) ** 2 * (1 - rounding)
+    if num_candidates == refs.shape[0] - within:
         outside = torch.full_like(outside, torch.inf)
     return Candidates(torch.from_numpy(numbers), outside)

@@ -13,7 +13,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from mlmetric.imbalance import mean_ir
-from mlmetric.under_sampling._data import LabelArray, Rows, read_labels, take_rows, write_labels
+from mlmetric.under_sampling._data import LabelArray, Rows, on_host, read_labels, take_rows, write_labels
 
 
 class BaseMultiLabelSampler(BaseSampler):
@@ -21,13 +21,15 @@ class BaseMultiLabelSampler(BaseSampler):
 
     imbalanced-learn's samplers refuse label matrices, or take rows with at most one label for classes. This base reads
     `y` as label sets. A two-dimensional `y` is multi-hot. A one-dimensional `y` holds class ids, each row's label set
-    being its class, and is given back as it came; so does a single column with values other than 0 and 1.
+    being its class (label i is the i-th class in sorted order), and is given back as it came; so does a single column
+    with values other than 0 and 1.
 
     Every sampler records what it did and warns where that made things worse: where MeanIR rose, more than half of the
     rows went, or a label lost every positive.
 
     Attributes:
-        sample_indices_: Rows of the input that the result consists of, ascending.
+        sample_indices_: Rows of the input that the result consists of, ascending; `REMEDIAL`, which has some of them
+            twice, calls it `source_indices_`.
         counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
         counts_after_: Positives of each label in the result, int64 of shape `(L,)`.
         removed_per_label_: Positives that each label lost, int64 of shape `(L,)`.
@@ -51,7 +53,7 @@ class BaseMultiLabelSampler(BaseSampler):
             The sampler itself.
 
         Raises:
-            ValueError: As for `fit_resample`.
+            ValueError: If a parameter is out of range, or `X` or `y` is not what `fit_resample` takes.
         """
         self._validate_params()
         self._check_X_y(X, y)
@@ -78,19 +80,21 @@ class BaseMultiLabelSampler(BaseSampler):
         self._validate_params()
         features, labels, holds_class_ids = self._check_X_y(X, y)
         rows, edited = self._fit_resample(features, labels, **context)
-        self._give_account(labels, rows, labels[rows] if edited is None else edited)
-        X, y = take_rows(X, rows), take_rows(y, rows)
-        if edited is None:
-            return X, y
-        if not holds_class_ids:
-            return X, write_labels(y, edited)
-        cleared = int((~edited.any(axis=1)).sum())
+        if not len(rows):
+            raise ValueError(
+                f"{type(self).__name__} would remove every one of the {len(labels)} rows. Choose parameters that spare "
+                "some."
+            )
+        cleared = 0 if edited is None or not holds_class_ids else int((~edited.any(axis=1)).sum())
         if cleared:
             raise ValueError(
                 f"`y` holds class ids, so each row must keep its class, but {type(self).__name__} would clear it in "
                 f"{cleared} rows. Pass a multi-hot `y` of shape (N, L), or have such rows dropped."
             )
-        return X, y
+        for worse in self._give_account(labels, rows, labels[rows] if edited is None else edited):
+            warnings.warn(f"{type(self).__name__} {worse}", UserWarning, stacklevel=3)
+        X, y = take_rows(X, rows), take_rows(y, rows)
+        return X, y if edited is None or holds_class_ids else write_labels(y, edited)
 
     @abstractmethod
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
@@ -99,37 +103,31 @@ class BaseMultiLabelSampler(BaseSampler):
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, LabelArray, bool]:  # noqa: N802, the host's name
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        X = validate_data(self, X, accept_sparse=["csr", "csc"])
+        X = validate_data(self, on_host(X), accept_sparse=["csr", "csc"])
         labels, holds_class_ids = read_labels(y)
         check_consistent_length(X, labels)
         self.sampling_strategy_ = dict(enumerate(labels.sum(axis=0).tolist()))
         return X, labels, holds_class_ids
 
-    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> None:
-        """Record what becomes of `labels`, and warn of what is worse than it was."""
-        if not len(rows):
-            raise ValueError(
-                f"{type(self).__name__} would remove every one of the {len(labels)} rows. Choose parameters that spare "
-                "some."
-            )
+    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> list[str]:
+        """Record what becomes of `labels`, and return what is worse than it was."""
         self._record_rows(rows)
         self.counts_before_, self.counts_after_ = (part.sum(axis=0, dtype=np.int64) for part in (labels, result))
         self.removed_per_label_ = self.counts_before_ - self.counts_after_
         self.mean_ir_before_, self.mean_ir_after_ = mean_ir(labels), mean_ir(result)
+        worse = []
         num_removed = len(labels) - len(rows)
         if 2 * num_removed > len(labels):
-            self._warn(f"removed {num_removed} of {len(labels)} rows, more than half.")
-        if self.mean_ir_after_ > self.mean_ir_before_ * (1 + 1e-12):
-            self._warn(f"raised MeanIR from {self.mean_ir_before_:.4g} to {self.mean_ir_after_:.4g}.")
+            worse.append(f"removed {num_removed} of {len(labels)} rows, more than half.")
+        if exceeds(self.mean_ir_after_, self.mean_ir_before_):
+            worse.append(f"raised MeanIR from {self.mean_ir_before_:.4g} to {self.mean_ir_after_:.4g}.")
         vanished = np.flatnonzero((self.counts_before_ > 0) & (self.counts_after_ == 0)).tolist()
         if vanished:
-            self._warn(f"removed every positive of labels {vanished}; MeanIR no longer counts them.")
+            worse.append(f"removed every positive of labels {vanished}; MeanIR no longer counts them.")
+        return worse
 
     def _record_rows(self, rows: Rows) -> None:
         self.sample_indices_ = rows
-
-    def _warn(self, what: str) -> None:
-        warnings.warn(f"{type(self).__name__} {what}", UserWarning, stacklevel=5)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -142,6 +140,11 @@ class BaseMultiLabelSampler(BaseSampler):
 def removal_budget(num_rows: int, percentage: float) -> int:
     """Return how many rows a percentage of them is, rounded down.
 
-    29 % of 100 must not become 28 because 0.29 * 100 is below 29 in binary.
+    0.57 % of 10,000 rows must not become 56 because the product is below 57 in binary.
     """
     return floor(num_rows * percentage / 100 + 1e-9)
+
+
+def exceeds(measure: float, bound: float) -> bool:
+    """Say whether a measure of imbalance is above a bound by more than rounding."""
+    return measure > bound * (1 + 1e-12)

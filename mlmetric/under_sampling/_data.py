@@ -18,7 +18,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 def read_labels(y: Any) -> tuple[LabelArray, bool]:
     """Read `y` as a hard label matrix, and say whether it holds class ids."""
-    checked = check_array(y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
+    checked = check_array(on_host(y), accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
     values = checked.toarray() if sparse.issparse(checked) else checked
     hard = (values == 0) | (values == 1)
     if values.ndim == 1 or (values.shape[1] == 1 and not hard.all()):
@@ -36,8 +36,18 @@ def read_labels(y: Any) -> tuple[LabelArray, bool]:
     return values.astype(np.uint8), False
 
 
+def on_host(data: Any) -> Any:
+    """Return a tensor as one that numpy can read; anything else as it is."""
+    if not isinstance(data, torch.Tensor):
+        return data
+    data = data.detach().cpu()
+    return data.float() if data.dtype == torch.bfloat16 else data
+
+
 def take_rows(data: Any, rows: Rows) -> Any:
     """Return rows of the caller's own object, in its kind."""
+    if isinstance(data, torch.Tensor):
+        return data[torch.from_numpy(rows).to(data.device)]
     if sparse.issparse(data):
         return data.tocsr()[rows].asformat(data.format)
     return _safe_indexing(data, rows)
@@ -54,11 +64,26 @@ def write_labels(y: Any, labels: LabelArray) -> Any:
     if hasattr(y, "isetitem"):
         for column in range(labels.shape[1]):
             values = y.iloc[:, column]
-            y.isetitem(column, type(values)(labels[:, column], index=y.index).astype(values.dtype))
+            if values.dtype.name == "category":
+                kept, zero = labels[:, column] == 1, _zero_category(values)
+                written = values if kept.all() else values.where(kept, zero)
+            else:
+                written = type(values)(labels[:, column], index=y.index).astype(values.dtype)
+            y.isetitem(column, written)
         return y
     if isinstance(y, np.ndarray):
         return labels.astype(y.dtype)
     raise TypeError(
         f"`y` must be an array, a tensor, a list, a scipy sparse matrix or a pandas data frame to be edited, got "
         f"{type(y).__name__}. Pass `numpy.asarray(y)`."
+    )
+
+
+def _zero_category(values: Any) -> Any:
+    for category in values.cat.categories:
+        if category == 0:
+            return category
+    raise ValueError(
+        f"`y` must have the category 0 in each column from which a label is dropped, column {values.name!r} has "
+        f"{values.cat.categories.tolist()}. `y.astype(int)` needs none."
     )

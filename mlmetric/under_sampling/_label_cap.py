@@ -32,7 +32,7 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
     Attributes:
         cap_: The largest count that a label keeps.
         capped_labels_: Indices of the labels that were over the cap, ascending.
-        n_empty_rows_: Number of rows that lost their last label, whether kept or dropped.
+        n_emptied_rows_: Number of rows that lost their last label, whether kept or dropped.
         sample_indices_: Rows of the result in the input, ascending; all of them unless `empty_rows="drop"`.
         counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
         counts_after_: Positives of each label in the result, int64 of shape `(L,)`.
@@ -92,13 +92,14 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
         kept = ~emptied if self.empty_rows == "drop" else np.ones(len(labels), dtype=bool)
         self.cap_ = cap
         self.capped_labels_ = capped
-        self.n_empty_rows_ = int(emptied.sum())
+        self.n_emptied_rows_ = int(emptied.sum())
         return np.flatnonzero(kept), edited[kept]
 
-    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> None:
-        super()._give_account(labels, rows, result)
-        if len(rows) == len(labels) and 2 * self.n_empty_rows_ > len(labels):
-            self._warn(f"left {self.n_empty_rows_} of {len(labels)} rows without their last label, more than half.")
+    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> list[str]:
+        worse = super()._give_account(labels, rows, result)
+        if len(rows) == len(labels) and 2 * self.n_emptied_rows_ > len(labels):
+            worse.append(f"left {self.n_emptied_rows_} of {len(labels)} rows without their last label, more than half.")
+        return worse
 
 
 def label_cap(labels: LabelArray, cap_ratio: float) -> int:

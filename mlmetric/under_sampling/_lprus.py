@@ -59,14 +59,18 @@ class LPRUS(BaseMultiLabelSampler):
 
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
         random_state = check_random_state(self.random_state)
-        _, first, bag, sizes = np.unique(labels, axis=0, return_index=True, return_inverse=True, return_counts=True)
+        # Eight labels in a byte, all bytes of a row in one value: sets are equal where these are.
+        packed = np.packbits(labels, axis=1)
+        keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+        _, first, bag, sizes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        rows_of = np.split(np.argsort(bag, kind="stable"), np.cumsum(sizes)[:-1])
         order = np.lexsort((first, sizes))
         most = np.maximum(sizes + -len(labels) // len(sizes), 0)  # no bag below the mean
         budget = removal_budget(len(labels), self.percentage)
         kept = np.ones(len(labels), dtype=bool)
         for number, share in zip(order, _shares(most[order], budget), strict=True):
-            rows = np.flatnonzero(bag.ravel() == number)
-            kept[random_state.permutation(rows)[:share]] = False
+            if share:
+                kept[random_state.permutation(rows_of[number])[:share]] = False
         return np.flatnonzero(kept), None
 
 

@@ -18,14 +18,16 @@ from mlmetric.under_sampling._neighbor_base import BaseNeighborSampler
 class MLUL(BaseNeighborSampler):
     """Keep rows by what they tell of their neighbourhood: multi-label undersampling by local label imbalance (MLUL).
 
-    For each label the rarer of its two values, carried or not, is the minority value. A row with the minority value of
-    a label is the more informative the more of its neighbours have the other value, unless all have: then it is an
-    outlier and says nothing. A row is also weighed by those that count it among their neighbours: it helps where it
-    has the minority value of theirs, and harms where it has not, in proportion to how informative they are.
+    For each label the rarer of its two values, carried or not, is the minority value; carried, where both are as
+    frequent. A row that has it scores the share of its neighbours that have the other value; if all have, it is an
+    outlier and scores nothing. The scores of a label are scaled to a sum of 1, so that labels count alike, and those of
+    a row are added up. Then a row is judged by the rows that count it among their neighbours: for each of these, and
+    each label that one scores for, its score is added where both have the same value and subtracted where not; the
+    mean over these rows joins the row's own sum. That is its weight.
 
     As many rows as the budget says are removed: the others are drawn one after the other with probability proportional
-    to their weights, moved up to 0 where some are negative. Rows with weight 0 are kept, at random, only where there
-    are no others left.
+    to their weights, which are moved up to 0 where some are negative. Rows with weight 0 are kept, at random, only
+    where there are no others left.
 
     Args:
         percentage: Share of the rows to remove, in per cent, above 0 and below 100; rounded down to whole rows.
@@ -109,4 +111,6 @@ def _weights(labels: LabelArray, neighbors: Rows) -> npt.NDArray[np.float64]:
         harm += np.bincount(numbers, weights=own - 2 * agreeing, minlength=num_rows)
     weights: npt.NDArray[np.float64] = own - harm / np.maximum(num_counting, 1)
     weights -= min(0.0, weights.min())
+    # The lowest are 0 alike, whatever their sums have rounded to.
+    weights[weights < 1e-12 * weights.max()] = 0
     return weights

@@ -12,7 +12,7 @@ import torch
 from mlmetric.neighbors import kneighbors
 from mlmetric.similarity import dice, hamming, jaccard
 from mlmetric.under_sampling._base import BaseMultiLabelSampler
-from mlmetric.under_sampling._data import LabelArray, Mask, Rows
+from mlmetric.under_sampling._data import LabelArray, Mask, Rows, on_host
 
 LabelDistance: TypeAlias = Literal["jaccard", "dice", "hamming"]
 LABEL_SIMILARITIES = {"jaccard": jaccard, "dice": dice, "hamming": hamming}
@@ -44,11 +44,20 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
                 ids of at least two classes, the lengths differ, there are too few rows to have so many neighbours,
                 `neighbors` does not fit, or every row would go.
         """
-        return self._resample(X, y, neighbors=neighbors)
+        return self._resample(X, y, neighbors=neighbors, searched=X if isinstance(X, torch.Tensor) else None)
 
-    def _fit_resample(self, X: Any, labels: LabelArray, neighbors: Any = None) -> tuple[Rows, LabelArray | None]:
+    def _fit_resample(
+        self, X: Any, labels: LabelArray, neighbors: Any = None, searched: Any = None
+    ) -> tuple[Rows, LabelArray | None]:
         k = self._num_neighbors()
-        found = kneighbors(X, k)[1] if neighbors is None else _check_neighbors(neighbors, len(labels), k)
+        if k >= len(labels):
+            raise ValueError(
+                f"{type(self).__name__} looks at {k} other rows for each, so it takes {k + 1} rows or more, got "
+                f"{len(labels)} rows."
+            )
+        if neighbors is None:  # a tensor is searched where it lies
+            neighbors = kneighbors(X if searched is None else searched, k)[1]
+        found = _check_neighbors(on_host(neighbors), len(labels), k)
         return np.flatnonzero(self._keep(labels, found)), None
 
     @abstractmethod

@@ -19,8 +19,8 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
     """Cap the frequent labels: remove rows that carry them, drawn at random.
 
     As long as a label is counted more than `cap_ratio` times the mean count, one of the rows that carry the most
-    frequent one goes, all of them equally likely. Rows keep their label sets, so labels that share rows with frequent
-    ones are thinned too; where these are rare, `LabelCapUnderSampler` or
+    frequent label (of equal ones the first) goes, all of them equally likely. Rows keep their label sets, so labels
+    that share rows with frequent ones are thinned too; where these are rare, `LabelCapUnderSampler` or
     `MultiLabelTomekLinks(protect_minority=True)` spares them.
 
     Args:

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlmetric.imbalance import minority_labels, scumble, scumble_per_instance
-from mlmetric.under_sampling._base import BaseMultiLabelSampler
+from mlmetric.under_sampling._base import BaseMultiLabelSampler, exceeds
 from mlmetric.under_sampling._data import LabelArray, Rows
 
 
 class REMEDIAL(BaseMultiLabelSampler):
     """Split rows in which rare and frequent labels meet: resampling multi-label sets by decoupling (REMEDIAL).
 
-    A row whose SCUMBLE is above the mean over all rows becomes two with the same features, one with its minority
-    labels and after it one with the rest. No label is lost and none is added, so MeanIR stays as it is; what falls is
-    SCUMBLE, and a warning says so where it does not. The set grows: this is no undersampling, but it stands before one,
+    A row whose SCUMBLE is above the mean over all rows becomes two with the same features, one with its minority labels
+    and after it one with the rest. No label is lost and none is added, so MeanIR stays as it is; what falls, as a rule,
+    is SCUMBLE, and a warning says so where it rose. The set grows: this is no undersampling, but it stands before one,
     for it frees rare labels of the rows that frequent ones are removed with.
 
     A row all of whose labels would go to one side has no second half to be split from; it stays whole.
@@ -69,11 +69,12 @@ class REMEDIAL(BaseMultiLabelSampler):
         self.n_whole_rows_ = int((high & ~split).sum())
         return rows, result
 
-    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> None:
-        super()._give_account(labels, rows, result)
+    def _give_account(self, labels: LabelArray, rows: Rows, result: LabelArray) -> list[str]:
+        worse = super()._give_account(labels, rows, result)
         self.scumble_before_, self.scumble_after_ = scumble(labels), scumble(result)
-        if self.scumble_after_ > self.scumble_before_ * (1 + 1e-12):
-            self._warn(f"raised SCUMBLE from {self.scumble_before_:.4g} to {self.scumble_after_:.4g}.")
+        if exceeds(self.scumble_after_, self.scumble_before_):
+            worse.append(f"raised SCUMBLE from {self.scumble_before_:.4g} to {self.scumble_after_:.4g}.")
+        return worse
 
     def _record_rows(self, rows: Rows) -> None:
         self.source_indices_ = rows

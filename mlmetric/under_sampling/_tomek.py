@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from mlmetric.imbalance import majority_labels, mean_ir, minority_labels, scumble
+from mlmetric.under_sampling._base import exceeds
 from mlmetric.under_sampling._data import LabelArray, Mask, Rows
 from mlmetric.under_sampling._neighbor_base import (
     LABEL_SIMILARITIES,
@@ -107,6 +108,6 @@ class MultiLabelTomekLinks(BaseNeighborSampler):
 
 def _auto_threshold(labels: LabelArray) -> float:
     balance = 1 / sqrt(mean_ir(labels))
-    if balance > 0.5 or scumble(labels) > 0.3:
+    if exceeds(balance, 0.5) or exceeds(scumble(labels), 0.3):
         return 0.5
-    return 0.3 if balance > 0.3 else 0.15
+    return 0.3 if exceeds(balance, 0.3) else 0.15

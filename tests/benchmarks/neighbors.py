@@ -4,7 +4,7 @@ python tests/benchmarks/neighbors.py            # each case in a process of its 
 python tests/benchmarks/neighbors.py --quick    # a smoke run: its figures mean nothing
 
 Rows are Gaussian float32 but where a table says otherwise. Memory is the growth of the resident set at its peak, so
-without the rows themselves. The share of right neighbours is counted on 200 rows against float64 differences with every
+without the rows themselves. The share of right neighbours is counted on 50 rows against float64 differences with every
 row.
 """
 
@@ -97,7 +97,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 def share_of_right(rows: Array, found: Array) -> float:
     """Compare with differences in float64; of equally near rows the lowest counts."""
-    chosen = np.random.default_rng(2).choice(len(rows), size=min(200, len(rows)), replace=False)
+    chosen = np.random.default_rng(2).choice(len(rows), size=min(50, len(rows)), replace=False)
     right = 0
     for row in chosen:
         parts = np.array_split(rows, max(1, rows.size // 2**22))

@@ -68,6 +68,8 @@ class Result(NamedTuple):
     """Share of the rows that went; below 0 where some were split."""
     mean_ir_before: float
     mean_ir_after: float
+    vanished: float
+    """Labels that lost every positive, which MeanIR no longer counts."""
     macro_f1: float
     mean_ap: float
 
@@ -89,7 +91,7 @@ def read_sets(folder: Path | None) -> Iterator[tuple[str, Array, Array, int]]:
         yield "synthetic", X, y, 120
         return
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=True) as data:
+        with np.load(path) as data:
             yield path.stem, data["X"].astype(np.float64), data["Y"].astype(np.int64), int(data["n_train"])
 
 
@@ -127,6 +129,7 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
         removed=1 - len(X) / len(parts.fit[0]),
         mean_ir_before=before,
         mean_ir_after=after,
+        vanished=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
         macro_f1=float(f1(scores, truth, threshold=thresholds, average="macro", empty="zero")),
         mean_ap=float(mean_average_precision(scores, truth)),
     )
@@ -157,13 +160,14 @@ def main() -> None:
             f"\n{name}: {len(parts[0].fit[0])} rows to resample, {X.shape[1]} features, {y.shape[1]} labels; ", end=""
         )
         print(f"mean (deviation) of {len(seeds)} seeds\n")
-        print("| sampler | rows removed | MeanIR before | after | macro F1 | mAP |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        print("| sampler | rows removed | MeanIR before | after | labels lost | macro F1 | mAP |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
         for title, sampler in SAMPLERS.items():
             results = [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)]
             columns = [list(column) for column in zip(*results, strict=True)]
             cells = [f"{100 * statistics.fmean(columns[0]):.1f} %", cell(columns[1], 2), cell(columns[2], 2)]
-            cells += [cell(column, 3, spread=True) for column in columns[3:]]
+            cells.append(cell(columns[3], 1))
+            cells += [cell(column, 3, spread=True) for column in columns[4:]]
             print(f"| `{title}` | {' | '.join(cells)} |", flush=True)
 
 
