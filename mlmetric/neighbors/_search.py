@@ -16,6 +16,7 @@ from mlmetric.neighbors._scan import Candidates, pairs_within, scan
 
 _SPARE_CANDIDATES = 4
 _SPARE_IN_TREE = 1
+_SAMPLE_SIZE = 256
 # A tree is the faster one up to so many columns, and up to a few more where the rows are many.
 _TREE_WIDTH, _TREE_WIDTH_OF_MANY, _MANY_ROWS = 7, 10, 20_000
 
@@ -23,8 +24,8 @@ _TREE_WIDTH, _TREE_WIDTH_OF_MANY, _MANY_ROWS = 7, 10, 20_000
 def search(queries: Rows, refs: Rows, k: int, *, within: bool, block: int) -> tuple[Tensor, Tensor]:
     """Find the k nearest refs of each query, exactly; ties go to the lowest number.
 
-    Likely neighbours are found fast: by a tree for a few columns, else by lower bounds in float32. Their distances are
-    computed exactly. A query is done where the last of its k is nearer than anything else can be; the others are
+    Likely neighbours are found fast: by a tree for a few columns, else by lower bounds in float32, unless these decide
+    little of a sample. Their distances are computed exactly. A query is done where the last of its k is nearer than anything else can be; the others are
     searched for again by bounds in float64, and where these cannot decide either, which is where distances are equal,
     everything within rounding of the last of the k is compared.
 
@@ -54,9 +55,16 @@ def search(queries: Rows, refs: Rows, k: int, *, within: bool, block: int) -> tu
     num_candidates = min(k + _SPARE_CANDIDATES, refs.shape[0] - within)
     if isinstance(refs, DenseRows) and refs.device.type == "cpu" and _suits_a_tree(*refs.shape):
         rows = settle(rows, _tree(queries, refs, frame.unit, min(k + _SPARE_IN_TREE, num_candidates), within=within))
-    elif not isinstance(refs, SparseRows) and products_keep_float32(refs.device):
+    elif isinstance(refs, DenseRows) and products_keep_float32(refs.device):
         bounds = Bounds(queries, refs, frame, torch.float32)
-        rows = settle(rows, scan(bounds, rows, ref_numbers, num_candidates, within=within, block=block))
+
+        def by_float32(some: Tensor) -> Tensor:
+            return settle(some, scan(bounds, some, ref_numbers, num_candidates, within=within, block=block))
+
+        # Where it decides few of a sample, as in tight clusters that lie far apart, it is not worth its time.
+        sample = rows[:: max(1, len(rows) // _SAMPLE_SIZE)].contiguous()
+        if len(rows) <= 4 * _SAMPLE_SIZE or 2 * len(by_float32(sample)) < len(sample):
+            rows = by_float32(rows)
     if len(rows):
         ref_numbers = first_copies(refs, k + 1)
         if within and refs.shape[0] == len(ref_numbers) < 2 * len(rows):
