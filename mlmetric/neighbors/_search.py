@@ -11,7 +11,7 @@ from torch import Tensor
 from mlmetric.neighbors._bounds import Bounds, Frame, products_keep_float32
 from mlmetric.neighbors._copies import first_copies
 from mlmetric.neighbors._exact import Squares, smallest
-from mlmetric.neighbors._rows import DenseRows, Rows, SparseRows
+from mlmetric.neighbors._rows import DenseRows, Rows
 from mlmetric.neighbors._scan import Candidates, pairs_within, scan
 
 _SPARE_CANDIDATES = 4
@@ -25,9 +25,9 @@ def search(queries: Rows, refs: Rows, k: int, *, within: bool, block: int) -> tu
     """Find the k nearest refs of each query, exactly; ties go to the lowest number.
 
     Likely neighbours are found fast: by a tree for a few columns, else by lower bounds in float32, unless these decide
-    little of a sample. Their distances are computed exactly. A query is done where the last of its k is nearer than anything else can be; the others are
-    searched for again by bounds in float64, and where these cannot decide either, which is where distances are equal,
-    everything within rounding of the last of the k is compared.
+    little of a sample. Their distances are computed exactly. A query is done where the last of its k is nearer than
+    anything else can be; the others are searched for again by bounds in float64, and where these cannot decide either,
+    which is where distances are equal, everything within rounding of the last of the k is compared.
 
     Args:
         queries: Rows to find neighbours for.
