@@ -1,4 +1,6 @@
 import math
+from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -6,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import chisquare
 
 from mlmetric.under_sampling import LabelCapUnderSampler
 
@@ -131,13 +134,30 @@ def test_skipping_takes_a_last_label_only_where_it_must():
         assert sampler.n_emptied_rows_ == 0
 
 
-def test_capping_draws_each_carrier_equally_often():
-    y = np.array([[1, 0], [1, 1], [1, 0], [0, 0], [1, 0]])
-    dropped = np.zeros(5)
-    for seed in range(400):  # cap 2.5 -> 2 of 4 keep it
-        dropped += y[:, 0] - LabelCapUnderSampler(cap_ratio=1, random_state=seed).fit_resample(y, y)[1][:, 0]
-    assert dropped[3] == 0
-    assert ((dropped[[0, 1, 2, 4]] > 150) & (dropped[[0, 1, 2, 4]] < 250)).all()  # 200 each, five deviations of 10
+def dropped_sets(y, num_seeds, **parameters):
+    """How often each set of rows loses label 0."""
+    found = Counter()
+    for seed in range(num_seeds):
+        _, y_actual = LabelCapUnderSampler(random_state=seed, **parameters).fit_resample(np.zeros((len(y), 1)), y)
+        found[frozenset(np.flatnonzero(y[:, 0] > y_actual[:, 0]).tolist())] += 1
+    return found
+
+
+def test_capping_draws_each_set_of_carriers_equally_often():
+    y = np.array([[1, 0], [1, 1], [1, 0], [0, 0], [1, 0]])  # cap 2.5 -> 2 of 4 keep it
+    found = dropped_sets(y, 600, cap_ratio=1)
+    assert set(found) == {frozenset(pair) for pair in combinations([0, 1, 2, 4], 2)}
+    assert chisquare(list(found.values())).pvalue > 1e-3
+
+
+def test_skipping_draws_equally_often_among_the_rows_that_carry_another_label_and_then_among_the_others():
+    y = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1]])  # cap 7 / 3 -> 2 of 5 keep it
+    found = dropped_sets(y, 600, cap_ratio=1, empty_rows="skip")
+    assert set(found) == {frozenset({1, 4, row}) for row in (0, 2, 3)}
+    assert chisquare(list(found.values())).pvalue > 1e-3
+    found = dropped_sets(y, 600, cap_ratio=1.8, empty_rows="skip")  # cap 4.2 -> 4
+    assert set(found) == {frozenset({1}), frozenset({4})}
+    assert chisquare(list(found.values())).pvalue > 1e-3
 
 
 def test_capping_repeats_with_a_seed_and_varies_without_one():
