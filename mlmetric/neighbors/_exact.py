@@ -11,8 +11,8 @@ from torch import Tensor
 from mlmetric.neighbors._rows import DenseRows, Rows
 from mlmetric.neighbors._slices import slices
 
-# What a few passes over a block of differences can find in a cache.
-_DIFFERENCES = 2**18
+# Numbers in a block of differences: few enough for a cache, many enough that the blocks are few.
+_DIFFERENCES = 2**20
 
 
 class Squares:
@@ -38,7 +38,7 @@ class Squares:
             float64, shape `(R, C)`.
         """
         num_columns, width = candidates.shape[1], self.refs.shape[1]
-        if num_columns * width > 16 * _DIFFERENCES or not isinstance(self.refs, DenseRows):
+        if num_columns * width > 4 * _DIFFERENCES or not isinstance(self.refs, DenseRows):
             pairs = rows.repeat_interleave(num_columns), candidates.flatten()
             return self.of_pairs(*pairs).view(candidates.shape)
         squares = torch.empty(candidates.shape, dtype=torch.float64, device=candidates.device)

@@ -62,8 +62,10 @@ class DenseRows:
     def keys(self, factors: Tensor) -> Tensor:
         """Return a number for each row: the same for equal rows, and for others hardly ever."""
         every = torch.arange(self.shape[0], device=self.device)
-        parts = slices(len(every), 2**20 // self.shape[1])
-        return torch.cat([(_mixed(self.take(every[part])) * factors).sum(dim=1) for part in parts])
+        keys = torch.empty_like(every)
+        for part in slices(len(every), 2**18 // self.shape[1]):
+            keys[part] = _mixed(self.take(every[part])).mul_(factors).sum(dim=1)
+        return keys
 
     def are_equal(self, numbers: Tensor, others: Tensor) -> bool:
         """Say whether each row equals the one beside it."""

@@ -31,6 +31,7 @@ from mlmetric.under_sampling import MultiLabelTomekLinks
 Array = npt.NDArray[Any]
 SIZES = (5_000, 10_000, 20_000, 30_340)
 WIDTHS = (8, 256, 2_048)
+TABLES = ["search", "tomek", "kinds"]
 KINDS = ["Gaussian", "shifted by 1,000", "unit vectors within 1e-4", "20 copies of each", "integers 0 to 2"]
 
 
@@ -136,6 +137,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="the tables to print")
+    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="numbers of columns")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case, in turn")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -143,21 +146,29 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.case))))
         return
     rounds = 1 if options.quick else options.rounds
-    sizes, widths = ((300,), (8,)) if options.quick else (SIZES, WIDTHS)
+    sizes, widths = ((300,), (8,)) if options.quick else (SIZES, options.widths)
     cases = [(n, d) for d in widths for n in sizes]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds} rounds")
 
     costs = ["s", "MB", "peer: s", "MB", "times faster"]
-    print("\nThe nearest other row of each row, beside NearestNeighbors of scikit-learn")
-    rows = (compare("Gaussian", n, d, "mlmetric", "scikit-learn", rounds) for n, d in cases)
-    print_table(["n", "d", *costs, "right", "peer: right"], rows)
-    print("\nTomek links of two classes, beside TomekLinks of imbalanced-learn")
-    rows = (compare("Gaussian", n, d, "mlmetric Tomek", "imbalanced-learn Tomek", rounds) for n, d in cases)
-    print_table(["n", "d", *costs, "rows kept"], rows)
-    n, d = (300, 40) if options.quick else (5_000, 256)
+    if "search" in options.only:
+        print("\nThe nearest other row of each row, beside NearestNeighbors of scikit-learn")
+        rows = (compare("Gaussian", n, d, "mlmetric", "scikit-learn", rounds) for n, d in cases)
+        print_table(["n", "d", *costs, "right", "peer: right"], rows)
+    if "tomek" in options.only:
+        print("\nTomek links of two classes, beside TomekLinks of imbalanced-learn")
+        rows = (compare("Gaussian", n, d, "mlmetric Tomek", "imbalanced-learn Tomek", rounds) for n, d in cases)
+        print_table(["n", "d", *costs, "rows kept"], rows)
+    if "kinds" in options.only:
+        kinds_table(options.quick)
+
+
+def kinds_table(quick: bool) -> None:
+    """Print the share of right neighbours of rows of every kind."""
+    n, d = (300, 40) if quick else (5_000, 256)
     print(f"\nShare of right neighbours and seconds at {n:,} x {d}, float32")
     print("\n| rows | mlmetric | s | scikit-learn | s | a plain product in float32 | s |\n| --- |" + " ---: |" * 6)
-    for kind in KINDS[:1] if options.quick else KINDS:
+    for kind in KINDS[:1] if quick else KINDS:
         cells = [kind]
         for name in ("mlmetric", "scikit-learn", "plain float32"):
             result = in_own_process(__file__, kind=kind, n=n, d=d, name=name)
