@@ -90,6 +90,13 @@ class Bounds:
         ones.fill_(1)
         return prepared
 
+    def cut(self, prepared: Any, place: int) -> tuple[Any, Any]:
+        """Cut a prepared block in two."""
+        if isinstance(prepared, tuple):
+            block, halves = prepared
+            return (block[:place], halves[:place]), (block[place:], halves[place:])
+        return prepared[:place], prepared[place:]
+
     def _reduced(self, halves: Tensor) -> Tensor:
         return halves * (1 - self._share) - self._underflow
 

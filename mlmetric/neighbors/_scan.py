@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,17 +41,32 @@ def scan(bounds: Bounds, rows: Tensor, refs: Tensor, num_candidates: int, *, wit
     kept = _Kept(len(rows), num_candidates, bounds.dtype, rows.device, max_pending=max(block**2 // 8, 2**12))
     # Each product serves both of its sides where they are the same rows.
     symmetric = within and torch.equal(rows, refs)
+
+    def compare(part: slice, left: Any, ref_part: slice, right: Any) -> None:
+        lower = bounds.between(left, right)
+        if within:
+            exclude_themselves(lower, rows[part], refs[ref_part])
+        kept.offer(part, lower, refs[ref_part])
+        if symmetric and ref_part.start > part.start:
+            kept.offer(ref_part, lower, refs[part], dim=0)
+
     for part in slices(len(rows), block):
         left = bounds.left(rows[part])
         for ref_part in slices(len(refs), block):
             if symmetric and ref_part.start < part.start:
                 continue
-            lower = bounds.between(left, bounds.right(refs[ref_part]))
-            if within:
-                exclude_themselves(lower, rows[part], refs[ref_part])
-            kept.offer(part, lower, refs[ref_part])
-            if symmetric and ref_part.start > part.start:
-                kept.offer(ref_part, lower, refs[part], dim=0)
+            right = bounds.right(refs[ref_part])
+            half = (part.stop - part.start) // 2
+            if symmetric and ref_part.start == part.start and half:  # of the four quarters one mirrors another
+                upper, under = slice(part.start, part.start + half), slice(part.start + half, part.stop)
+                (left_upper, left_under), (right_upper, right_under) = (
+                    bounds.cut(side, half) for side in (left, right)
+                )
+                compare(upper, left_upper, upper, right_upper)
+                compare(upper, left_upper, under, right_under)
+                compare(under, left_under, under, right_under)
+            else:
+                compare(part, left, ref_part, right)
         kept.settle()
     num_others = len(refs) - (torch.isin(rows, refs, assume_unique=True).long() if within else torch.zeros_like(rows))
     outside = kept.values[:, -1].double() * bounds.to_squares

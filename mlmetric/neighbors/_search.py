@@ -16,7 +16,7 @@ from mlmetric.neighbors._scan import Candidates, pairs_within, scan
 
 _SPARE_CANDIDATES = 4
 _SPARE_IN_TREE = 1
-_SAMPLE_SIZE = 256
+_SAMPLE_SIZE = 64
 # A tree is the faster one up to so many columns, and up to a few more where the rows are many.
 _TREE_WIDTH, _TREE_WIDTH_OF_MANY, _MANY_ROWS = 7, 10, 20_000
 
@@ -63,7 +63,7 @@ def search(queries: Rows, refs: Rows, k: int, *, within: bool, block: int) -> tu
 
         # Where it decides few of a sample, as in tight clusters that lie far apart, it is not worth its time.
         sample = rows[:: max(1, len(rows) // _SAMPLE_SIZE)].contiguous()
-        if len(rows) <= 4 * _SAMPLE_SIZE or 2 * len(by_float32(sample)) < len(sample):
+        if len(rows) <= 16 * _SAMPLE_SIZE or 2 * len(by_float32(sample)) < len(sample):
             rows = by_float32(rows)
     if len(rows):
         ref_numbers = first_copies(refs, k + 1)
