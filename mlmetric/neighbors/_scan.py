@@ -59,9 +59,8 @@ def scan(bounds: Bounds, rows: Tensor, refs: Tensor, num_candidates: int, *, wit
             half = (part.stop - part.start) // 2
             if symmetric and ref_part.start == part.start and half:  # of the four quarters one mirrors another
                 upper, under = slice(part.start, part.start + half), slice(part.start + half, part.stop)
-                (left_upper, left_under), (right_upper, right_under) = (
-                    bounds.cut(side, half) for side in (left, right)
-                )
+                left_upper, left_under = bounds.cut(left, half)
+                right_upper, right_under = bounds.cut(right, half)
                 compare(upper, left_upper, upper, right_upper)
                 compare(upper, left_upper, under, right_under)
                 compare(under, left_under, under, right_under)
