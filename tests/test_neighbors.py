@@ -319,6 +319,23 @@ def test_bounds_never_exceed_half_the_squared_distance(width, dtype, magnitude, 
         assert (squares - lower <= slack).all()
 
 
+@pytest.mark.parametrize("max_pending", [1, 40, 10**6])
+def test_the_smallest_of_all_that_is_offered_are_kept(max_pending):
+    values = torch.from_numpy(np.random.default_rng(0).permutation(30 * 500).reshape(30, 500)).double()
+    numbers = torch.arange(500) * 7
+    kept = _scan._Kept(30, 4, torch.float64, torch.device("cpu"), max_pending=max_pending)
+    for start in range(0, 500, 70):
+        part, columns = slice(0, 12), slice(start, start + 70)
+        kept.offer(part, values[part, columns], numbers[columns])
+        part = slice(12, 30)
+        kept.offer(part, values[part, columns].T.contiguous(), numbers[columns], dim=0)
+    kept.settle()
+    expected, places = values.sort(dim=1)
+    actual, order = kept.values.sort(dim=1)
+    assert torch.equal(actual, expected[:, :4])
+    assert torch.equal(kept.numbers.gather(1, order), numbers[places[:, :4]])
+
+
 def test_clusters_need_float64_and_equal_distances_need_every_pair(monkeypatch):
     searched, compared = [], []
 

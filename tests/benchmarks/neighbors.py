@@ -32,7 +32,14 @@ Array = npt.NDArray[Any]
 SIZES = (5_000, 10_000, 20_000, 30_340)
 WIDTHS = (8, 256, 2_048)
 TABLES = ["search", "tomek", "kinds"]
-KINDS = ["Gaussian", "shifted by 1,000", "unit vectors within 1e-4", "20 copies of each", "integers 0 to 2"]
+KINDS = [
+    "Gaussian",
+    "shifted by 1,000",
+    "unit vectors within 1e-4",
+    "tight clusters",
+    "20 copies of each",
+    "integers 0 to 2",
+]
 
 
 def make_rows(kind: str, n: int, d: int) -> Array:
@@ -40,6 +47,9 @@ def make_rows(kind: str, n: int, d: int) -> Array:
     rng = np.random.default_rng(0)
     if kind == "20 copies of each":
         return rng.normal(size=(n // 20, d)).astype(np.float32)[rng.integers(0, n // 20, size=n)]
+    if kind == "tight clusters":  # 30 of them, each a thousandth as wide as they lie apart
+        centres = rng.normal(size=(30, d))
+        return (centres[rng.integers(0, 30, size=n)] + 1e-3 * rng.normal(size=(n, d))).astype(np.float32)
     if kind == "integers 0 to 2":
         return rng.integers(0, 3, size=(n, d)).astype(np.float32)
     rows = rng.standard_normal((n, d), dtype=np.float32)
