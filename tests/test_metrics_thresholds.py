@@ -1,6 +1,7 @@
 """Chosen thresholds against a search through every decision that a threshold can make, in exact fractions."""
 
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_thresholds_equal_an_exhaustive_search(matrices):
     if not target.any():
         target[0, 0] = True
     pooled, pooled_f1 = _search(preds.ravel(), target.ravel())
-    micro = best_thresholds(preds, target, average="micro")
+    micro = best_thresholds(preds, target, average="micro", per_label=False)
     assert micro.shape == ()
     np.testing.assert_allclose(micro, pooled, rtol=1e-12)
     assert f1(preds, target, threshold=micro, average="micro").item() == float(pooled_f1)
@@ -130,7 +131,7 @@ def test_integer_scores_get_thresholds_between_them():
 def test_label_without_positives_gets_the_pooled_threshold_or_the_fallback():
     preds = torch.tensor([[0.9, 0.6], [0.2, 0.5]], dtype=torch.float64)
     target = torch.tensor([[1, 0], [0, 0]])
-    pooled = best_thresholds(preds, target, average="micro")
+    pooled = best_thresholds(preds, target, average="micro", per_label=False)
     assert pooled.item() == 0.75
     assert best_thresholds(preds, target).tolist() == [0.55, pooled]
     assert best_thresholds(preds, target, fallback=2.0).tolist() == [0.55, 2.0]
@@ -140,11 +141,12 @@ def test_label_without_positives_gets_the_pooled_threshold_or_the_fallback():
 @pytest.mark.parametrize("shape", [(2, 2), (0, 2)])
 def test_no_positive_at_all_needs_a_fallback(shape):
     preds, target = torch.zeros(shape), torch.zeros(shape)
-    for average in ("none", "micro"):
+    for average, per_label in product(("macro", "micro"), (True, False)):
         with pytest.raises(ValueError, match=rf"`target` must hold a positive, got none in {preds.numel()} entries"):
-            best_thresholds(preds, target, average=average)
-    assert best_thresholds(preds, target, fallback=0.3).tolist() == [0.3, 0.3]
-    assert best_thresholds(preds, target, average="micro", fallback=0.3).item() == 0.3
+            best_thresholds(preds, target, average=average, per_label=per_label)
+        expected = [0.3, 0.3] if per_label else 0.3
+        result = best_thresholds(preds, target, average=average, per_label=per_label, fallback=0.3)
+        assert result.tolist() == pytest.approx(expected)
 
 
 def test_no_labels_gives_no_thresholds():
@@ -166,7 +168,7 @@ def test_thresholds_hold_on_unseen_rows_of_the_same_kind():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"average": "macro"}, r"`average` must be one of 'none', 'micro', got 'macro'"),
+        ({"average": "none"}, r"`average` must be one of 'macro', 'micro', got 'none'"),
         ({"preds": [[np.nan, 0.9]]}, r"`preds` must hold no NaN, got one at row 0, label 0"),
         ({"target": [[0.5, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.5"),
         ({"target": [[0, 1, 1]]}, r"the same shape \(N, L\), got \(1, 2\) and \(1, 3\)"),

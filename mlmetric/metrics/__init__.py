@@ -12,24 +12,41 @@ What a formula leaves undefined (0/0: the recall of a label without positives) h
 """
 
 from mlmetric.metrics._agreement import example_f1, hamming_loss, pooled_accuracy, subset_accuracy
+from mlmetric.metrics._bootstrap import ConfidenceInterval, confidence_interval
 from mlmetric.metrics._decisions import cf1, f1, of1, precision, recall
+from mlmetric.metrics._label_ranking import (
+    coverage_error,
+    label_ranking_average_precision,
+    one_error,
+    ranking_loss,
+)
 from mlmetric.metrics._ranking import average_precision, mean_average_precision
+from mlmetric.metrics._report import MetricsReport
 from mlmetric.metrics._retrieval import ndcg_at_k, precision_at_k
+from mlmetric.metrics._table import MultiLabelMetrics
 from mlmetric.metrics._thresholds import best_thresholds
 
 __all__ = [
+    "ConfidenceInterval",
+    "MetricsReport",
+    "MultiLabelMetrics",
     "average_precision",
     "best_thresholds",
     "cf1",
+    "confidence_interval",
+    "coverage_error",
     "example_f1",
     "f1",
     "hamming_loss",
+    "label_ranking_average_precision",
     "mean_average_precision",
     "ndcg_at_k",
     "of1",
+    "one_error",
     "pooled_accuracy",
     "precision",
     "precision_at_k",
+    "ranking_loss",
     "recall",
     "subset_accuracy",
 ]

@@ -5,13 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._checks import TensorLike, decide
-from mlmetric.metrics._counting import count_columns
+from mlmetric.metrics._bootstrap import weighable
+from mlmetric.metrics._checks import TensorLike
+from mlmetric.metrics._counting import RowCounts, count_rows
+from mlmetric.metrics._scored import check_scores, decide
 from mlmetric.metrics._undefined import Empty, settle, settled_mean
 
 
+@weighable
 def pooled_accuracy(
-    preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan"
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
 ) -> Tensor:
     """Divide the right decisions by all decisions: `sum(TP + TN) / (N L)` = 1 - Hamming loss.
 
@@ -23,16 +33,22 @@ def pooled_accuracy(
         target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
         threshold: A label is predicted where `preds >= threshold`: a number, or one a label `(L,)`, rounded to the
             dtype of `preds`. Scores and threshold must be on the same scale: 0.5 suits probabilities; for logits
-            the same decision is 0. Nothing is inferred from the values.
+            the same decision is 0. Nothing is inferred from the values. None: everywhere, which leaves it to `top_k`.
+        top_k: Of what passes the threshold, only labels among the k highest scores of their row are predicted; of
+            labels that tie for the last place those of the lowest index. `top_k=3` alone is "top 3 and at least
+            0.5"; `top_k=3, threshold=None` is "the top 3 whatever they score".
+        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
+        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
+            gives a result for each.
         empty: The result without rows: `"nan"`, `"zero"`, `"one"` or `"error"`.
 
     Returns:
-        float64, 0-d, in [0, 1], on the device of `preds`.
+        float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `empty` is none of these, or is
-            `"error"` and something is undefined.
+        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
+            negative, `empty` is none of these, or is `"error"` and something is undefined.
 
     Example:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
@@ -40,12 +56,19 @@ def pooled_accuracy(
         >>> pooled_accuracy(preds, target)
         tensor(0.6667, dtype=torch.float64)
     """
-    decided, truth = decide(preds, target, threshold)
-    return settle(count_columns(decided == truth).sum() / truth.numel(), empty, "pooled_accuracy")
+    return settle(1 - _share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), empty, "pooled_accuracy")
 
 
+@weighable
 def hamming_loss(
-    preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan"
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
 ) -> Tensor:
     """Divide the wrong decisions by all decisions: 1 - pooled accuracy.
 
@@ -57,16 +80,24 @@ def hamming_loss(
         >>> hamming_loss(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    decided, truth = decide(preds, target, threshold)
-    return settle(count_columns(decided != truth).sum() / truth.numel(), empty, "hamming_loss")
+    return settle(_share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), empty, "hamming_loss")
 
 
+@weighable
 def subset_accuracy(
-    preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan"
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
 ) -> Tensor:
     """Count the share of rows whose labels are all right: exact match, scikit-learn's `accuracy_score`.
 
-    1 is best, 0 worst. An all-zero row for which nothing is predicted is right. Arguments, result and errors are
+    1 is best, 0 worst. An all-zero row for which nothing is predicted is right, a row of which the
+    mask leaves nothing undefined. Arguments, result and errors are
     those of `pooled_accuracy`.
 
     Example:
@@ -75,12 +106,21 @@ def subset_accuracy(
         >>> subset_accuracy(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    decided, truth = decide(preds, target, threshold)
-    return settled_mean((decided == truth).all(dim=1).to(torch.float64), empty, "subset_accuracy", unit="row")
+    scored = check_scores(preds, target, mask, sample_weight)
+    values = exact_matches(count_rows(scored, decide(scored, threshold, top_k)))
+    return settled_mean(values, empty, "subset_accuracy", unit="row", weight=scored.weight)
 
 
+@weighable
 def example_f1(
-    preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan"
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
 ) -> Tensor:
     """Average over the rows the F1 of each row's label set: `2 |p & y| / (|p| + |y|)`.
 
@@ -95,7 +135,36 @@ def example_f1(
         >>> example_f1(preds, target, empty="one")
         tensor(0.7778, dtype=torch.float64)
     """
-    decided, truth = decide(preds, target, threshold)
-    decided, truth = decided.T, truth.T
-    values = 2 * count_columns(decided & truth) / (count_columns(decided) + count_columns(truth))
-    return settled_mean(values, empty, "example_f1", unit="row")
+    scored = check_scores(preds, target, mask, sample_weight)
+    values = row_f1(count_rows(scored, decide(scored, threshold, top_k)))
+    return settled_mean(values, empty, "example_f1", unit="row", weight=scored.weight)
+
+
+def pooled(values: Tensor, entries: Tensor, weight: Tensor | None) -> Tensor:
+    """Divide the sum of `values` by that of `entries`, both `(N,)`, float64, rows weighted."""
+    if weight is None:
+        return values.sum() / entries.sum()
+    return (weight @ values) / (weight @ entries)
+
+
+def exact_matches(counts: RowCounts) -> Tensor:
+    """Mark with 1 the rows that are right as a whole, `(N,)`; NaN where nothing counts."""
+    return torch.where(counts.entries == 0, torch.nan, (counts.right == counts.entries).double())
+
+
+def row_f1(counts: RowCounts) -> Tensor:
+    """Take the F1 of each row's label set, `(N,)`; NaN where nothing is predicted and nothing true."""
+    return 2 * counts.hits / (counts.predicted + counts.support)
+
+
+def _share_of_wrong(
+    preds: TensorLike,
+    target: TensorLike,
+    threshold: float | TensorLike | None,
+    top_k: int | None,
+    mask: TensorLike | None,
+    sample_weight: TensorLike | None,
+) -> Tensor:
+    scored = check_scores(preds, target, mask, sample_weight)
+    counts = count_rows(scored, decide(scored, threshold, top_k))
+    return pooled(counts.entries - counts.right, counts.entries, scored.weight)

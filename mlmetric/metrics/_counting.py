@@ -1,53 +1,51 @@
-"""Counts that metrics are made of."""
+"""Counts of decisions, by label and by row."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-def count_columns(mask: Tensor) -> Tensor:
-    """Count the True entries of each column of a bool matrix `(N, L)`: float64 `(L,)`."""
-    if mask.device.type == "cpu":
-        # Ten times faster than torch's sum of a bool tensor.
-        return torch.from_numpy(np.count_nonzero(mask.numpy(), axis=0)).double()
-    return mask.sum(dim=0).double()
+from mlmetric.metrics._checks import count_true
+from mlmetric.metrics._scored import Scored
 
 
-class PositiveRanks(NamedTuple):
-    """The positives of one label in ascending order of score, and what scores at least as high as each.
+class LabelCounts(NamedTuple):
+    """Per label, float64 `(L,)`, or `(B, L)` for B weightings: true positives, predicted rows, positive rows."""
 
-    `scores`: all scores, ascending `(N,)`; `positives`: those of the positives, ascending `(P,)`; `retrieved` and
-    `hits`: how many rows, and how many positives, score as high as each positive or higher, float64 `(P,)`. Tied
-    rows count for each other.
-    """
-
-    scores: Tensor
-    positives: Tensor
-    retrieved: Tensor
     hits: Tensor
+    predicted: Tensor
+    support: Tensor
 
 
-def rank_positives(scores: Tensor, positive: Tensor) -> PositiveRanks:
-    """Rank the positives among `scores` `(N,)`, float32 or float64; `positive` is bool `(N,)`."""
-    positives = _ascending(scores[positive])
-    scores = _ascending(scores)
-    retrieved = len(scores) - torch.searchsorted(scores, positives)
-    hits = len(positives) - torch.searchsorted(positives, positives)
-    return PositiveRanks(scores, positives, retrieved.double(), hits.double())
+class RowCounts(NamedTuple):
+    """Per row, float64 `(N,)`: true positives, predicted labels, positive labels, entries that count."""
+
+    hits: Tensor
+    predicted: Tensor
+    support: Tensor
+    entries: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """Entries decided as they are."""
+        return self.entries - self.predicted - self.support + 2 * self.hits
 
 
-def label_columns(scores: Tensor) -> Tensor:
-    """Lay out `scores` `(N, L)` label by label `(L, N)`, half precision widened for the sort."""
-    wide = scores if scores.dtype == torch.float64 else scores.float()
-    return wide.T.contiguous()
+def count_labels(scored: Scored, decided: Tensor) -> LabelCounts:
+    """Count each label's rows; `decided` is bool `(N, L)`."""
+    masks = (decided & scored.target, decided, scored.target)
+    if scored.weight is None:
+        return LabelCounts(*(count_true(mask, dim=0).double() for mask in masks))
+    return LabelCounts(*(scored.weight @ mask.double() for mask in masks))
 
 
-def _ascending(values: Tensor) -> Tensor:
-    if values.device.type == "cpu":
-        # Thirty times faster than torch's sort, which sorts the indices too.
-        return torch.from_numpy(np.sort(values.numpy()))
-    return values.sort().values
+def count_rows(scored: Scored, decided: Tensor) -> RowCounts:
+    """Count each row's labels; `decided` is bool `(N, L)`."""
+    masks = (decided & scored.target, decided, scored.target)
+    hits, predicted, support = (count_true(mask, dim=1).double() for mask in masks)
+    every = torch.full_like(hits, decided.shape[1])
+    return RowCounts(
+        hits, predicted, support, every if scored.mask is None else count_true(scored.mask, dim=1).double()
+    )

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._checks import TensorLike, check_choice, decide
-from mlmetric.metrics._counting import count_columns
+from mlmetric.metrics._bootstrap import weighable
+from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._counting import LabelCounts, count_labels
+from mlmetric.metrics._scored import check_scores, decide
 from mlmetric.metrics._undefined import Empty, settle, settled_mean
 
 Average = Literal["macro", "micro", "weighted", "none"]
 
 
+@weighable
 def precision(
     preds: TensorLike,
     target: TensorLike,
     *,
-    threshold: float | TensorLike = 0.5,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
     average: Average = "macro",
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
     empty: Empty = "nan",
 ) -> Tensor:
     """Divide the true positives by what was predicted: `TP / (TP + FP)`.
@@ -31,19 +37,25 @@ def precision(
         target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
         threshold: A label is predicted where `preds >= threshold`: a number, or one a label `(L,)`, rounded to the
             dtype of `preds`. Scores and threshold must be on the same scale: 0.5 suits probabilities; for logits
-            the same decision is 0. Nothing is inferred from the values.
+            the same decision is 0. Nothing is inferred from the values. None: everywhere, which leaves it to `top_k`.
+        top_k: Of what passes the threshold, only labels among the k highest scores of their row are predicted; of
+            labels that tie for the last place those of the lowest index. `top_k=3` alone is "top 3 and at least
+            0.5"; `top_k=3, threshold=None` is "the top 3 whatever they score": papers report both as "top 3".
         average: `"macro"`: mean over labels. `"weighted"`: mean weighted by the number of positives.
             `"micro"`: over all entries of the matrix as one. `"none"`: each label.
+        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
+        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
+            gives a result for each.
         empty: What 0/0 gets: `"nan"` (left out of the mean), `"zero"` (as scikit-learn's `zero_division=0`), `"one"`
             or `"error"`. A mean over nothing, or with no positives to weigh by, is undefined in the same way.
 
     Returns:
-        float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`.
+        float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`; with B weightings `(B,)` or `(B, L)`.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `average` or `empty` is none of
-            these, or `empty` is `"error"` and something is undefined.
+        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
+            negative, `average` or `empty` is none of these, or `empty` is `"error"` and something is undefined.
 
     Example:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
@@ -53,16 +65,20 @@ def precision(
         >>> precision(preds, target)
         tensor(0.5000, dtype=torch.float64)
     """
-    counts = _count(preds, target, threshold)
-    return counts.score(counts.hits, counts.predicted, average, empty, "precision")
+    counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return averaged(counts.hits, counts.predicted, counts.support, average, empty, "precision")
 
 
+@weighable
 def recall(
     preds: TensorLike,
     target: TensorLike,
     *,
-    threshold: float | TensorLike = 0.5,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
     average: Average = "macro",
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
     empty: Empty = "nan",
 ) -> Tensor:
     """Divide the true positives by the positives: `TP / (TP + FN)`.
@@ -76,16 +92,20 @@ def recall(
         >>> recall(preds, target, average="none")
         tensor([0.5000, 1.0000, 0.0000], dtype=torch.float64)
     """
-    counts = _count(preds, target, threshold)
-    return counts.score(counts.hits, counts.support, average, empty, "recall")
+    counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return averaged(counts.hits, counts.support, counts.support, average, empty, "recall")
 
 
+@weighable
 def f1(
     preds: TensorLike,
     target: TensorLike,
     *,
-    threshold: float | TensorLike = 0.5,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
     average: Average = "macro",
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
     empty: Empty = "nan",
 ) -> Tensor:
     """Take the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
@@ -104,11 +124,21 @@ def f1(
         >>> f1(preds, target, empty="zero")
         tensor(0.3889, dtype=torch.float64)
     """
-    counts = _count(preds, target, threshold)
-    return counts.score(2 * counts.hits, counts.predicted + counts.support, average, empty, "f1")
+    counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return averaged(2 * counts.hits, counts.predicted + counts.support, counts.support, average, empty, "f1")
 
 
-def cf1(preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan") -> Tensor:
+@weighable
+def cf1(
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
+) -> Tensor:
     """Take the harmonic mean of macro precision (CP) and macro recall (CR): per-class F1 as ML-GCN reports it.
 
     1 is best, 0 worst; 0 if both means are 0. This is not macro F1, the mean of the labels' F1. A label that is never
@@ -125,14 +155,24 @@ def cf1(preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike 
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, section 4.1. The
         authors' code counts a label that is never predicted as precision 0: `empty="zero"`.
     """
-    counts = _count(preds, target, threshold)
-    mean_precision = counts.score(counts.hits, counts.predicted, "macro", empty, "cf1")
-    mean_recall = counts.score(counts.hits, counts.support, "macro", empty, "cf1")
-    total = mean_precision + mean_recall
-    return torch.where(total == 0, 0.0, 2 * mean_precision * mean_recall / total)
+    counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return harmonic_mean(
+        averaged(counts.hits, counts.predicted, counts.support, "macro", empty, "cf1"),
+        averaged(counts.hits, counts.support, counts.support, "macro", empty, "cf1"),
+    )
 
 
-def of1(preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike = 0.5, empty: Empty = "nan") -> Tensor:
+@weighable
+def of1(
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    threshold: float | TensorLike | None = 0.5,
+    top_k: int | None = None,
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
+) -> Tensor:
     """Take F1 over all entries of the matrix (micro F1): "overall" F1 in multi-label image recognition.
 
     1 is best, 0 worst. Arguments, result (0-d) and errors are those of `precision`.
@@ -146,30 +186,48 @@ def of1(preds: TensorLike, target: TensorLike, *, threshold: float | TensorLike 
     Source:
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, section 4.1.
     """
-    return f1(preds, target, threshold=threshold, average="micro", empty=empty)
+    return f1(
+        preds,
+        target,
+        threshold=threshold,
+        top_k=top_k,
+        average="micro",
+        mask=mask,
+        sample_weight=sample_weight,
+        empty=empty,
+    )
 
 
-class _LabelCounts(NamedTuple):
-    """Per label, float64 `(L,)`: true positives, predicted rows, positive rows."""
-
-    hits: Tensor
-    predicted: Tensor
-    support: Tensor
-
-    def score(self, numerator: Tensor, denominator: Tensor, average: Average, empty: Empty, name: str) -> Tensor:
-        check_choice(average, "average", Average)
-        if average == "micro":
-            return settle(numerator.sum() / denominator.sum(), empty, name)
-        values = numerator / denominator
-        if average == "macro":
-            return settled_mean(values, empty, name)
-        values = settle(values, empty, name)
-        if average == "none":
-            return values
-        weights = self.support * ~values.isnan()
-        return settle((values.nan_to_num() * weights).sum() / weights.sum(), empty, name)
+def averaged(
+    numerator: Tensor, denominator: Tensor, support: Tensor, average: Average, empty: Empty, name: str
+) -> Tensor:
+    """Divide label by label, `(L,)` or `(B, L)`, and average as `average` says."""
+    check_choice(average, "average", Average)
+    if average == "micro":
+        return settle(numerator.sum(dim=-1) / denominator.sum(dim=-1), empty, name)
+    values = numerator / denominator
+    if average == "macro":
+        return settled_mean(values, empty, name)
+    values = settle(values, empty, name)
+    if average == "none":
+        return values
+    weights = support * ~values.isnan()
+    return settle((values.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1), empty, name)
 
 
-def _count(preds: TensorLike, target: TensorLike, threshold: float | TensorLike) -> _LabelCounts:
-    decided, truth = decide(preds, target, threshold)
-    return _LabelCounts(count_columns(decided & truth), count_columns(decided), count_columns(truth))
+def harmonic_mean(precision: Tensor, recall: Tensor) -> Tensor:
+    """Take the harmonic mean of two numbers, 0 where both are."""
+    total = precision + recall
+    return torch.where(total == 0, 0.0, 2 * precision * recall / total)
+
+
+def _count(
+    preds: TensorLike,
+    target: TensorLike,
+    threshold: float | TensorLike | None,
+    top_k: int | None,
+    mask: TensorLike | None,
+    sample_weight: TensorLike | None,
+) -> LabelCounts:
+    scored = check_scores(preds, target, mask, sample_weight)
+    return count_labels(scored, decide(scored, threshold, top_k))

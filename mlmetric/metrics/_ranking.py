@@ -7,15 +7,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._checks import TensorLike, check_choice, check_scores
-from mlmetric.metrics._counting import label_columns, rank_positives
+from mlmetric.metrics._bootstrap import weighable
+from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._pooled_ranks import pooled_average_precision
+from mlmetric.metrics._ranks import RankedGroups, rank_groups
+from mlmetric.metrics._scored import Scored, check_scores
 from mlmetric.metrics._undefined import Empty, settle, settled_mean
+from mlmetric.metrics._weighted_ranks import weighted_label_precisions, weighted_pooled_precision
 
 Average = Literal["macro", "micro"]
+Interpolation = Literal["none", "voc2007", "voc2010"]
 
 
-def average_precision(preds: TensorLike, target: TensorLike, *, empty: Empty = "nan") -> Tensor:
-    """Average the precision at each positive of a label: non-interpolated average precision (AP).
+@weighable
+def average_precision(
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    interpolation: Interpolation = "none",
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
+) -> Tensor:
+    """Average the precision at each positive of a label: average precision (AP).
 
     `AP_c = (1/P_c) sum over positives i of #{positives j: s_j >= s_i} / #{j: s_j >= s_i}`. 1 is best: every positive
     scores higher than every negative. Tied rows are retrieved together, so the order of the rows does not matter;
@@ -25,15 +39,22 @@ def average_precision(preds: TensorLike, target: TensorLike, *, empty: Empty = "
         preds: Scores, shape `(N, L)`, any real dtype, any scale (logits or probabilities), infinities allowed. They
             are ranked as they are; integers are read as float64.
         target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
+        interpolation: `"none"`: the formula above, which COCO papers and scikit-learn use too. The development kits
+            of Pascal VOC take, at each recall, the highest precision at that recall or above it: `"voc2010"` over
+            all positives, `"voc2007"` at the recalls 0, 0.1, ..., 1 only. Both are at least as high as `"none"`.
+        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything;
+            each label is ranked among its own entries that count.
+        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
+            gives a result for each. With `interpolation="none"` only.
         empty: What a label without positives gets: `"nan"`, `"zero"` (as in scikit-learn), `"one"` or `"error"`.
 
     Returns:
-        float64, shape `(L,)`, in [0, 1], on the device of `preds`.
+        float64, shape `(L,)`, or `(B, L)` for B weightings, in [0, 1], on the device of `preds`.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `empty` is none of these, or is
-            `"error"` and a label has no positives.
+        ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative or comes with an
+            interpolation, another argument is none of the above, or `empty` is `"error"` and a label has no positives.
 
     Example:
         >>> preds = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]])
@@ -42,13 +63,23 @@ def average_precision(preds: TensorLike, target: TensorLike, *, empty: Empty = "
         tensor([0.8333, 0.5000], dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `average_precision_score(average=None)`, but for `empty`.
+        Equal to scikit-learn's `average_precision_score(average=None)`, but for `empty`. Everingham et al., "The
+        Pascal Visual Object Classes challenge: a retrospective", IJCV 111, 2015, for the interpolations.
     """
-    return settle(_per_label(*check_scores(preds, target)), empty, "average_precision")
+    scored = check_scores(preds, target, mask, sample_weight)
+    return settle(label_precisions(scored, interpolation), empty, "average_precision")
 
 
+@weighable
 def mean_average_precision(
-    preds: TensorLike, target: TensorLike, *, average: Average = "macro", empty: Empty = "nan"
+    preds: TensorLike,
+    target: TensorLike,
+    *,
+    average: Average = "macro",
+    interpolation: Interpolation = "none",
+    mask: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    empty: Empty = "nan",
 ) -> Tensor:
     """Average the AP of the labels (mAP), or take one AP over all entries of the matrix.
 
@@ -60,11 +91,15 @@ def mean_average_precision(
         target: Truth, shape `(N, L)`, hard multi-hot.
         average: `"macro"`: the mean over labels. `"micro"`: the N * L entries as one ranking; that compares scores
             of different labels with each other.
+        interpolation: As for `average_precision`.
+        mask: As for `average_precision`.
+        sample_weight: As for `average_precision`.
         empty: What a label (micro: a matrix) without positives gets: `"nan"` (left out of the mean), `"zero"` (as
             in scikit-learn), `"one"` or `"error"`.
 
     Returns:
-        float64, 0-d, in [0, 1], on the device of `preds`. NaN if no label has positives and `empty` is `"nan"`.
+        float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`. NaN if no label has positives
+        and `empty` is `"nan"`.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
@@ -82,16 +117,58 @@ def mean_average_precision(
         Equal to scikit-learn's `average_precision_score`, but for `empty`.
     """
     check_choice(average, "average", Average)
-    preds, target = check_scores(preds, target)
+    scored = check_scores(preds, target, mask, sample_weight)
     if average == "micro":
-        pooled = _per_label(preds.reshape(-1, 1), target.reshape(-1, 1)).squeeze(0)
-        return settle(pooled, empty, "mean_average_precision")
-    return settled_mean(_per_label(preds, target), empty, "mean_average_precision")
+        return settle(pooled_precision(scored, interpolation), empty, "mean_average_precision")
+    return settled_mean(label_precisions(scored, interpolation), empty, "mean_average_precision")
 
 
-def _per_label(preds: Tensor, target: Tensor) -> Tensor:
-    values = preds.new_empty(preds.shape[1], dtype=torch.float64)
-    for label, (scores, positive) in enumerate(zip(label_columns(preds), target.T.contiguous(), strict=True)):
-        ranks = rank_positives(scores, positive)
-        values[label] = (ranks.hits / ranks.retrieved).mean()
-    return values
+def label_precisions(scored: Scored, interpolation: Interpolation = "none") -> Tensor:
+    """Return the AP of each label: float64 `(L,)` or `(B, L)`, NaN without positives."""
+    check_choice(interpolation, "interpolation", Interpolation)
+    if scored.weight is not None:
+        _check_not_interpolated(interpolation)
+        return weighted_label_precisions(scored, scored.weight)
+    mask = None if scored.mask is None else scored.mask.T
+    judge = _PRECISIONS[interpolation]
+    return rank_groups(scored.preds.T, scored.target.T, mask, lambda ranked: (judge(ranked),), 1)[0]
+
+
+def pooled_precision(scored: Scored, interpolation: Interpolation = "none") -> Tensor:
+    """Return the AP of all entries as one ranking: float64, 0-d or `(B,)`, NaN without positives."""
+    check_choice(interpolation, "interpolation", Interpolation)
+    if scored.weight is not None:
+        _check_not_interpolated(interpolation)
+        return weighted_pooled_precision(scored, scored.weight)
+    if interpolation == "none":
+        return pooled_average_precision(scored.preds, scored.target, scored.mask)
+    return label_precisions(scored.pooled(), interpolation).squeeze(0)
+
+
+def _check_not_interpolated(interpolation: Interpolation) -> None:
+    if interpolation != "none":
+        raise ValueError(f'`sample_weight` goes with `interpolation="none"` only, got {interpolation!r}.')
+
+
+def _non_interpolated(ranked: RankedGroups) -> Tensor:
+    return _precision(ranked).sum(dim=1) / ranked.positives.squeeze(1)
+
+
+def _all_points(ranked: RankedGroups) -> Tensor:
+    highest = _precision(ranked).cummax(dim=1).values
+    return (highest * ranked.valid).sum(dim=1) / ranked.positives.squeeze(1)
+
+
+def _eleven_points(ranked: RankedGroups) -> Tensor:
+    precision, hits = _precision(ranked), ranked.at_least()[1]
+    # Recall hits / positives >= tenth / 10, in whole numbers: 0.3 and 3 / 10 differ.
+    points = [torch.where(10 * hits >= tenth * ranked.positives, precision, 0).amax(dim=1) for tenth in range(11)]
+    return torch.stack(points).mean(dim=0)
+
+
+def _precision(ranked: RankedGroups) -> Tensor:
+    retrieved, hits = ranked.at_least()
+    return torch.where(ranked.valid, hits / retrieved, 0.0)
+
+
+_PRECISIONS = {"none": _non_interpolated, "voc2007": _eleven_points, "voc2010": _all_points}

@@ -13,14 +13,14 @@ Empty = Literal["nan", "zero", "one", "error"]
 
 
 def settle(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> Tensor:
-    """Apply the policy for 0/0 to the NaN among `values`, 0-d or one a `unit`."""
+    """Apply the policy for 0/0 to the NaN among `values`: one a `unit` along the last dimension, or 0-d."""
     check_choice(empty, "empty", Empty)
     if empty == "nan":
         return values
     undefined = values.isnan()
     if empty == "error" and bool(undefined.any()):
         where = ""
-        if undefined.ndim:
+        if undefined.ndim == 1:
             rows = undefined.nonzero()
             where = f" at {unit} {rows[0].item()}, the first of {len(rows)} among {len(undefined)}"
         raise ValueError(
@@ -29,6 +29,15 @@ def settle(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> T
     return torch.where(undefined, float(empty == "one"), values)
 
 
-def settled_mean(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> Tensor:
-    """Average the defined among settled `values`; the mean of nothing is settled in turn."""
-    return settle(settle(values, empty, name, unit=unit).nanmean(), empty, name)
+def settled_mean(
+    values: Tensor, empty: Empty, name: str, *, unit: str = "label", weight: Tensor | None = None
+) -> Tensor:
+    """Average the defined among settled `values` along the last dimension; the mean of nothing is settled in turn.
+
+    `weight`: of each value, `(N,)` or `(B, N)`; the result is then 0-d or `(B,)`.
+    """
+    values = settle(values, empty, name, unit=unit)
+    if weight is None:
+        return settle(values.nanmean(dim=-1), empty, name)
+    defined = (~values.isnan()).to(weight)
+    return settle((weight @ values.nan_to_num()) / (weight @ defined), empty, name)

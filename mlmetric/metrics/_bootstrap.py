@@ -1,0 +1,141 @@
+"""How far a metric may lie from what it would be on other rows of the same kind: the bootstrap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlmetric.metrics._checks import TensorLike, to_tensor
+
+CHUNK = 2**24
+"""How many weights of rows are held at once, 8 bytes each."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_WEIGHABLE: set[Callable[..., Any]] = set()
+
+
+class ConfidenceInterval(NamedTuple):
+    """What a metric is on all rows, and the bounds of its confidence interval; NaN where it is undefined."""
+
+    value: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def weighable(function: Function) -> Function:
+    """Mark a metric that takes many weightings at once, `sample_weight` `(B, N)`."""
+    _WEIGHABLE.add(function)
+    return function
+
+
+def confidence_interval(
+    metric: Callable[..., Any],
+    *rows: TensorLike,
+    confidence_level: float = 0.95,
+    n_resamples: int = 1000,
+    generator: torch.Generator | None = None,
+) -> ConfidenceInterval:
+    """Estimate by the bootstrap over rows between which bounds a metric lies.
+
+    The rows are drawn with replacement, as many as there are, `n_resamples` times; the bounds are percentiles of what
+    the metric then is. They tell how much the choice of test rows matters, not how much training again would. A
+    resample in which the metric is undefined is left out. With few rows, or labels with few positives, percentile
+    bounds are too narrow.
+
+    Args:
+        metric: One of this module, `functools.partial` of it for its options; or any function of rows that returns a
+            number or tensor. This module's take all resamples at once, as weights; any other is called for each.
+        *rows: What `metric` takes by position, such as `preds, target`: the same number of rows each. In retrieval
+            metrics the queries are drawn; the database stays as it is.
+        confidence_level: How often bounds made in this way are to hold, above 0 and below 1.
+        n_resamples: How often rows are drawn.
+        generator: Where the draws come from, a CPU generator. By default a new one of seed 0, so that the bounds of
+            the same rows are the same each time.
+
+    Returns:
+        The value on all rows and its bounds, float64, in the shape that `metric` returns: `average="none"` gives one
+        of each a label.
+
+    Raises:
+        ValueError: If `confidence_level` or `n_resamples` is out of range, or rows differ in number.
+
+    Example:
+        >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7], [0.4, 0.9]])
+        >>> target = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 1]])
+        >>> from mlmetric.metrics import subset_accuracy
+        >>> value, low, high = confidence_interval(subset_accuracy, preds, target)
+        >>> f"{value:.2f}, from {low:.2f} to {high:.2f}"
+        '0.50, from 0.00 to 1.00'
+
+    Source:
+        Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: the percentile interval.
+    """
+    given = [to_tensor(part, "rows") for part in rows]
+    check_draws(confidence_level, n_resamples)
+    function = metric.func if isinstance(metric, partial) else metric
+    if function in _WEIGHABLE:
+        device = given[0].device
+        drawn = [
+            metric(*given, sample_weight=weights.to(device))
+            for weights in draw_weights(len(given[0]), n_resamples, generator)
+        ]
+        resampled = torch.cat(drawn)
+    else:
+        counts = {len(part) for part in given}
+        if len(counts) != 1:
+            raise ValueError(f"`rows` must have the same number of rows each, got {[len(part) for part in given]}.")
+        resampled = torch.stack(
+            [
+                _number(metric(*(part[indices] for part in given)))
+                for weights in draw_weights(len(given[0]), n_resamples, generator)
+                for indices in (_indices(row).to(given[0].device) for row in weights)
+            ]
+        )
+    return ConfidenceInterval(_number(metric(*given)), *bounds(resampled, confidence_level))
+
+
+def check_draws(confidence_level: float, n_resamples: int) -> None:
+    """Check what all bootstraps are told."""
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"`confidence_level` must be above 0 and below 1, got {confidence_level}.")
+    if n_resamples < 1:
+        raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+
+
+def draw_weights(num_rows: int, n_resamples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """Draw rows with replacement and count how often each was: float64 `(B, N)`, in parts of `n_resamples`."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    at_once = max(1, CHUNK // max(1, num_rows))
+    for start in range(0, n_resamples, at_once):
+        size = min(at_once, n_resamples - start)
+        if not num_rows:
+            yield torch.zeros(size, 0, dtype=torch.float64)
+            continue
+        drawn = torch.randint(num_rows, (size, num_rows), generator=generator)
+        drawn += num_rows * torch.arange(size)[:, None]
+        yield drawn.flatten().bincount(minlength=size * num_rows).reshape(size, num_rows).double()
+
+
+def bounds(resampled: Tensor, confidence_level: float) -> tuple[Tensor, Tensor]:
+    """Return the percentiles `(...)` of what a metric was in each resample, `(B, ...)`."""
+    tail = (1 - confidence_level) / 2
+    values = resampled.cpu().numpy()
+    defined = ~np.isnan(values).all(axis=0)
+    result = np.full((2, *values.shape[1:]), math.nan)
+    result[:, defined] = np.nanquantile(values[:, defined], [tail, 1 - tail], axis=0)
+    low, high = torch.from_numpy(result).to(resampled.device)
+    return low, high
+
+
+def _indices(counts: Tensor) -> Tensor:
+    return torch.arange(len(counts)).repeat_interleave(counts.long())
+
+
+def _number(value: Any) -> Tensor:
+    return torch.as_tensor(value).detach().double()

@@ -1,0 +1,194 @@
+"""Every metric of scores, decisions and rankings of rows that come batch by batch, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlmetric.distributed import gather_objects, gather_rows
+from mlmetric.metrics._accumulator import Accumulator
+from mlmetric.metrics._bootstrap import bounds, check_draws, draw_weights
+from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._measured import Measured
+from mlmetric.metrics._report import MetricsReport
+from mlmetric.metrics._scored import Scored, check_scores
+from mlmetric.metrics._undefined import Empty
+
+
+class MultiLabelMetrics(Accumulator):
+    """Measure scores against the truth by every metric of decisions and rankings at once.
+
+    Feed it batches with `update`; `compute` gives what the functions of `mlmetric.metrics` give on all rows together,
+    in whatever batches they came. Where several processes are joined (torch.distributed), `compute` and `report`
+    measure the rows of all of them, and each process must call them. The rows are kept, as `preds` and a bool truth:
+    5 bytes an entry with float32 scores.
+
+    | key | what it is |
+    | --- | --- |
+    | `map`, `micro_ap` | `mean_average_precision`, over labels and over all entries |
+    | `op`, `or`, `of1` | micro `precision`, `recall`, `f1`: "overall" in multi-label image recognition |
+    | `cp`, `cr`, `cf1` | macro `precision`, `recall`, and `cf1`, the harmonic mean of the two |
+    | `macro_f1`, `weighted_f1`, `example_f1` | F1 averaged over labels, by positives, over rows |
+    | `pooled_accuracy`, `subset_accuracy` | right entries, rows that are right as a whole |
+    | `coverage_error`, `lrap`, `ranking_loss`, `one_error` | of the ranking of each row's labels |
+
+    Where torchmetrics is installed an instance is a `torchmetrics.Metric` too, and goes into a `MetricCollection`.
+
+    Args:
+        threshold: A label is predicted where `preds >= threshold`: a number, one a label, or None; see `precision`.
+        top_k: How many labels of a row are predicted at most; see `precision`.
+        empty: What 0/0 gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
+        label_names: Names of the L labels, for reports; numbers by default.
+        device: Where the rows are kept; by default where they come from.
+
+    Raises:
+        ValueError: If `empty` is none of these.
+
+    Example:
+        >>> metrics = MultiLabelMetrics(threshold=0.5)
+        >>> metrics.update(torch.tensor([[0.9, 0.6], [0.8, 0.2]]), torch.tensor([[1, 0], [1, 0]]))
+        >>> metrics.update(torch.tensor([[0.3, 0.7]]), torch.tensor([[1, 1]]))
+        >>> values = metrics.compute()
+        >>> f"{values['map']:.3f} {values['macro_f1']:.3f} {values['subset_accuracy']:.3f}"
+        '1.000 0.733 0.333'
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float | TensorLike | None = 0.5,
+        top_k: int | None = None,
+        empty: Empty = "nan",
+        label_names: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_choice(empty, "empty", Empty)
+        super().__init__()
+        self.threshold = threshold
+        self.top_k = top_k
+        self.empty: Empty = empty
+        self.label_names = None if label_names is None else list(label_names)
+        self.rows_device = device
+
+    def update(self, preds: TensorLike, target: TensorLike, mask: TensorLike | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            preds: Scores, shape `(N, L)`, any real dtype and scale.
+            target: Truth, shape `(N, L)`, hard multi-hot.
+            mask: Entries that count, bool `(N, L)`; all by default.
+
+        Raises:
+            TypeError: If an argument does not hold real numbers.
+            ValueError: If a shape does not fit, or not that of earlier batches, a score is NaN, or `target` is soft.
+        """
+        batch = check_scores(preds, target, mask)
+        num_labels = batch.preds.shape[1]
+        if self._batches and num_labels != self._batches[0].preds.shape[1]:
+            raise ValueError(
+                f"`preds` must have {self._batches[0].preds.shape[1]} labels as in earlier batches, got {num_labels}."
+            )
+        if self.label_names is not None and num_labels != len(self.label_names):
+            raise ValueError(
+                f"`preds` must have a column for each of the {len(self.label_names)} `label_names`, got {num_labels}."
+            )
+        # Of its own: a loop may write the next batch into the same tensors.
+        preds, target = (part.to(self.rows_device or part.device, copy=True) for part in batch[:2])
+        self._batches.append(
+            Scored(preds, target, None if batch.mask is None else batch.mask.to(preds.device, copy=True))
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        """Measure all rows so far, of all processes.
+
+        Returns:
+            The keys above, each a float64 0-d tensor on the device of the rows.
+
+        Raises:
+            ValueError: If there is no row yet, `threshold` or `top_k` does not fit the number of labels, or `empty`
+                is `"error"` and something is undefined.
+        """
+        return self._measure(synced=True)
+
+    def per_label(self) -> dict[str, Tensor]:
+        """Measure each label, over all rows so far, of all processes.
+
+        Returns:
+            `support` (positives), `average_precision`, `precision`, `recall` and `f1`: float64 `(L,)` each, with NaN
+            where undefined whatever `empty` says.
+        """
+        return self._measured(synced=True).per_label()
+
+    def report(
+        self,
+        *,
+        confidence_level: float | None = 0.95,
+        n_resamples: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> MetricsReport:
+        """Measure all rows so far, of all processes, as a table that prints well.
+
+        Args:
+            confidence_level: Of the bootstrap interval beside each value, see `confidence_interval`; None for none.
+            n_resamples: How often rows are drawn.
+            generator: Where the draws come from; by default a new one of seed 0.
+
+        Returns:
+            The values, over how many labels or rows each is a mean, the intervals, and every label.
+        """
+        measured = self._measured(synced=True)
+        intervals = None
+        if confidence_level is not None:
+            check_draws(confidence_level, n_resamples)
+            empty: Empty = "nan" if self.empty == "error" else self.empty  # a resample may well lack a label
+            device = measured.scored.preds.device
+            drawn = [
+                measured.summary(empty, weights.to(device))
+                for weights in draw_weights(len(measured.scored.preds), n_resamples, generator)
+            ]
+            intervals = {}
+            for key in drawn[0]:
+                low, high = bounds(torch.cat([values[key] for values in drawn]), confidence_level)
+                intervals[key] = (float(low), float(high))
+        return MetricsReport(
+            values={key: float(value) for key, value in measured.summary(self.empty).items()},
+            averaged=measured.averaged(self.empty),
+            intervals=intervals,
+            confidence_level=confidence_level,
+            per_label={key: values.tolist() for key, values in measured.per_label().items()},
+            label_names=self.label_names,
+        )
+
+    def _measure(self, *, synced: bool) -> dict[str, Tensor]:
+        return self._measured(synced=synced).summary(self.empty)
+
+    def _measured(self, *, synced: bool) -> Measured:
+        return Measured(self._rows(synced=synced), self.threshold, self.top_k)
+
+    def _rows(self, *, synced: bool) -> Scored:
+        """Join all batches; where processes are joined, those of all, in the order of their ranks."""
+        batches: list[Scored] = self._batches
+        mine = None
+        if batches:
+            double = any(batch.preds.dtype == torch.float64 for batch in batches)
+            mine = (batches[0].preds.shape[1], double, any(batch.mask is not None for batch in batches))
+        everyone = gather_objects(mine) if synced else [mine]
+        kinds = [kind for kind in everyone if kind is not None]
+        if not kinds:
+            raise ValueError("`MultiLabelMetrics` holds no rows yet: call `update` first.")
+        if len({num_labels for num_labels, _, _ in kinds}) > 1:
+            raise ValueError(f"`preds` must have as many labels in each process, got {[kind[0] for kind in kinds]}.")
+        num_labels, double, masked = kinds[0][0], any(kind[1] for kind in kinds), any(kind[2] for kind in kinds)
+        empty = torch.zeros(0, num_labels, device=self.rows_device)
+        parts = batches or [Scored(empty, empty.bool())]
+        preds = torch.cat([part.preds for part in parts])
+        target = torch.cat([part.target for part in parts])
+        mask = torch.cat([torch.ones_like(p.target) if p.mask is None else p.mask for p in parts]) if masked else None
+        if len(everyone) > 1:
+            # What every backend can send: no half precision, no bool.
+            preds = gather_rows(preds.double() if double else preds.float())
+            target = gather_rows(target.to(torch.uint8)).bool()
+            mask = None if mask is None else gather_rows(mask.to(torch.uint8)).bool()
+        return Scored(preds, target, mask)

@@ -1,0 +1,25 @@
+"""Metric objects that torchmetrics recognises. Imported only where that package is installed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torchmetrics import Metric
+
+from mlmetric.metrics._accumulator import create
+
+
+@cache
+def joined(cls: type) -> type:
+    """Return a class of the same name that is `cls` in all it does, and a `torchmetrics.Metric`."""
+    if issubclass(cls, Metric):
+        return cls
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        # By the class that can be imported: pickles can be read where torchmetrics is not installed.
+        return create, (cls,), self.__getstate__()
+
+    return type(
+        cls.__name__, (cls, Metric), {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce}
+    )
