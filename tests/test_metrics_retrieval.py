@@ -81,7 +81,7 @@ def _expected(query, ref, score):
 def test_ndcg_equals_loops(gain, search):
     query, ref, k, chunk_size = search
     expected = _expected(query, ref, lambda order, grades: _ndcg(order, grades, k, gain))
-    actual = ndcg_at_k(*query, *ref, k=k, gain=gain, similarity=inner_product, average="none", chunk_size=chunk_size)
+    actual = ndcg_at_k(*query, *ref, k=k, gain=gain, similarity=inner_product, average="none")
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
@@ -93,7 +93,7 @@ def test_precision_equals_loops(threshold, search):
     query, ref, k, chunk_size = search
     lowest = 1 if threshold is None else threshold
     expected = _expected(query, ref, lambda order, grades: _precision(order, grades, k, lambda r: r >= lowest))
-    settings_ = {"k": k, "similarity": inner_product, "relevance_threshold": threshold, "chunk_size": chunk_size}
+    settings_ = {"k": k, "similarity": inner_product, "relevance_threshold": threshold}
     np.testing.assert_allclose(precision_at_k(*query, *ref, average="none", **settings_), expected, rtol=1e-12)
     mean = math.nan if np.isnan(expected).all() else np.nanmean(expected)
     np.testing.assert_allclose(precision_at_k(*query, *ref, **settings_), mean, rtol=1e-12)
@@ -272,10 +272,9 @@ BAD = [
     ({"ref_embeddings": [[0, 1]], "ref_labels": [[1]]}, r"`query_embeddings` and `ref_embeddings` .* got 1 and 2"),
     ({"ref_embeddings": [[0]], "ref_labels": [[1, 1]]}, r"`query_labels` and `ref_labels` .* got 1 and 2"),
     ({"metric": "cosine"}, r"`query_embeddings` must hold no zero row with `metric=\"cosine\"`, got one at 1"),
-    ({"metric": "manhattan"}, r"`metric` must be one of 'euclidean', 'cosine', got 'manhattan'"),
+    ({"metric": "manhattan"}, r"`metric` must be one of 'euclidean', 'cosine', .*, got 'manhattan'"),
     ({"k": 2}, r"`k` must be from 1 to 1, the rows that a query can retrieve, got 2"),
     ({"k": 0}, r"`k` must be from 1 to 1, .* got 0"),
-    ({"chunk_size": 0}, r"`chunk_size` must be at least 1, got 0"),
     ({"similarity": lambda a, b: jaccard(a)[:1]}, r"`similarity` must return shape \(2, 2\), .* got \(1, 2\)"),
     ({"similarity": lambda a, b: jaccard(a, b) * torch.nan}, r"`similarity` must return numbers, got nan"),
     ({"average": "micro"}, r"`average` must be one of 'mean', 'none', got 'micro'"),

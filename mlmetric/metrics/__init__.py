@@ -22,7 +22,21 @@ from mlmetric.metrics._label_ranking import (
 )
 from mlmetric.metrics._ranking import average_precision, mean_average_precision
 from mlmetric.metrics._report import MetricsReport
-from mlmetric.metrics._retrieval import ndcg_at_k, precision_at_k
+from mlmetric.metrics._retrieval import (
+    RetrievalOptions,
+    acg_at_k,
+    hit_rate_at_k,
+    map_at_k,
+    map_at_r,
+    mrr,
+    ndcg_at_k,
+    precision_at_k,
+    r_precision,
+    recall_at_k,
+    size_ratio_at_k,
+    wmap_at_k,
+)
+from mlmetric.metrics._retrieval_table import RetrievalMetrics
 from mlmetric.metrics._table import MultiLabelMetrics
 from mlmetric.metrics._thresholds import best_thresholds
 
@@ -30,6 +44,9 @@ __all__ = [
     "ConfidenceInterval",
     "MetricsReport",
     "MultiLabelMetrics",
+    "RetrievalMetrics",
+    "RetrievalOptions",
+    "acg_at_k",
     "average_precision",
     "best_thresholds",
     "cf1",
@@ -38,15 +55,23 @@ __all__ = [
     "example_f1",
     "f1",
     "hamming_loss",
+    "hit_rate_at_k",
     "label_ranking_average_precision",
+    "map_at_k",
+    "map_at_r",
     "mean_average_precision",
+    "mrr",
     "ndcg_at_k",
     "of1",
     "one_error",
     "pooled_accuracy",
     "precision",
     "precision_at_k",
+    "r_precision",
     "ranking_loss",
     "recall",
+    "recall_at_k",
+    "size_ratio_at_k",
     "subset_accuracy",
+    "wmap_at_k",
 ]

@@ -1,0 +1,61 @@
+"""The order of numbers in rows, equal ones by their index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[Any]
+KEY_BITS = 48
+"""Bits of whole numbers that are looked at: three digits."""
+
+
+def stable_order(values: Tensor) -> Tensor:
+    """Return for each row the indices in ascending order of its values, equal ones in ascending order: int64 `(B, M)`.
+
+    Args:
+        values: Shape `(B, M)`, float32, float64 (NaN come last), or int64 from 0 to below `2**KEY_BITS`.
+    """
+    if values.device.type != "cpu":
+        return values.sort(dim=1, stable=True).indices
+    rows = values.numpy()
+    orders = np.empty(rows.shape, dtype=np.int64)
+
+    def sort(part: Array) -> None:
+        for row in part:
+            orders[row] = _order(_digits(rows[row]))
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(sort, np.array_split(np.arange(len(rows)), threads)))
+    return torch.from_numpy(orders)
+
+
+def _order(digits: list[Array]) -> Array:
+    """Sort by digits of 16 bits, the last one first: numpy sorts these in time proportional to their number."""
+    order: Array = np.argsort(digits[0], kind="stable")
+    for digit in digits[1:]:
+        order = order.take(np.argsort(digit.take(order), kind="stable"))
+    return order
+
+
+def _digits(row: Array) -> list[Array]:
+    if row.dtype == np.int64:
+        return [_digit(row, shift) for shift in range(0, KEY_BITS, 16)]
+    signed: type[np.signedinteger[Any]] = np.int32 if row.dtype == np.float32 else np.int64
+    bits = 8 * row.dtype.itemsize
+    # Of the numbers below 0 those with larger bits are the lower ones. Adding 0 makes -0 a 0.
+    keys = (row + row.dtype.type(0)).view(signed)
+    keys = np.where(keys < 0, ~keys, keys ^ np.iinfo(signed).min).view(f"u{bits // 8}")
+    return [_digit(keys, shift) for shift in range(0, bits, 16)]
+
+
+def _digit(keys: Array, shift: int) -> Array:
+    digit: Callable[[Any], Array] = (keys >> keys.dtype.type(shift)).astype
+    return digit(np.uint16)

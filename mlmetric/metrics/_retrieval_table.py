@@ -1,0 +1,184 @@
+"""Every metric of retrieval, of embeddings that come batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mlmetric.distributed import gather_objects, gather_rows
+from mlmetric.metrics import _retrieval_scores as scores
+from mlmetric.metrics._accumulator import Accumulator
+from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
+from mlmetric.metrics._search import Metric, Score, Search
+from mlmetric.metrics._undefined import Empty, settled_mean
+from mlmetric.similarity import SimilarityFunction, jaccard
+
+Distance = Literal["euclidean", "cosine"]
+AT_K: dict[str, Callable[..., Tensor]] = {
+    "ndcg": partial(scores.ndcg, gain="linear"),
+    "acg": scores.average_grade,
+    "size_ratio": scores.size_ratio,
+    "precision": scores.precision,
+    "recall": scores.recall,
+    "hit_rate": scores.hit_rate,
+    "wmap": scores.weighted_average_precision,
+    "map": partial(scores.average_precision, denominator="min"),
+}
+
+
+class RetrievalMetrics(Accumulator):
+    """Measure what embeddings retrieve by every metric of retrieval at once, with one search for all.
+
+    Feed it queries with `update` and, where the database is another, its rows with `update_refs`; without these the
+    queries are the database, and none retrieves itself. `compute` gives what the functions of `mlmetric.metrics` give
+    on all rows together. Where several processes are joined (torch.distributed), it measures the rows of all of them,
+    in the order of ranks, and each process must call it.
+
+    | key | what it is |
+    | --- | --- |
+    | `ndcg_at_10`, `acg_at_10`, `wmap_at_10` | by the grades of the first k; gain is linear |
+    | `precision_at_10`, `recall_at_10`, `hit_rate_at_10`, `map_at_10` | by what is relevant among the first k |
+    | `size_ratio_at_10` | labels of what is retrieved by labels of the database: near 1, or the others mislead |
+    | `map`, `map_at_r`, `r_precision`, `mrr` | by what is relevant, in the order of the whole database |
+    | `queries_left_out` | how many queries have nothing relevant in the database: they are in no mean |
+
+    Where torchmetrics is installed an instance is a `torchmetrics.Metric` too, and goes into a `MetricCollection`.
+
+    Args:
+        k: How many of the first are looked at: a number or several.
+        whole_order: Whether to measure `map`, `map_at_r`, `r_precision` and `mrr` too. They put the whole database in
+            order for each query; without them only the first few are searched for, which is several times faster.
+        similarity: Grade of a row for a query: any callable `(labels, ref_labels) -> (N, M)`, >= 0.
+        relevance_threshold: A row is relevant at this grade or above; None: at any grade above 0.
+        metric: `"euclidean"` or `"cosine"`.
+        empty: What an undefined query gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
+        device: Where the rows are kept; by default where they come from.
+
+    Raises:
+        ValueError: If a `k` is below 1, or `metric` or `empty` is none of these.
+
+    Example:
+        >>> metrics = RetrievalMetrics(k=2)
+        >>> metrics.update(torch.tensor([[0.0], [1.0]]), torch.tensor([[1, 1, 0], [0, 0, 1]]))
+        >>> metrics.update(torch.tensor([[3.0], [7.0]]), torch.tensor([[1, 0, 0], [1, 1, 0]]))
+        >>> values = metrics.compute()
+        >>> f"{values['ndcg_at_2']:.3f} {values['map']:.3f} {values['queries_left_out']:.0f}"
+        '0.336 0.667 1'
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int | Sequence[int] = 10,
+        whole_order: bool = True,
+        similarity: SimilarityFunction = jaccard,
+        relevance_threshold: float | None = None,
+        metric: Distance = "euclidean",
+        empty: Empty = "nan",
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_choice(metric, "metric", Distance)
+        check_choice(empty, "empty", Empty)
+        super().__init__()
+        self.k = (k,) if isinstance(k, int) else tuple(k)
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"`k` must be numbers of at least 1, got {k}.")
+        self.whole_order = whole_order
+        self.similarity = similarity
+        self.relevance_threshold = relevance_threshold
+        self.metric: Metric = metric
+        self.empty: Empty = empty
+        self.rows_device = device
+
+    def update(self, embeddings: TensorLike, labels: TensorLike) -> None:
+        """Take in a batch of queries.
+
+        Args:
+            embeddings: Shape `(N, D)`, any real dtype.
+            labels: Shape `(N, L)`, in [0, 1].
+
+        Raises:
+            TypeError: If an argument does not hold real numbers.
+            ValueError: If a shape does not fit, or not that of earlier batches.
+        """
+        self._take_in("query", embeddings, labels)
+
+    def update_refs(self, embeddings: TensorLike, labels: TensorLike) -> None:
+        """Take in a batch of the database; arguments and errors are those of `update`."""
+        self._take_in("ref", embeddings, labels)
+
+    def _take_in(self, side: str, embeddings: TensorLike, labels: TensorLike) -> None:
+        rows, matrix = to_tensor(embeddings, "embeddings"), to_tensor(labels, "labels")
+        if rows.ndim != 2 or matrix.ndim != 2 or len(rows) != len(matrix):
+            raise ValueError(
+                f"`embeddings` and `labels` must have shapes (N, D) and (N, L), "
+                f"got {tuple(rows.shape)} and {tuple(matrix.shape)}."
+            )
+        for _, earlier, earlier_labels in self._batches[:1]:
+            if (earlier.shape[1], earlier_labels.shape[1]) != (rows.shape[1], matrix.shape[1]):
+                raise ValueError(
+                    f"`embeddings` and `labels` must have {earlier.shape[1]} and {earlier_labels.shape[1]} columns as "
+                    f"in earlier batches, got {rows.shape[1]} and {matrix.shape[1]}."
+                )
+        # Of its own: a loop may write the next batch into the same tensors.
+        device = self.rows_device or rows.device
+        self._batches.append((side, rows.to(device, copy=True), matrix.to(device, copy=True)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Measure all queries so far, of all processes.
+
+        Returns:
+            The keys above, each a float64 0-d tensor on the device of the rows.
+
+        Raises:
+            ValueError: If there is no query yet, a `k` is larger than the database, or for what the functions raise it.
+        """
+        return self._measure(synced=True)
+
+    def _measure(self, *, synced: bool) -> dict[str, Tensor]:
+        queries, labels = self._rows("query", synced=synced)
+        refs, ref_labels = self._rows("ref", synced=synced)
+        if queries is None or labels is None:
+            raise ValueError("`RetrievalMetrics` holds no queries yet: call `update` first.")
+        search = Search.check(queries, labels, refs, ref_labels, self.metric)
+        table: dict[str, Score] = {
+            f"{name}_at_{search.check_k(k)}": partial(score, k=k) for k in self.k for name, score in AT_K.items()
+        }
+        depth = max(self.k)
+        if self.whole_order:
+            depth = search.ranker.depth
+            table["map"] = partial(scores.average_precision, k=depth, denominator="relevant")
+            table["map_at_r"] = scores.average_precision_at_r
+            table["r_precision"] = scores.r_precision
+            table["mrr"] = partial(scores.reciprocal_rank, k=depth)
+        table["queries_left_out"] = scores.nothing_relevant
+        values = search.judge(list(table.values()), self.similarity, self.relevance_threshold, depth)
+        results = {
+            name: settled_mean(value, self.empty, name, unit="query") for name, value in zip(table, values, strict=True)
+        }
+        results["queries_left_out"] = values[-1].sum()
+        return results
+
+    def _rows(self, side: str, *, synced: bool) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Join the batches of a side; where processes are joined, those of all, in the order of their ranks."""
+        batches = [(rows, labels) for kind, rows, labels in self._batches if kind == side]
+        mine = (batches[0][0].shape[1], batches[0][1].shape[1]) if batches else None
+        everyone = gather_objects(mine) if synced else [mine]
+        shapes = {shape for shape in everyone if shape is not None}
+        if not shapes:
+            return None, None
+        if len(shapes) > 1:
+            raise ValueError(f"`embeddings` and `labels` must have as many columns in each process, got {everyone}.")
+        ((num_columns, num_labels),) = shapes
+        if not batches:
+            device = self.rows_device
+            batches = [(torch.zeros(0, num_columns, device=device), torch.zeros(0, num_labels, device=device))]
+        rows, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        if len(everyone) > 1:
+            # One dtype for all: what every backend can send, and which loses nothing.
+            rows, labels = gather_rows(rows.double()), gather_rows(labels.double())
+        return rows, labels
