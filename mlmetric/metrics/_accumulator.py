@@ -29,14 +29,13 @@ class Accumulator:
 
     def forward(self, *batch: Any, **options: Any) -> Any:
         """Take in a batch and return what `compute` gives of this batch alone, in this process."""
-        earlier = self._batches
-        self._batches = []
+        earlier, lasting = self._batches, self._lasting()
+        self._batches = list(lasting)
         try:
             self.update(*batch, **options)
-            value = self._measure(synced=False)
+            return self._measure(synced=False)
         finally:
-            self._batches = earlier + self._batches
-        return value
+            self._batches = earlier + self._batches[len(lasting) :]
 
     def update(self, *batch: Any, **options: Any) -> None:
         """Take in a batch."""
@@ -45,6 +44,10 @@ class Accumulator:
     def compute(self) -> Any:
         """Measure all batches, of all processes if several are joined."""
         return self._measure(synced=True)
+
+    def _lasting(self) -> list[Any]:
+        """Return the batches that a batch is measured with."""
+        return []
 
     def _measure(self, *, synced: bool) -> Any:
         raise NotImplementedError

@@ -139,6 +139,9 @@ class RetrievalMetrics(Accumulator):
         """
         return self._measure(synced=True)
 
+    def _lasting(self) -> list[tuple[str, Tensor, Tensor]]:
+        return [batch for batch in self._batches if batch[0] == "ref"]
+
     def _measure(self, *, synced: bool) -> dict[str, Tensor]:
         queries, labels = self._rows("query", synced=synced)
         refs, ref_labels = self._rows("ref", synced=synced)

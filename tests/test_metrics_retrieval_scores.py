@@ -1,0 +1,502 @@
+"""Every retrieval metric against loops over queries and ranks, whatever orders the database; all of them at once."""
+
+import math
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
+
+from mlmetric import metrics
+from mlmetric.metrics import RetrievalMetrics, _rankers, _search, confidence_interval
+from mlmetric.metrics._orders import KEY_BITS, stable_order
+from mlmetric.similarity import inner_product
+
+# Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
+EMBEDDINGS = torch.tensor([[0.0], [1.0], [-1.0], [2.0]])
+LABELS = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
+GRADE = 2
+"""The lowest grade that is relevant where a threshold is given."""
+
+
+def _mean(values):
+    return sum(values) / len(values) if values else math.nan
+
+
+def _hits(order, relevant, k):
+    return [rank for rank, row in enumerate(order[:k], start=1) if relevant[row]]
+
+
+def _precision_sum(order, relevant, k):
+    return sum(len(_hits(order, relevant, rank)) / rank for rank in _hits(order, relevant, k))
+
+
+# Each gets the rows in order, grade, relevance and number of labels of each row, k and R, the number of relevant rows.
+LOOPS = {
+    "acg": lambda order, grades, relevant, sizes, k, R: _mean([grades[j] for j in order[:k]]),
+    "precision": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, k)) / k,
+    "hit_rate": lambda order, grades, relevant, sizes, k, R: float(bool(_hits(order, relevant, k))),
+    "recall": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, k)) / R,
+    "wmap": lambda order, grades, relevant, sizes, k, R: _mean(
+        [_mean([grades[j] for j in order[:rank]]) for rank in _hits(order, relevant, k)] or [0.0]
+    ),
+    "map, min": lambda order, grades, relevant, sizes, k, R: _precision_sum(order, relevant, k) / min(R, k),
+    "map, relevant": lambda order, grades, relevant, sizes, k, R: _precision_sum(order, relevant, k) / R,
+    "map, hits": lambda order, grades, relevant, sizes, k, R: (
+        _precision_sum(order, relevant, k) / max(1, len(_hits(order, relevant, k)))
+    ),
+    "map_at_r": lambda order, grades, relevant, sizes, k, R: _precision_sum(order, relevant, R) / R,
+    "r_precision": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, R)) / R,
+    "mrr": lambda order, grades, relevant, sizes, k, R: 1 / min(_hits(order, relevant, k), default=math.inf),
+    "size_ratio": lambda order, grades, relevant, sizes, k, R: (
+        _mean([sizes[j] for j in order[:k]]) / (_mean([sizes[j] for j in order]) or math.nan)
+    ),
+}
+FUNCTIONS = {
+    "acg": lambda *rows, k, **options: metrics.acg_at_k(*rows, k=k, **options),
+    "precision": lambda *rows, k, **options: metrics.precision_at_k(*rows, k=k, **options),
+    "hit_rate": lambda *rows, k, **options: metrics.hit_rate_at_k(*rows, k=k, **options),
+    "recall": lambda *rows, k, **options: metrics.recall_at_k(*rows, k=k, **options),
+    "wmap": lambda *rows, k, **options: metrics.wmap_at_k(*rows, k=k, **options),
+    "map, min": lambda *rows, k, **options: metrics.map_at_k(*rows, k=k, **options),
+    "map, relevant": lambda *rows, k, **options: metrics.map_at_k(*rows, k=k, denominator="relevant", **options),
+    "map, hits": lambda *rows, k, **options: metrics.map_at_k(*rows, k=k, denominator="hits", **options),
+    "map_at_r": lambda *rows, k, **options: metrics.map_at_r(*rows, **options),
+    "r_precision": lambda *rows, k, **options: metrics.r_precision(*rows, **options),
+    "mrr": lambda *rows, k, **options: metrics.mrr(*rows, k=k, **options),
+    "size_ratio": lambda *rows, k, **options: metrics.size_ratio_at_k(*rows, k=k, **options),
+}
+ALL = [
+    metrics.acg_at_k,
+    metrics.hit_rate_at_k,
+    metrics.map_at_k,
+    metrics.map_at_r,
+    metrics.mrr,
+    metrics.ndcg_at_k,
+    metrics.precision_at_k,
+    metrics.r_precision,
+    metrics.recall_at_k,
+    metrics.size_ratio_at_k,
+    metrics.wmap_at_k,
+]
+
+
+@st.composite
+def searches(draw):
+    """Embeddings on a small integer grid, where ties abound, labels, a database or None, and k."""
+    dim, num_labels = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+
+    def side(min_rows):
+        rows = draw(st.integers(min_rows, 8))
+        embeddings = draw(hnp.arrays(np.int64, (rows, dim), elements=st.integers(-2, 2)))
+        return embeddings, draw(hnp.arrays(np.int64, (rows, num_labels), elements=st.integers(0, 1)))
+
+    separate = draw(st.booleans())
+    query = side(1 if separate else 2)
+    ref = side(1) if separate else (None, None)
+    return query, ref, draw(st.integers(1, len(ref[0]) if separate else len(query[0]) - 1))
+
+
+def _squares(query, ref):
+    refs = query[0] if ref[0] is None else ref[0]
+    return ((query[0][:, None] - refs[None]) ** 2).sum(axis=2)
+
+
+def _orders(query, ref):
+    """For each query the rows in order of distance, then index, without itself."""
+    squares = _squares(query, ref)
+    return [
+        [j for j in sorted(range(len(row)), key=lambda j: (row[j], j)) if ref[0] is not None or j != i]
+        for i, row in enumerate(squares)
+    ]
+
+
+def _expected(name, query, ref, k, lowest):
+    ref_labels = query[1] if ref[0] is None else ref[1]
+    values = []
+    for labels, order in zip(query[1], _orders(query, ref), strict=True):
+        grades = [int((labels & other).sum()) for other in ref_labels]
+        relevant = [grade >= lowest for grade in grades]
+        num_relevant = sum(relevant[j] for j in order)
+        defined = num_relevant or name == "size_ratio"
+        sizes = ref_labels.sum(axis=1)
+        values.append(LOOPS[name](order, grades, relevant, sizes, k, num_relevant) if defined else math.nan)
+    return values
+
+
+def _forms(query, ref):
+    """What the functions take: embeddings, distances, indices, and how each is named."""
+    squares, orders = _squares(query, ref), np.array(_orders(query, ref))
+    given_labels = (query[1], None, ref[1])
+    yield (*query, *ref), "euclidean"
+    for dtype in (np.float64, np.float32, np.int64):
+        yield (squares.astype(dtype), *given_labels), "precomputed"
+    yield (orders, *given_labels), "retrieved"
+    if ref[0] is None:  # an index that finds the query itself, first of all
+        yield (np.c_[np.arange(len(orders)), orders], *given_labels), "retrieved"
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@settings(max_examples=25, deadline=None)
+@given(search=searches(), threshold=st.sampled_from([None, GRADE]), chunk=st.sampled_from([1, 10, 2**21]))
+def test_metric_equals_loops_whatever_orders_the_database(name, search, threshold, chunk):
+    query, ref, k = search
+    expected = _expected(name, query, ref, k, 1 if threshold is None else threshold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_search, "CHUNK", chunk)
+        for rows, metric in _forms(query, ref):
+            options = {"k": k, "similarity": inner_product, "relevance_threshold": threshold, "metric": metric}
+            actual = FUNCTIONS[name](*rows, average="none", **options)
+            assert actual.dtype == torch.float64
+            np.testing.assert_allclose(actual, expected, rtol=1e-12, err_msg=metric)
+            mean = math.nan if np.isnan(expected).all() else np.nanmean(expected)
+            np.testing.assert_allclose(FUNCTIONS[name](*rows, **options), mean, rtol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(search=searches())
+def test_order_of_all_rows_begins_with_the_nearest_ones(search):
+    query, ref, k = search
+    refs = None if ref[0] is None else torch.from_numpy(ref[0]).double()
+    ranker = _rankers.EmbeddingRanker(torch.from_numpy(query[0]).double(), refs)
+    few = ranker.order(slice(0, len(query[0])), k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rankers, "FEW", 0)
+        whole = ranker.order(slice(0, len(query[0])), ranker.depth)
+    np.testing.assert_array_equal(whole, _orders(query, ref))
+    np.testing.assert_array_equal(few, whole[:, :k])
+
+
+def test_hand_worked_table_of_row_0():
+    # In order: row 1 (grade 0), row 2 (1/2), row 3 (1); two of three are relevant.
+    worked = {
+        "acg": (0 + 1 / 2 + 1) / 3,
+        "precision": 2 / 3,
+        "hit_rate": 1,
+        "recall": 1,
+        "wmap": ((0 + 1 / 2) / 2 + (0 + 1 / 2 + 1) / 3) / 2,
+        "map, min": (1 / 2 + 2 / 3) / 2,
+        "map, relevant": (1 / 2 + 2 / 3) / 2,
+        "map, hits": (1 / 2 + 2 / 3) / 2,
+        "map_at_r": (1 / 2) / 2,
+        "r_precision": 1 / 2,
+        "mrr": 1 / 2,
+        "size_ratio": 1,
+    }
+    for name, expected in worked.items():
+        assert FUNCTIONS[name](EMBEDDINGS, LABELS, k=3, average="none")[0].item() == pytest.approx(expected), name
+    at_2 = {"map, min": 1 / 4, "map, relevant": 1 / 4, "map, hits": 1 / 2, "recall": 1 / 2, "size_ratio": 1 / (4 / 3)}
+    for name, expected in at_2.items():
+        assert FUNCTIONS[name](EMBEDDINGS, LABELS, k=2, average="none")[0].item() == pytest.approx(expected), name
+
+
+def test_three_denominators_of_map_at_k_differ():
+    # Relevant: rows 0, 2 and 3 of four; retrieved first: 0, 1.
+    rows = (torch.tensor([[0, 1, 2, 3]]), torch.tensor([[1]]), None, torch.tensor([[1], [0], [1], [1]]))
+    results = {d: metrics.map_at_k(*rows, k=2, denominator=d, metric="retrieved").item() for d in ("min", "hits")}
+    results["relevant"] = metrics.map_at_k(*rows, k=2, denominator="relevant", metric="retrieved").item()
+    assert results == pytest.approx({"min": 1 / 2, "hits": 1, "relevant": 1 / 3})
+
+
+def _calculator(k):
+    search = CustomKNN(LpDistance(normalize_embeddings=False))
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r", "mean_average_precision")
+    include = (*names, "mean_reciprocal_rank")
+    return AccuracyCalculator(include=include, k=k, device=torch.device("cpu"), knn_func=search)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_single_labels_give_what_pytorch_metric_learning_gives(separate):
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(60) % 5
+    embeddings = torch.randn(60, 8, generator=generator) + classes[:, None]
+    one_hot = torch.nn.functional.one_hot(classes)
+    calculator = _calculator(k=40 if separate else 59)
+    if separate:
+        theirs = calculator.get_accuracy(embeddings[:20], classes[:20], embeddings[20:], classes[20:])
+        rows = (embeddings[:20], one_hot[:20], embeddings[20:], one_hot[20:])
+    else:
+        theirs = calculator.get_accuracy(embeddings, classes, embeddings, classes, ref_includes_query=True)
+        rows = (embeddings, one_hot)
+    ours = {
+        "precision_at_1": metrics.precision_at_k(*rows, k=1),
+        "r_precision": metrics.r_precision(*rows),
+        "mean_average_precision_at_r": metrics.map_at_r(*rows),
+        "mean_average_precision": metrics.map_at_k(*rows, k=None),
+        "mean_reciprocal_rank": metrics.mrr(*rows),
+    }
+    assert {name: value.item() for name, value in ours.items()} == pytest.approx({n: theirs[n] for n in ours}, abs=1e-6)
+
+
+def test_pytorch_metric_learning_does_not_take_multi_hot_labels():
+    calculator = _calculator(k=3)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        calculator.get_accuracy(EMBEDDINGS, LABELS, EMBEDDINGS, LABELS, ref_includes_query=True)
+    assert metrics.precision_at_k(EMBEDDINGS, LABELS, k=1).item() == pytest.approx(1 / 3)
+
+
+def test_rare_relevant_rows_far_down_the_order_are_found():
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(400, 3, generator=generator)
+    labels = torch.zeros(400, 1).index_fill(0, torch.tensor([5, 250, 399]), 1)
+    squares = ((embeddings.double()[:, None] - embeddings.double()[None]) ** 2).sum(2).fill_diagonal_(math.inf)
+    ranks = squares.argsort(dim=1).argsort(dim=1) + 1
+    found = [sorted(ranks[i, j].item() for j in (5, 250, 399) if j != i) for i in (5, 250, 399)]
+    expected = np.mean([(1 / first + 2 / second) / 2 for first, second in found])
+    assert metrics.map_at_k(embeddings, labels, k=None).item() == pytest.approx(expected, rel=1e-12)
+    assert metrics.mrr(embeddings, labels).item() == pytest.approx(np.mean([1 / first for first, _ in found]))
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_copies_are_equally_far_and_come_in_the_order_of_their_indices(function):
+    # 25 copies of each row, far from 0: a product rounds the distances of copies differently.
+    generator = torch.Generator().manual_seed(2)
+    distinct = 1000 + torch.rand(8, 33, generator=generator)
+    labels = torch.rand(200, 4, generator=generator) < 0.4
+    rows = distinct[torch.arange(200) % 8]
+    squares = ((rows.double()[:, None] - rows.double()[None]) ** 2).sum(2)
+    queries = {"average": "none"} | ({} if function in (metrics.map_at_r, metrics.r_precision) else {"k": 150})
+    expected = function(squares, labels, metric="precomputed", **queries)
+    torch.testing.assert_close(function(rows, labels, **queries), expected, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0**19])
+def test_order_of_all_rows_does_not_change_where_all_are_shifted_or_scaled(shift):
+    generator = torch.Generator().manual_seed(3)
+    embeddings = torch.randint(-8, 9, (150, 6), generator=generator).float() / 8
+    labels = torch.rand(150, 4, generator=generator) < 0.3
+    expected = metrics.map_at_k(embeddings, labels, k=None, average="none")
+    for factor in (1.0, 2.0**30, 2.0**-30):
+        moved = (embeddings + shift).double() * factor
+        torch.testing.assert_close(
+            metrics.map_at_k(moved, labels, k=None, average="none"), expected, rtol=0, atol=0, equal_nan=True
+        )
+
+
+def test_all_rows_equal_come_in_the_order_of_their_indices():
+    labels = torch.tensor([[1], [0], [1], [1]])
+    result = metrics.map_at_k(torch.full((4, 3), 0.1), labels, k=None, average="none")
+    # In order: 1, 2, 3 for row 0; 0, 1, 3 for row 2; 0, 1, 2 for row 3.
+    expected = [(1 / 2 + 2 / 3) / 2, math.nan, (1 / 1 + 2 / 3) / 2, (1 / 1 + 2 / 3) / 2]
+    np.testing.assert_allclose(result, expected)
+
+
+def test_cosine_puts_all_rows_in_order_by_angle():
+    refs = torch.tensor([[0.0, 1.0], [100.0, 1.0], [1.0, 1.0]])
+    rows = (torch.tensor([[3.0, 0.0]]), torch.tensor([[1]]), refs, torch.tensor([[1], [0], [0]]))
+    assert metrics.mrr(*rows, metric="cosine").item() == pytest.approx(1 / 3)
+    assert metrics.mrr(*rows).item() == pytest.approx(1 / 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=hnp.arrays(np.float64, (2, 9), elements=st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0]))
+    | hnp.arrays(np.float32, (2, 9), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0]))
+    | hnp.arrays(np.int64, (2, 9), elements=st.integers(0, 2**KEY_BITS - 1) | st.integers(0, 2))
+)
+def test_order_is_ascending_and_stable(values):
+    np.testing.assert_array_equal(stable_order(torch.from_numpy(values)), np.argsort(values, axis=1, kind="stable"))
+
+
+def test_order_puts_nan_last():
+    values = torch.tensor([[torch.nan, torch.inf, 0.0, torch.inf]])
+    for dtype in (torch.float32, torch.float64):
+        assert stable_order(values.to(dtype)).tolist() == [[2, 1, 3, 0]]
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_queries_are_weighted_in_the_mean(function):
+    generator = torch.Generator().manual_seed(4)
+    rows = (torch.randn(30, 3, generator=generator), torch.rand(30, 4, generator=generator) < 0.3)
+    weights = torch.rand(3, 30, generator=generator, dtype=torch.float64)
+    each = function(*rows, average="none")
+    defined = ~each.isnan()
+    expected = (weights[:, defined] * each[defined]).sum(1) / weights[:, defined].sum(1)
+    torch.testing.assert_close(function(*rows, sample_weight=weights), expected)
+    torch.testing.assert_close(function(*rows, sample_weight=weights[1]), expected[1])
+
+
+def test_interval_draws_queries_and_leaves_the_database():
+    generator = torch.Generator().manual_seed(5)
+    rows = (torch.randn(40, 3, generator=generator), torch.rand(40, 4, generator=generator) < 0.4)
+    each = metrics.ndcg_at_k(*rows, average="none")
+    value, low, high = confidence_interval(metrics.ndcg_at_k, *rows, n_resamples=300)
+    _, expected_low, expected_high = confidence_interval(torch.nanmean, each, n_resamples=300)
+    assert value.item() == pytest.approx(each.nanmean().item())
+    assert (low.item(), high.item()) == pytest.approx((expected_low.item(), expected_high.item()))
+    assert low < value < high
+
+
+# All at once.
+
+
+def _values(metric):
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+@pytest.fixture
+def rows():
+    generator = torch.Generator().manual_seed(6)
+    labels = (torch.rand(60, 5, generator=generator) < 0.25).float()
+    return torch.randn(60, 4, generator=generator) + labels[:, :4], labels
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_table_gives_what_the_functions_give_in_any_batches(rows, separate):
+    embeddings, labels = rows
+    given = (embeddings[:25], labels[:25], embeddings[25:], labels[25:]) if separate else rows
+    options = {"similarity": inner_product, "relevance_threshold": 1.0}
+    table = RetrievalMetrics(k=(1, 10), **options)
+    for part in (slice(0, 0), slice(0, 10), slice(10, 25 if separate else 60)):
+        table.update(given[0][part], given[1][part])
+    if separate:
+        table.update_refs(embeddings[25:30], labels[25:30])
+        table.update_refs(embeddings[30:], labels[30:])
+    expected = {
+        f"{name}_at_{k}": getattr(metrics, f"{name}_at_k")(*given, k=k, **options).item()
+        for name in ("ndcg", "acg", "size_ratio", "precision", "recall", "hit_rate", "wmap", "map")
+        for k in (1, 10)
+    }
+    expected["map"] = metrics.map_at_k(*given, k=None, **options).item()
+    for name in ("map_at_r", "r_precision", "mrr"):
+        expected[name] = getattr(metrics, name)(*given, **options).item()
+    expected["queries_left_out"] = int(metrics.mrr(*given, average="none", **options).isnan().sum())
+    assert expected["queries_left_out"] > 0
+    assert _values(table) == pytest.approx(expected, rel=1e-12)
+    first = RetrievalMetrics(k=(1, 10), whole_order=False, **options)
+    first.update(*given[:2])
+    if separate:
+        first.update_refs(*given[2:])
+    expected = {name: value for name, value in expected.items() if "_at_1" in name or name == "queries_left_out"}
+    assert _values(first) == pytest.approx(expected, rel=1e-12)
+
+
+def test_table_of_a_batch_measures_that_batch_alone_and_keeps_it(rows):
+    embeddings, labels = rows
+    table = RetrievalMetrics(k=3)
+    batch = table(embeddings[:20], labels[:20])
+    assert batch["map"].item() == metrics.map_at_k(embeddings[:20], labels[:20], k=None).item()
+    table(embeddings[20:], labels[20:])
+    assert table.compute()["map"].item() == metrics.map_at_k(*rows, k=None).item()
+    table.reset()
+    table.update(embeddings[:20], labels[:20])
+    assert table.compute()["map"] == batch["map"]
+
+
+def test_table_measures_a_batch_against_the_database_that_it_has(rows):
+    embeddings, labels = rows
+    table = RetrievalMetrics(k=3)
+    table.update_refs(embeddings[20:], labels[20:])
+    batch = table(embeddings[:20], labels[:20])
+    expected = metrics.map_at_k(embeddings[:20], labels[:20], embeddings[20:], labels[20:], k=None)
+    assert batch["map"] == expected
+    assert table.compute()["map"] == expected
+
+
+def test_table_keeps_its_own_rows_and_survives_a_pickle(rows):
+    embeddings, labels = (part.clone() for part in rows)
+    table = RetrievalMetrics(k=3)
+    table.update(embeddings, labels)
+    expected = _values(table)
+    embeddings.zero_()
+    labels.zero_()
+    assert _values(pickle.loads(pickle.dumps(table))) == expected
+
+
+def test_table_works_without_torchmetrics_and_inside_its_collection(rows, monkeypatch):
+    collections = pytest.importorskip("torchmetrics")
+    collection = collections.MetricCollection({"search": RetrievalMetrics(k=3)})
+    collection.update(embeddings=rows[0], labels=rows[1])
+    inside = collection.compute()["map"]
+    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)
+    alone = RetrievalMetrics(k=3)
+    assert type(alone) is RetrievalMetrics
+    alone.update(*rows)
+    assert alone.compute()["map"] == inside
+
+
+def test_table_refuses_what_does_not_fit(rows):
+    with pytest.raises(ValueError, match=r"`k` must be numbers of at least 1, got \(3, 0\)"):
+        RetrievalMetrics(k=(3, 0))
+    with pytest.raises(ValueError, match=r"`metric` must be one of 'euclidean', 'cosine', got 'retrieved'"):
+        RetrievalMetrics(metric="retrieved")
+    table = RetrievalMetrics(k=3)
+    with pytest.raises(ValueError, match=r"shapes \(N, D\) and \(N, L\), got \(60, 4\) and \(59, 5\)"):
+        table.update(rows[0], rows[1][1:])
+    table.update(*rows)
+    with pytest.raises(ValueError, match=r"must have 4 and 5 columns as in earlier batches, got 3 and 5"):
+        table.update_refs(rows[0][:, 1:], rows[1])
+    table.reset()
+    table.update(rows[0][:3], rows[1][:3])
+    with pytest.raises(ValueError, match=r"`k` must be from 1 to 2, the rows that a query can retrieve, got 3"):
+        table.compute()
+
+
+def test_table_without_queries_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)  # which would warn as well
+    with pytest.raises(ValueError, match="`RetrievalMetrics` holds no queries yet: call `update` first"):
+        RetrievalMetrics().compute()
+
+
+# What is refused.
+
+PRECOMPUTED = {"query_embeddings": [[0.0, 1.0], [1.0, 0.0]], "metric": "precomputed"}
+RETRIEVED = {"query_embeddings": [[1], [0]], "metric": "retrieved"}
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (PRECOMPUTED | {"ref_embeddings": [[1.0]]}, ValueError, r"`ref_embeddings` must be None .*\"precomputed\""),
+        (PRECOMPUTED | {"ref_labels": [[1]]}, ValueError, r"distances to all 1 rows .* got shape \(2, 2\)"),
+        (PRECOMPUTED | {"query_embeddings": [[0.0, np.nan]] * 2}, ValueError, r"must hold distances, got nan"),
+        (RETRIEVED | {"query_embeddings": [[1.0], [0.0]]}, TypeError, r"must hold indices .* got torch\.float64"),
+        (RETRIEVED | {"query_embeddings": [[1], [2]]}, ValueError, r"from 0 to 1 .* got 2 for query 1"),
+        (RETRIEVED | {"query_embeddings": [[1], [-1]]}, ValueError, r"from 0 to 1 .* got -1 for query 1"),
+        (RETRIEVED | {"query_embeddings": [[0, 1], [1, 1]]}, ValueError, r"Query 1 must retrieve each row once"),
+        ({"sample_weight": [1.0]}, ValueError, r"`sample_weight` must have shape \(2,\), .* got \(1,\)"),
+        ({"sample_weight": [1.0, -1.0]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -1"),
+        ({"relevance": 1}, TypeError, r"Retrieval metrics take no argument `relevance`"),
+    ],
+)
+def test_bad_argument_is_refused(function, arguments, error, message):
+    good = {"query_embeddings": [[1.0], [0.0]], "query_labels": [[1], [1]]}
+    good |= {} if function in (metrics.map_at_r, metrics.r_precision) else {"k": 1}
+    with pytest.raises(error, match=message):
+        function(**good | arguments)
+
+
+@pytest.mark.parametrize("function", [metrics.map_at_r, metrics.r_precision])
+def test_too_few_retrieved_for_all_that_is_relevant_are_refused(function):
+    labels = torch.ones(4, 1)
+    with pytest.raises(ValueError, match=r"as many retrieved indices a query as rows are relevant to it, 3, got 2"):
+        function([[1, 2], [0, 2], [0, 1], [0, 1]], labels, metric="retrieved")
+    assert function([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], labels, metric="retrieved") == 1
+
+
+def test_unknown_denominator_is_refused():
+    with pytest.raises(ValueError, match=r"`denominator` must be one of 'min', 'hits', 'relevant', got 'k'"):
+        metrics.map_at_k(EMBEDDINGS, LABELS, k=1, denominator="k")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("function", ALL)
+def test_result_lies_on_the_device_of_the_queries(function):
+    generator = torch.Generator().manual_seed(7)
+    embeddings, labels = torch.randn(300, 16, generator=generator), torch.rand(300, 5, generator=generator) < 0.3
+    expected = function(embeddings, labels)
+    result = function(embeddings.cuda(), labels)
+    assert result.is_cuda
+    torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
+    distances = torch.cdist(embeddings.double(), embeddings.double())
+    result = function(distances.cuda(), labels, metric="precomputed")
+    torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
