@@ -325,18 +325,21 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         "classifier": f"triplet embedding, {config.epochs} epochs, margin {config.margin:g}",
     }
     measures: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
+    intervals: dict[str, Any] = {}
     thresholds: dict[str, Tensor] = {}
     with clock("evaluation", seconds):
         for stage, method in bar("evaluation", methods.items(), unit="method"):
             thresholds[stage] = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
             for part in measures:
                 scored = Scored(scores[stage][parts[part]], images.labels[parts[part]])
-                measures[part][method] = measure_scores(scored, thresholds[stage])
+                values, bounds = measure_scores(scored, thresholds[stage], intervals=part == "test")
+                measures[part][method] = values
+                intervals |= {method: bounds}
             if stage in inputs:
-                values = inputs[stage]
-                measures["test"][method] |= measure_retrieval(
-                    values[test], images.labels[test], values[train], images.labels[train]
-                )
+                rows = inputs[stage]
+                values, bounds = measure_retrieval(rows[test], images.labels[test], rows[train], images.labels[train])
+                measures["test"][method] |= values
+                intervals[method] |= bounds
     tested = Scored(scores["classifier"][test], images.labels[test])
     held_out = {"validation": validation, "test": test}
     save_predictions(folder / "predictions.csv", images, held_out, scores["classifier"], thresholds["classifier"])
@@ -351,6 +354,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         caveats.insert(0, "The images are synthetic: these numbers say nothing about real advertisements.")
     metrics = {
         **measures,
+        "test_intervals": intervals,
         "train_labels": measure_counts(images.targets[train], targets, images.label_names),
         "test_labels": measure_labels(tested, thresholds["classifier"], images.label_names),
         "data": {

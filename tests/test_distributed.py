@@ -26,6 +26,7 @@ from mlmetric.data import BadImagesError, ImageDataset, extract_features
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
+from mlmetric.metrics import MultiLabelMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
 
@@ -264,12 +265,55 @@ def extracted(folder):
     return torch.from_numpy(result.features.copy()), result.indices.tolist(), seen, seen_later, last, parts
 
 
+def make_scores():
+    """Scores, truth and which entries count: of the first rows, those of the first process, not all."""
+    preds, target, mask = torch.rand(3, NUM_ROWS, 5, generator=torch.Generator().manual_seed(0))
+    mask[4:] = 0
+    preds[1], preds[10] = 0.1, 0.1
+    return preds, target < 0.4, mask < 0.8
+
+
+def measured(_):
+    preds, target, mask = (torch.split(part, UNEVEN[num_ranks()])[rank()] for part in make_scores())
+    results = {}
+    for dtype, threshold in product((torch.float16, torch.float32, torch.float64), (0.1, 0.7)):
+        table = MultiLabelMetrics(threshold=threshold)
+        if len(preds):
+            table.update(preds[:3].to(dtype), target[:3], None if rank() else mask[:3])
+            later = preds[3:].to(dtype), target[3:], None if rank() else mask[3:]
+            if rank():
+                table.update(*later)
+            else:  # of its own rows: the others are not asked
+                assert table(*later) == MultiLabelMetrics(threshold=threshold)(*later)
+        report = table.report(n_resamples=20)
+        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.averaged
+    table = MultiLabelMetrics()
+    if rank() < 2:
+        table.update(torch.zeros(2, 2 + rank()), torch.zeros(2, 2 + rank()))
+    with pytest.raises(ValueError, match=r"`preds` must have as many labels in each process, got \[2, 3\]"):
+        table.compute()
+    with pytest.raises(ValueError, match="holds no rows yet"):
+        MultiLabelMetrics().report()
+    return results
+
+
 def uneven_in_pml(_):
     features, labels = (torch.split(part, UNEVEN[num_ranks()])[rank()] for part in make_batch())
     return DistributedMinerWrapper(make_miner("hard"))(features, labels)
 
 
-CASES = [wrapped_by_pml, related, remembered, mined_at_random, gathered, refused, first_does, fitted, extracted]
+CASES = [
+    wrapped_by_pml,
+    related,
+    remembered,
+    mined_at_random,
+    gathered,
+    refused,
+    first_does,
+    fitted,
+    extracted,
+    measured,
+]
 
 
 def work(number, num_processes, folder, cases):
@@ -466,6 +510,19 @@ def test_extract_computes_each_image_in_one_process_and_gives_all_of_them_to_eac
         assert progress == (shares[number], shares[number])
         assert len(parts) == 1
     assert sum(result["extracted"][2] for result in joined) == 10
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_table_of_uneven_rows_is_that_of_one_process(joined, dtype, threshold):
+    preds, target, mask = make_scores()
+    table = MultiLabelMetrics(threshold=threshold)
+    table.update(preds.to(dtype), target, mask)
+    report = table.report(n_resamples=20)
+    expected = table.compute(), table.per_label(), report.intervals, report.averaged
+    for result in joined:
+        for found, values in zip(result["measured"][dtype, threshold], expected, strict=True):
+            torch.testing.assert_close(found, values, rtol=0, atol=0, equal_nan=True)
 
 
 def test_one_process_that_is_not_joined_is_left_as_it_is():

@@ -1,4 +1,4 @@
-"""Decision metrics against scikit-learn, and hand-worked tables where it has no answer."""
+"""Decision metrics against scikit-learn, and loops or hand-worked tables where it has no answer."""
 
 import numpy as np
 import pytest
@@ -38,11 +38,11 @@ def decision_matrices(draw, min_labels=1):
     return preds, draw(hnp.arrays(np.bool_, shape))
 
 
-def _sklearn(function, target, decisions, average, zero_division):
+def _sklearn(function, target, decisions, average, zero_division, **options):
     if target.shape[1] == 1:  # scikit-learn takes one column for a binary problem with two classes
-        value = function(target[:, 0], decisions[:, 0], zero_division=zero_division)
+        value = function(target[:, 0], decisions[:, 0], zero_division=zero_division, **options)
         return np.array([value]) if average is None else value
-    return function(target, decisions, average=average, zero_division=zero_division)
+    return function(target, decisions, average=average, zero_division=zero_division, **options)
 
 
 def _assert_equal(actual, expected):
@@ -203,6 +203,167 @@ def test_result_does_not_depend_on_the_order_of_rows_or_labels(function):
     )
 
 
+def _divide(numerator, denominator):
+    return numerator / denominator if denominator else np.nan
+
+
+def _mean(values, weight):
+    kept = [(v, w) for v, w in zip(values, weight, strict=True) if not np.isnan(v)]
+    return _divide(sum(v * w for v, w in kept), sum(w for _, w in kept))
+
+
+def _decide(preds, mask, threshold, top_k):
+    """Decide entry by entry: each row's labels that count, by falling score, then by index; then the threshold."""
+    decided = np.zeros(preds.shape, dtype=bool)
+    for row, scores in enumerate(preds):
+        ranked = sorted((label for label in range(len(scores)) if mask[row, label]), key=lambda i: (-scores[i], i))
+        for label in ranked[:top_k]:
+            decided[row, label] = threshold is None or scores[label] >= threshold
+    return decided
+
+
+def _loop(function, decided, target, mask, weight=None, average="macro"):
+    """Return a metric of decisions from the entries that count alone; what is 0/0 is left out of means."""
+    weight = np.ones(len(target)) if weight is None else weight
+    entries = [
+        (row, label, bool(target[row, label]), bool(decided[row, label])) for row, label in np.argwhere(mask).tolist()
+    ]
+
+    def sums(chosen):
+        rows = [(weight[row], y, p) for row, label, y, p in entries if chosen(row, label)]
+        return [sum(w for w, y, p in rows if of(y, p)) for of in (lambda y, p: y and p, lambda _, p: p, lambda y, _: y)]
+
+    def of_counts(function, hits, predicted, support):
+        if function is metrics.precision:
+            return _divide(hits, predicted)
+        return _divide(hits, support) if function is metrics.recall else _divide(2 * hits, predicted + support)
+
+    labels = [sums(lambda _, label, own=own: label == own) for own in range(target.shape[1])]
+    rows = [[(y, p) for row, _, y, p in entries if row == own] for own in range(len(target))]
+    if function in PER_LABEL or function is metrics.of1:
+        if average == "micro" or function is metrics.of1:
+            return of_counts(function, *sums(lambda *_: True))
+        values = [of_counts(function, *counts) for counts in labels]
+        weights = [counts[2] if average == "weighted" else 1 for counts in labels]
+        return values if average == "none" else _mean(values, weights)
+    if function is metrics.cf1:
+        means = [_mean([of_counts(f, *counts) for counts in labels], [1] * len(labels)) for f in list(PER_LABEL)[:2]]
+        return 0.0 if sum(means) == 0 else 2 * means[0] * means[1] / sum(means)
+    if function in (metrics.pooled_accuracy, metrics.hamming_loss):
+        wrong = sum(weight[row] for row, _, y, p in entries if (y == p) == (function is metrics.pooled_accuracy))
+        return _divide(wrong, sum(weight[row] for row, *_ in entries))
+    if function is metrics.subset_accuracy:
+        return _mean([float(all(y == p for y, p in row)) if row else np.nan for row in rows], weight)
+    return _mean([_divide(2 * sum(y and p for y, p in row), sum(y + p for y, p in row)) for row in rows], weight)
+
+
+@pytest.mark.parametrize("function", ALL)
+@settings(max_examples=40, deadline=None)
+@given(matrices=decision_matrices(), data=st.data())
+def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_entries_that_count(function, matrices, data):
+    preds, target = matrices
+    mask = data.draw(st.just(np.ones(preds.shape, dtype=bool)) | hnp.arrays(np.bool_, preds.shape))
+    options = {
+        "threshold": data.draw(st.sampled_from([None, 0.25, 0.5])),
+        "top_k": data.draw(st.none() | st.integers(1, preds.shape[1])),
+    }
+    weight = data.draw(st.none() | hnp.arrays(np.float64, len(preds), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0])))
+    decided = _decide(preds, mask, **options)
+    hidden = np.where(mask, preds, np.nan), np.where(mask, target, -1)
+    for average in ("macro", "micro", "weighted", "none") if function in PER_LABEL else (None,):
+        choice = {} if average is None else {"average": average}
+        actual = function(*hidden, mask=mask, sample_weight=weight, **options, **choice)
+        _assert_equal(actual, _loop(function, decided, target, mask, weight, **choice))
+
+
+@pytest.mark.parametrize("function", PER_LABEL)
+@settings(max_examples=30, deadline=None)
+@given(matrices=decision_matrices(), data=st.data())
+def test_label_metric_of_weighted_rows_equals_scikit_learn(function, matrices, data):
+    preds, target = matrices
+    weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
+    for average in ("macro", "micro", "weighted", "none"):
+        choice = None if average == "none" else average
+        expected = _sklearn(PER_LABEL[function], target, preds >= 0.5, choice, 0, sample_weight=weight)
+        _assert_equal(function(preds, target, average=average, empty="zero", sample_weight=weight), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(matrices=decision_matrices(min_labels=2), data=st.data())
+def test_row_and_entry_metrics_of_weighted_rows_equal_scikit_learn(matrices, data):
+    preds, target = matrices
+    weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
+    decisions, each = preds >= 0.5, weight.repeat(target.shape[1])
+    weighted = {"sample_weight": weight}
+    _assert_equal(metrics.hamming_loss(preds, target, **weighted), sk.hamming_loss(target, decisions, **weighted))
+    _assert_equal(metrics.subset_accuracy(preds, target, **weighted), sk.accuracy_score(target, decisions, **weighted))
+    expected = sk.accuracy_score(target.ravel(), decisions.ravel(), sample_weight=each)
+    _assert_equal(metrics.pooled_accuracy(preds, target, **weighted), expected)
+    expected = sk.f1_score(target, decisions, average="samples", zero_division=0, **weighted)
+    _assert_equal(metrics.example_f1(preds, target, empty="zero", **weighted), expected)
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("masked", [False, True])
+def test_several_weightings_at_once_equal_each_alone(function, masked):
+    generator = torch.Generator().manual_seed(0)
+    preds, target, counts = torch.rand(3, 9, 5, generator=generator)
+    arguments = (preds, target < 0.3)
+    options = {"mask": counts < 0.7, "top_k": 3} if masked else {}
+    weights = torch.rand(4, 9, generator=generator, dtype=torch.float64) ** 3
+    weights[0], weights[1] = 0, 1
+    averages = ("macro", "micro", "weighted", "none") if function in PER_LABEL else (None,)
+    for average in averages:
+        choice = {} if average is None else {"average": average}
+        results = function(*arguments, sample_weight=weights, **options, **choice)
+        assert results.shape == ((4, 5) if average == "none" else (4,))
+        assert results[0].isnan().all()
+        _assert_equal(results[1], function(*arguments, **options, **choice))
+        each = [function(*arguments, sample_weight=weight, **options, **choice) for weight in weights]
+        _assert_equal(results, torch.stack(each))
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_integer_weights_equal_repeated_rows(function):
+    weight = torch.tensor([2, 0, 1, 3])
+    repeated = function(PREDS.repeat_interleave(weight, dim=0), TARGET.repeat_interleave(weight, dim=0))
+    assert function(PREDS, TARGET, sample_weight=weight) == repeated != function(PREDS, TARGET)
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_what_the_mask_leaves_out_entirely_is_undefined(function):
+    mask = torch.ones_like(TARGET, dtype=torch.bool)
+    assert function(PREDS, TARGET, mask=torch.zeros_like(mask)).isnan()
+    for form in (mask.int(), mask.tolist(), mask.double().numpy()):
+        assert function(PREDS, TARGET, mask=form) == function(PREDS, TARGET)
+    mask[[0, 3]] = False
+    assert function(PREDS, TARGET, mask=mask) == function(PREDS[1:3], TARGET[1:3])
+    if function in PER_LABEL:
+        mask[:, 0] = False
+        assert function(PREDS, TARGET, mask=mask, average="none")[0].isnan()
+
+
+def test_top_k_and_threshold_decide_independently():
+    preds = torch.tensor([[0.9, 0.6, 0.6, 0.1], [0.4, 0.3, 0.2, 0.1], [-torch.inf, -torch.inf, 0.7, -torch.inf]])
+    mask = torch.tensor([[True, False, True, True], [False, True, True, True], [False, True, True, True]])
+    for options, expected in [
+        ({"top_k": 2}, [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]),
+        ({"top_k": 2, "threshold": None}, [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0]]),
+        ({"top_k": 4, "threshold": None}, [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]),
+        ({"top_k": 1, "threshold": [1.0, 0.0, 0.7, 0.0]}, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]),
+        ({"threshold": None}, [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]),
+        ({"top_k": 2, "threshold": None, "mask": mask}, [[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]),
+    ]:
+        assert metrics.subset_accuracy(preds, expected, **options) == 1, options
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_top_k_of_tied_scores_of_any_dtype_takes_the_lowest_indices(dtype):
+    preds = torch.tensor([[1, 2, 1, 1, 2, 1]]).to(dtype)
+    for k, expected in [(1, [0, 1, 0, 0, 0, 0]), (3, [1, 1, 0, 0, 1, 0]), (5, [1, 1, 1, 1, 1, 0])]:
+        assert metrics.subset_accuracy(preds, [expected], top_k=k, threshold=None) == 1
+
+
 @pytest.mark.parametrize("function", ALL)
 def test_no_rows_is_undefined_and_follows_the_policy(function):
     preds, target = torch.zeros(0, 3), torch.zeros(0, 3)
@@ -239,6 +400,11 @@ def test_error_policy_names_the_undefined_label_or_row():
         metrics.of1([[0, 0]], [[0, 0]], empty="error")
 
 
+def test_error_policy_does_not_take_a_weighting_for_a_label():
+    with pytest.raises(ValueError, match=r"`precision` is undefined \(0/0\)(?! at label)"):
+        metrics.precision(PREDS, TARGET, average="micro", empty="error", sample_weight=[[1, 1, 1, 1], [0, 0, 0, 0]])
+
+
 def test_error_policy_is_silent_where_everything_is_defined():
     assert metrics.f1(PREDS[:, :2], TARGET[:, :2], empty="error") == metrics.f1(PREDS[:, :2], TARGET[:, :2])
 
@@ -267,6 +433,29 @@ def test_error_policy_is_silent_where_everything_is_defined():
         ({"threshold": [0.1, 0.2, 0.3]}, ValueError, r"one a label, shape \(2,\), got shape \(3,\)"),
         ({"threshold": np.nan}, ValueError, r"`threshold` must hold no NaN, got nan"),
         ({"empty": "skip"}, ValueError, r"`empty` must be one of 'nan', 'zero', 'one', 'error', got 'skip'"),
+        ({"top_k": 0}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 0"),
+        ({"top_k": 3}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 3"),
+        ({"mask": [True, True]}, ValueError, r"`mask` must have the shape of `preds`, \(1, 2\), .* got \(2,\)"),
+        ({"mask": [[True]]}, ValueError, r"`mask` must have the shape of `preds`, \(1, 2\), .* got \(1, 1\)"),
+        ({"mask": [[1, 2]]}, ValueError, r"`mask` must be bool, or hold 0 and 1 only: True where an entry counts"),
+        ({"mask": [[1, np.nan]]}, ValueError, r"`mask` must be bool, or hold 0 and 1 only"),
+        ({"mask": [["a", "b"]]}, TypeError, r"`mask` must be a tensor or an array of numbers"),
+        (
+            {"mask": [[1, 0]], "preds": [[np.nan, np.nan]]},
+            ValueError,
+            r"`preds` must hold no NaN, got one at row 0, label 0",
+        ),
+        ({"mask": [[1, 0]], "target": [[-1, -1]]}, ValueError, r"got -1 at row 0, label 0.* are left out by `mask`"),
+        (
+            {"sample_weight": [1.0, 1.0]},
+            ValueError,
+            r"`sample_weight` must have shape \(1,\), one number a row, or \(B, 1\) for B weightings, got \(2,\)",
+        ),
+        ({"sample_weight": 1.0}, ValueError, r"`sample_weight` must have shape \(1,\), .* got \(\)"),
+        ({"sample_weight": [[[1.0]]]}, ValueError, r"`sample_weight` must have shape \(1,\), .* got \(1, 1, 1\)"),
+        ({"sample_weight": [-0.5]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -0\.5"),
+        ({"sample_weight": [np.nan]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got nan"),
+        ({"sample_weight": [[1.0], [np.inf]]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got inf"),
     ],
 )
 def test_bad_argument_is_refused(function, arguments, error, message):
@@ -286,6 +475,11 @@ def test_unknown_average_is_refused(function):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", ALL)
 def test_result_lies_on_the_device_of_the_scores(function):
-    result = function(PREDS.cuda(), TARGET)
-    assert result.is_cuda
-    torch.testing.assert_close(result.cpu(), function(PREDS, TARGET), rtol=0, atol=1e-12)
+    mask = PREDS != 0.3
+    for options in (
+        {},
+        {"mask": mask, "top_k": 2, "threshold": torch.full((4,), 0.2), "sample_weight": [1, 2, 0.5, 3]},
+    ):
+        result = function(PREDS.cuda(), TARGET, **options)
+        assert result.is_cuda
+        torch.testing.assert_close(result.cpu(), function(PREDS, TARGET, **options), rtol=0, atol=1e-12)

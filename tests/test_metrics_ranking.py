@@ -1,5 +1,8 @@
 """Average precision against scikit-learn and the formula in loops."""
 
+from fractions import Fraction
+from functools import partial
+
 import numpy as np
 import pytest
 import sklearn.metrics as sk
@@ -52,6 +55,188 @@ def test_mean_average_precision_equals_scikit_learn(matrices):
     np.testing.assert_allclose(zero, np.nan_to_num(per_label).mean(), rtol=1e-12)
     micro = sk.average_precision_score(target.ravel(), preds.ravel()) if target.any() else np.nan
     np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), micro, rtol=1e-12)
+
+
+def _of_kept(preds, target, mask, weight=None):
+    """Return scikit-learn's AP of each label on the rows that count; NaN where no positive has weight."""
+    weight = np.ones(len(preds)) if weight is None else weight
+    columns = zip(preds.T, target.T, mask.T, strict=True)
+    return [
+        sk.average_precision_score(y[m], s[m], sample_weight=weight[m]) if (y * weight)[m].any() else np.nan
+        for s, y, m in columns
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(matrices=score_matrices(), data=st.data())
+def test_masked_and_weighted_precision_equals_scikit_learn_on_the_entries_that_count(matrices, data):
+    preds, target = matrices
+    mask = data.draw(hnp.arrays(np.bool_, preds.shape))
+    weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.just(0.0) | st.floats(0.125, 8)))
+    hidden = np.where(mask, preds, np.nan), np.where(mask, target, -1)
+    every, each = np.ones_like(mask), weight[:, None].repeat(preds.shape[1], axis=1)
+    for options, kept, w in [
+        ({"mask": mask}, mask, None),
+        ({"sample_weight": weight}, every, weight),
+        ({"mask": mask, "sample_weight": weight}, mask, weight),
+    ]:
+        arguments = hidden if "mask" in options else matrices
+        expected = _of_kept(preds, target, kept, w)
+        np.testing.assert_allclose(average_precision(*arguments, **options), expected, rtol=1e-12)
+        macro = np.nan if np.isnan(expected).all() else np.nanmean(expected)
+        np.testing.assert_allclose(mean_average_precision(*arguments, **options), macro, rtol=1e-12)
+        pooled = _of_kept(
+            preds[kept][:, None], target[kept][:, None], every[kept][:, None], w if w is None else each[kept]
+        )
+        np.testing.assert_allclose(
+            mean_average_precision(*arguments, average="micro", **options), pooled[0], rtol=1e-12
+        )
+
+
+def test_column_that_the_mask_leaves_out_is_undefined():
+    preds, target = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]]), torch.tensor([[1, 1], [0, 1], [1, 1]])
+    mask = torch.tensor([[True, False]] * 3)
+    assert average_precision(preds, target, mask=mask)[1].isnan()
+    assert mean_average_precision(preds, target, mask=mask).item() == pytest.approx(5 / 6)
+    assert mean_average_precision(preds, target, mask=mask, empty="zero").item() == pytest.approx(5 / 12)
+    for average in ("macro", "micro"):
+        assert mean_average_precision(preds, target, mask=torch.zeros_like(mask), average=average).isnan()
+
+
+@pytest.mark.parametrize("interpolation", ["none", "voc2007", "voc2010"])
+def test_scores_of_minus_infinity_do_not_count_masked_entries(interpolation):
+    inf = torch.inf
+    preds = torch.tensor([[-inf], [-inf], [0.0], [9.0], [9.0]])
+    target, mask = torch.tensor([[1], [0], [1], [1], [0]]), torch.tensor([[True], [True], [True], [False], [False]])
+    # 2 of 3 at -inf and 1 of 1 above; of the recalls 0 to 0.5 and 0.6 to 1.
+    expected = (6 * 1 + 5 * 2 / 3) / 11 if interpolation == "voc2007" else (1 + 2 / 3) / 2
+    options = {"interpolation": interpolation, "mask": mask}
+    assert average_precision(preds, target, **options).item() == pytest.approx(expected, abs=1e-15)
+    assert mean_average_precision(preds, target, average="micro", **options).item() == pytest.approx(
+        expected, abs=1e-15
+    )
+    if interpolation == "none":
+        weighted = average_precision(preds, target, **options, sample_weight=torch.ones(5))
+        assert weighted.item() == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"average": "macro"}, {"average": "micro"}])
+def test_several_weightings_at_once_equal_each_alone_and_integers_repeated_rows(options, dtype):
+    function = mean_average_precision if options else average_precision
+    generator = torch.Generator().manual_seed(0)
+    preds, target = torch.randn(12, 3, generator=generator).round(decimals=1).to(dtype), torch.zeros(12, 3)
+    target[:7, 0], target[2:5, 1] = 1, 1  # no positives in the last
+    counts = torch.randint(3, (5, 12), generator=generator)
+    counts[0], counts[1], counts[2, :7] = 0, 1, 0
+    results = function(preds, target, sample_weight=counts, **options)
+    assert results.shape == (5, 3) if function is average_precision else (5,)
+    assert results[[0, 2]].isnan().all()
+    np.testing.assert_allclose(results[1], function(preds, target, **options), rtol=1e-12)
+    for result, weight in zip(results, counts, strict=True):
+        repeated = function(preds.repeat_interleave(weight, dim=0), target.repeat_interleave(weight, dim=0), **options)
+        np.testing.assert_allclose(result, repeated, rtol=1e-12)
+        np.testing.assert_allclose(result, function(preds, target, sample_weight=weight / 7, **options), rtol=1e-12)
+
+
+def _interpolated(interpolation, scores, positive):
+    """Return AP as the development kits define it: of each recall the highest precision there or above."""
+    scores, positive, total = list(scores), list(map(int, positive)), int(sum(positive))
+    if not total:
+        return np.nan
+    curve = []
+    for cut in sorted(set(scores), reverse=True):
+        retrieved = [y for s, y in zip(scores, positive, strict=True) if s >= cut]
+        curve.append((sum(retrieved), Fraction(sum(retrieved), len(retrieved))))
+    if interpolation == "voc2007":
+        points = [max(p for hits, p in curve if Fraction(hits, total) >= Fraction(i, 10)) for i in range(11)]
+    else:
+        points = [max(p for hits, p in curve if hits >= i) for i in range(1, total + 1)]
+    return float(sum(points) / len(points))
+
+
+@pytest.mark.parametrize("interpolation", ["voc2007", "voc2010"])
+@settings(max_examples=50, deadline=None)
+@given(matrices=score_matrices(), data=st.data())
+def test_interpolated_precision_equals_its_definition(interpolation, matrices, data):
+    preds, target = matrices
+    mask = data.draw(st.just(np.ones_like(target)) | hnp.arrays(np.bool_, preds.shape))
+    columns = zip(preds.T, target.T, mask.T, strict=True)
+    expected = [_interpolated(interpolation, s[m], y[m]) for s, y, m in columns]
+    options = {"interpolation": interpolation, "mask": mask}
+    np.testing.assert_allclose(average_precision(preds, target, **options), expected, rtol=1e-12)
+    macro = np.nan if np.isnan(expected).all() else np.nanmean(expected)
+    np.testing.assert_allclose(mean_average_precision(preds, target, **options), macro, rtol=1e-12)
+    pooled = _interpolated(interpolation, preds[mask], target[mask])
+    np.testing.assert_allclose(mean_average_precision(preds, target, average="micro", **options), pooled, rtol=1e-12)
+
+
+@pytest.mark.parametrize("positives", range(1, 31))
+def test_recalls_of_voc_2007_are_whole_numbers(positives):
+    # One negative after each positive: the precision falls at each recall, and a recall missed shows.
+    preds, target = torch.arange(2 * positives, 0, -1)[:, None], torch.tensor([1, 0] * positives)[:, None]
+    expected = _interpolated("voc2007", preds.squeeze(1).tolist(), target.squeeze(1).tolist())
+    assert average_precision(preds, target, interpolation="voc2007").item() == pytest.approx(expected, abs=1e-14)
+
+
+def test_hand_worked_interpolations():
+    # Precisions 1, 2/4, 3/5 at recalls 1/3, 2/3, 1: the second is raised to 3/5.
+    preds, target = torch.arange(5, 0, -1)[:, None], torch.tensor([[1], [0], [0], [1], [1]])
+    assert average_precision(preds, target).item() == pytest.approx((1 + 2 / 4 + 3 / 5) / 3, abs=1e-15)
+    found = average_precision(preds, target, interpolation="voc2010").item()
+    assert found == pytest.approx((1 + 3 / 5 + 3 / 5) / 3, abs=1e-15)
+    found = average_precision(preds, target, interpolation="voc2007").item()
+    assert found == pytest.approx((4 * 1 + 7 * 3 / 5) / 11, abs=1e-15)
+
+
+def _sorted_precision(scores, positive):
+    """Return AP from one stable sort of all entries."""
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], positive[order].cumsum()
+    last = np.searchsorted(-scores, -scores, side="right") - 1
+    return (hits[last] / (last + 1))[positive[order]].mean() if positive.any() else np.nan
+
+
+KINDS = {
+    "normal": lambda normal: normal,
+    "all equal": lambda normal: normal * 0 + 0.3,
+    "heavy ties": lambda normal: normal.round(),
+    "probabilities": lambda normal: (8 * normal).sigmoid(),
+    "magnitudes from 1e-30 to 1e30": lambda normal: normal.sign() * 10 ** (60 * normal.abs().clamp(max=1) - 30),
+    "of both signs up to the largest": lambda normal: normal.clamp(-1, 1) * 3e38,
+    "subnormal": lambda normal: normal * 1e-40,
+    "one far off": lambda normal: torch.where(normal == normal.max(), 1e30, normal),
+    "infinities": lambda normal: torch.where(normal.abs() > 1, normal * torch.inf, normal),
+    "infinities only": lambda normal: torch.where(normal > 0, torch.inf, -torch.inf).to(normal),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.02, 0.6, 1.0])
+@pytest.mark.parametrize("shape", [(2, 3), (600, 500)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_precision_equals_a_sort_of_all_entries(kind, shape, share):
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+    target, mask = torch.rand(2, *shape, generator=generator) < torch.tensor([share, 0.9])[:, None, None]
+    target[0, 0] |= share > 0
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        preds = KINDS[kind](normal).to(dtype)
+        wide = preds.double().numpy()
+        expected = _sorted_precision(wide.ravel(), target.numpy().ravel())
+        np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), expected, rtol=1e-12)
+        expected = _sorted_precision(wide[mask], target[mask].numpy())
+        found = mean_average_precision(preds, target, average="micro", mask=mask)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64]))
+def test_micro_precision_of_any_scores_equals_a_sort_of_all_entries(data, dtype):
+    shape = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 4)))
+    preds = data.draw(hnp.arrays(dtype, shape, elements=st.floats(allow_nan=False, width=dtype().itemsize * 8)))
+    target = data.draw(hnp.arrays(np.bool_, shape))
+    expected = _sorted_precision(preds.ravel(), target.ravel())
+    np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), expected, rtol=1e-12)
 
 
 def test_empty_zero_is_what_scikit_learn_itself_gives():
@@ -165,6 +350,14 @@ def test_result_has_one_entry_a_label_and_no_gradient():
         ({"preds": [[0.1]]}, r"the same shape \(N, L\), got \(1, 1\) and \(1, 2\)"),
         ({"target": [[0.25, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.25 at row 0, label 0"),
         ({"empty": None}, r"`empty` must be one of .* got None"),
+        ({"mask": [[True]]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
+        ({"sample_weight": [1, 2]}, r"`sample_weight` must have shape \(1,\), one number a row"),
+        ({"sample_weight": [-1]}, r"`sample_weight` must hold finite numbers >= 0, got -1"),
+        ({"interpolation": "voc"}, r"`interpolation` must be one of 'none', 'voc2007', 'voc2010', got 'voc'"),
+        (
+            {"interpolation": "voc2010", "sample_weight": [1]},
+            r"`sample_weight` goes with `interpolation=\"none\"` only, got 'voc2010'",
+        ),
     ],
 )
 def test_bad_argument_is_refused(function, arguments, message):
@@ -177,6 +370,11 @@ def test_unknown_average_is_refused():
         mean_average_precision([[0.1]], [[1]], average="weighted")
 
 
+def test_micro_precision_of_weighted_rows_is_not_interpolated():
+    with pytest.raises(ValueError, match=r"`sample_weight` goes with `interpolation=\"none\"` only, got 'voc2007'"):
+        mean_average_precision([[0.1]], [[1]], average="micro", interpolation="voc2007", sample_weight=[1])
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -184,6 +382,10 @@ def test_result_lies_on_the_device_of_the_scores(dtype):
     generator = torch.Generator().manual_seed(2)
     preds = torch.rand(200, 4, generator=generator).to(dtype)
     target = torch.rand(200, 4, generator=generator) < 0.3
-    result = average_precision(preds.cuda(), target)
-    assert result.is_cuda
-    torch.testing.assert_close(result.cpu(), average_precision(preds, target), rtol=0, atol=1e-12)
+    mask = torch.rand(200, 4, generator=generator) < 0.9
+    weights = torch.rand(3, 200, generator=generator)
+    for options in ({}, {"mask": mask}, {"mask": mask, "interpolation": "voc2007"}, {"sample_weight": weights}):
+        for function in (average_precision, partial(mean_average_precision, average="micro")):
+            result = function(preds.cuda(), target, **options)
+            assert result.is_cuda
+            torch.testing.assert_close(result.cpu(), function(preds, target, **options), rtol=0, atol=1e-12)

@@ -51,7 +51,7 @@ def _precision(order, grades, k, relevant):
 
 @st.composite
 def searches(draw):
-    """Embeddings on a small integer grid, where ties abound, labels, and a database or None."""
+    """Embeddings on a small integer grid, where ties abound, labels, a database or None, and k."""
     dim, num_labels = draw(st.integers(1, 3)), draw(st.integers(1, 4))
 
     def side(min_rows):
@@ -63,7 +63,7 @@ def searches(draw):
     query = side(1 if separate else 2)
     ref = side(1) if separate else (None, None)
     k = draw(st.integers(1, len(ref[0]) if separate else len(query[0]) - 1))
-    return query, ref, k, draw(st.integers(1, 9))
+    return query, ref, k
 
 
 def _expected(query, ref, score):
@@ -79,7 +79,7 @@ def _expected(query, ref, score):
 @settings(max_examples=50, deadline=None)
 @given(search=searches())
 def test_ndcg_equals_loops(gain, search):
-    query, ref, k, chunk_size = search
+    query, ref, k = search
     expected = _expected(query, ref, lambda order, grades: _ndcg(order, grades, k, gain))
     actual = ndcg_at_k(*query, *ref, k=k, gain=gain, similarity=inner_product, average="none")
     assert actual.dtype == torch.float64
@@ -90,7 +90,7 @@ def test_ndcg_equals_loops(gain, search):
 @settings(max_examples=50, deadline=None)
 @given(search=searches())
 def test_precision_equals_loops(threshold, search):
-    query, ref, k, chunk_size = search
+    query, ref, k = search
     lowest = 1 if threshold is None else threshold
     expected = _expected(query, ref, lambda order, grades: _precision(order, grades, k, lambda r: r >= lowest))
     settings_ = {"k": k, "similarity": inner_product, "relevance_threshold": threshold}

@@ -57,6 +57,165 @@ def test_thresholds_equal_an_exhaustive_search(matrices):
         assert reached[label].item() == float(highest)
 
 
+@st.composite
+def masked_matrices(draw):
+    """Small tables of scores, at least one positive among the entries that count, and which those are."""
+    shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 3)))
+    each = {"fill": st.nothing()}  # no value that most entries have
+    preds = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([-2.0, 0.0, 0.125, 0.75, 7.0]), **each))
+    target, mask = (draw(hnp.arrays(np.bool_, shape, **each)) for _ in range(2))
+    mask |= draw(st.booleans())
+    target[0, 0] = mask[0, 0] = True
+    return preds, target & mask, mask
+
+
+def _decisions(preds, mask, accepted):
+    """Yield what each combination of cuts, one of `accepted` a label, decides."""
+    for cuts in product(*accepted):
+        yield (preds >= np.array(cuts)) & mask
+
+
+def _micro(decided, target):
+    return Fraction(2 * int((decided & target).sum()), int(decided.sum() + target.sum()))
+
+
+def _macro(decided, target):
+    """Average over the labels with positives."""
+    values = [_micro(d, y) for d, y in zip(decided.T, target.T, strict=True) if y.any()]
+    return sum(values) / len(values)
+
+
+F1 = {"macro": _macro, "micro": _micro}
+
+
+def _hide(preds, target, mask):
+    return np.where(mask, preds, np.nan), np.where(mask, target, -1)
+
+
+@pytest.mark.parametrize("average", F1)
+@settings(max_examples=50, deadline=None)
+@given(matrices=masked_matrices())
+def test_thresholds_of_labels_reach_the_highest_f1_of_all_combinations_of_cuts(average, matrices):
+    preds, target, mask = matrices
+    accepted = [[*set(s[m]), np.inf] for s, m in zip(preds.T, mask.T, strict=True)]
+    highest = max(F1[average](decided, target) for decided in _decisions(preds, mask, accepted))
+    options = {"average": average, "mask": mask, "fallback": np.inf}
+    thresholds = best_thresholds(*_hide(*matrices), **options)
+    assert F1[average]((preds >= thresholds.numpy()) & mask, target) == highest
+    # By default a label without positives gets the common threshold instead.
+    learnt = torch.from_numpy(target.any(axis=0))
+    common = best_thresholds(*_hide(*matrices), average="micro", per_label=False, mask=mask)
+    assert torch.equal(
+        best_thresholds(*_hide(*matrices), average=average, mask=mask), torch.where(learnt, thresholds, common)
+    )
+
+
+def test_of_combinations_with_the_same_micro_f1_the_highest_cuts_are_taken():
+    preds = torch.tensor([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]])
+    target = torch.tensor([[0, 0], [0, 1], [1, 1]])
+    # All entries: 3 of 6 are hits, 2 * 3 / (6 + 3). Without the first label: 2 of 3, 2 * 2 / (3 + 3).
+    assert best_thresholds(preds, target, average="micro").tolist() == [torch.inf, 1]
+
+
+@pytest.mark.parametrize("average", F1)
+@settings(max_examples=50, deadline=None)
+@given(matrices=masked_matrices())
+def test_common_threshold_is_the_highest_of_the_best_cuts(average, matrices):
+    preds, target, mask = matrices
+    threshold = best_thresholds(*_hide(*matrices), average=average, per_label=False, mask=mask)
+    assert threshold.shape == ()
+    # A label without positives has no F1: its scores are no cuts of the macro mean.
+    learnt = mask & (target.any(axis=0) if average == "macro" else True)
+    distinct = sorted(set(preds[learnt]), reverse=True)
+    reached = [F1[average]((preds >= cut) & mask, target) for cut in distinct]
+    best = reached.index(max(reached))
+    expected = distinct[best] if best + 1 == len(distinct) else (distinct[best] + distinct[best + 1]) / 2
+    assert threshold.item() == expected
+    assert F1[average]((preds >= expected) & mask, target) == max(reached)
+
+
+@settings(max_examples=30, deadline=None)
+@given(matrices=masked_matrices(), average=st.sampled_from(["macro", "micro"]), per_label=st.booleans())
+def test_masked_entries_may_hold_anything_and_change_nothing(matrices, average, per_label):
+    preds, target, mask = matrices
+    options = {"average": average, "per_label": per_label, "mask": mask}
+    expected = best_thresholds(*_hide(*matrices), **options)
+    for filler in (-np.inf, np.inf, 0.5):
+        assert torch.equal(best_thresholds(np.where(mask, preds, filler), target | ~mask, **options), expected)
+
+
+def test_micro_f1_rejects_a_label_that_only_lowers_it():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(200, 2, generator=generator) < torch.tensor([0.5, 0.02])
+    preds = torch.stack([target[:, 0] + 0.0, torch.rand(200, generator=generator)], dim=1)
+    assert best_thresholds(preds, target, average="micro").tolist() == [0.5, torch.inf]
+    assert best_thresholds(preds, target)[1].isfinite()
+
+
+def test_hand_worked_common_thresholds():
+    preds = torch.tensor([[0.9, 0.5], [0.8, 0.4], [0.7, 0.2], [0.6, 0.1]], dtype=torch.float64)
+    target = torch.tensor([[1, 1], [1, 0], [1, 0], [1, 0]])
+    # F1 of the labels from 0.6 on: 1 and 0; at 0.5 both 1. Of all entries there too.
+    for average in F1:
+        assert best_thresholds(preds, target, average=average, per_label=False).item() == pytest.approx(0.45)
+    # With the second label's positive at the bottom macro F1 is 1/2 from 0.6 on, (1 + 2/5) / 2 at 0.1; micro F1
+    # 8/9 and 10/13.
+    target[:, 1] = torch.tensor([0, 0, 0, 1])
+    assert best_thresholds(preds, target, average="macro", per_label=False).item() == pytest.approx(0.1)
+    assert best_thresholds(preds, target, average="micro", per_label=False).item() == pytest.approx(0.55)
+    # Scores of a label without positives leave its threshold where it was.
+    preds, target = torch.tensor([[0.9, 0.1], [0.1, 0.6]]), torch.tensor([[1, 0], [0, 0]])
+    assert best_thresholds(preds, target, per_label=False).item() == pytest.approx(0.5)
+    assert best_thresholds(preds, target, average="micro", per_label=False).item() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("average", F1)
+def test_shrinkage_draws_the_thresholds_of_rare_labels_to_the_common_one(average):
+    generator = torch.Generator().manual_seed(1)
+    target = torch.rand(60, 4, generator=generator) < torch.tensor([0.5, 0.2, 0.05, -1.0])
+    preds, counts = torch.rand(60, 4, generator=generator) + 0.3 * target, target.sum(dim=0)
+    mask = torch.rand(60, 4, generator=generator) < 0.9
+    positives = (target & mask).sum(dim=0).tolist()
+    assert 0 == positives[3] < positives[2] < positives[1] < positives[0] < counts[0]
+    own = best_thresholds(preds, target, average=average, mask=mask)
+    common = best_thresholds(preds, target, average="micro", per_label=False, mask=mask).item()
+    for shrinkage in (0.5, 10.0):
+        found = best_thresholds(preds, target, average=average, shrinkage=shrinkage, mask=mask)
+        expected = [
+            (p * t + shrinkage * common) / (p + shrinkage) for p, t in zip(positives, own.tolist(), strict=True)
+        ]
+        assert found.tolist() == pytest.approx(expected, rel=1e-12)
+        assert found[3] == pytest.approx(common, rel=1e-12)
+    assert torch.equal(best_thresholds(preds, target, average=average, shrinkage=0, mask=mask), own)
+    found = best_thresholds(preds, target, average=average, shrinkage=1.0, fallback=9.0, mask=mask)
+    assert found[3] == 9
+
+
+def test_shrinkage_between_infinities_gives_a_threshold():
+    inf = torch.inf
+    preds = torch.tensor([[-inf, inf], [-inf, 0.0], [-inf, inf]])
+    target = torch.tensor([[1, 1], [1, 0], [1, 1]])
+    assert best_thresholds(preds, target).tolist() == [-inf, inf]
+    assert not best_thresholds(preds, target, shrinkage=1.0).isnan().any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"shrinkage": -1.0}, {"shrinkage": np.nan}, {"shrinkage": np.inf}, {"shrinkage": 1.0, "per_label": False}],
+)
+def test_bad_shrinkage_is_refused(options):
+    message = rf"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {options['shrinkage']}"
+    with pytest.raises(ValueError, match=message):
+        best_thresholds([[0.1]], [[1]], **options)
+
+
+def test_no_positive_among_the_entries_that_count_needs_a_fallback():
+    preds, target, mask = torch.zeros(2, 2), torch.ones(2, 2), torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"`target` must hold a positive, got none in 4 entries"):
+        best_thresholds(preds, target, mask=mask)
+    assert best_thresholds(preds, target, mask=mask, fallback=0.3).tolist() == pytest.approx([0.3, 0.3])
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
@@ -172,6 +331,7 @@ def test_thresholds_hold_on_unseen_rows_of_the_same_kind():
         ({"preds": [[np.nan, 0.9]]}, r"`preds` must hold no NaN, got one at row 0, label 0"),
         ({"target": [[0.5, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.5"),
         ({"target": [[0, 1, 1]]}, r"the same shape \(N, L\), got \(1, 2\) and \(1, 3\)"),
+        ({"mask": [[1, 1, 1]]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
     ],
 )
 def test_bad_argument_is_refused(arguments, message):
@@ -185,6 +345,9 @@ def test_result_lies_on_the_device_of_the_scores():
     generator = torch.Generator().manual_seed(2)
     preds, target = torch.rand(2, 100, 3, generator=generator)
     target = target < 0.3
-    result = best_thresholds(preds.cuda(), target)
-    assert result.is_cuda
-    assert torch.equal(result.cpu(), best_thresholds(preds, target))
+    mask = torch.rand(100, 3, generator=generator) < 0.9
+    for average, per_label in product(F1, (True, False)):
+        options = {"average": average, "per_label": per_label, "mask": mask}
+        result = best_thresholds(preds.cuda(), target, **options)
+        assert result.is_cuda
+        assert torch.equal(result.cpu(), best_thresholds(preds, target, **options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 
 from torch import Tensor
@@ -11,18 +12,33 @@ from torch import Tensor
 from mlmetric.imbalance import ir_lbl
 from mlmetric.labels import label_counts
 from mlmetric.metrics import (
+    MultiLabelMetrics,
     average_precision,
     best_thresholds,
-    cf1,
+    confidence_interval,
     f1,
-    mean_average_precision,
+    map_at_k,
     ndcg_at_k,
-    pooled_accuracy,
     precision_at_k,
-    subset_accuracy,
+    size_ratio_at_k,
 )
 
 Measures = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
+DECISIONS = (
+    "op",
+    "or",
+    "of1",
+    "cp",
+    "cr",
+    "cf1",
+    "macro_f1",
+    "weighted_f1",
+    "example_f1",
+    "pooled_accuracy",
+    "subset_accuracy",
+)
+"""Metrics that depend on the threshold."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +54,37 @@ def choose_thresholds(validation: Scored) -> Tensor:
     return best_thresholds(validation.scores, validation.labels, fallback=0.5)
 
 
-def measure_scores(part: Scored, thresholds: Tensor) -> Measures:
-    """Measure one part at 0.5 and at thresholds that were chosen on validation."""
-    measures = {"map": float(mean_average_precision(part.scores, part.labels))}
+def measure_scores(part: Scored, thresholds: Tensor, *, intervals: bool) -> tuple[Measures, Intervals]:
+    """Measure one part at 0.5 and at thresholds that were chosen on validation, those with `_chosen` at the end."""
+    values: Measures = {}
+    bounds: Intervals = {}
     for suffix, threshold in (("", 0.5), ("_chosen", thresholds)):
-        measures |= {
-            f"macro_f1{suffix}": float(
-                f1(part.scores, part.labels, average="macro", threshold=threshold, empty="zero")
-            ),
-            f"overall_f1{suffix}": float(f1(part.scores, part.labels, average="micro", threshold=threshold)),
-            f"cf1{suffix}": float(cf1(part.scores, part.labels, threshold=threshold, empty="zero")),
-            f"pooled_accuracy{suffix}": float(pooled_accuracy(part.scores, part.labels, threshold=threshold)),
-            f"subset_accuracy{suffix}": float(subset_accuracy(part.scores, part.labels, threshold=threshold)),
-        }
-    return measures
+        # In the first of several processes only, which has all rows.
+        metrics = MultiLabelMetrics(threshold=threshold, sync_on_compute=False)
+        metrics.update(part.scores, part.labels)
+        report = metrics.report(confidence_level=0.95 if intervals else None)
+        for key in DECISIONS if suffix else report.values:
+            if not isnan(report.values[key]):
+                values[key + suffix] = report.values[key]
+                if report.intervals is not None:
+                    bounds[key + suffix] = report.intervals[key]
+    return values, bounds
 
 
-def measure_retrieval(queries: Tensor, query_labels: Tensor, refs: Tensor, ref_labels: Tensor) -> Measures:
-    """Measure what queries retrieve among the training images: NDCG@10 with Jaccard gain, and precision@10."""
-    given = (queries, query_labels, refs, ref_labels)
-    k = min(10, len(refs))
-    return {"ndcg_at_10": float(ndcg_at_k(*given, k=k)), "precision_at_10": float(precision_at_k(*given, k=k))}
+def measure_retrieval(
+    queries: Tensor, query_labels: Tensor, refs: Tensor, ref_labels: Tensor
+) -> tuple[Measures, Intervals]:
+    """Measure what queries retrieve among the training images; grades are Jaccard similarities."""
+    given, k = (queries, query_labels, refs, ref_labels), min(10, len(refs))
+    functions = {
+        "ndcg_at_10": partial(ndcg_at_k, k=k),
+        "precision_at_10": partial(precision_at_k, k=k),
+        "size_ratio_at_10": partial(size_ratio_at_k, k=k),
+        "retrieval_map": partial(map_at_k, k=None),
+    }
+    measured = {name: confidence_interval(function, *given) for name, function in functions.items()}
+    values = {name: float(interval.value) for name, interval in measured.items()}
+    return values, {name: (float(interval.low), float(interval.high)) for name, interval in measured.items()}
 
 
 def measure_labels(part: Scored, thresholds: Tensor, names: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -21,7 +21,7 @@ from mlmetric.metrics._label_ranking import (
     ranking_loss,
 )
 from mlmetric.metrics._ranking import average_precision, mean_average_precision
-from mlmetric.metrics._report import MetricsReport
+from mlmetric.metrics._report import METRIC_NAMES, MetricsReport
 from mlmetric.metrics._retrieval import (
     RetrievalOptions,
     acg_at_k,
@@ -41,6 +41,7 @@ from mlmetric.metrics._table import MultiLabelMetrics
 from mlmetric.metrics._thresholds import best_thresholds
 
 __all__ = [
+    "METRIC_NAMES",
     "ConfidenceInterval",
     "MetricsReport",
     "MultiLabelMetrics",

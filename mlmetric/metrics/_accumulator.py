@@ -20,8 +20,10 @@ class Accumulator:
             return super().__new__(cls)
         return super().__new__(joined(cls))  # type: ignore[arg-type]
 
-    def __init__(self) -> None:
+    def __init__(self, *, sync_on_compute: bool) -> None:
         super().__init__()
+        self.sync_on_compute = sync_on_compute
+        self.compute_with_cache = False  # torchmetrics': another process may have got rows since
         self._batches: list[Any] = []
 
     def __call__(self, *batch: Any, **options: Any) -> Any:
@@ -29,21 +31,22 @@ class Accumulator:
 
     def forward(self, *batch: Any, **options: Any) -> Any:
         """Take in a batch and return what `compute` gives of this batch alone, in this process."""
-        earlier, lasting = self._batches, self._lasting()
-        self._batches = list(lasting)
+        lasting, number = self._lasting(), len(self._batches)
+        self.update(*batch, **options)
+        every = self._batches
+        self._batches = [*lasting, *every[number:]]
         try:
-            self.update(*batch, **options)
             return self._measure(synced=False)
         finally:
-            self._batches = earlier + self._batches[len(lasting) :]
+            self._batches = every
 
     def update(self, *batch: Any, **options: Any) -> None:
         """Take in a batch."""
         raise NotImplementedError
 
     def compute(self) -> Any:
-        """Measure all batches, of all processes if several are joined."""
-        return self._measure(synced=True)
+        """Measure all batches, of all processes if several are joined and `sync_on_compute`."""
+        return self._measure(synced=self.sync_on_compute)
 
     def _lasting(self) -> list[Any]:
         """Return the batches that a batch is measured with."""
@@ -62,8 +65,8 @@ class Accumulator:
         if not isinstance(other, Accumulator) or other.__class__ is not self.__class__:
             raise TypeError(f"`other` must be of class {type(self).__name__} too, got {type(other).__name__}.")
         self._batches = self._batches + other._batches
-        if hasattr(self, "_computed"):  # what torchmetrics keeps
-            self._computed = None
+        if hasattr(self, "_update_count"):  # by which torchmetrics warns of an object without rows
+            self._update_count += getattr(other, "_update_count", 0)
 
 
 def create(cls: type[Accumulator]) -> Accumulator:

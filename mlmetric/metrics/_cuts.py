@@ -47,14 +47,14 @@ class Cuts:
             chosen[ranked.groups] = torch.where(most > above, place, -1)
         return chosen
 
-    def pooled_f1(self, chosen: Tensor) -> float:
-        """Return F1 of all entries under a choice."""
+    def pooled_f1(self, chosen: Tensor) -> tuple[float, float]:
+        """Return F1 of all entries under a choice, as the whole numbers of a fraction."""
         hits = accepted = 0.0
         for run in self._runs:
             place = chosen[run.ranked.groups, None]
             hits += float(torch.where(place < 0, 0, run.hits.gather(1, place.clamp(min=0))).sum())
             accepted += float(torch.where(place < 0, 0, run.retrieved.gather(1, place.clamp(min=0))).sum())
-        return 2 * hits / (accepted + float(self._support))
+        return 2 * hits, accepted + float(self._support)
 
     def thresholds(self, chosen: Tensor) -> Tensor:
         """Return the threshold of each label, float64 `(L,)`; +inf where nothing is accepted."""

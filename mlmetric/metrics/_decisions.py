@@ -204,7 +204,7 @@ def averaged(
     """Divide label by label, `(L,)` or `(B, L)`, and average as `average` says."""
     check_choice(average, "average", Average)
     if average == "micro":
-        return settle(numerator.sum(dim=-1) / denominator.sum(dim=-1), empty, name)
+        return settle(numerator.sum(dim=-1) / denominator.sum(dim=-1), empty, name, unit=None)
     values = numerator / denominator
     if average == "macro":
         return settled_mean(values, empty, name)
@@ -212,7 +212,7 @@ def averaged(
     if average == "none":
         return values
     weights = support * ~values.isnan()
-    return settle((values.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1), empty, name)
+    return settle((values.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1), empty, name, unit=None)
 
 
 def harmonic_mean(precision: Tensor, recall: Tensor) -> Tensor:

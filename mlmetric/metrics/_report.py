@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-NAMES = {
+METRIC_NAMES = {
     "map": "mAP",
     "micro_ap": "micro AP",
     "op": "OP (micro precision)",
@@ -25,6 +25,7 @@ NAMES = {
     "ranking_loss": "ranking loss",
     "one_error": "one-error",
 }
+"""What the keys of `MultiLabelMetrics` are called in tables."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class MetricsReport:
             heads.insert(2, f"{100 * self.confidence_level:g} % interval")
         rows = []
         for key, value in self.values.items():
-            cells = [NAMES.get(key, key), _number(value)]
+            cells = [METRIC_NAMES.get(key, key), _number(value)]
             if self.intervals is not None:
                 low, high = self.intervals[key]
-                cells.append(f"{_number(low)} to {_number(high)}")
+                cells.append("" if math.isnan(low) else f"{_number(low)} to {_number(high)}")
             part, whole = self.averaged.get(key, (0, 0))
             cells.append(f"{part} of {whole}" if whole else "")
             rows.append(cells)
-        return markdown(heads, rows)
+        return _markdown(heads, rows)
 
     def label_table(self) -> str:
         """Lay out what each label is worth, those with most positives first, as a Markdown table."""
@@ -80,10 +81,10 @@ class MetricsReport:
                     ),
                 ]
             )
-        return markdown(["label", *(column.replace("_", " ") for column in columns)], rows)
+        return _markdown(["label", *(column.replace("_", " ") for column in columns)], rows)
 
 
-def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay cells out as a Markdown table that reads well as text too; the first column is of text."""
     cells = [list(row) for row in rows]
     widths = [max(len(row[i]) for row in [list(heads), *cells]) for i in range(len(heads))]

@@ -57,6 +57,8 @@ class RetrievalMetrics(Accumulator):
         metric: `"euclidean"` or `"cosine"`.
         empty: What an undefined query gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
         device: Where the rows are kept; by default where they come from.
+        sync_on_compute: Whether the rows of all processes are measured, where several are joined; then each of them
+            must ask for the result.
 
     Raises:
         ValueError: If a `k` is below 1, or `metric` or `empty` is none of these.
@@ -80,10 +82,11 @@ class RetrievalMetrics(Accumulator):
         metric: Distance = "euclidean",
         empty: Empty = "nan",
         device: torch.device | str | None = None,
+        sync_on_compute: bool = True,
     ) -> None:
         check_choice(metric, "metric", Distance)
         check_choice(empty, "empty", Empty)
-        super().__init__()
+        super().__init__(sync_on_compute=sync_on_compute)
         self.k = (k,) if isinstance(k, int) else tuple(k)
         if not self.k or min(self.k) < 1:
             raise ValueError(f"`k` must be numbers of at least 1, got {k}.")
@@ -137,7 +140,7 @@ class RetrievalMetrics(Accumulator):
         Raises:
             ValueError: If there is no query yet, a `k` is larger than the database, or for what the functions raise it.
         """
-        return self._measure(synced=True)
+        return self._measure(synced=self.sync_on_compute)
 
     def _lasting(self) -> list[tuple[str, Tensor, Tensor]]:
         return [batch for batch in self._batches if batch[0] == "ref"]

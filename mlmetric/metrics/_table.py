@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class MultiLabelMetrics(Accumulator):
         empty: What 0/0 gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
         label_names: Names of the L labels, for reports; numbers by default.
         device: Where the rows are kept; by default where they come from.
+        sync_on_compute: Whether the rows of all processes are measured, where several are joined; then each of them
+            must ask for the result.
 
     Raises:
         ValueError: If `empty` is none of these.
@@ -63,9 +66,10 @@ class MultiLabelMetrics(Accumulator):
         empty: Empty = "nan",
         label_names: Sequence[str] | None = None,
         device: torch.device | str | None = None,
+        sync_on_compute: bool = True,
     ) -> None:
         check_choice(empty, "empty", Empty)
-        super().__init__()
+        super().__init__(sync_on_compute=sync_on_compute)
         self.threshold = threshold
         self.top_k = top_k
         self.empty: Empty = empty
@@ -110,7 +114,7 @@ class MultiLabelMetrics(Accumulator):
             ValueError: If there is no row yet, `threshold` or `top_k` does not fit the number of labels, or `empty`
                 is `"error"` and something is undefined.
         """
-        return self._measure(synced=True)
+        return self._measure(synced=self.sync_on_compute)
 
     def per_label(self) -> dict[str, Tensor]:
         """Measure each label, over all rows so far, of all processes.
@@ -119,7 +123,7 @@ class MultiLabelMetrics(Accumulator):
             `support` (positives), `average_precision`, `precision`, `recall` and `f1`: float64 `(L,)` each, with NaN
             where undefined whatever `empty` says.
         """
-        return self._measured(synced=True).per_label()
+        return self._measured(synced=self.sync_on_compute).per_label()
 
     def report(
         self,
@@ -138,7 +142,7 @@ class MultiLabelMetrics(Accumulator):
         Returns:
             The values, over how many labels or rows each is a mean, the intervals, and every label.
         """
-        measured = self._measured(synced=True)
+        measured = self._measured(synced=self.sync_on_compute)
         intervals = None
         if confidence_level is not None:
             check_draws(confidence_level, n_resamples)
@@ -149,8 +153,8 @@ class MultiLabelMetrics(Accumulator):
                 for weights in draw_weights(len(measured.scored.preds), n_resamples, generator)
             ]
             intervals = {}
-            for key in drawn[0]:
-                low, high = bounds(torch.cat([values[key] for values in drawn]), confidence_level)
+            for key, value in measured.summary(empty).items():
+                low, high = bounds(torch.cat([values[key] for values in drawn]), value, confidence_level)
                 intervals[key] = (float(low), float(high))
         return MetricsReport(
             values={key: float(value) for key, value in measured.summary(self.empty).items()},
@@ -172,23 +176,25 @@ class MultiLabelMetrics(Accumulator):
         batches: list[Scored] = self._batches
         mine = None
         if batches:
-            double = any(batch.preds.dtype == torch.float64 for batch in batches)
-            mine = (batches[0].preds.shape[1], double, any(batch.mask is not None for batch in batches))
+            dtype = reduce(torch.promote_types, [batch.preds.dtype for batch in batches])
+            mine = (batches[0].preds.shape[1], dtype, any(batch.mask is not None for batch in batches))
         everyone = gather_objects(mine) if synced else [mine]
         kinds = [kind for kind in everyone if kind is not None]
         if not kinds:
             raise ValueError("`MultiLabelMetrics` holds no rows yet: call `update` first.")
         if len({num_labels for num_labels, _, _ in kinds}) > 1:
             raise ValueError(f"`preds` must have as many labels in each process, got {[kind[0] for kind in kinds]}.")
-        num_labels, double, masked = kinds[0][0], any(kind[1] for kind in kinds), any(kind[2] for kind in kinds)
+        num_labels, masked = kinds[0][0], any(kind[2] for kind in kinds)
         empty = torch.zeros(0, num_labels, device=self.rows_device)
         parts = batches or [Scored(empty, empty.bool())]
         preds = torch.cat([part.preds for part in parts])
         target = torch.cat([part.target for part in parts])
         mask = torch.cat([torch.ones_like(p.target) if p.mask is None else p.mask for p in parts]) if masked else None
         if len(everyone) > 1:
-            # What every backend can send: no half precision, no bool.
-            preds = gather_rows(preds.double() if double else preds.float())
+            # What every backend can send, no half precision and no bool; but thresholds are rounded to their dtype.
+            dtype = reduce(torch.promote_types, [kind[1] for kind in kinds])
+            sent = torch.promote_types(dtype, torch.float32)
+            preds = gather_rows(preds.to(sent)).to(dtype)
             target = gather_rows(target.to(torch.uint8)).bool()
             mask = None if mask is None else gather_rows(mask.to(torch.uint8)).bool()
         return Scored(preds, target, mask)

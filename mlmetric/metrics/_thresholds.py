@@ -92,7 +92,8 @@ def best_thresholds(
     if fallback is None and not bool(counts.all()):
         thresholds = torch.where(counts > 0, thresholds, _pooled(scored))
     if shrinkage:
-        thresholds = (counts * thresholds + shrinkage * _pooled(scored)) / (counts + shrinkage)
+        drawn = (counts * thresholds + shrinkage * _pooled(scored)) / (counts + shrinkage)
+        thresholds = torch.where(drawn.isnan(), thresholds, drawn)  # between infinities
     return thresholds if fallback is None else torch.where(counts > 0, thresholds, fallback)
 
 
@@ -109,13 +110,14 @@ def _best_together(cuts: Cuts) -> Tensor:
     """Choose a cut for each label so that F1 of all entries is highest."""
     best = _best_of_each(cuts)
     while True:
-        # A choice has a higher F1 than `reached` if and only if it makes 2 TP - reached * (P + Q) positive.
+        # A choice has a higher F1 than a / b if and only if it makes 2 TP * b - a * (P + Q) positive.
         reached = cuts.pooled_f1(best)
-        chosen = cuts.best(partial(_worth, reached), above=0.0)
-        if cuts.pooled_f1(chosen) <= reached:
-            return best
+        chosen = cuts.best(partial(_worth, *reached), above=0.0)
+        found = cuts.pooled_f1(chosen)
+        if found[0] * reached[1] <= reached[0] * found[1]:
+            return chosen
         best = chosen
 
 
-def _worth(goal: float, hits: Tensor, accepted: Tensor, _positives: Tensor) -> Tensor:
-    return 2 * hits - goal * accepted
+def _worth(top: float, bottom: float, hits: Tensor, accepted: Tensor, _positives: Tensor) -> Tensor:
+    return 2 * hits * bottom - top * accepted

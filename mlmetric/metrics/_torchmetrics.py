@@ -20,6 +20,16 @@ def joined(cls: type) -> type:
         # By the class that can be imported: pickles can be read where torchmetrics is not installed.
         return create, (cls,), self.__getstate__()
 
+    def restore(self: Any, state: dict[str, Any]) -> None:
+        if "_update_count" in state:
+            Metric.__setstate__(self, state)
+            return
+        Metric.__init__(self)  # the pickle is from where torchmetrics is not installed
+        self.__dict__.update(state)
+        self._update_count = len(self._batches)
+
     return type(
-        cls.__name__, (cls, Metric), {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce}
+        cls.__name__,
+        (cls, Metric),
+        {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce, "__setstate__": restore},
     )

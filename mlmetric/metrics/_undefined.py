@@ -12,15 +12,15 @@ from mlmetric.metrics._checks import check_choice
 Empty = Literal["nan", "zero", "one", "error"]
 
 
-def settle(values: Tensor, empty: Empty, name: str, *, unit: str = "label") -> Tensor:
-    """Apply the policy for 0/0 to the NaN among `values`: one a `unit` along the last dimension, or 0-d."""
+def settle(values: Tensor, empty: Empty, name: str, *, unit: str | None = "label") -> Tensor:
+    """Apply the policy for 0/0 to the NaN among `values`: one a `unit` along the last dimension, or results."""
     check_choice(empty, "empty", Empty)
     if empty == "nan":
         return values
     undefined = values.isnan()
     if empty == "error" and bool(undefined.any()):
         where = ""
-        if undefined.ndim == 1:
+        if unit is not None and undefined.ndim == 1:
             rows = undefined.nonzero()
             where = f" at {unit} {rows[0].item()}, the first of {len(rows)} among {len(undefined)}"
         raise ValueError(
@@ -38,6 +38,6 @@ def settled_mean(
     """
     values = settle(values, empty, name, unit=unit)
     if weight is None:
-        return settle(values.nanmean(dim=-1), empty, name)
+        return settle(values.nanmean(dim=-1), empty, name, unit=None)
     defined = (~values.isnan()).to(weight)
-    return settle((weight @ values.nan_to_num()) / (weight @ defined), empty, name)
+    return settle((weight @ values.nan_to_num()) / (weight @ defined), empty, name, unit=None)

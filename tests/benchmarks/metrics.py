@@ -1,0 +1,198 @@
+"""What metrics cost: beside scikit-learn, torchmetrics and pytorch-metric-learning in one run.
+
+python tests/benchmarks/metrics.py            # each method in a process of its own
+python tests/benchmarks/metrics.py --quick    # a smoke run: its figures mean nothing
+
+Scores and embeddings are synthetic: Gaussian, scores higher for positives and through a sigmoid; labels are the rarer
+the higher their number. A call is made once to warm up, then timed several times, or once where it takes long: median.
+Memory is the growth of the resident set at its peak, so without the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
+from sklearn import metrics as sk
+from torch import Tensor
+from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+
+from measuring import in_own_process, limit_memory, peak_mb, resident_mb
+from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics, f1, mean_average_precision, ndcg_at_k, r_precision
+
+SIZES = ((30_000, 30, 0.1), (40_000, 80, 0.036), (20_000, 1_000, 0.007))
+"""Rows, labels, and the share of entries that are positive."""
+SEARCHES = (1_000, 2_000, 4_000, 30_000)
+DIM = 128
+LONG = 5.0
+"""A call of so many seconds is timed once."""
+REPEATS = 5
+
+
+def make_scores(n: int, num_labels: int, density: float) -> tuple[Tensor, Tensor]:
+    """Make scores, float32 in [0, 1], and a bool truth."""
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.arange(1, num_labels + 1) ** -0.7
+    target = torch.rand(n, num_labels, generator=generator) < shares * density / shares.mean()
+    return torch.sigmoid(torch.randn(n, num_labels, generator=generator) + 2 * target - 3), target
+
+
+def make_embeddings(n: int) -> tuple[Tensor, Tensor]:
+    """Make embeddings that carry something of 30 labels, three a row on average."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(n, 30, generator=generator) < 0.1
+    return torch.randn(n, DIM, generator=generator) + labels.float() @ torch.randn(30, DIM, generator=generator), labels
+
+
+def of_scores(name: str, n: int, num_labels: int, density: float) -> Callable[[], Any]:
+    """Return the call that measures scores."""
+    preds, target = make_scores(n, num_labels, density)
+    arrays, numbers = (target.numpy(), preds.numpy()), target.int()
+    decided = arrays[1] >= 0.5
+    table = MultiLabelMetrics()
+    table.update(preds, target)
+    calls = {
+        "mAP: mlmetric": lambda: mean_average_precision(preds, target),
+        "mAP: scikit-learn": lambda: sk.average_precision_score(*arrays),
+        "mAP: torchmetrics": lambda: multilabel_average_precision(preds, numbers, num_labels),
+        "macro F1: mlmetric": lambda: f1(preds, target),
+        "macro F1: scikit-learn": lambda: sk.f1_score(arrays[0], decided, average="macro", zero_division=0),
+        "macro F1: torchmetrics": lambda: multilabel_f1_score(preds, numbers, num_labels),
+        "whole table: mlmetric": lambda: table.forward(preds, target),
+    }
+    return calls[name]
+
+
+def of_embeddings(name: str, n: int) -> Callable[[], Any]:
+    """Return the call that measures what all rows retrieve among all others."""
+    embeddings, labels = make_embeddings(n)
+
+    def product() -> None:
+        for rows in embeddings.split(64):
+            rows @ embeddings.T
+
+    def everything() -> dict[str, Tensor]:
+        table = RetrievalMetrics()
+        table.update(embeddings, labels)
+        return table.compute()
+
+    def theirs() -> dict[str, float]:
+        calculator = AccuracyCalculator(
+            include=("mean_average_precision", "r_precision"),
+            k=n - 1,
+            device=torch.device("cpu"),
+            knn_func=CustomKNN(LpDistance(normalize_embeddings=False)),
+            label_comparison_fn=lambda a, b: ((a > 0) & (b > 0)).any(dim=-1),
+        )
+        return calculator.get_accuracy(embeddings, labels, ref_includes_query=True)
+
+    calls = {
+        "product": product,
+        "all of RetrievalMetrics": everything,
+        "NDCG@10": lambda: ndcg_at_k(embeddings, labels),
+        "R-precision": lambda: r_precision(embeddings, labels),
+        "AccuracyCalculator": theirs,
+    }
+    return calls[name]
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """Run one case in this process: seconds, growth of memory in MB."""
+    warnings.filterwarnings("ignore")  # of labels without positives
+    limit_memory()
+    name, sizes = case["name"], case["sizes"]
+    make = of_scores if len(sizes) > 1 else of_embeddings
+    make(name, *((200, 5, 0.2) if len(sizes) > 1 else (100,)))()  # what is loaded at the first call
+    call = make(name, *sizes)
+    before = resident_mb()
+    seconds: list[float] = []
+    try:
+        while len(seconds) <= REPEATS and not (seconds and seconds[0] > LONG):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):
+            raise
+        return {"seconds": None}
+    return {"seconds": statistics.median(seconds[1:] or seconds), "mb": peak_mb() - before}
+
+
+def print_scores(sizes: tuple[tuple[int, int, float], ...]) -> None:
+    """Print the table of scores."""
+    print("\nScores, milliseconds\n")
+    print("| n x L | metric | mlmetric | MB | scikit-learn | times faster | torchmetrics | times faster |")
+    print("| --- | --- |" + " ---: |" * 6)
+    for size in sizes:
+        where = f"{size[0]:,} x {size[1]:,}"
+        own: dict[str, float] = {}
+        for metric in ("mAP", "macro F1"):
+            found = {
+                peer: in_own_process(__file__, name=f"{metric}: {peer}", sizes=size)
+                for peer in ("mlmetric", "scikit-learn", "torchmetrics")
+            }
+            own[metric] = found["mlmetric"]["seconds"]
+            cells = [where, metric, f"{1e3 * own[metric]:.1f}", f"{found['mlmetric']['mb']:.0f}"]
+            for peer in ("scikit-learn", "torchmetrics"):
+                seconds = found[peer]["seconds"]
+                cells += (
+                    ["out of memory", ""]
+                    if seconds is None
+                    else [f"{1e3 * seconds:.0f}", f"{seconds / own[metric]:.1f}"]
+                )
+            print(f"| {' | '.join(cells)} |", flush=True)
+        table = in_own_process(__file__, name="whole table: mlmetric", sizes=size)
+        times = f"{table['seconds'] / own['mAP']:.2f} times mAP"
+        print(
+            f"| {where} | whole table | {1e3 * table['seconds']:.1f} | {table['mb']:.0f} | {times} | | | |", flush=True
+        )
+
+
+def print_searches(sizes: tuple[int, ...]) -> None:
+    """Print the table of retrieval."""
+    print(f"\nRetrieval, {DIM} columns, 30 labels: seconds\n")
+    names = ("NDCG@10", "R-precision", "all of RetrievalMetrics", "AccuracyCalculator")
+    heads = ["queries = references", "product in float32"]
+    for name in names:
+        heads += [name, "MB", "times the product"]
+    print(f"| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}")
+    for n in sizes:
+        product = in_own_process(__file__, name="product", sizes=[n])["seconds"]
+        cells = [f"{n:,}", f"{product:.3f}"]
+        for name in names:
+            found = in_own_process(__file__, name=name, sizes=[n])
+            if found["seconds"] is None:
+                cells += ["out of memory", "", ""]
+            else:
+                cells += [f"{found['seconds']:.2f}", f"{found['mb']:.0f}", f"{found['seconds'] / product:.1f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--only", nargs="+", choices=["scores", "retrieval"], default=["scores", "retrieval"])
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(measure(json.loads(options.case))))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if "scores" in options.only:
+        print_scores(((300, 8, 0.2),) if options.quick else SIZES)
+    if "retrieval" in options.only:
+        print_searches((200,) if options.quick else SEARCHES)
+
+
+if __name__ == "__main__":
+    main()
