@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlmetric.metrics import average_precision, mean_average_precision
+from mlmetric.metrics import _pooled_ranks, average_precision, mean_average_precision
 
 
 @st.composite
@@ -214,7 +214,8 @@ KINDS = {
 @pytest.mark.parametrize("share", [0.0, 1e-5, 0.02, 0.6, 1.0])
 @pytest.mark.parametrize("shape", [(2, 3), (600, 500)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_micro_precision_equals_a_sort_of_all_entries(kind, shape, share):
+def test_micro_precision_equals_a_sort_of_all_entries(kind, shape, share, monkeypatch):
+    monkeypatch.setattr(_pooled_ranks, "SMALL", 0)  # so that few entries are put into bins too
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     target, mask = torch.rand(2, *shape, generator=generator) < torch.tensor([share, 0.9])[:, None, None]
@@ -236,7 +237,11 @@ def test_micro_precision_of_any_scores_equals_a_sort_of_all_entries(data, dtype)
     preds = data.draw(hnp.arrays(dtype, shape, elements=st.floats(allow_nan=False, width=dtype().itemsize * 8)))
     target = data.draw(hnp.arrays(np.bool_, shape))
     expected = _sorted_precision(preds.ravel(), target.ravel())
-    np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), expected, rtol=1e-12)
+    for small in (0, _pooled_ranks.SMALL):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_pooled_ranks, "SMALL", small)
+            found = mean_average_precision(preds, target, average="micro")
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_empty_zero_is_what_scikit_learn_itself_gives():

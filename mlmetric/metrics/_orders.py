@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[Any]
+SMALL = 2**16
+"""Fewer numbers are put in order by one thread: to start others takes longer."""
 KEY_BITS = 48
 """Bits of whole numbers that are looked at: three digits."""
 
@@ -31,9 +33,13 @@ def stable_order(values: Tensor) -> Tensor:
         for row in part:
             orders[row] = _order(_digits(rows[row]))
 
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(sort, np.array_split(np.arange(len(rows)), threads)))
+    every = np.arange(len(rows))
+    if rows.size < SMALL:
+        sort(every)
+    else:
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(sort, np.array_split(every, threads)))
     return torch.from_numpy(orders)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from mlmetric.metrics._ranks import ascending
 
 Array = npt.NDArray[Any]
+SMALL = 2**16
+"""Fewer entries are sorted."""
 CHUNK = 2**17
 """How many entries are put into bins at once: what a processor's cache holds."""
 BINS_PER_POSITIVE = 4
@@ -49,7 +51,8 @@ def _count_by_bins(entries: Array, needles: Array) -> Array:
     lowest = needles[0]
     with np.errstate(all="ignore"):
         scale = entries.dtype.type(num_bins / (needles[-1] - lowest))
-    if not np.isfinite(scale) or not scale:  # all equal, or no two numbers to divide by
+    # Few entries, or needles that are all equal or infinitely far apart.
+    if len(entries) < SMALL or not np.isfinite(scale) or not scale:
         return _count_sorted(np.sort(entries), needles)
 
     def bins(values: Array) -> Array:

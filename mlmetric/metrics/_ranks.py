@@ -15,6 +15,8 @@ from torch import Tensor
 from mlmetric.metrics._checks import count_true
 
 Array = npt.NDArray[Any]
+SMALL = 2**16
+"""Fewer numbers are sorted by one thread: to start others takes longer."""
 
 
 class RankedGroups(NamedTuple):
@@ -110,10 +112,13 @@ def _sort(scores: Tensor, positive: Tensor, groups: Tensor) -> tuple[Tensor, Ten
 
     # numpy's sort of values takes a thirtieth of torch's, which sorts the indices too, but one thread. torch's own
     # threads wait busily for a while after each operation: so all that is sorted is sorted in one go.
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if ordered.numel() >= SMALL else 1
     ends = [len(groups) * i // threads for i in range(threads + 1)]
+    parts = [slice(*pair) for pair in pairwise(ends)]
+    if threads == 1:
+        return ordered, torch.from_numpy(sort(parts[0]))
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(sort, [slice(*pair) for pair in pairwise(ends)]))
+        found = list(pool.map(sort, parts))
     return ordered, torch.from_numpy(np.concatenate(found))
 
 

@@ -107,8 +107,6 @@ def of_embeddings(name: str, n: int) -> Callable[[], Any]:
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Run one case in this process: seconds, growth of memory in MB."""
-    warnings.filterwarnings("ignore")  # of labels without positives
-    limit_memory()
     name, sizes = case["name"], case["sizes"]
     make = of_scores if len(sizes) > 1 else of_embeddings
     make(name, *((200, 5, 0.2) if len(sizes) > 1 else (100,)))()  # what is loaded at the first call
@@ -127,7 +125,12 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds[1:] or seconds), "mb": peak_mb() - before}
 
 
-def print_scores(sizes: tuple[tuple[int, int, float], ...]) -> None:
+def run_here(_script: str, **case: Any) -> dict[str, Any]:
+    """Run one case in this process."""
+    return measure(case)
+
+
+def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int, float], ...]) -> None:
     """Print the table of scores."""
     print("\nScores, milliseconds\n")
     print("| n x L | metric | mlmetric | MB | scikit-learn | times faster | torchmetrics | times faster |")
@@ -137,7 +140,7 @@ def print_scores(sizes: tuple[tuple[int, int, float], ...]) -> None:
         own: dict[str, float] = {}
         for metric in ("mAP", "macro F1"):
             found = {
-                peer: in_own_process(__file__, name=f"{metric}: {peer}", sizes=size)
+                peer: run(__file__, name=f"{metric}: {peer}", sizes=size)
                 for peer in ("mlmetric", "scikit-learn", "torchmetrics")
             }
             own[metric] = found["mlmetric"]["seconds"]
@@ -150,14 +153,14 @@ def print_scores(sizes: tuple[tuple[int, int, float], ...]) -> None:
                     else [f"{1e3 * seconds:.0f}", f"{seconds / own[metric]:.1f}"]
                 )
             print(f"| {' | '.join(cells)} |", flush=True)
-        table = in_own_process(__file__, name="whole table: mlmetric", sizes=size)
+        table = run(__file__, name="whole table: mlmetric", sizes=size)
         times = f"{table['seconds'] / own['mAP']:.2f} times mAP"
         print(
             f"| {where} | whole table | {1e3 * table['seconds']:.1f} | {table['mb']:.0f} | {times} | | | |", flush=True
         )
 
 
-def print_searches(sizes: tuple[int, ...]) -> None:
+def print_searches(run: Callable[..., dict[str, Any]], sizes: tuple[int, ...]) -> None:
     """Print the table of retrieval."""
     print(f"\nRetrieval, {DIM} columns, 30 labels: seconds\n")
     names = ("NDCG@10", "R-precision", "all of RetrievalMetrics", "AccuracyCalculator")
@@ -166,10 +169,10 @@ def print_searches(sizes: tuple[int, ...]) -> None:
         heads += [name, "MB", "times the product"]
     print(f"| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}")
     for n in sizes:
-        product = in_own_process(__file__, name="product", sizes=[n])["seconds"]
+        product = run(__file__, name="product", sizes=[n])["seconds"]
         cells = [f"{n:,}", f"{product:.3f}"]
         for name in names:
-            found = in_own_process(__file__, name=name, sizes=[n])
+            found = run(__file__, name=name, sizes=[n])
             if found["seconds"] is None:
                 cells += ["out of memory", "", ""]
             else:
@@ -184,14 +187,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=["scores", "retrieval"], default=["scores", "retrieval"])
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", message="No positive")  # scikit-learn and torchmetrics of such labels
     if options.case:
+        limit_memory()
         print(json.dumps(measure(json.loads(options.case))))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    run = run_here if options.quick else in_own_process
     if "scores" in options.only:
-        print_scores(((300, 8, 0.2),) if options.quick else SIZES)
+        print_scores(run, ((300, 8, 0.2),) if options.quick else SIZES)
     if "retrieval" in options.only:
-        print_searches((200,) if options.quick else SEARCHES)
+        print_searches(run, (200,) if options.quick else SEARCHES)
 
 
 if __name__ == "__main__":
