@@ -26,7 +26,7 @@ from mlmetric.data import BadImagesError, ImageDataset, extract_features
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
-from mlmetric.metrics import MultiLabelMetrics
+from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
 
@@ -290,11 +290,22 @@ def measured(_):
     table = MultiLabelMetrics()
     if rank() < 2:
         table.update(torch.zeros(2, 2 + rank()), torch.zeros(2, 2 + rank()))
-    with pytest.raises(ValueError, match=r"`preds` must have as many labels in each process, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"the same columns and dtypes in each process, .*\(2,\).*\(3,\)"):
         table.compute()
     with pytest.raises(ValueError, match="holds no rows yet"):
         MultiLabelMetrics().report()
     return results
+
+
+def retrieved(_):
+    features, labels = (torch.split(part, UNEVEN[num_ranks()])[rank()] for part in make_batch())
+    within, between = RetrievalMetrics(k=(1, 3)), RetrievalMetrics(k=(1, 3))
+    if len(features):
+        within.update(features, labels)
+        between.update_refs(features[1:], labels[1:])
+    if rank() == 1:  # which alone has queries
+        between.update(*make_batch())
+    return within.compute(), between.compute()
 
 
 def uneven_in_pml(_):
@@ -313,6 +324,7 @@ CASES = [
     fitted,
     extracted,
     measured,
+    retrieved,
 ]
 
 
@@ -523,6 +535,19 @@ def test_table_of_uneven_rows_is_that_of_one_process(joined, dtype, threshold):
     for result in joined:
         for found, values in zip(result["measured"][dtype, threshold], expected, strict=True):
             torch.testing.assert_close(found, values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
+    features, labels = make_batch()
+    within, between = RetrievalMetrics(k=(1, 3)), RetrievalMetrics(k=(1, 3))
+    within.update(features, labels)
+    between.update(features, labels)
+    first = UNEVEN[len(joined)][0]
+    kept = [row for row in range(NUM_ROWS) if row not in (0, first)]
+    between.update_refs(features[kept], labels[kept])
+    for result in joined:
+        for found, table in zip(result["retrieved"], (within, between), strict=True):
+            torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)
 
 
 def test_one_process_that_is_not_joined_is_left_as_it_is():

@@ -98,6 +98,30 @@ def test_weights_given_beside_the_draws_are_not_lost():
     np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
 
 
+def test_option_that_takes_no_weights_is_measured_row_by_row():
+    preds, target = _rows()
+    metric = partial(metrics.mean_average_precision, interpolation="voc2007")
+    found = confidence_interval(metric, preds, target, n_resamples=40)
+    values = [metric(preds[drawn], target[drawn]).numpy() for drawn in _draws(15, 40)]
+    np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
+
+
+def test_undefined_resamples_are_no_error_where_the_value_is_defined():
+    preds, target = _rows()
+    found = confidence_interval(partial(metrics.average_precision, empty="error"), preds, target, n_resamples=40)
+    expected = confidence_interval(metrics.average_precision, preds, target, n_resamples=40)
+    torch.testing.assert_close(tuple(found), tuple(expected))
+    with pytest.raises(ValueError, match=r"`average_precision` is undefined \(0/0\) at label 2"):
+        confidence_interval(partial(metrics.average_precision, empty="error"), preds[:-1], target[:-1])
+
+
+def test_weightings_of_ones_own_or_no_rows_are_refused():
+    with pytest.raises(ValueError, match=r"`sample_weight` must be one number a row, got shape \(2, 15\)"):
+        confidence_interval(partial(metrics.f1, sample_weight=torch.ones(2, 15)), *_rows())
+    with pytest.raises(ValueError, match=r"`rows` must be what `metric` takes, .* got none"):
+        confidence_interval(metrics.f1)
+
+
 def test_arrays_and_lists_are_rows_too():
     preds, target = _rows()
     expected = confidence_interval(metrics.f1, preds, target, n_resamples=20)

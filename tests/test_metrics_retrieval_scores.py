@@ -16,7 +16,7 @@ from pytorch_metric_learning.utils.inference import CustomKNN
 
 from mlmetric import metrics
 from mlmetric.metrics import RetrievalMetrics, _rankers, _search, confidence_interval
-from mlmetric.metrics._orders import KEY_BITS, stable_order
+from mlmetric.metrics._orders import stable_order
 from mlmetric.similarity import inner_product
 
 # Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
@@ -280,6 +280,65 @@ def test_order_of_all_rows_does_not_change_where_all_are_shifted_or_scaled(shift
         )
 
 
+@pytest.mark.parametrize("kind", ["one far off", "tight clusters", "huge", "tiny", "far from 0", "copies and a grid"])
+def test_order_of_all_rows_is_that_of_exact_differences(kind):
+    generator = torch.Generator().manual_seed(8)
+    rows = torch.randn(240, 5, generator=generator, dtype=torch.float64)
+    centres = rows[torch.arange(240) % 8]
+    rows = {
+        "one far off": torch.cat([rows[:1] * 1e8, rows[1:]]),
+        "tight clusters": centres + 1e-7 * rows,
+        "huge": rows * 1e200,
+        "tiny": rows * 1e-200,
+        "far from 0": 1e6 + rows * 1e-3,
+        "copies and a grid": torch.cat([centres[:120], (rows[120:] * 2).round()]),
+    }[kind]
+    factor = {"huge": 1e200, "tiny": 1e-200}.get(kind, 1.0)
+    differences = (rows[:, None] - rows[None]) / factor
+    squares = (differences**2).sum(dim=2).fill_diagonal_(math.inf).numpy()
+    expected = np.argsort(squares, axis=1, kind="stable")[:, :-1]
+    ranker = _rankers.EmbeddingRanker(rows, None)
+    np.testing.assert_array_equal(ranker.order(slice(0, 240), 239), expected)
+    np.testing.assert_array_equal(ranker.order(slice(0, 240), 20), expected[:, :20])
+
+
+def test_directions_of_huge_and_tiny_rows_are_compared():
+    generator = torch.Generator().manual_seed(9)
+    rows, labels = torch.randn(30, 4, generator=generator).double(), torch.rand(30, 3, generator=generator) < 0.4
+    expected = metrics.map_at_k(rows, labels, k=None, metric="cosine")
+    for factor in (1e200, 1e-200):
+        torch.testing.assert_close(metrics.map_at_k(rows * factor, labels, k=None, metric="cosine"), expected)
+
+
+def test_similarity_that_is_learnt_leaves_no_graph_behind():
+    relation = torch.eye(3, requires_grad=True)
+    result = metrics.ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=lambda a, b: a.float() @ relation @ b.float().T)
+    assert not result.requires_grad
+    assert result == metrics.ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=inner_product)
+
+
+def test_similarity_may_return_an_array():
+    result = metrics.ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=lambda a, b: a.numpy() @ b.numpy().T)
+    assert result == metrics.ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=inner_product)
+
+
+def test_distance_of_a_query_to_itself_may_be_nan():
+    distances = torch.cdist(EMBEDDINGS, EMBEDDINGS)
+    expected = metrics.mrr(distances, LABELS, metric="precomputed")
+    assert metrics.mrr(distances.fill_diagonal_(torch.nan), LABELS, metric="precomputed") == expected
+
+
+def test_unsigned_indices_and_labels_are_whole_numbers_too():
+    retrieved, labels = np.array([[1], [0], [0], [0]], dtype=np.uint16), LABELS.numpy().astype(np.uint32)
+    result = metrics.precision_at_k(retrieved, labels, k=1, metric="retrieved", average="none")
+    np.testing.assert_array_equal(result, [0, np.nan, 1, 1])
+
+
+def test_query_that_retrieved_itself_leaves_itself_out():
+    found = metrics.precision_at_k([[0, 1], [2, 0], [1, 0]], torch.ones(3, 1), k=1, metric="retrieved")
+    assert found == 1
+
+
 def test_all_rows_equal_come_in_the_order_of_their_indices():
     labels = torch.tensor([[1], [0], [1], [1]])
     result = metrics.map_at_k(torch.full((4, 3), 0.1), labels, k=None, average="none")
@@ -299,7 +358,6 @@ def test_cosine_puts_all_rows_in_order_by_angle():
 @given(
     values=hnp.arrays(np.float64, (2, 9), elements=st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0]))
     | hnp.arrays(np.float32, (2, 9), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0]))
-    | hnp.arrays(np.int64, (2, 9), elements=st.integers(0, 2**KEY_BITS - 1) | st.integers(0, 2))
 )
 def test_order_is_ascending_and_stable(values):
     expected = np.argsort(values, axis=1, kind="stable")
@@ -429,13 +487,14 @@ def test_table_works_without_torchmetrics_and_inside_its_collection(rows, monkey
 def test_table_refuses_what_does_not_fit(rows):
     with pytest.raises(ValueError, match=r"`k` must be numbers of at least 1, got \(3, 0\)"):
         RetrievalMetrics(k=(3, 0))
+    assert RetrievalMetrics(k=np.int64(3)).k == (3,)
     with pytest.raises(ValueError, match=r"`metric` must be one of 'euclidean', 'cosine', got 'retrieved'"):
         RetrievalMetrics(metric="retrieved")
     table = RetrievalMetrics(k=3)
     with pytest.raises(ValueError, match=r"shapes \(N, D\) and \(N, L\), got \(60, 4\) and \(59, 5\)"):
         table.update(rows[0], rows[1][1:])
     table.update(*rows)
-    with pytest.raises(ValueError, match=r"must have 4 and 5 columns as in earlier batches, got 3 and 5"):
+    with pytest.raises(ValueError, match=r"`embeddings` must have 4 columns of .*, got 3 of torch\.float32"):
         table.update_refs(rows[0][:, 1:], rows[1])
     table.reset()
     table.update(rows[0][:3], rows[1][:3])
@@ -461,11 +520,26 @@ RETRIEVED = {"query_embeddings": [[1], [0]], "metric": "retrieved"}
     [
         (PRECOMPUTED | {"ref_embeddings": [[1.0]]}, ValueError, r"`ref_embeddings` must be None .*\"precomputed\""),
         (PRECOMPUTED | {"ref_labels": [[1]]}, ValueError, r"distances to all 1 rows .* got shape \(2, 2\)"),
-        (PRECOMPUTED | {"query_embeddings": [[0.0, np.nan]] * 2}, ValueError, r"must hold distances, got nan"),
+        (
+            PRECOMPUTED | {"query_embeddings": [[np.nan, np.nan], [0.0, 0.0]]},
+            ValueError,
+            r"must hold distances, got nan from query 0 to row 1",
+        ),
         (RETRIEVED | {"query_embeddings": [[1.0], [0.0]]}, TypeError, r"must hold indices .* got torch\.float64"),
         (RETRIEVED | {"query_embeddings": [[1], [2]]}, ValueError, r"from 0 to 1 .* got 2 for query 1"),
         (RETRIEVED | {"query_embeddings": [[1], [-1]]}, ValueError, r"from 0 to 1 .* got -1 for query 1"),
-        (RETRIEVED | {"query_embeddings": [[0, 1], [1, 1]]}, ValueError, r"Query 1 must retrieve each row once"),
+        (
+            RETRIEVED | {"query_embeddings": [[0, 1], [1, 1]]},
+            ValueError,
+            r"each index once a query, got one twice for query 1",
+        ),
+        (
+            {"sample_weight": [1.0, 1.0], "average": "none"},
+            ValueError,
+            r"goes with `average=\"mean\"` only, got \"none\"",
+        ),
+        ({"query_embeddings": np.zeros((2, 0))}, ValueError, r"`query_embeddings` must have at least one column"),
+        ({"query_embeddings": [[1.0]], "query_labels": [[1]]}, ValueError, r"must hold a row to retrieve, got none"),
         ({"sample_weight": [1.0]}, ValueError, r"`sample_weight` must have shape \(2,\), .* got \(1,\)"),
         ({"sample_weight": [1.0, -1.0]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -1"),
         ({"relevance": 1}, TypeError, r"Retrieval metrics take no argument `relevance`"),
@@ -473,9 +547,12 @@ RETRIEVED = {"query_embeddings": [[1], [0]], "metric": "retrieved"}
 )
 def test_bad_argument_is_refused(function, arguments, error, message):
     good = {"query_embeddings": [[1.0], [0.0]], "query_labels": [[1], [1]]}
-    good |= {} if function in (metrics.map_at_r, metrics.r_precision) else {"k": 1}
+    takes_k = function not in (metrics.map_at_r, metrics.r_precision)
+    if "a row to retrieve" in message and not takes_k:
+        assert function(**good | arguments).isnan()  # all that there is, none, is in order
+        return
     with pytest.raises(error, match=message):
-        function(**good | arguments)
+        function(**good | ({"k": 1} if takes_k else {}) | arguments)
 
 
 @pytest.mark.parametrize("function", [metrics.map_at_r, metrics.r_precision])

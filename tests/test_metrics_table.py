@@ -328,14 +328,36 @@ def test_batches_of_any_dtype_are_measured_as_they_are(make, dtype):
         _assert_equal(table.compute(), _expected(preds, target, threshold=threshold))
 
 
-def test_batches_of_several_dtypes_are_measured_together(make):
-    preds, target, _ = _random()
-    table = make()
-    table.update(preds[:10].half(), target[:10].float())
-    table.update(preds[10:20], target[10:20].long())
-    table.update(preds[20:].double().numpy(), target[20:].tolist())
-    joined = torch.cat([preds[:10].half().double(), preds[10:].double()])
-    _assert_equal(table.compute(), _expected(joined, target))
+def test_batches_of_another_dtype_are_refused(make):
+    # A threshold is rounded to the dtype of the scores: 0.1 in half precision lies below 0.1.
+    half = torch.tensor([[0.1]]).half()
+    table = make(threshold=0.1)
+    table.update(half, [[1]])
+    assert table.compute()["or"] == 1
+    with pytest.raises(ValueError, match=r"1 columns of torch\.float16 as in earlier batches, got 1 of torch\.float32"):
+        table.update(half.float(), [[1]])
+    table.update(half, torch.tensor([[1.0]]))
+    assert table.compute()["or"] == 1
+    other = make(threshold=0.1)
+    other.update(half.float(), [[1]])
+    with pytest.raises(ValueError, match=r"1 columns of torch\.float16 as in earlier batches, got 1 of torch\.float32"):
+        table.merge_state(other)
+
+
+def test_merging_another_number_of_labels_is_refused_and_loses_nothing(make):
+    table, other = make(), make()
+    table.update(PREDS, TARGET)
+    other.update(torch.zeros(1, 2), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"`preds` must have 3 columns of torch\.float64 .*, got 2 of torch\.float32"):
+        table.merge_state(other)
+    _assert_equal(table.compute(), _expected(PREDS, TARGET))
+
+
+def test_names_of_labels_that_would_break_a_table_do_not(make):
+    table = make(label_names=[1, "a|b", "c"])
+    table.update(PREDS, TARGET)
+    lines = table.report(confidence_level=None).label_table().splitlines()
+    assert {line.split(" | ")[0].strip("| ") for line in lines[2:]} == {"1", r"a\|b", "c"}
 
 
 def test_only_batches_without_rows_are_undefined(make):
@@ -420,7 +442,7 @@ def test_another_number_of_labels_is_refused(make):
     table = make()
     table.update(PREDS, TARGET)
     for num_labels in (2, 4):
-        with pytest.raises(ValueError, match=rf"`preds` must have 3 labels as in earlier batches, got {num_labels}"):
+        with pytest.raises(ValueError, match=rf"`preds` must have 3 columns .*, got {num_labels} of"):
             table.update(torch.zeros(1, num_labels), torch.zeros(1, num_labels))
     with pytest.raises(ValueError, match=r"a column for each of the 2 `label_names`, got 3"):
         make(label_names=["a", "b"]).update(PREDS, TARGET)
@@ -429,7 +451,7 @@ def test_another_number_of_labels_is_refused(make):
 def test_a_call_refuses_another_number_of_labels_too(make):
     table = make()
     table.update(PREDS, TARGET)
-    with pytest.raises(ValueError, match=r"`preds` must have 3 labels as in earlier batches, got 2"):
+    with pytest.raises(ValueError, match=r"`preds` must have 3 columns .*, got 2 of"):
         table(torch.zeros(1, 2), torch.zeros(1, 2))
     _assert_equal(table.compute(), _expected(PREDS, TARGET))
 

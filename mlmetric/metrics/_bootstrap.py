@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from mlmetric.metrics._checks import TensorLike, check_weight, to_tensor
 
-CHUNK = 2**24
-"""How many weights of rows are held at once, 8 bytes each."""
+CHUNK = 2**22
+"""How many weights of rows are drawn at once: 32 MB, and as much for the draws and what is made of them."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_WEIGHABLE: set[Callable[..., Any]] = set()
 
 
 class ConfidenceInterval(NamedTuple):
@@ -29,7 +28,7 @@ class ConfidenceInterval(NamedTuple):
 
 def weighable(function: Function) -> Function:
     """Mark a metric that takes many weightings at once, `sample_weight` `(B, N)`."""
-    _WEIGHABLE.add(function)
+    function.__dict__["takes_weightings"] = True
     return function
 
 
@@ -48,8 +47,10 @@ def confidence_interval(
     positives, bounds are too narrow; and average precision is then too high, so that they may lie below the value.
 
     Args:
-        metric: One of this module, `functools.partial` of it for its options; or any function of rows that returns a
-            number or tensor. This module's take all resamples at once, as weights; any other is called for each.
+        metric: One of this module, `functools.partial` of it for its options (no lambda); or any function of rows
+            that returns a number or tensor. This module's take all resamples at once, as weights; any other is called
+            for each. One that compares rows with each other, as retrieval does, must not be another: a row drawn
+            twice would find its copy.
         *rows: What `metric` takes by position, such as `preds, target`: the same number of rows each. In retrieval
             metrics the queries are drawn; the database stays as it is.
         confidence_level: How often bounds made in this way are to hold, above 0 and below 1.
@@ -62,7 +63,8 @@ def confidence_interval(
         of each a label.
 
     Raises:
-        ValueError: If `confidence_level` or `n_resamples` is out of range, or rows differ in number.
+        ValueError: If `confidence_level` or `n_resamples` is out of range, there are no `rows`, or they differ in
+            number.
 
     Example:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7], [0.4, 0.9]])
@@ -76,30 +78,41 @@ def confidence_interval(
         Efron, "Better bootstrap confidence intervals", JASA 82, 1987: the bias-corrected percentile interval (BC).
     """
     given = [to_tensor(part, "rows") for part in rows]
+    if not given:
+        raise ValueError("`rows` must be what `metric` takes, such as `preds, target`, got none.")
     check_draws(confidence_level, n_resamples)
-    function = metric.func if isinstance(metric, partial) else metric
-    if function in _WEIGHABLE:
-        device = given[0].device
-        options = metric.keywords if isinstance(metric, partial) else {}
-        own = check_weight(options.get("sample_weight"), len(given[0]), device)
-        drawn = [
-            metric(*given, sample_weight=weights.to(device) if own is None else own * weights.to(device))
-            for weights in draw_weights(len(given[0]), n_resamples, generator)
-        ]
-        resampled = torch.cat(drawn)
-    else:
-        counts = {len(part) for part in given}
-        if len(counts) != 1:
-            raise ValueError(f"`rows` must have the same number of rows each, got {[len(part) for part in given]}.")
-        resampled = torch.stack(
-            [
-                _number(metric(*(part[indices] for part in given)))
-                for weights in draw_weights(len(given[0]), n_resamples, generator)
-                for indices in (_indices(row).to(given[0].device) for row in weights)
-            ]
-        )
+    draws = draw_weights(len(given[0]), n_resamples, generator)
     value = _number(metric(*given))
+    function, options = (metric.func, metric.keywords) if isinstance(metric, partial) else (metric, {})
+    if getattr(function, "takes_weightings", False):
+        # A resample may well lack a label: it is left out.
+        lenient = partial(metric, empty="nan") if options.get("empty") == "error" else metric
+        resampled = _resample_by_weights(lenient, given, draws, options)
+    else:
+        resampled = _resample_rows(metric, given, draws)
     return ConfidenceInterval(value, *bounds(resampled, value, confidence_level))
+
+
+def _resample_by_weights(
+    metric: Callable[..., Any], rows: list[Tensor], draws: Iterator[Tensor], options: Mapping[str, Any]
+) -> Tensor:
+    """Return what one of this module's metrics is in each resample, `(B, ...)`."""
+    device = rows[0].device
+    own = check_weight(options.get("sample_weight"), len(rows[0]), device)
+    if own is not None and own.ndim == 2:
+        raise ValueError(f"`sample_weight` must be one number a row, got shape {tuple(own.shape)}.")
+    if options.get("interpolation", "none") != "none":  # which takes no weights
+        return _resample_rows(metric, rows, draws)
+    weights = (drawn.to(device) for drawn in draws)
+    return torch.cat([metric(*rows, sample_weight=w if own is None else own * w) for w in weights])
+
+
+def _resample_rows(metric: Callable[..., Any], rows: list[Tensor], draws: Iterator[Tensor]) -> Tensor:
+    """Return what a function of rows is of each resample, `(B, ...)`."""
+    if len({len(part) for part in rows}) > 1:
+        raise ValueError(f"`rows` must have the same number of rows each, got {[len(part) for part in rows]}.")
+    drawn = (_indices(row).to(rows[0].device) for weights in draws for row in weights)
+    return torch.stack([_number(metric(*(part[indices] for part in rows))) for indices in drawn])
 
 
 def check_draws(confidence_level: float, n_resamples: int) -> None:
@@ -119,8 +132,8 @@ def draw_weights(num_rows: int, n_resamples: int, generator: torch.Generator | N
         if not num_rows:
             yield torch.zeros(size, 0, dtype=torch.float64)
             continue
-        drawn = torch.randint(num_rows, (size, num_rows), generator=generator)
-        drawn += num_rows * torch.arange(size)[:, None]
+        drawn = torch.randint(num_rows, (size, num_rows), generator=generator, device="cpu")
+        drawn += num_rows * torch.arange(size, device="cpu")[:, None]
         yield drawn.flatten().bincount(minlength=size * num_rows).reshape(size, num_rows).double()
 
 

@@ -14,14 +14,19 @@ TensorLike = Tensor | npt.ArrayLike
 """A tensor, or what `numpy.asarray` turns into an array of numbers."""
 
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
+
 def to_tensor(values: TensorLike, name: str) -> Tensor:
     """Turn `values` into a detached tensor of real numbers; Python floats keep their double precision."""
     if not isinstance(values, Tensor):
         try:
             # torch shares memory with writable arrays of positive strides only.
             values = torch.as_tensor(np.require(values, requirements=["C", "W"]))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"`{name}` must be a tensor or an array of numbers, got {values!r:.80}: {error}") from error
+    if values.dtype in _UNSIGNED:  # for which torch has hardly an operation
+        values = values.long()
     if values.is_complex():
         raise TypeError(f"`{name}` must hold real numbers, got {values.dtype}.")
     return values.detach()

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[Any]
+Repair = Callable[[int, Array, Array], None]
+"""Gets the number of a row, its values and their order, and puts the order right in place."""
 SMALL = 2**16
 """Fewer numbers are put in order by one thread: to start others takes longer."""
-KEY_BITS = 48
-"""Bits of whole numbers that are looked at: three digits."""
 
 
-def stable_order(values: Tensor) -> Tensor:
+def stable_order(values: Tensor, repair: Repair | None = None) -> Tensor:
     """Return for each row the indices in ascending order of its values, equal ones in ascending order: int64 `(B, M)`.
 
     Args:
-        values: Shape `(B, M)`, float32, float64 (NaN come last), or int64 from 0 to below `2**KEY_BITS`.
+        values: Shape `(B, M)`, float32 or float64; NaN come last.
+        repair: What may change the order of a row, on the CPU only.
     """
     if values.device.type != "cpu":
         return values.sort(dim=1, stable=True).indices
@@ -32,6 +33,8 @@ def stable_order(values: Tensor) -> Tensor:
     def sort(part: Array) -> None:
         for row in part:
             orders[row] = _order(_digits(rows[row]))
+            if repair is not None:
+                repair(row, rows[row], orders[row])
 
     every = np.arange(len(rows))
     if rows.size < SMALL:
@@ -52,16 +55,9 @@ def _order(digits: list[Array]) -> Array:
 
 
 def _digits(row: Array) -> list[Array]:
-    if row.dtype == np.int64:
-        return [_digit(row, shift) for shift in range(0, KEY_BITS, 16)]
     signed: type[np.signedinteger[Any]] = np.int32 if row.dtype == np.float32 else np.int64
     bits = 8 * row.dtype.itemsize
     # Of the numbers below 0 those with larger bits are the lower ones. Adding 0 makes -0 a 0.
     keys = (row + row.dtype.type(0)).view(signed)
     keys = np.where(keys < 0, ~keys, keys ^ np.iinfo(signed).min).view(f"u{bits // 8}")
-    return [_digit(keys, shift) for shift in range(0, bits, 16)]
-
-
-def _digit(keys: Array, shift: int) -> Array:
-    digit: Callable[[Any], Array] = (keys >> keys.dtype.type(shift)).astype
-    return digit(np.uint16)
+    return [(keys >> keys.dtype.type(shift)).astype(np.uint16) for shift in range(0, bits, 16)]

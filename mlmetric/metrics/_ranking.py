@@ -41,7 +41,7 @@ def average_precision(
         target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
         interpolation: `"none"`: the formula above, which COCO papers and scikit-learn use too. The development kits
             of Pascal VOC take, at each recall, the highest precision at that recall or above it: `"voc2010"` over
-            all positives, `"voc2007"` at the recalls 0, 0.1, ..., 1 only. Both are at least as high as `"none"`.
+            all positives, never lower than `"none"`; `"voc2007"` at the recalls 0, 0.1, ..., 1 only.
         mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything;
             each label is ranked among its own entries that count.
         sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and

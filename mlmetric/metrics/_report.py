@@ -70,7 +70,7 @@ class MetricsReport:
         order = sorted(range(len(self.per_label["support"])), key=lambda i: (-self.per_label["support"][i], i))
         rows = []
         for label in order:
-            name = str(label) if self.label_names is None else self.label_names[label]
+            name = str(label) if self.label_names is None else self.label_names[label].replace("|", r"\|")
             cells = (self.per_label[column][label] for column in columns)
             rows.append(
                 [

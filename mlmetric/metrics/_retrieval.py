@@ -424,6 +424,10 @@ def _search(
 def _judge(search: Search, score: Score, depth: int, name: str, options: RetrievalOptions) -> torch.Tensor:
     average, empty = options.get("average", "mean"), options.get("empty", "nan")
     check_choice(average, "average", Average)
+    if average == "none" and options.get("sample_weight") is not None:
+        raise ValueError(
+            '`sample_weight` weighs the mean over queries and goes with `average="mean"` only, got "none".'
+        )
     weight = check_weight(options.get("sample_weight"), len(search.query_labels), search.query_labels.device)
     similarity = options.get("similarity", jaccard)
     (per_query,) = search.judge([score], similarity, options.get("relevance_threshold"), depth)

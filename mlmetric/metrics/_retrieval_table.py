@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -9,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.distributed import gather_objects, gather_rows
 from mlmetric.metrics import _retrieval_scores as scores
-from mlmetric.metrics._accumulator import Accumulator
+from mlmetric.metrics._accumulator import Accumulator, Batch, join
 from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
 from mlmetric.metrics._search import Metric, Score, Search
 from mlmetric.metrics._undefined import Empty, settled_mean
@@ -87,7 +87,7 @@ class RetrievalMetrics(Accumulator):
         check_choice(metric, "metric", Distance)
         check_choice(empty, "empty", Empty)
         super().__init__(sync_on_compute=sync_on_compute)
-        self.k = (k,) if isinstance(k, int) else tuple(k)
+        self.k = tuple(map(operator.index, k if isinstance(k, Sequence) else [k]))
         if not self.k or min(self.k) < 1:
             raise ValueError(f"`k` must be numbers of at least 1, got {k}.")
         self.whole_order = whole_order
@@ -106,7 +106,7 @@ class RetrievalMetrics(Accumulator):
 
         Raises:
             TypeError: If an argument does not hold real numbers.
-            ValueError: If a shape does not fit, or not that of earlier batches.
+            ValueError: If a shape does not fit, or columns or a dtype are not those of earlier batches.
         """
         self._take_in("query", embeddings, labels)
 
@@ -121,15 +121,11 @@ class RetrievalMetrics(Accumulator):
                 f"`embeddings` and `labels` must have shapes (N, D) and (N, L), "
                 f"got {tuple(rows.shape)} and {tuple(matrix.shape)}."
             )
-        for _, earlier, earlier_labels in self._batches[:1]:
-            if (earlier.shape[1], earlier_labels.shape[1]) != (rows.shape[1], matrix.shape[1]):
-                raise ValueError(
-                    f"`embeddings` and `labels` must have {earlier.shape[1]} and {earlier_labels.shape[1]} columns as "
-                    f"in earlier batches, got {rows.shape[1]} and {matrix.shape[1]}."
-                )
         # Of its own: a loop may write the next batch into the same tensors.
         device = self.rows_device or rows.device
-        self._batches.append((side, rows.to(device, copy=True), matrix.to(device, copy=True)))
+        batch = (side, rows.to(device, copy=True), matrix.to(device, copy=True))
+        self._check_fits(batch)
+        self._batches.append(batch)
 
     def compute(self) -> dict[str, Tensor]:
         """Measure all queries so far, of all processes.
@@ -146,11 +142,10 @@ class RetrievalMetrics(Accumulator):
         return [batch for batch in self._batches if batch[0] == "ref"]
 
     def _measure(self, *, synced: bool) -> dict[str, Tensor]:
-        queries, labels = self._rows("query", synced=synced)
-        refs, ref_labels = self._rows("ref", synced=synced)
-        if queries is None or labels is None:
+        queries, refs = self._rows("query", synced=synced), self._rows("ref", synced=synced)
+        if not queries:
             raise ValueError("`RetrievalMetrics` holds no queries yet: call `update` first.")
-        search = Search.check(queries, labels, refs, ref_labels, self.metric)
+        search = Search.check(queries[0], queries[1], refs[0] if refs else None, refs[1] if refs else None, self.metric)
         table: dict[str, Score] = {
             f"{name}_at_{search.check_k(k)}": partial(score, k=k) for k in self.k for name, score in AT_K.items()
         }
@@ -169,22 +164,13 @@ class RetrievalMetrics(Accumulator):
         results["queries_left_out"] = values[-1].sum()
         return results
 
-    def _rows(self, side: str, *, synced: bool) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Join the batches of a side; where processes are joined, those of all, in the order of their ranks."""
-        batches = [(rows, labels) for kind, rows, labels in self._batches if kind == side]
-        mine = (batches[0][0].shape[1], batches[0][1].shape[1]) if batches else None
-        everyone = gather_objects(mine) if synced else [mine]
-        shapes = {shape for shape in everyone if shape is not None}
-        if not shapes:
-            return None, None
-        if len(shapes) > 1:
-            raise ValueError(f"`embeddings` and `labels` must have as many columns in each process, got {everyone}.")
-        ((num_columns, num_labels),) = shapes
-        if not batches:
-            device = self.rows_device
-            batches = [(torch.zeros(0, num_columns, device=device), torch.zeros(0, num_labels, device=device))]
-        rows, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        if len(everyone) > 1:
-            # One dtype for all: what every backend can send, and which loses nothing.
-            rows, labels = gather_rows(rows.double()), gather_rows(labels.double())
-        return rows, labels
+    def _rows(self, side: str, *, synced: bool) -> Batch:
+        """Join the batches of a side; where processes are joined, those of all. Nothing where there is none."""
+        batches: list[Batch] = [batch[1:] for batch in self._batches if batch[0] == side]
+        return join(batches, synced=synced, device=self.rows_device) or ()
+
+    def _names(self) -> tuple[str, ...]:
+        return ("embeddings", "labels")
+
+    def _parts(self, batch: tuple[str, Tensor, Tensor]) -> Batch:
+        return batch[1:]

@@ -132,7 +132,8 @@ class Search(NamedTuple):
             assert rows is not None
             return cls(labels, other, EmbeddingRanker(rows, database), within)
         if metric == "precomputed":
-            return cls(labels, other, DistanceRanker(_check_distances(first, len(other)), within=within), within)
+            distances = _check_distances(first, len(other), within=within)
+            return cls(labels, other, DistanceRanker(distances, within=within), within)
         return cls(labels, other, IndexRanker(_check_indices(first, len(other)), within=within), within)
 
     @property
@@ -144,6 +145,8 @@ class Search(NamedTuple):
         """Check how many are looked at; None is all that are retrieved."""
         if k is None:
             return self.ranker.depth
+        if not self.ranker.depth:
+            raise ValueError("`ref_embeddings`, or the queries without it, must hold a row to retrieve, got none.")
         if not 1 <= k <= self.ranker.depth:
             raise ValueError(f"`k` must be from 1 to {self.ranker.depth}, the rows that a query can retrieve, got {k}.")
         return k
@@ -178,7 +181,8 @@ class Search(NamedTuple):
         depth: int,
         num_labels: Tensor,
     ) -> Found:
-        grades = similarity(self.query_labels[rows], self.ref_labels)
+        with torch.no_grad():  # a similarity may be learnt
+            grades = torch.as_tensor(similarity(self.query_labels[rows], self.ref_labels)).to(self.ref_labels.device)
         shape = (rows.stop - rows.start, len(self.ref_labels))
         if grades.shape != shape:
             raise ValueError(
@@ -222,27 +226,34 @@ def _check_embeddings(rows: Tensor, name: str, metric: Metric) -> Tensor:
     values = rows.double()
     if not bool(values.isfinite().all()):
         raise ValueError(f"`{name}` must be finite, got {values[~values.isfinite()][0].item()}.")
-    if metric == "euclidean":
+    if metric == "euclidean" and values.shape[1]:
         return values
-    lengths: Tensor = values.norm(dim=1, keepdim=True)
-    if bool((lengths == 0).any()):
+    if not values.shape[1]:
+        raise ValueError(f"`{name}` must have at least one column, got shape {tuple(values.shape)}.")
+    largest = values.abs().amax(dim=1, keepdim=True)
+    if bool((largest == 0).any()):
         raise ValueError(
-            f'`{name}` must hold no zero row with `metric="cosine"`, got one at {int((lengths == 0).int().argmax())}: '
+            f'`{name}` must hold no zero row with `metric="cosine"`, got one at {int((largest == 0).int().argmax())}: '
             "it has no direction."
         )
-    scaled: Tensor = values / lengths
-    return scaled
+    scaled = values / largest  # whose squares are neither too large nor all too small
+    directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    return directions
 
 
-def _check_distances(distances: Tensor, num_refs: int) -> Tensor:
+def _check_distances(distances: Tensor, num_refs: int, *, within: bool) -> Tensor:
     if distances.shape[1] != num_refs:
         raise ValueError(
             f'`query_embeddings` must hold the distances to all {num_refs} rows with `metric="precomputed"`, '
             f"got shape {tuple(distances.shape)}."
         )
     values = distances if distances.dtype in (torch.float32, torch.float64) else distances.to(_wider(distances))
-    if bool(values.isnan().any()):
-        raise ValueError("`query_embeddings` must hold distances, got nan.")
+    missing = values.isnan()
+    if within:
+        missing.fill_diagonal_(False)  # a query leaves out itself
+    if bool(missing.any()):
+        query, row = missing.nonzero()[0].tolist()
+        raise ValueError(f"`query_embeddings` must hold distances, got nan from query {query} to row {row}.")
     return values
 
 
@@ -260,12 +271,16 @@ def _check_indices(indices: Tensor, num_refs: int) -> Tensor:
     if bool(outside.any()):
         raise ValueError(
             f'`query_embeddings` must hold indices from 0 to {num_refs - 1} with `metric="retrieved"`, '
-            f"got {indices[outside][0].item()} for query {int(outside.any(dim=1).int().argmax())}."
+            f"got {indices[outside][0].item()} for query {int(outside.any(dim=1).int().argmax())}. An index that pads "
+            "with -1 must be asked for fewer rows."
         )
     ordered = indices.long().sort(dim=1).values
     repeated = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
     if bool(repeated.any()):
-        raise ValueError(f"Query {int(repeated.int().argmax())} must retrieve each row once, got one twice.")
+        raise ValueError(
+            f"`query_embeddings` must hold each index once a query, got one twice for query "
+            f"{int(repeated.int().argmax())}."
+        )
     return indices.long()
 
 

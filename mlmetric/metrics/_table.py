@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
 
-from mlmetric.distributed import gather_objects, gather_rows
-from mlmetric.metrics._accumulator import Accumulator
+from mlmetric.distributed import gather_objects
+from mlmetric.metrics._accumulator import Accumulator, Batch, join
 from mlmetric.metrics._bootstrap import bounds, check_draws, draw_weights
 from mlmetric.metrics._checks import TensorLike, check_choice
 from mlmetric.metrics._measured import Measured
@@ -73,7 +72,7 @@ class MultiLabelMetrics(Accumulator):
         self.threshold = threshold
         self.top_k = top_k
         self.empty: Empty = empty
-        self.label_names = None if label_names is None else list(label_names)
+        self.label_names = None if label_names is None else [str(name) for name in label_names]
         self.rows_device = device
 
     def update(self, preds: TensorLike, target: TensorLike, mask: TensorLike | None = None) -> None:
@@ -86,22 +85,20 @@ class MultiLabelMetrics(Accumulator):
 
         Raises:
             TypeError: If an argument does not hold real numbers.
-            ValueError: If a shape does not fit, or not that of earlier batches, a score is NaN, or `target` is soft.
+            ValueError: If a shape does not fit, a score is NaN, `target` is soft, or `preds` has other columns or
+                another dtype than in earlier batches: thresholds are rounded to the dtype of the scores.
         """
-        batch = check_scores(preds, target, mask)
-        num_labels = batch.preds.shape[1]
-        if self._batches and num_labels != self._batches[0].preds.shape[1]:
-            raise ValueError(
-                f"`preds` must have {self._batches[0].preds.shape[1]} labels as in earlier batches, got {num_labels}."
-            )
+        scored = check_scores(preds, target, mask)
+        num_labels = scored.preds.shape[1]
         if self.label_names is not None and num_labels != len(self.label_names):
             raise ValueError(
                 f"`preds` must have a column for each of the {len(self.label_names)} `label_names`, got {num_labels}."
             )
+        self._check_fits(scored)
         # Of its own: a loop may write the next batch into the same tensors.
-        preds, target = (part.to(self.rows_device or part.device, copy=True) for part in batch[:2])
+        preds, target = (part.to(self.rows_device or part.device, copy=True) for part in scored[:2])
         self._batches.append(
-            Scored(preds, target, None if batch.mask is None else batch.mask.to(preds.device, copy=True))
+            Scored(preds, target, None if scored.mask is None else scored.mask.to(preds.device, copy=True))
         )
 
     def compute(self) -> dict[str, Tensor]:
@@ -172,29 +169,20 @@ class MultiLabelMetrics(Accumulator):
         return Measured(self._rows(synced=synced), self.threshold, self.top_k)
 
     def _rows(self, *, synced: bool) -> Scored:
-        """Join all batches; where processes are joined, those of all, in the order of their ranks."""
+        """Join all batches; where processes are joined, those of all."""
         batches: list[Scored] = self._batches
-        mine = None
-        if batches:
-            dtype = reduce(torch.promote_types, [batch.preds.dtype for batch in batches])
-            mine = (batches[0].preds.shape[1], dtype, any(batch.mask is not None for batch in batches))
-        everyone = gather_objects(mine) if synced else [mine]
-        kinds = [kind for kind in everyone if kind is not None]
-        if not kinds:
+        masked_here = any(batch.mask is not None for batch in batches)
+        masked = any(gather_objects(masked_here)) if synced else masked_here
+        parts: list[Batch] = [batch[:2] for batch in batches]
+        if masked:
+            parts = [(b.preds, b.target, torch.ones_like(b.target) if b.mask is None else b.mask) for b in batches]
+        joined = join(parts, synced=synced, device=self.rows_device)
+        if joined is None:
             raise ValueError("`MultiLabelMetrics` holds no rows yet: call `update` first.")
-        if len({num_labels for num_labels, _, _ in kinds}) > 1:
-            raise ValueError(f"`preds` must have as many labels in each process, got {[kind[0] for kind in kinds]}.")
-        num_labels, masked = kinds[0][0], any(kind[2] for kind in kinds)
-        empty = torch.zeros(0, num_labels, device=self.rows_device)
-        parts = batches or [Scored(empty, empty.bool())]
-        preds = torch.cat([part.preds for part in parts])
-        target = torch.cat([part.target for part in parts])
-        mask = torch.cat([torch.ones_like(p.target) if p.mask is None else p.mask for p in parts]) if masked else None
-        if len(everyone) > 1:
-            # What every backend can send, no half precision and no bool; but thresholds are rounded to their dtype.
-            dtype = reduce(torch.promote_types, [kind[1] for kind in kinds])
-            sent = torch.promote_types(dtype, torch.float32)
-            preds = gather_rows(preds.to(sent)).to(dtype)
-            target = gather_rows(target.to(torch.uint8)).bool()
-            mask = None if mask is None else gather_rows(mask.to(torch.uint8)).bool()
-        return Scored(preds, target, mask)
+        return Scored(*joined)
+
+    def _names(self) -> tuple[str, ...]:
+        return ("preds",)
+
+    def _parts(self, batch: Scored) -> Batch:
+        return (batch.preds,)

@@ -52,7 +52,7 @@ def best_thresholds(
 
     Returns:
         float64, shape `(L,)`, or 0-d for `per_label=False`, on the device of `preds`. +inf for a label whose every
-        prediction would lower micro F1.
+        prediction would lower micro F1; scores of +inf are accepted even so.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
