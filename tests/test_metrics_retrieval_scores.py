@@ -15,8 +15,9 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
 from mlmetric import metrics
-from mlmetric.metrics import RetrievalMetrics, _rankers, _search, confidence_interval
-from mlmetric.metrics._orders import stable_order
+from mlmetric.metrics import RetrievalMetrics, confidence_interval
+from mlmetric.metrics._retrieval import _rankers, _search
+from mlmetric.metrics._retrieval._orders import stable_order
 from mlmetric.similarity import inner_product
 
 # Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
@@ -363,7 +364,7 @@ def test_order_is_ascending_and_stable(values):
     expected = np.argsort(values, axis=1, kind="stable")
     for small in (0, 2**16):  # in several threads, and in one
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlmetric.metrics._orders.SMALL", small)
+            patch.setattr("mlmetric.metrics._retrieval._orders.SMALL", small)
             np.testing.assert_array_equal(stable_order(torch.from_numpy(values)), expected)
 
 

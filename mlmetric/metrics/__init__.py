@@ -22,7 +22,7 @@ from mlmetric.metrics._label_ranking import (
 )
 from mlmetric.metrics._ranking import average_precision, mean_average_precision
 from mlmetric.metrics._report import METRIC_NAMES, MetricsReport
-from mlmetric.metrics._retrieval import (
+from mlmetric.metrics._retrieval._functions import (
     RetrievalOptions,
     acg_at_k,
     hit_rate_at_k,
@@ -36,7 +36,7 @@ from mlmetric.metrics._retrieval import (
     size_ratio_at_k,
     wmap_at_k,
 )
-from mlmetric.metrics._retrieval_table import RetrievalMetrics
+from mlmetric.metrics._retrieval._table import RetrievalMetrics
 from mlmetric.metrics._table import MultiLabelMetrics
 from mlmetric.metrics._thresholds import best_thresholds
 

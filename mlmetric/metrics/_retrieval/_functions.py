@@ -7,11 +7,11 @@ from typing import Literal, TypedDict, Unpack
 
 import torch
 
-from mlmetric.metrics import _retrieval_scores as scores
 from mlmetric.metrics._bootstrap import weighable
 from mlmetric.metrics._checks import TensorLike, check_choice, check_weight
-from mlmetric.metrics._retrieval_scores import Denominator, Gain
-from mlmetric.metrics._search import Metric, Score, Search
+from mlmetric.metrics._retrieval import _scores as scores
+from mlmetric.metrics._retrieval._scores import Denominator, Gain
+from mlmetric.metrics._retrieval._search import Metric, Score, Search
 from mlmetric.metrics._undefined import Empty, settle, settled_mean
 from mlmetric.similarity import SimilarityFunction, jaccard
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlmetric.labels import check_labels
 from mlmetric.metrics._checks import TensorLike, check_choice, count_true, to_tensor
-from mlmetric.metrics._rankers import DistanceRanker, EmbeddingRanker, IndexRanker, Ranker
+from mlmetric.metrics._retrieval._rankers import DistanceRanker, EmbeddingRanker, IndexRanker, Ranker
 from mlmetric.similarity import SimilarityFunction
 
 Metric = Literal["euclidean", "cosine", "precomputed", "retrieved"]

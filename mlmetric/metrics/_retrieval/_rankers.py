@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._orders import Array, stable_order
+from mlmetric.metrics._retrieval._orders import Array, stable_order
 from mlmetric.neighbors import kneighbors
 
 FEW = 100

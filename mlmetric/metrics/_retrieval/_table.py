@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics import _retrieval_scores as scores
 from mlmetric.metrics._accumulator import Accumulator, Batch, join
 from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
-from mlmetric.metrics._search import Metric, Score, Search
+from mlmetric.metrics._retrieval import _scores as scores
+from mlmetric.metrics._retrieval._search import Metric, Score, Search
 from mlmetric.metrics._undefined import Empty, settled_mean
 from mlmetric.similarity import SimilarityFunction, jaccard
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._search import Found
+from mlmetric.metrics._retrieval._search import Found
 
 Gain = Literal["linear", "exponential"]
 Denominator = Literal["min", "hits", "relevant"]
