@@ -40,6 +40,14 @@ def count_true(mask: Tensor, *, dim: int) -> Tensor:
     return mask.sum(dim=dim)
 
 
+def has_nan(values: Tensor) -> bool:
+    """Tell whether any number is NaN."""
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        # By numpy, in one thread: torch's would then wait busily, and take processors from the sorts that follow.
+        return bool(np.isnan(values.numpy()).any())
+    return bool(values.isnan().any())
+
+
 def check_choice(value: object, name: str, literal: Any) -> None:
     """Check that `value` is one of the strings of a `Literal` type."""
     choices: Sequence[str] = get_args(literal)

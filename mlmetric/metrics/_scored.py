@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import check_labels
-from mlmetric.metrics._checks import TensorLike, check_weight, to_tensor
+from mlmetric.metrics._checks import TensorLike, check_weight, has_nan, to_tensor
 
 
 class Scored(NamedTuple):
@@ -47,7 +47,7 @@ def check_scores(
     counts = None if mask is None else _check_mask(mask, preds)
     if counts is not None:
         preds, target = preds.masked_fill(~counts, -torch.inf), target.masked_fill(~counts, 0)
-    if bool(preds.isnan().any()):
+    if has_nan(preds):
         raise ValueError(f"`preds` must hold no NaN, got one at {_first(preds.isnan())}.")
     if target.dtype != torch.bool:
         positive = target == 1
