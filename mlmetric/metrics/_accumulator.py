@@ -30,7 +30,7 @@ class Accumulator:
             from mlmetric.metrics._torchmetrics import joined
         except ImportError:
             return super().__new__(cls)
-        return super().__new__(joined(cls))  # type: ignore[arg-type]
+        return super().__new__(joined(cls, _create))  # type: ignore[arg-type]
 
     def __init__(self, *, sync_on_compute: bool) -> None:
         super().__init__()
@@ -120,6 +120,6 @@ def join(batches: Sequence[Batch], *, synced: bool, device: torch.device | str |
     return tuple(gather_rows(part.to(_SENT_AS.get(part.dtype, part.dtype))).to(part.dtype) for part in joined)
 
 
-def create(cls: type[Accumulator]) -> Accumulator:
+def _create(cls: type[Accumulator]) -> Accumulator:
     """Create an instance to be filled from a pickle."""
     return cls.__new__(cls)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from torchmetrics import Metric
 
-from mlmetric.metrics._accumulator import create
-
 
 @cache
-def joined(cls: type) -> type:
-    """Return a class of the same name that is `cls` in all it does, and a `torchmetrics.Metric`."""
+def joined(cls: type, create: Callable[[Any], Any]) -> type:
+    """Return a class of the same name that is `cls` in all it does, and a `torchmetrics.Metric`.
+
+    `create` makes an empty instance of `cls`, for pickles, which then need no torchmetrics.
+    """
     if issubclass(cls, Metric):
         return cls
 
     def reduce(self: Any) -> tuple[Any, ...]:
-        # By the class that can be imported: pickles can be read where torchmetrics is not installed.
+        # By the class that can be imported, which this one cannot.
         return create, (cls,), self.__getstate__()
 
     def restore(self: Any, state: dict[str, Any]) -> None:
