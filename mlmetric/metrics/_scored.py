@@ -65,13 +65,15 @@ def check_scores(
 def decide(scored: Scored, threshold: float | TensorLike | None, top_k: int | None) -> Tensor:
     """Decide which labels are predicted: bool `(N, L)`, False where the mask leaves an entry out."""
     preds = scored.preds
-    decided = torch.ones_like(preds, dtype=torch.bool) if threshold is None else preds >= _check(threshold, preds)
+    decided = (
+        torch.ones_like(preds, dtype=torch.bool) if threshold is None else preds >= _check_threshold(threshold, preds)
+    )
     if scored.mask is not None:
         decided &= scored.mask
     return decided if top_k is None else decided & _highest(scored, top_k)
 
 
-def _check(threshold: float | TensorLike, preds: Tensor) -> Tensor:
+def _check_threshold(threshold: float | TensorLike, preds: Tensor) -> Tensor:
     given, num_labels = to_tensor(threshold, "threshold"), preds.shape[1]
     if given.shape not in ((), (num_labels,)):
         raise ValueError(
