@@ -44,6 +44,7 @@ def test_package_imports_run_one_way():
     floors = {
         "distributed": 0,
         "labels": 0,
+        "label_vectors": 1,
         "_pml": 1,
         "imbalance": 1,
         "neighbors": 1,

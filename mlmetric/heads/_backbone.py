@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.ops import SqueezeExcitation
 
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
@@ -26,7 +27,7 @@ class FrozenBackbone(nn.Module):
 
     Frozen means that no parameter takes a gradient and that `train()` leaves the network in evaluation mode, so
     that batch-norm statistics stay too. The feature is what the classifier layer would see; where that is a map
-    (SqueezeNet), its mean over places.
+    (SqueezeNet), its mean over places. Parts that are named in `unfrozen` are trained as in any network.
 
     Args:
         model: The name of a torchvision classification model ("resnet50", "squeezenet1_0", ...), or any module
@@ -36,6 +37,10 @@ class FrozenBackbone(nn.Module):
             For a module: a state-dict file, or "DEFAULT" for the weights that it has.
         transform: Preprocessing of an image. By default that of the weights; for a file or random weights that
             of the model's first published weights; for a module None.
+        pooling: What becomes of the last feature map: `"avg"`, its mean over places, or `"max"`, its maximum, which
+            finds what fills little of an image. Networks that know no map at the end have no choice.
+        unfrozen: Names of submodules that stay trainable, as `named_modules()` of the network has them: `("layer4",)`
+            is the last stage of a ResNet. Their batch-norm statistics move in training mode.
 
     Attributes:
         name: The model's name, or the module's class.
@@ -44,7 +49,8 @@ class FrozenBackbone(nn.Module):
         feature_size: D; None for a module of your own.
 
     Raises:
-        ValueError: If torchvision has no such classification model or weights, or a state dict does not fit.
+        ValueError: If torchvision has no such classification model or weights, a state dict does not fit, the network
+            has no submodule of a name in `unfrozen`, or no last feature map to take the maximum of.
         WeightsUnavailableError: If weights cannot be downloaded or their file cannot be read.
 
     Example:
@@ -61,8 +67,13 @@ class FrozenBackbone(nn.Module):
         *,
         weights: WeightsEnum | str | Path | None = "DEFAULT",
         transform: Callable[[Any], Tensor] | None = None,
+        pooling: Literal["avg", "max"] = "avg",
+        unfrozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if pooling not in ("avg", "max"):
+            raise ValueError(f"`pooling` must be 'avg' or 'max', got {pooling!r}.")
+        self.pooling = pooling
         if isinstance(model, nn.Module):
             self.name = type(model).__name__
             self.model = model
@@ -79,24 +90,40 @@ class FrozenBackbone(nn.Module):
             self.name = model
             self.model, self.weights, default_transform, self.feature_size = _torchvision_model(model, weights)
             self.transform = default_transform if transform is None else transform
+        if pooling == "max" and isinstance(model, str):
+            _pool_by_maximum(self.model, model)
+        self.unfrozen = _check_parts(self.model, unfrozen)
         self.requires_grad_(False)
+        for part in self.unfrozen:
+            self.model.get_submodule(part).requires_grad_(True)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever `mode` is."""
-        return super().train(False)
+        """Stay in evaluation mode, whatever `mode` is, but for the parts that are unfrozen."""
+        super().train(False)
+        for part in self.unfrozen:
+            self.model.get_submodule(part).train(mode)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map a batch of images, `(N, 3, H, W)` for a torchvision model, to features `(N, D)`."""
         features: Tensor = self.model(images)
-        return features.flatten(2).mean(2) if features.ndim > 2 else features
+        if features.ndim > 2:
+            return features.flatten(2).mean(2) if self.pooling == "avg" else features.flatten(2).amax(2)
+        if self.pooling == "max" and self.feature_size is None:
+            raise ValueError(
+                f"`pooling='max'` needs feature maps (N, D, ...), but {self.name} gives {tuple(features.shape)}: cut "
+                "off its own pooling, or leave `pooling` alone."
+            )
+        return features
 
     def fingerprint(self) -> str:
         """Digest what determines a feature besides the preprocessed image: architecture, weights, statistics.
 
         Architectures of your own are told apart by their `repr`.
         """
-        digest = hashlib.sha256(f"{self.name}\n{self.model!r}".encode())
+        pooling = "" if self.pooling == "avg" else self.pooling
+        digest = hashlib.sha256(f"{self.name}\n{self.model!r}{pooling}".encode())
         for name, value in self.model.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -133,6 +160,29 @@ def _torchvision_model(
     if state_dict is not None:
         _load(model, {key: value for key, value in state_dict.items() if not key.startswith(f"{place}.")}, description)
     return model, description, transform, feature_size
+
+
+def _pool_by_maximum(model: nn.Module, name: str) -> None:
+    """Replace the mean over the last feature map of a torchvision model by the maximum."""
+    places = [
+        place
+        for place, part in model.named_modules()
+        if isinstance(part, nn.AdaptiveAvgPool2d)
+        and part.output_size in (1, (1, 1))
+        and not isinstance(model.get_submodule(place.rpartition(".")[0]), SqueezeExcitation)
+    ]
+    if not places:
+        raise ValueError(f"`pooling='max'` needs a network with a pooling layer at its end, which {name!r} has not.")
+    model.set_submodule(places[-1], nn.AdaptiveMaxPool2d(1))
+
+
+def _check_parts(model: nn.Module, parts: Sequence[str]) -> tuple[str, ...]:
+    known = dict(model.named_modules())
+    for part in [parts] if isinstance(parts, str) else parts:
+        if not part or part not in known or isinstance(parts, str):
+            top = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"`unfrozen` must name submodules of the network, such as {top}; got {part!r}.")
+    return tuple(parts)
 
 
 def _build(name: str) -> nn.Module:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mlmetric._pml import BaseMiner, CrossBatchMemory, MultiLabelBaseMiner
 from mlmetric.labels import check_labels
+from mlmetric.losses._base import MultiLabelBaseLoss
 from mlmetric.losses._multi_label import MultiLabelLoss
-from mlmetric.losses._registry import READINGS, Reading, check_refs
+from mlmetric.losses._registry import READINGS, Reading
 from mlmetric.losses._tuples import Indices, all_pairs, to_pairs, to_triplets
 from mlmetric.similarity import SimilarityFunction
 
@@ -24,8 +25,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
     rows are remembered as any other: refs that are nobody's positive, and a negative of all.
 
     Args:
-        loss: A loss of pytorch-metric-learning, which is then wrapped with the thresholds below, or a
-            `MultiLabelLoss`, which has its own.
+        loss: A loss of pytorch-metric-learning, which is then wrapped with the thresholds below, or a loss of this
+            library, a `MultiLabelLoss` or one of its own, which has what it needs.
         embedding_size: D, the columns of the embeddings.
         num_labels: L, the columns of the labels.
         memory_size: How many items are remembered, at least a batch.
@@ -72,7 +73,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         positive_threshold: float | None = None,
         negative_threshold: float | None = None,
     ) -> None:
-        if not isinstance(loss, MultiLabelLoss):
+        if not isinstance(loss, MultiLabelBaseLoss):
             loss = MultiLabelLoss(
                 loss,
                 similarity,
@@ -81,14 +82,15 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
             )
         elif any(given is not None for given in (similarity, positive_threshold, negative_threshold)):
             raise ValueError(
-                "`similarity` and thresholds must be those of the MultiLabelLoss that is given, got others besides. "
-                "Set them there."
+                f"`similarity` and thresholds must be those of the {type(loss).__name__} that is given, got others "
+                "besides. Set them there."
             )
-        check_refs(loss.loss, loss.reading)
+        loss.check_refs()
         if miner is not None and not isinstance(miner, BaseMiner):
             raise TypeError(f"`miner` must be a miner, got {type(miner).__name__}.")
-        if miner is not None and loss.reading.tuples == "none":
-            raise ValueError(f"`miner` must be None for `{type(loss.loss).__name__}`, which takes no tuple, got one.")
+        if miner is not None and not loss.takes_tuples:
+            name = type(loss.loss if isinstance(loss, MultiLabelLoss) else loss).__name__
+            raise ValueError(f"`miner` must be None for `{name}`, which takes no tuple, got one.")
         sizes = {"embedding_size": embedding_size, "num_labels": num_labels, "memory_size": memory_size}
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
@@ -117,7 +119,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         Args:
             embeddings: Shape `(N, D)`.
             labels: Shape `(N, L)`, multi-hot or soft.
-            indices_tuple: Triplets or pairs within the batch, added to those of the miner or of the relation.
+            indices_tuple: Triplets or pairs within the batch, added to those of the miner or of the relation. Losses
+                without a relation need a miner for it.
             enqueue_mask: Shape `(N,)`, bool. Given, its items enter the memory and only the others are anchors, as
                 with the momentum encoder of MoCo.
 
@@ -126,8 +129,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
 
         Raises:
             TypeError: If labels or similarities are no tensors.
-            ValueError: If a shape does not fit, more items enter than the memory holds, or both `indices_tuple` and
-                `enqueue_mask` are given.
+            ValueError: If a shape does not fit, more items enter than the memory holds, both `indices_tuple` and
+                `enqueue_mask` are given, or the first is given for a loss without a relation and there is no miner.
         """
         self.reset_stats()
         self._check(embeddings, labels, indices_tuple, enqueue_mask)
@@ -164,6 +167,11 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
             return None
         mined: Indices
         if self.miner is None:
+            if not isinstance(self.loss, MultiLabelLoss):
+                raise ValueError(
+                    f"`indices_tuple` must be None for `{type(self.loss).__name__}` without a miner: it has no pairs "
+                    "of its own that these could be added to. Give the memory a miner."
+                )
             relation, _ = self.loss.relate(embeddings, labels, ref_emb, ref_labels, batch_first=batch_first)
             mined = all_pairs(relation)
         elif isinstance(self.miner, MultiLabelBaseMiner):

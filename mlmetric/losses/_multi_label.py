@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlmetric._pml import BaseMetricLossFunction, refs_begin_with_batch
+from mlmetric._pml import refs_begin_with_batch
 from mlmetric.labels import check_labels
+from mlmetric.losses._base import LossDict, MultiLabelBaseLoss, check_batch, check_tuple
 from mlmetric.losses._registry import GRADED, check_refs, find_reading
-from mlmetric.losses._relational import Comparison, LossDict
+from mlmetric.losses._relational import Comparison
 from mlmetric.losses._tuples import Indices, all_pairs, count_contradictions, miner_weights, to_triplets
 from mlmetric.relations import LabelRelation
 from mlmetric.similarity import SimilarityFunction
 
 
-class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignore]
+class MultiLabelLoss(MultiLabelBaseLoss):
     """Give a loss of pytorch-metric-learning label matrices, which it rejects by itself.
 
     Losses on pairs, triplets and neighbours see label sets through a relation: a pair is positive if its similarity
@@ -83,11 +84,10 @@ class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignor
             negative_threshold=negative_threshold,
             validate_args=validate_args,
         )
-        super().__init__(collect_stats=loss.collect_stats)
+        super().__init__(validate_args=validate_args, collect_stats=loss.collect_stats)
         del self.distance, self.reducer  # those of the wrapped loss are in force
         self.loss = loss
         self.reading = reading
-        self.validate_args = validate_args
         # Past the registration of submodules: the relation learns nothing here, and no state dict shall hold it.
         object.__setattr__(self, "relation", relation)
 
@@ -123,15 +123,10 @@ class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignor
             ValueError: If a shape does not fit, values lie outside their range, the loss needs labels, takes no
                 refs or no tuple, or takes each pair as positive or negative only and the tuple holds pairs as both.
         """
-        if ref_emb is None:
-            if ref_labels is not None:
-                raise ValueError("`ref_emb` and `ref_labels` must be given together, got only `ref_labels`.")
-            ref_emb, ref_labels = embeddings, labels
-        _check_rows(embeddings, labels, "embeddings", "labels")
-        _check_rows(ref_emb, ref_labels, "ref_emb", "ref_labels")
+        ref_emb, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
         loss, reading = self.loss, self.reading
         if ref_emb is not embeddings:
-            check_refs(loss, reading)
+            self.check_refs()
         indices = self._check_tuple(indices_tuple, embeddings.device)
 
         loss.reset_stats()
@@ -157,6 +152,15 @@ class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignor
         loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         reduced: Tensor = loss.reducer(loss_dict, embeddings, labels)
         return reduced
+
+    @property
+    def takes_tuples(self) -> bool:  # type: ignore[override]
+        """Whether the wrapped loss takes an `indices_tuple`."""
+        return self.reading.tuples != "none"
+
+    def check_refs(self) -> None:
+        """Raise a ValueError if the wrapped loss takes no refs."""
+        check_refs(self.loss, self.reading)
 
     def relate(
         self,
@@ -201,17 +205,11 @@ class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignor
         return self.reading.formula(*arguments)
 
     def _check_tuple(self, indices: Indices | None, device: torch.device) -> Indices | None:
-        if indices is None:
-            return None
-        if self.reading.tuples == "none":
+        if indices is not None and self.reading.tuples == "none":
             raise ValueError(
                 f"`{type(self.loss).__name__}` takes no `indices_tuple`, got one of {len(indices)} tensors."
             )
-        if len(indices) not in (3, 4):
-            raise ValueError(
-                f"`indices_tuple` must hold three tensors (triplets) or four (pairs), got {len(indices)} of them."
-            )
-        return tuple(part.to(device) for part in indices)
+        return check_tuple(indices, device)
 
     def _check_contradictions(self, indices: Indices, num_anchors: int, num_refs: int) -> None:
         count = count_contradictions(indices, num_anchors, num_refs)
@@ -236,18 +234,3 @@ class MultiLabelLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignor
         for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f"{prefix}loss.{key.removeprefix(prefix)}"] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _check_rows(embeddings: Tensor, labels: Tensor | None, embeddings_name: str, labels_name: str) -> None:
-    if not isinstance(embeddings, Tensor):
-        raise TypeError(f"`{embeddings_name}` must be a torch.Tensor, got {type(embeddings).__name__}.")
-    if labels is not None:
-        if not isinstance(labels, Tensor):
-            raise TypeError(f"`{labels_name}` must be a torch.Tensor, got {type(labels).__name__}.")
-        check_labels(labels, name=labels_name, validate_args=False)
-    rows = "N" if labels is None else len(labels)
-    if embeddings.ndim != 2 or rows not in ("N", len(embeddings)):
-        raise ValueError(
-            f"`{embeddings_name}` must have shape ({rows}, D), a row for each row of `{labels_name}`, "
-            f"got {tuple(embeddings.shape)}."
-        )

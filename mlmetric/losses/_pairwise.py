@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mlmetric.losses._relational import LossDict
+from mlmetric.losses._base import LossDict
 from mlmetric.losses._tuples import Indices, to_pairs
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlmetric.losses._relational import LossDict, element_loss, log_one_plus_sum_exp
+from mlmetric.losses._base import LossDict
+from mlmetric.losses._relational import element_loss, log_one_plus_sum_exp
 
 
 def proxy_anchor(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:

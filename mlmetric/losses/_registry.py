@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mlmetric._pml import ClassWeightedReducer, Refusal, pml_losses
 from mlmetric.losses import _pairwise, _proxies, _relational
-from mlmetric.losses._relational import LossDict
+from mlmetric.losses._base import LossDict
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mlmetric.losses._base import LossDict
 from mlmetric.losses._tuples import Indices, all_pairs, miner_weights, to_pairs
-
-LossDict = dict[str, dict[str, Any]]
-"""What reducers of pytorch-metric-learning take: for each part of a loss the values and what they belong to."""
 
 _CHUNK_ELEMENTS = 2**24  # of the largest intermediate of PNP: 64 MB in float32
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import io
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.labels import check_labels
+from mlmetric.samplers import MultiLabelBatchSampler
 
 EpochRecord = dict[str, float]
 """What one epoch measured, by name; `epoch` counts from 1."""
@@ -32,6 +35,13 @@ class TrainingConfig:
         lr: Learning rate.
         lr_drops: After each of these epochs the learning rate falls to a tenth.
         weight_decay: Of Adam.
+        mixup: Each row is mixed with another of its batch, features and labels alike, the greater share, drawn from
+            Beta(mixup, mixup), its own: soft labels, which every similarity and loss of this library takes. 0 is off;
+            0.4 is much, and a remedy for few rows.
+        items_per_label: If given, batches are filled label by label, this many items of each, by
+            [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
+        keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.
+        patience: Stop after this many epochs without a better score on validation; None trains them all.
         seed: Fixes batches, dropout, and a miner's draws where the miner has no generator of its own.
 
     Raises:
@@ -43,6 +53,10 @@ class TrainingConfig:
     lr: float = 0.01
     lr_drops: tuple[int, ...] = ()
     weight_decay: float = 0.0
+    mixup: float = 0.0
+    items_per_label: int | None = None
+    keep_best: bool = False
+    patience: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,6 +65,38 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if not self.lr > 0:
             raise ValueError(f"`lr` must be above 0, got {self.lr}.")
+        if not self.mixup >= 0:
+            raise ValueError(f"`mixup` must be at least 0, got {self.mixup}.")
+        for name in ("items_per_label", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be None or at least 1, got {value}.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, each mixed with a partner where there are partners."""
+
+    rows: Tensor
+    partners: Tensor | None = None
+    shares: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Take these rows of features or labels."""
+        taken = values[self.rows]
+        if self.partners is None or self.shares is None:
+            return taken
+        dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
+        shares = self.shares.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
+        return shares * taken + (1 - shares) * values[self.partners]
+
+    def part(self, index: int, count: int) -> Batch:
+        """Take one of `count` parts."""
+        whole = (self.rows, self.partners, self.shares)
+        return Batch(*(None if each is None else torch.tensor_split(each, count)[index] for each in whole))
 
 
 def device_of(module: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -84,55 +130,74 @@ class Stage:
         )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
         self.history: list[EpochRecord] = []
+        self.best: tuple[float, int, dict[str, Any]] | None = None
         self.draws_of_rank = torch.Generator()
 
-    def forward(self, inputs: Tensor, batch: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, batch: Batch) -> Tensor:
         """Pass these rows through the module, each rank its share of them; return what comes out for all."""
         device = device_of(self.module)
         if num_ranks() == 1:
-            outputs: Tensor = self.module(inputs[batch].to(device))
+            outputs: Tensor = self.module(batch.of(inputs).to(device))
             return outputs
-        own = torch.tensor_split(batch, num_ranks())[rank()]
+        own = batch.part(rank(), num_ranks())
         with self._fork_rng():  # dropout differs between ranks; what is drawn after it, by a miner, does not
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.draws_of_rank)))
-            outputs = self.module(inputs[own].to(device))
+            outputs = self.module(own.of(inputs).to(device))
         return gather_rows(outputs)
 
     def fit(
         self,
         inputs: Tensor,
         labels: Tensor,
-        step: Callable[[Tensor], tuple[Tensor, int]],
-        validate: Callable[[], EpochRecord],
+        step: Callable[[Batch], tuple[Tensor, int]],
+        validate: Callable[[], tuple[EpochRecord, float]] | None,
         *,
         count: str | None,
     ) -> list[EpochRecord]:
+        """Train; `validate` returns what is measured after an epoch, and the score that the best epoch is chosen by."""
         check_labels(labels)
         if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"Rows must be a torch.Tensor, got {type(inputs).__name__} and {type(labels).__name__}.")
-        if inputs.ndim != 2 or labels.ndim != 2 or len(inputs) != len(labels) or len(inputs) < 2:
+        if inputs.ndim < 2 or labels.ndim != 2 or len(inputs) != len(labels) or len(inputs) < 2:
             raise ValueError(
-                "Rows to train on and their labels must have shapes (N, D) and (N, L) with N >= 2, "
+                "Rows to train on and their labels must have shapes (N, D) (or (N, ...)) and (N, L) with N >= 2, "
                 f"got {tuple(inputs.shape)} and {tuple(labels.shape)}."
             )
+        if validate is None and (self.config.keep_best or self.config.patience is not None):
+            raise ValueError("`keep_best` and `patience` need `validation` rows to score epochs by, got None.")
         self.settings = self._settings(inputs, labels)
         self._check_ranks()
         self._start()
         for record in self.history:
             self._report(record)
-        while len(self.history) < self.config.epochs:
+        while len(self.history) < self.config.epochs and not self._is_over():
             with self._seeded():
-                record = self._epoch(len(inputs), step, count)
-            record |= validate()
+                record = self._epoch(labels, step, count)
             self.history.append(record)
+            if validate is not None:
+                measured, score = validate()
+                record |= measured
+                self._note(score)
             self._save()
             self._report(record)
+        if self.config.keep_best and self.best is not None:
+            self._load_trained(self.best[2])
         return self.history
 
-    def _epoch(self, num_rows: int, step: Callable[[Tensor], tuple[Tensor, int]], count: str | None) -> EpochRecord:
-        self.module.train()
-        total_loss, total_count = torch.zeros((), device=device_of(self.module)), 0
-        for batch in self._batches(num_rows):
+    def _note(self, score: float) -> None:
+        """Remember the weights of the best epoch so far; the earlier one of equals, and any before a NaN."""
+        if self.best is None or score > self.best[0] or math.isnan(self.best[0]):
+            state = copy.deepcopy(self._trained_state()) if self.config.keep_best else {}
+            self.best = (score, len(self.history), state)
+
+    def _is_over(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.best is not None and len(self.history) - self.best[1] >= patience
+
+    def _epoch(self, labels: Tensor, step: Callable[[Batch], tuple[Tensor, int]], count: str | None) -> EpochRecord:
+        self.trained.train()
+        total_loss, total_count, num_rows = torch.zeros((), device=device_of(self.module)), 0, 0
+        for batch in map(self._mixed, self._batches(labels)):
             loss, number = step(batch)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -140,6 +205,7 @@ class Stage:
             self.optimizer.step()
             total_loss += loss.detach() * len(batch)
             total_count += number
+            num_rows += len(batch)
         epoch = len(self.history) + 1
         if not bool(total_loss.isfinite()):
             raise FloatingPointError(
@@ -151,8 +217,26 @@ class Stage:
         self.scheduler.step()
         return record if count is None else record | {count: total_count}
 
-    def _batches(self, num_rows: int) -> list[Tensor]:
-        batches = list(torch.split(torch.randperm(num_rows), self.config.batch_size))
+    def _mixed(self, rows: Tensor) -> Batch:
+        if not self.config.mixup:
+            return Batch(rows)
+        beta = torch.distributions.Beta(self.config.mixup, self.config.mixup)
+        shares = beta.sample((len(rows),))  # type: ignore[no-untyped-call]
+        return Batch(rows, rows[torch.randperm(len(rows))], torch.maximum(shares, 1 - shares))
+
+    def _batches(self, labels: Tensor) -> list[Tensor]:
+        if self.config.items_per_label is not None:
+            sampler = MultiLabelBatchSampler(
+                labels,
+                min(self.config.batch_size, len(labels)),
+                items_per_label=self.config.items_per_label,
+                seed=self.config.seed,
+                num_replicas=1,
+                rank=0,
+            )
+            sampler.set_epoch(len(self.history))
+            return [torch.tensor(batch) for batch in sampler]
+        batches = list(torch.split(torch.randperm(len(labels)), self.config.batch_size))
         if len(batches) > 1 and len(batches[-1]) == 1:  # neither batch normalisation nor a miner can use one row
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
@@ -232,18 +316,26 @@ class Stage:
         self._load(state)
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["module"])
-        for part, part_state in zip(self.trained[1:], state["objective"], strict=True):
-            part.load_state_dict(part_state)
+        self._load_trained(state)
+        self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.history = state["history"]
 
+    def _load_trained(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        for part, part_state in zip(self.trained[1:], state["objective"], strict=True):
+            part.load_state_dict(part_state)
+
+    def _trained_state(self) -> dict[str, Any]:
+        objective = [part.state_dict() for part in self.trained[1:]]
+        return {"module": self.module.state_dict(), "objective": objective}
+
     def _serialized(self) -> bytes:
         state = {
             "settings": self.settings,
-            "module": self.module.state_dict(),
-            "objective": [part.state_dict() for part in self.trained[1:]],
+            **self._trained_state(),
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": self.history,

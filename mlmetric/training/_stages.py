@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mlmetric.heads import ClassifierHead
+from mlmetric.losses import MultiLabelBaseLoss
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
-from mlmetric.training._loop import EpochRecord, Stage, TrainingConfig, device_of
+from mlmetric.training._loop import Batch, EpochRecord, Stage, TrainingConfig, device_of
 
 MetricLoss = Callable[..., Tensor]
+LabelLoss = Callable[[Tensor, Tensor], Tensor]
 Miner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+class LabelHead(Protocol):
+    """A head that scores labels: [ClassifierHead][mlmetric.heads.ClassifierHead] and the label-graph heads."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Score inputs `(N, D)`: logits `(N, L)`."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits into probabilities."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of logits, a scalar."""
+
 
 _MAX_VALIDATION_QUERIES = 1000
 
@@ -25,6 +42,8 @@ def fit_embedding(
     *,
     loss: MetricLoss,
     miner: Miner | None = None,
+    classifier: ClassifierHead | None = None,
+    classifier_weight: float = 1.0,
     config: TrainingConfig | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: str | Path | None = None,
@@ -40,20 +59,24 @@ def fit_embedding(
         head: Maps features `(N, D)` to embeddings; trained in place.
         features: Shape `(N, D)`, in memory or on a device; batches are moved to where the head is.
         labels: Shape `(N, L)`.
-        loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`; without a miner as
-            `loss(embeddings, labels)`. If it is a module with parameters, these are moved, trained and saved too.
+        loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`, a loss of
+            [mlmetric.losses][] with the labels too; without a miner as `loss(embeddings, labels)`. If it is a module
+            with parameters, these are moved, trained and saved too.
         miner: Finds triplets in a batch. To resume a run to the bit, give it no generator: its draws then come
             from the seed of the epoch.
+        classifier: Scores labels from embeddings; trained along with the head, so that these serve labels, too.
+        classifier_weight: Of the classifier's loss beside the metric loss.
         config: How to train.
         validation: Features and labels; after each epoch at most 1,000 of these rows, evenly spaced, are queries to the
-            training rows, which count by the labels that are trained on.
+            training rows, which count by the labels that are trained on. Epochs are scored by this retrieval, with a
+            classifier by the sum of it and its mAP.
         checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
             on from there.
         callback: Called with the record of each epoch, those restored from a checkpoint included.
 
     Returns:
         A record for each epoch: `loss` (mean over rows), `lr`, `triplets` (with a miner), and with `validation`
-        `val_ndcg_at_10` (Jaccard gain).
+        `val_ndcg_at_10` (Jaccard gain) and, with a classifier, `val_map` (macro).
 
     Raises:
         ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
@@ -64,55 +87,69 @@ def fit_embedding(
     device = device_of(head)
     _check_validation(validation)
 
-    def step(batch: Tensor) -> tuple[Tensor, int]:
+    def step(batch: Batch) -> tuple[Tensor, int]:
         embeddings = stage.forward(features, batch)
-        batch_labels = labels[batch].to(device)
-        if miner is None:
-            return loss(embeddings, batch_labels), 0
-        indices = miner(embeddings, batch_labels)
-        return loss(embeddings, indices_tuple=indices), len(indices[0])
+        batch_labels = batch.of(labels).to(device)
+        indices = None if miner is None else miner(embeddings, batch_labels)
+        if indices is None:
+            value = loss(embeddings, batch_labels)
+        elif isinstance(loss, MultiLabelBaseLoss):
+            value = loss(embeddings, batch_labels, indices)
+        else:
+            value = loss(embeddings, indices_tuple=indices)
+        if classifier is not None:
+            value = value + classifier_weight * classifier.loss(classifier(embeddings), batch_labels)
+        return value, 0 if indices is None else len(indices[0])
 
-    def validate() -> EpochRecord:
-        if validation is None:
-            return {}
+    def validate() -> tuple[EpochRecord, float]:
+        assert validation is not None
         step_size = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
         query_features, query_labels = (part[::step_size] for part in validation)
         queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
-        score = ndcg_at_k(queries, query_labels.to(device), refs, labels.to(device), k=min(10, len(refs)))
-        return {"val_ndcg_at_10": float(score)}
+        query_labels = query_labels.to(device)
+        score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device), k=min(10, len(refs))))
+        if classifier is None:
+            return {"val_ndcg_at_10": score}, score
+        ranked = float(mean_average_precision(apply_in_batches(classifier, queries), query_labels))
+        return {"val_ndcg_at_10": score, "val_map": ranked}, score + ranked
 
-    if isinstance(loss, nn.Module):
-        loss.to(device)
-    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner))
-    return stage.fit(features, labels, step, validate, count=None if miner is None else "triplets")
+    for part in (loss, classifier):
+        if isinstance(part, nn.Module):
+            part.to(device)
+    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner, classifier))
+    count = None if miner is None else "triplets"
+    return stage.fit(features, labels, step, None if validation is None else validate, count=count)
 
 
 def fit_classifier(
-    head: ClassifierHead,
+    head: LabelHead,
     embeddings: Tensor,
     labels: Tensor,
     *,
+    loss: LabelLoss | None = None,
     config: TrainingConfig | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: str | Path | None = None,
     callback: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
-    """Train a classifier on a frozen embedding by binary cross entropy: stage two, or a linear probe.
+    """Train a classifier on a frozen embedding: stage two; or on features: a linear probe, a label graph.
 
     Joined processes share it out as in `fit_embedding`.
 
     Args:
-        head: The classifier; trained in place.
-        embeddings: Shape `(N, D)`, or raw features for a linear probe.
+        head: The classifier, any of [mlmetric.heads][] that scores labels; trained in place.
+        embeddings: Shape `(N, D)`, or raw features.
         labels: Shape `(N, L)`, in [0, 1].
+        loss: Of logits and labels, such as [AsymmetricLoss][mlmetric.losses.AsymmetricLoss]; by default the head's,
+            for a `ClassifierHead` the binary cross entropy.
         config: How to train.
-        validation: Embeddings and hard labels, measured after each epoch.
+        validation: Embeddings and hard labels, measured after each epoch; epochs are scored by `val_map`.
         checkpoint: As in `fit_embedding`.
         callback: As in `fit_embedding`.
 
     Returns:
-        A record for each epoch: `loss` (nats, mean over rows), `lr`, and with `validation` `val_loss`, `val_map`
-        (macro) and `val_macro_f1` (at probability 0.5).
+        A record for each epoch: `loss` (mean over rows; nats by default), `lr`, and with `validation` `val_loss`,
+        `val_map` (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
         ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
@@ -120,26 +157,29 @@ def fit_classifier(
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
+    if not isinstance(head, nn.Module):
+        raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
     device = device_of(head)
     _check_validation(validation)
+    label_loss = head.loss if loss is None else loss
 
-    def step(batch: Tensor) -> tuple[Tensor, int]:
-        return head.loss(stage.forward(embeddings, batch), labels[batch].to(device)), 0
+    def step(batch: Batch) -> tuple[Tensor, int]:
+        return label_loss(stage.forward(embeddings, batch), batch.of(labels).to(device)), 0
 
-    def validate() -> EpochRecord:
-        if validation is None:
-            return {}
+    def validate() -> tuple[EpochRecord, float]:
+        assert validation is not None
         target = validation[1].to(device)
         logits = apply_in_batches(head, validation[0])
         scores = head.probabilities(logits)
+        ranked = float(mean_average_precision(scores, target))
         return {
-            "val_loss": float(head.loss(logits, target)),
-            "val_map": float(mean_average_precision(scores, target)),
+            "val_loss": float(label_loss(logits, target)),
+            "val_map": ranked,
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
-        }
+        }, ranked
 
-    stage = Stage(head, config, checkpoint, callback)
-    return stage.fit(embeddings, labels, step, validate, count=None)
+    stage = Stage(head, config, checkpoint, callback, objective=(loss,))
+    return stage.fit(embeddings, labels, step, None if validation is None else validate, count=None)
 
 
 def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
