@@ -1,9 +1,11 @@
-"""The sentiments of advertisement images, by triplet loss on label similarity.
+"""The sentiments of advertisement images, by an embedding that follows label similarity.
 
 The pipeline of "From image to emotion: multi-label image classification based on triplet loss" (2021), built from
-mlmetric's pieces: a frozen ResNet-50, two fully connected layers trained by triplet loss on multi-label triplets, and a
-classifier trained by binary cross entropy on the frozen embedding. Without arguments it runs on a synthetic set that it
-makes; `--help` shows how to run it on the real one. `torchrun --nproc-per-node 2 examples/ad_sentiment.py` shares the
+mlmetric's pieces: a frozen ResNet-50, two fully connected layers trained on the similarity of label sets, and a
+classifier trained by binary cross entropy on the frozen embedding. By default the layers are trained by the recipe that
+this library recommends; `--method paper` trains them by the paper's triplets, and `--compare` sets both beside a label
+graph, a semantic projection and a linear probe. Without arguments it runs on a synthetic set that it makes; `--help`
+shows how to run it on the real one. `torchrun --nproc-per-node 2 examples/ad_sentiment.py` shares the
 work out among processes.
 """
 
@@ -11,14 +13,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorch_metric_learning.distances import LpDistance
-from pytorch_metric_learning.losses import TripletMarginLoss
 from sklearn.base import clone
 from torch import Tensor
 
@@ -32,10 +33,11 @@ from ads.evaluation import (
     measure_scores,
 )
 from ads.labelled_images import LabelledImages
+from ads.methods import METHODS, MethodSettings, Workshop, linear_probe
 from ads.options import option, parse
 from ads.processes import joined_processes
 from ads.reader import read_annotations
-from ads.report import NOTE, comparison_report, run_report, table
+from ads.report import COMPARED, NOTE, comparison_report, comparison_rows, run_report, table
 from ads.run_folder import (
     RUNS,
     advance,
@@ -50,11 +52,8 @@ from ads.run_folder import (
 from ads.synthetic import make_synthetic_ads
 from mlmetric.data import ImageDataset, extract_features, stratified_split
 from mlmetric.distributed import on_first_rank, rank
-from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
+from mlmetric.heads import FrozenBackbone, WeightsUnavailableError
 from mlmetric.imbalance import label_cardinality, mean_ir, scumble
-from mlmetric.miners import MultiLabelSemiHardMiner
-from mlmetric.similarity import InnerProduct
-from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
 from mlmetric.under_sampling import (
     LPRUS,
     MLRUS,
@@ -67,20 +66,16 @@ from mlmetric.under_sampling import (
     RandomLabelUnderSampler,
 )
 
-PAPER_SETTINGS: dict[str, Any] = {
-    "undersampler": "cap",
-    "positive_order": "farthest",
-    "batch_size": 256,
-    "lr": 0.01,
-    "lr_drops": (),
-    "activation": "softmax",
-}
+# Of the paper's four runs, in what they differ; the rest is the method "paper" on a training part that is capped.
 PAPER_RUNS: dict[str, dict[str, Any]] = {
-    "paper_run_1": {"epochs": 10, "margin": 1.0},
-    "paper_run_2": {"epochs": 10, "margin": 2.0},
+    "paper_run_1": {"epochs": 10, "margin": 1.0, "lr_drops": ()},
+    "paper_run_2": {"epochs": 10, "margin": 2.0, "lr_drops": ()},
     "paper_run_3": {"epochs": 20, "margin": 1.0, "lr_drops": (15,)},
     "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
 }
+PAPER_OPTIONS = {"method": "paper", "undersampler": "cap"} | dict.fromkeys(
+    ("positive_order", "batch_size", "lr", "activation")
+)
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
     "cap-rows": RandomLabelUnderSampler(),
@@ -109,13 +104,22 @@ class Config:
     undersampler: Literal["none", "cap", "cap-rows", "tomek", "mlrus", "lprus", "mlenn", "mlul", "remedial"] = option(
         "cap", "applied to the training part; the paper's is cap"
     )
-    epochs: int = option(50, "of each stage; the paper's are 10 and 20, on 20 times as many images")
-    margin: float = option(1.0, "of the triplet loss, on squared Euclidean distance")
-    positive_order: Literal["farthest", "random"] = option("random", "of the miner; the paper's is farthest")
-    batch_size: int = option(64, "triplets are found within a batch; the paper's is 256")
-    lr: float = option(0.001, "learning rate of both stages; the paper's is 0.01")
+    method: Literal["recommended", "paper", "label-graph", "semantic", "linear-probe"] = option(
+        "recommended", "what is trained; paper: its triplets and its settings of what follows"
+    )
+    compare: bool = option(False, "run every method on one cache, and print one table")
+    epochs: int | None = option(None, "of each stage; by default the method's own, 50, the paper's 10")
+    batch_size: int | None = option(None, "by default the method's own, 64, the paper's 256")
+    lr: float | None = option(None, "learning rate of each stage; by default the method's own, 0.001, the paper's 0.01")
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate falls to a tenth")
-    activation: Literal["sigmoid", "softmax"] = option("sigmoid", "of the classifier; the paper's is softmax")
+    margin: float = option(1.0, "of the paper's triplet loss, on squared Euclidean distance")
+    positive_order: Literal["farthest", "random"] | None = option(None, "of the paper's miner; by default farthest")
+    activation: Literal["sigmoid", "softmax"] | None = option(
+        None, "of the classifier; by default sigmoid, the paper's softmax"
+    )
+    word_vectors: Path | None = option(
+        None, "word2vec or GloVe file for label-graph and semantic; by default what labels occur together"
+    )
     image_batch_size: int = option(32, "images that pass through the backbone together")
     num_workers: int = option(2, "processes that read images ahead of the backbone")
     device: str = option("cuda" if torch.cuda.is_available() else "cpu", "where the networks run")
@@ -129,15 +133,21 @@ class Config:
             ("margin", 0),
             ("num_workers", 0),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"--device {self.device} cannot be used here ({error}).") from error
-        if self.dry_run:
-            object.__setattr__(self, "epochs", min(self.epochs, 2))
-            object.__setattr__(self, "batch_size", min(self.batch_size, 16))
+
+    def settings(self) -> MethodSettings:
+        """Return what the method is trained with: its own settings, but for what is chosen here."""
+        names = ("epochs", "batch_size", "lr", "lr_drops", "margin", "positive_order", "activation")
+        chosen = {name: value for name in names if (value := getattr(self, name)) is not None}
+        settings = replace(METHODS[self.method].settings, **chosen)
+        if not self.dry_run:
+            return settings
+        return replace(settings, epochs=min(settings.epochs, 2), batch_size=min(settings.batch_size, 16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +164,8 @@ class AdsConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.compare and self.experiments == "paper":
+            raise ValueError("--compare and --experiments paper are two comparisons: choose one.")
         if self.soft_labels and (self.undersampler != "none" or self.experiments == "paper"):
             raise ValueError("--soft-labels needs --undersampler none: undersamplers count whole labels.")
         if self.annotations is not None and self.image_root is None:
@@ -161,21 +173,34 @@ class AdsConfig(Config):
 
 
 def main(config: AdsConfig) -> None:
-    """Run one experiment, or the paper's four on one cache, and print the comparison."""
+    """Run one method, all of them, or the paper's four runs on one cache, and print the comparison."""
     images = read_ads(config)
     folder = open_run_folder(config, "ad_sentiment")
     if config.experiments == "one":
+        run_methods(config, images, folder)
+        return
+    configs = {name: replace(config, **PAPER_OPTIONS | settings) for name, settings in PAPER_RUNS.items()}
+    run_all(configs, images, folder, title=f"The paper's four runs on {images.title}")
+
+
+def run_methods(config: Config, images: LabelledImages, folder: Path) -> None:
+    """Run the method that is chosen, or all of them."""
+    if not config.compare:
         run(config, images, folder)
         return
-    runs = {
-        name: run(replace(config, **PAPER_SETTINGS | settings), images, folder / name)
-        for name, settings in PAPER_RUNS.items()
-    }
+    configs = {name: replace(config, method=name) for name in METHODS}
+    run_all(configs, images, folder, title=f"The methods on {images.title}")
+
+
+def run_all(configs: Mapping[str, Config], images: LabelledImages, folder: Path, *, title: str) -> None:
+    """Run several configurations on one cache, each in a folder of its own, and print one table."""
+    runs = {name: run(config, images, folder / name) for name, config in configs.items()}
     if rank() > 0:
         return
-    report = comparison_report(f"The paper's four runs on {images.title}", runs)
+    report = comparison_report(title, runs, with_paper=isinstance(next(iter(configs.values())), AdsConfig))
     write_whole(folder / "report.md", report)
-    print(f"\n{report}\nThe four runs, each with its own report: {folder}")
+    figures.plot_comparison(comparison_rows(runs), COMPARED, folder / "comparison.png")
+    print(f"\n{report}\nEach run with its own report: {folder}")
 
 
 def read_ads(config: AdsConfig) -> LabelledImages:
@@ -263,88 +288,56 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     with clock("undersampling", seconds), bar("undersampling", total=1, unit="set") as progress:
         kept, targets = undersample(config, features[train], images.targets[train])
         progress.update()
-    train_features = features[train][kept]
 
-    # 4. Stage one: an embedding by triplet loss on multi-label triplets, one for each anchor.
+    # 4. The method: stage one, an embedding; stage two, a classifier on it. Beside it a linear probe of the features.
+    method, settings = METHODS[config.method], config.settings()
+    shop = Workshop(
+        features=features,
+        rows=train[kept],
+        targets=targets,
+        validation=validation,
+        labels=images.labels,
+        label_names=images.label_names,
+        settings=settings,
+        folder=folder,
+        device=config.device,
+        seed=config.seed,
+        word_vectors=config.word_vectors,
+        seconds=seconds,
+    )
     torch.manual_seed(config.seed)
-    training = TrainingConfig(
-        epochs=config.epochs, batch_size=config.batch_size, lr=config.lr, lr_drops=config.lr_drops, seed=config.seed
-    )
-    distance = LpDistance(normalize_embeddings=False, power=2)
-    miner = MultiLabelSemiHardMiner(
-        InnerProduct(),
-        max_partial_per_positive=1,
-        max_disjoint_per_positive=1,
-        max_triplets_per_anchor=1,
-        positive_order=config.positive_order,
-        distance=distance,
-    )
-    head = EmbeddingHead(features.shape[1]).to(config.device)
-    head.standardize.fit(train_features)
-    with clock("stage one", seconds), bar("stage one", total=config.epochs, unit="epoch") as progress:
-        embedding_history = fit_embedding(
-            head,
-            train_features,
-            targets,
-            loss=TripletMarginLoss(margin=config.margin, distance=distance),
-            miner=miner,
-            config=training,
-            validation=(features[validation], images.labels[validation]),
-            checkpoint=folder / "embedding.pt",
-            callback=lambda record: progress.update(),
-        )
-
-    # 5. Stage two: a classifier on the frozen embedding; beside it the same on the raw features, a linear probe.
-    embeddings = on_first_rank(lambda: apply_in_batches(head, features).cpu())
-    inputs = {"classifier": embeddings, "linear_probe": features}
-    scores: dict[str, Tensor] = {"frequencies": images.labels[train].float().mean(0).expand(len(images.paths), -1)}
-    histories: dict[str, list[EpochRecord]] = {"embedding": embedding_history}
-    for stage, values in inputs.items():
-        classifier = ClassifierHead(values.shape[1], len(images.label_names), activation=config.activation)
-        classifier.to(config.device)
-        classifier.standardize.fit(values[train][kept])
-        with clock(stage, seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
-            histories[stage] = fit_classifier(
-                classifier,
-                values[train][kept],
-                targets,
-                config=training,
-                validation=(values[validation], images.labels[validation]),
-                checkpoint=folder / f"{stage}.pt",
-                callback=lambda record: progress.update(),
-            )
-        scores[stage] = classifier.probabilities(apply_in_batches(classifier, values)).cpu()
-
+    fitted = {
+        title: fit(shop)
+        for title, fit in {METHODS["linear-probe"].title: linear_probe, method.title: method.fit}.items()
+    }
     if rank() > 0:
         return {}
 
-    # 6. Evaluation: thresholds are chosen on validation; the training images are the database of retrieval.
-    methods = {
-        "frequencies": "label frequencies",
-        "linear_probe": "raw features, linear probe",
-        "classifier": f"triplet embedding, {config.epochs} epochs, margin {config.margin:g}",
-    }
+    # 5. Evaluation: thresholds are chosen on validation; the training images are the database of retrieval.
     measures: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     intervals: dict[str, Any] = {}
     thresholds: dict[str, Tensor] = {}
+    frequencies = images.labels[train].float().mean(0).expand(len(images.paths), -1)
+    scores = {"label frequencies": frequencies} | {title: result.scores for title, result in fitted.items()}
     with clock("evaluation", seconds):
-        for stage, method in bar("evaluation", methods.items(), unit="method"):
-            thresholds[stage] = choose_thresholds(Scored(scores[stage][validation], images.labels[validation]))
+        for title in bar("evaluation", scores, unit="method"):
+            thresholds[title] = choose_thresholds(Scored(scores[title][validation], images.labels[validation]))
             for part in measures:
-                scored = Scored(scores[stage][parts[part]], images.labels[parts[part]])
-                values, bounds = measure_scores(scored, thresholds[stage], intervals=part == "test")
-                measures[part][method] = values
-                intervals |= {method: bounds}
-            if stage in inputs:
-                rows = inputs[stage]
+                scored = Scored(scores[title][parts[part]], images.labels[parts[part]])
+                values, bounds = measure_scores(scored, thresholds[title], intervals=part == "test")
+                measures[part][title] = values
+                intervals |= {title: bounds}
+            if title in fitted:
+                rows = fitted[title].embeddings
                 values, bounds = measure_retrieval(rows[test], images.labels[test], rows[train], images.labels[train])
-                measures["test"][method] |= values
-                intervals[method] |= bounds
-    tested = Scored(scores["classifier"][test], images.labels[test])
+                measures["test"][title] |= values
+                intervals[title] |= bounds
+    result = fitted[method.title]
+    tested = Scored(result.scores[test], images.labels[test])
     held_out = {"validation": validation, "test": test}
-    save_predictions(folder / "predictions.csv", images, held_out, scores["classifier"], thresholds["classifier"])
+    save_predictions(folder / "predictions.csv", images, held_out, result.scores, thresholds[method.title])
 
-    # 7. Numbers first, then figures, then the report.
+    # 6. Numbers first, then figures, then the report.
     caveats = list(images.notes)
     if extracted.bad_images:
         caveats.append(f"{len(extracted.bad_images)} images could not be read and were left out: see metrics.json.")
@@ -356,7 +349,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
         **measures,
         "test_intervals": intervals,
         "train_labels": measure_counts(images.targets[train], targets, images.label_names),
-        "test_labels": measure_labels(tested, thresholds["classifier"], images.label_names),
+        "test_labels": measure_labels(tested, thresholds[method.title], images.label_names),
         "data": {
             "images": len(images.paths),
             **{name: len(rows) for name, rows in parts.items()},
@@ -368,7 +361,9 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             "mean_ir_after": mean_ir(targets),
             "scumble_before": scumble(images.labels[train]),
         },
-        "history": histories,
+        "method": config.method,
+        "settings": asdict(settings),
+        "history": shop.histories,
         "caveats": caveats,
         "bad_images": extracted.bad_images,
         "seconds": seconds,
@@ -376,12 +371,13 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
     }
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
     with clock("figures", seconds):
-        figures.draw_training(histories["embedding"], histories["classifier"], folder / "figures")
+        figures.draw_training(shop.histories, folder / "figures")
         figures.draw_labels(images.targets[train], targets, images.label_names, folder / "figures")
         figures.draw_evaluation(tested, images.label_names, folder / "figures")
-        figures.draw_space(inputs["classifier"], images, parts, folder / "figures", seed=config.seed)
+        figures.draw_space(result.embeddings, images, parts, folder / "figures", seed=config.seed)
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
-    report = run_report(f"A run on {images.title}", metrics, with_paper=isinstance(config, AdsConfig))
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    report = run_report(f"A run on {images.title}", metrics, figures=drawn, with_paper=isinstance(config, AdsConfig))
     write_whole(folder / "report.md", report)
     print("", *caveats, "", table(measures["test"]), "", NOTE, f"Report, figures and checkpoints: {folder}", sep="\n")
     return metrics

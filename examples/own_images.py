@@ -22,7 +22,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from ad_sentiment import DRY_RUN_IMAGES, Config, run
+from ad_sentiment import DRY_RUN_IMAGES, Config, run_methods
 from ads.labelled_images import LabelledImages
 from ads.options import option, parse
 from ads.processes import joined_processes
@@ -100,7 +100,7 @@ def _names(text: str | None, separator: str) -> set[str]:
 def main(config: OwnImagesConfig) -> None:
     """Read the labels and run the pipeline."""
     images = read_labels(config)
-    run(config, images, open_run_folder(config, "own_images"))
+    run_methods(config, images, open_run_folder(config, "own_images"))
 
 
 if __name__ == "__main__":

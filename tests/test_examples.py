@@ -18,10 +18,11 @@ from PIL import Image
 import ad_sentiment
 import custom_similarity
 import own_images
+from ads.methods import METHODS
 from ads.options import parse
 from mlmetric import under_sampling
 from mlmetric.data import BadImagesError, read_image
-from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
+from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
 
 EXAMPLES = Path(ad_sentiment.__file__).parent
 QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0"]
@@ -34,12 +35,18 @@ FIGURES = {
     "label_counts.png",
     "map.png",
     "retrieval.png",
-    "triplet_loss.png",
+    "embedding_loss.png",
+}
+MEMBERS = {f"embedding_{number}.pt" for number in range(1, 5)}
+CHECKPOINTS = {
+    "recommended": {*MEMBERS, "classifier.pt"},
+    "paper": {"embedding.pt", "classifier.pt"},
+    "label-graph": {"label_graph.pt"},
+    "semantic": {"semantic.pt"},
+    "linear-probe": set(),
 }
 FILES = {
-    "classifier.pt",
     "config.json",
-    "embedding.pt",
     "figures",
     "linear_probe.pt",
     "metrics.json",
@@ -61,7 +68,7 @@ def run_ads(*arguments):
 def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
     run_ads("--dry-run", "--output", "run")
     folder = Path("run")
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == FILES | CHECKPOINTS["recommended"]
     assert {path.name for path in (folder / "figures").iterdir()} == FIGURES
     for path in (folder / "figures").iterdir():
         with Image.open(path) as figure:
@@ -70,7 +77,7 @@ def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
     printed = capsys.readouterr().out
     assert "synthetic" in printed
     assert "random weights" in printed
-    assert "| triplet embedding, 2 epochs, margin 1" in printed
+    assert "| recommended embedding" in printed
     assert "checkpoints: run" in printed
 
     config = json.loads((folder / "config.json").read_text())
@@ -83,7 +90,8 @@ def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
     assert [len(split[part]) for part in ("train", "validation", "test")] == [
         metrics["data"][part] for part in ("train", "validation", "test")
     ]
-    assert len(metrics["history"]["embedding"]) == 2
+    assert len(metrics["history"]["embedding_4"]) == 2
+    assert metrics["settings"]["epochs"] == 2
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["path"] for row in rows} == {*split["validation"], *split["test"]}
@@ -96,9 +104,11 @@ def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
 
 def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readme():
     run_ads("--dry-run", "--output", "run")
-    embedding, classifier = EmbeddingHead(512), ClassifierHead(256, num_labels=30)
-    for name, head in (("embedding", embedding), ("classifier", classifier)):
-        head.load_state_dict(torch.load(f"run/{name}.pt", weights_only=True)["module"])
+    members = [EmbeddingHead(512, input_dropout=0.25, dropout=0.5, normalize=0.5) for _ in range(4)]
+    for number, member in enumerate(members, start=1):
+        member.load_state_dict(torch.load(f"run/embedding_{number}.pt", weights_only=True)["module"])
+    embedding, classifier = EmbeddingEnsemble(members), ClassifierHead(4 * 256, num_labels=30)
+    classifier.load_state_dict(torch.load("run/classifier.pt", weights_only=True)["module"])
     torch.manual_seed(0)  # that of the run: its random weights
     backbone = FrozenBackbone("squeezenet1_0", weights=None)
     (root,) = Path("runs").glob("synthetic_ads_*")
@@ -120,15 +130,54 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
     run_ads("--dry-run", "--experiments", "paper", "--output", "runs/paper")
     for number in range(1, 5):
         folder = Path(f"runs/paper/paper_run_{number}")
-        assert {path.name for path in folder.iterdir()} == FILES
+        assert {path.name for path in folder.iterdir()} == FILES | CHECKPOINTS["paper"]
         options = json.loads((folder / "config.json").read_text())["options"]
-        assert options["margin"] == (1.0 if number % 2 else 2.0)
-        assert options["lr_drops"] == ([] if number <= 2 else [15])
-        assert (options["activation"], options["positive_order"]) == ("softmax", "farthest")
+        assert (options["method"], options["epochs"]) == ("paper", 10 if number <= 2 else 20)
+        settings = json.loads((folder / "metrics.json").read_text())["settings"]
+        assert settings["margin"] == (1.0 if number % 2 else 2.0)
+        assert settings["lr_drops"] == ([] if number <= 2 else [15])
+        assert (settings["activation"], settings["positive_order"]) == ("softmax", "farthest")
+        assert settings["lr"] == 0.01
     report = Path("runs/paper/report.md").read_text()
-    for part in ("paper_run_4: triplet embedding", "| GCN 2019, as the paper quotes it", "synthetic", "random weights"):
+    quoted = "| GCN 2019, as the paper quotes it"
+    for part in (
+        "paper_run_1: paper's triplet embedding",
+        "paper_run_4: paper's",
+        quoted,
+        "synthetic",
+        "random weights",
+    ):
         assert part in report
-    assert capsys.readouterr().out.count("paper_run_3: ") == 3
+    assert capsys.readouterr().out.count("paper_run_3: ") == 2  # its embedding, and the linear probe by its settings
+
+
+def test_ad_sentiment_compares_every_method_on_one_cache(capsys):
+    run_ads("--dry-run", "--compare", "--output", "run")
+    for method, checkpoints in CHECKPOINTS.items():
+        folder = Path("run") / method
+        assert {path.name for path in folder.iterdir()} == FILES | checkpoints
+        figures = {path.name for path in (folder / "figures").iterdir()}
+        assert figures == (FIGURES if "embedding" in str(checkpoints) else FIGURES - {"embedding_loss.png"})
+        assert set(re.findall(r"figures/(\w+\.png)", (folder / "report.md").read_text())) == figures
+    assert len(list(Path("runs/feature_cache").iterdir())) == 1
+    report, printed = Path("run/report.md").read_text(), capsys.readouterr().out
+    for method in METHODS.values():
+        assert f"| {method.title} " in report
+        assert f"| {method.title} " in printed
+    with Image.open("run/comparison.png") as figure:
+        assert figure.width > 500
+
+
+def test_ad_sentiment_takes_word_vectors_and_each_setting_of_a_method():
+    names = ["Active", "Alarmed", "Sad"]
+    Path("words.txt").write_text("".join(f"{name.lower()} {i} 1 0\n" for i, name in enumerate(names, start=1)))
+    options = ["--method", "semantic", "--word-vectors", "words.txt", "--lr", "0.01", "--activation", "softmax"]
+    run_ads("--dry-run", "--output", "run", *options)
+    state = torch.load("run/semantic.pt", weights_only=True)["module"]
+    assert state["label_vectors"].shape == (30, 3)
+    assert 1 <= (state["label_vectors"] != 0).any(1).sum() <= 3
+    settings = json.loads(Path("run/metrics.json").read_text())["settings"]
+    assert (settings["lr"], settings["batch_size"], settings["activation"]) == (0.01, 16, "softmax")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +319,7 @@ def test_a_start_that_failed_can_be_corrected():
         (["--image-batch-size", "0"], "--image-batch-size must be at least 1, got 0"),
         (["--soft-labels"], "--soft-labels needs --undersampler none"),
         (["--annotations", "a.json"], "--annotations needs --image-root"),
+        (["--compare", "--experiments", "paper"], "are two comparisons"),
         (["--min-votes", "6"], "No image has a label with 6 votes"),
     ],
 )
@@ -348,6 +398,7 @@ def torchrun(script, *arguments):
 
 FAILS_ON_THE_SECOND_RANK = """
 import ad_sentiment
+from ads.methods import METHODS
 from ads.options import parse
 from ads.processes import joined_processes
 from mlmetric.distributed import rank

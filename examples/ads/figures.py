@@ -35,42 +35,40 @@ _NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
 _COLOURS = [colour for i, colour in enumerate(plt.get_cmap("tab10").colors) if i != 7]  # grey is for "none"
 
 
-def draw_training(embedding: Sequence[EpochRecord], classifier: Sequence[EpochRecord], folder: Path) -> None:
-    """Draw the training curves of both stages."""
-    epochs = [record["epoch"] for record in embedding]
-
-    def of(history: Sequence[EpochRecord], name: str) -> list[float]:
-        return [record[name] for record in history]
-
+def draw_training(histories: Mapping[str, Sequence[EpochRecord]], folder: Path) -> None:
+    """Draw the training curves: of embeddings where some were trained, and of the classifier, the last stage."""
+    embeddings = {name: history for name, history in histories.items() if "val_ndcg_at_10" in history[0]}
+    classifier = list(histories.values())[-1]
+    retrieval = {f"{name}, NDCG@10": _of(history, "val_ndcg_at_10") for name, history in embeddings.items()}
+    if embeddings:
+        plot_curve(
+            {name: _of(history, "loss") for name, history in embeddings.items()},
+            title="Stage one: loss",
+            unit="mean loss of a training image",
+            path=folder / "embedding_loss.png",
+        )
     plot_curve(
-        epochs,
-        {"training": of(embedding, "loss")},
-        title="Stage one: triplet loss",
-        unit="mean triplet loss (squared distance)",
-        path=folder / "triplet_loss.png",
-    )
-    plot_curve(
-        epochs,
-        {"training": of(classifier, "loss"), "validation": of(classifier, "val_loss")},
-        title="Stage two: binary cross entropy",
-        unit="binary cross entropy (nats)",
+        {"training": _of(classifier, "loss"), "validation": _of(classifier, "val_loss")},
+        title="Classifier: loss",
+        unit="mean loss (nats)",
         path=folder / "bce.png",
     )
     plot_curve(
-        epochs,
-        {"validation": of(classifier, "val_macro_f1")},
-        title="Stage two: macro F1 at 0.5",
+        {"validation": _of(classifier, "val_macro_f1")},
+        title="Classifier: macro F1 at 0.5",
         unit="macro F1",
         path=folder / "f1.png",
     )
     plot_curve(
-        epochs,
-        {"classifier, mAP (validation)": of(classifier, "val_map")}
-        | {"embedding, NDCG@10 (validation)": of(embedding, "val_ndcg_at_10")},
-        title="mAP of stage two and NDCG@10 of stage one",
+        {"classifier, mAP": _of(classifier, "val_map")} | retrieval,
+        title="Validation: mAP of the classifier" + (", NDCG@10 of stage one" if retrieval else ""),
         unit="score",
         path=folder / "map.png",
     )
+
+
+def _of(history: Sequence[EpochRecord], name: str) -> list[tuple[float, float]]:
+    return [(record["epoch"], record[name]) for record in history]
 
 
 def draw_labels(before: Tensor, after: Tensor, names: Sequence[str], folder: Path) -> None:
@@ -135,17 +133,32 @@ def plot_label_counts(before: Labels, after: Labels, names: Sequence[str], path:
     _save(figure, path)
 
 
-def plot_curve(
-    epochs: Sequence[float], curves: dict[str, Sequence[float]], *, title: str, unit: str, path: Path
-) -> None:
+def plot_curve(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, unit: str, path: Path) -> None:
     """Draw one or more curves over epochs (paper, figures 5 to 8)."""
     figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
-    for name, values in curves.items():
-        axes.plot(epochs, values, marker="o", markersize=3, label=name)
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel=unit, title=title)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_comparison(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], path: Path) -> None:
+    """Draw how methods compare: a group of bars for each metric, a bar for each method that has it."""
+    figure, axes = plt.subplots(figsize=(max(7.0, 1.9 * len(columns)), 4.4), layout="constrained")
+    width = 0.84 / len(rows)
+    for number, (method, measures) in enumerate(rows.items()):
+        known = [place for place, column in enumerate(columns) if column in measures]
+        values = [measures[list(columns)[place]] for place in known]
+        places = np.array(known) + (number - (len(rows) - 1) / 2) * width
+        bars = axes.bar(places, values, width, label=method, color=plt.get_cmap("tab10")(number % 10))
+        axes.bar_label(bars, fmt="%.2f", fontsize=6, rotation=90, padding=2)
+    axes.set_xticks(range(len(columns)), columns.values())
+    axes.set(ylabel="score", ylim=(0, 1.08), title="The methods on the test images")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
 

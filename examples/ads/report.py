@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ads.evaluation import DECISIONS
@@ -21,6 +21,8 @@ COLUMNS = {
     "precision_at_10": "P@10",
 }
 """What methods are compared by; a run's own report has every metric."""
+COMPARED = {key: COLUMNS[key] for key in ("map", "macro_f1_chosen", "of1_chosen", "ndcg_at_10", "precision_at_10")}
+"""What the figure of a comparison shows."""
 RETRIEVAL = {
     "ndcg_at_10": "NDCG@10",
     "precision_at_10": "P@10",
@@ -44,8 +46,8 @@ PAPER = {
 }
 FIGURES = {
     "label_counts.png": "Label counts before and after undersampling (paper, figure 2)",
-    "triplet_loss.png": "Triplet loss by epoch (paper, figure 5)",
-    "bce.png": "Binary cross entropy by epoch (paper, figure 6)",
+    "embedding_loss.png": "Loss of stage one by epoch (paper, figure 5, for its triplet loss)",
+    "bce.png": "Loss of the classifier by epoch (paper, figure 6, binary cross entropy)",
     "f1.png": "Macro F1 by epoch (paper, figure 7)",
     "map.png": "mAP by epoch (paper, figure 8)",
     "cooccurrence.png": "Label co-occurrence",
@@ -96,27 +98,40 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(map(line, [heads, ["-" * width for width in widths], *cells]))
 
 
-def comparison_report(title: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
+def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
+    """Take the test measures of each method: once if the runs that have it agree, otherwise under the run's name."""
+    rows: dict[str, Measures] = {}
+    for name, metrics in runs.items():
+        for method, measures in metrics["test"].items():
+            same = all(other["test"].get(method, measures) == measures for other in runs.values())
+            rows[method if same else f"{name}: {method}"] = measures
+    return rows
+
+
+def comparison_report(title: str, runs: Mapping[str, Mapping[str, Any]], *, with_paper: bool) -> str:
     """Write the report of several runs on one set: one table, beside what the paper states.
 
     Args:
         title: Its heading.
         runs: For each run the content of its `metrics.json`.
+        with_paper: Whether the paper's table stands beside it.
 
     Returns:
         Markdown.
     """
-    rows = {f"{name}: {method}": row for name, metrics in runs.items() for method, row in metrics["test"].items()}
     caveats = dict.fromkeys(caveat for metrics in runs.values() for caveat in metrics["caveats"])
-    return "\n\n".join([f"# {title}", *_quoted(caveats), table(rows), NOTE, *_paper()]) + "\n"
+    parts = [f"# {title}", *_quoted(caveats), table(comparison_rows(runs)), NOTE]
+    parts += ["![The methods on the test images](comparison.png)", *(_paper() if with_paper else [])]
+    return "\n\n".join(parts) + "\n"
 
 
-def run_report(title: str, metrics: Mapping[str, Any], *, with_paper: bool) -> str:
+def run_report(title: str, metrics: Mapping[str, Any], *, figures: Collection[str], with_paper: bool) -> str:
     """Write the report of one run.
 
     Args:
         title: Its heading.
         metrics: The content of `metrics.json`.
+        figures: The files that were drawn.
         with_paper: Whether the paper's table stands beside the run's.
 
     Returns:
@@ -142,7 +157,8 @@ def run_report(title: str, metrics: Mapping[str, Any], *, with_paper: bool) -> s
         f"Of the last start, if the run was resumed. Peak memory of the process: {metrics['peak_memory_mb']:.0f} MB.",
         "## Figures",
     ]
-    parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in FIGURES.items()]
+    drawn = {name: caption for name, caption in FIGURES.items() if name in figures}
+    parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in drawn.items()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -79,13 +79,18 @@ class SemanticProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Score features of shape `(N, in_features)`: logits of shape `(N, L)`."""
         labels = functional.normalize(self.label_vectors + self.refinement(self.label_vectors))
-        projected = self.projection(self.standardize(features))
+        projected = self.project(features)
         if self.distance == "cosine":
-            nearness = functional.normalize(projected) @ labels.T
+            nearness = projected @ labels.T
         else:
             squares = projected.square().sum(dim=1, keepdim=True) + labels.square().sum(dim=1)
             nearness = 2 * projected @ labels.T - squares
         return self.scale * nearness + self.bias
+
+    def project(self, features: Tensor) -> Tensor:
+        """Project features of shape `(N, in_features)`: shape `(N, d)`, of unit length under the cosine."""
+        projected: Tensor = self.projection(self.standardize(features))
+        return functional.normalize(projected) if self.distance == "cosine" else projected
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits `(N, L)` into probabilities."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlmetric._pml import BaseMetricLossFunction, refs_begin_with_batch
+from mlmetric._pml import BaseMetricLossFunction, ClassWeightedReducer, refs_begin_with_batch
 from mlmetric.labels import check_labels
 from mlmetric.losses._tuples import Indices, to_pairs
 from mlmetric.similarity import SimilarityFunction, compare_labels
@@ -36,6 +36,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
 
     def __init__(self, *, validate_args: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
+        if isinstance(self.reducer, ClassWeightedReducer):
+            raise ValueError("`reducer` must not be a ClassWeightedReducer, which looks a weight up by a class id.")
         self.validate_args = validate_args
 
     def forward(
@@ -75,7 +77,7 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         if labels is None or ref_labels is None:
             missing = "labels" if labels is None else "ref_labels"
             raise ValueError(f"`{missing}` must be given to `{type(self).__name__}`, got None.")
-        if ref_emb is not embeddings:
+        if ref_emb is not embeddings or ref_labels is not labels:
             self.check_refs()
         if self.validate_args:
             check_labels(labels)
@@ -83,6 +85,11 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
                 check_labels(ref_labels, name="ref_labels")
         if batch_first is None:
             batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
+        elif batch_first and len(ref_emb) < len(embeddings):
+            raise ValueError(
+                f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
+                f"{len(embeddings)} embeddings."
+            )
         device = embeddings.device
         given_tuple = check_tuple(indices_tuple, device)
         if given_tuple is not None and not self.takes_tuples:
@@ -95,11 +102,13 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         if 0 in (len(embeddings), len(ref_emb)):
             loss_dict = self.no_loss()
         else:
-            loss_dict = self.compute_loss(
-                LabelledBatch(embeddings, labels, ref_emb, ref_labels, batch_first, given_tuple, self.validate_args)
-            )
-        self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        reduced: Tensor = self.reducer(loss_dict, embeddings, labels)
+            batch = LabelledBatch(embeddings, labels, ref_emb, ref_labels, batch_first, given_tuple, self.validate_args)
+            with torch.autocast(device.type, enabled=False):
+                loss_dict = self.compute_loss(batch)
+        # Reducers sum in the dtype of the embeddings.
+        raised = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        self.add_embedding_regularization_to_loss_dict(loss_dict, raised)
+        reduced: Tensor = self.reducer(loss_dict, raised, labels)
         return reduced
 
     def compute_loss(self, batch: LabelledBatch) -> LossDict:
@@ -138,10 +147,9 @@ class LabelledBatch:
         return torch.promote_types(self.embeddings.dtype, torch.float32)
 
     def similarity(self, function: SimilarityFunction) -> Tensor:
-        """Compare the labels: shape `(N, M)`, without gradient, in `dtype`."""
+        """Compare the labels: shape `(N, M)`, without gradient, in the dtype that the similarity has."""
         with torch.no_grad(), torch.autocast(self.labels.device.type, enabled=False):
-            similarity = compare_labels(function, self.labels, self.ref_labels, validate_args=self.validate_args)
-        return similarity.to(self.dtype)
+            return compare_labels(function, self.labels, self.ref_labels, validate_args=self.validate_args)
 
     def distances(self, distance: Any) -> Tensor:
         """Compare the embeddings by a distance of pytorch-metric-learning: shape `(N, M)`, in `dtype`."""
@@ -174,6 +182,15 @@ def check_batch(
         ref_emb, ref_labels = embeddings, labels
     _check_rows(embeddings, labels, "embeddings", "labels")
     _check_rows(ref_emb, ref_labels, "ref_emb", "ref_labels")
+    if ref_emb.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"`ref_emb` must have the {embeddings.shape[1]} columns of `embeddings`, got {ref_emb.shape[1]}."
+        )
+    if labels is not None and ref_labels is not None and ref_labels.shape[1] != labels.shape[1]:
+        raise ValueError(
+            f"`labels` and `ref_labels` must have the same number of labels, got {labels.shape[1]} and "
+            f"{ref_labels.shape[1]}."
+        )
     return ref_emb, ref_labels
 
 

@@ -38,7 +38,7 @@ class AsymmetricLoss(nn.Module):
 
     def __init__(self, gamma_negative: float = 4.0, gamma_positive: float = 1.0, margin: float = 0.05) -> None:
         super().__init__()
-        if min(gamma_negative, gamma_positive) < 0:
+        if not (gamma_negative >= 0 and gamma_positive >= 0):
             raise ValueError(
                 f"`gamma_negative` and `gamma_positive` must be at least 0, got {gamma_negative} and {gamma_positive}."
             )
@@ -99,7 +99,7 @@ class TwoWayLoss(nn.Module):
 
     def __init__(self, temperature_positive: float = 4.0, temperature_negative: float = 1.0) -> None:
         super().__init__()
-        if not min(temperature_positive, temperature_negative) > 0:
+        if not (temperature_positive > 0 and temperature_negative > 0):
             raise ValueError(
                 "`temperature_positive` and `temperature_negative` must be above 0, "
                 f"got {temperature_positive} and {temperature_negative}."

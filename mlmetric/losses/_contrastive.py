@@ -28,9 +28,11 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
       `-1 / |P(a, l)| * sum_p log q(a, p)`, mean over all terms.
     - `"any"`: each ref that shares a label, all alike: `-1 / |P(a)| * sum_p log q(a, p)`, mean over anchors.
 
-    0 is best, reached where all of the softmax is on one positive. Anchors and labels without a positive are left out
-    of the mean; a batch without any gives a zero that can be differentiated. An all-zero row is no anchor, and a
-    negative of all. Soft labels weigh positives and terms by their shares in `"per_label"`.
+    The lower the better; an anchor reaches 0 where all of the softmax is on its only positive. Anchors and labels
+    without a positive are left out of the mean; a batch without any gives a zero that can be differentiated. An
+    all-zero row is no anchor, and a negative of all, but for `empty_alike`. Soft labels weigh positives and terms by
+    their shares in `"per_label"`. An index tuple says which pairs are positive, whatever their similarity, which weighs
+    them still, and which other refs the softmax is over; `"per_label"` takes those positives that carry the label.
 
     Args:
         positives: The reading.
@@ -56,7 +58,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         Khosla et al., "Supervised contrastive learning", NeurIPS 2020. `"per_label"` is MulSupCon: Zhang and Wu,
         "Multi-label supervised contrastive learning", AAAI 2024. `"similarity"` is the Jaccard-weighted MultiSupCon as
         proposed for pytorch-metric-learning, which divides by the number of positives, not by their weights. Deviation:
-        the first two remember past batches in a queue; here refs are the batch, or what
+        MulSupCon remembers past batches in a queue; here refs are the batch, or what
         [MultiLabelCrossBatchMemory][mlmetric.losses.MultiLabelCrossBatchMemory] hands over.
     """
 
@@ -100,18 +102,20 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         distances = batch.distances(self.distance)
         logits = (distances if self.distance.is_inverted else -distances) / self.temperature
         pairs = batch.pairs()
-        total = logits.masked_fill(~pairs, -torch.inf).logsumexp(dim=1, keepdim=True)
-        # What is no pair, or of an anchor without any, is a zero, and not an infinity whose gradient is NaN.
-        return (logits - total.masked_fill(~pairs.any(dim=1, keepdim=True), 0)).masked_fill(~pairs, 0)
+        # The sum over no pair at all would be an infinity, whose gradient is NaN.
+        left_out = ~pairs & pairs.any(dim=1, keepdim=True)
+        total = logits.masked_fill(left_out, -torch.inf).logsumexp(dim=1, keepdim=True)
+        return (logits - total).masked_fill(~pairs, 0)
 
     def _per_anchor(self, batch: LabelledBatch, log_softmax: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self._weights(batch)
-        num_positives = (weights > 0).sum(dim=1)
+        weights, positive = self._weights(batch)
+        num_positives = positive.sum(dim=1)
         anchors = num_positives.nonzero().squeeze(1)
-        losses = -(weights * log_softmax).sum(dim=1)[anchors] / num_positives[anchors]
+        losses = -(weights * positive * log_softmax).sum(dim=1)[anchors] / num_positives[anchors]
         return losses, anchors
 
-    def _weights(self, batch: LabelledBatch) -> Tensor:
+    def _weights(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        """Return what pairs weigh, and which are positive."""
         if self.positives == "any":
             shared = batch.labels.to(batch.dtype) @ batch.ref_labels.to(batch.dtype).T
             weights, positive = torch.ones_like(shared), shared > 0
@@ -121,7 +125,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
                 empty, empty_refs = (~(rows > 0).any(dim=1) for rows in (batch.labels, batch.ref_labels))
                 weights = weights.masked_fill(empty[:, None] & empty_refs, 1)
             positive = weights > self.positive_threshold
-        return weights * self._allowed(batch, positive)
+        return weights.to(batch.dtype), self._allowed(batch, positive)
 
     def _per_label(self, batch: LabelledBatch, log_softmax: Tensor) -> tuple[Tensor, Tensor]:
         carries, ref_carries = batch.labels.to(batch.dtype), batch.ref_labels.to(batch.dtype)

@@ -27,7 +27,8 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
         embedding_size: D.
         margin: Positives should be more, negatives less similar to a proxy than this and its negative.
         alpha: How much harder items weigh more.
-        **settings: Whatever else `ProxyAnchorLoss` takes: `distance`, `reducer`, `weight_init_func` ...
+        **settings: Whatever else `ProxyAnchorLoss` takes: `distance`, `reducer`, `weight_init_func` ...; it is the
+            attribute `loss`, and its proxies are `loss.proxies`.
 
     Example:
         >>> loss = MultiLabelProxyAnchorLoss(num_labels=3, embedding_size=2)
@@ -51,7 +52,8 @@ class HyP2Loss(MultiLabelBaseLoss):
     The sum of three means, all on cosines c: `1 - c` of items to the proxies of their labels; `max(0, c - threshold)`
     of items to the other proxies; and `beta` times `max(0, c - threshold)` of pairs of items that share no label, both
     of them with two labels or more, where proxies alone leave items of different label sets in one place. 0 is best. An
-    all-zero row is pushed from all proxies; a batch without such pairs has no third part.
+    all-zero row is pushed from all proxies; a batch without such pairs has no third part. A soft label counts as
+    present where it is above 0.
 
     Args:
         num_labels: L.
@@ -60,7 +62,7 @@ class HyP2Loss(MultiLabelBaseLoss):
             sphere of D dimensions; at hundreds of dimensions it is near 0, our default.
         beta: Weight of the pairs.
         validate_args: Whether each call looks at the values of labels.
-        **settings: `reducer`, `collect_stats`.
+        **settings: `collect_stats`, `embedding_regularizer`. The parts are means already, which reducers leave alone.
 
     Attributes:
         proxies: Shape `(L, D)`, learnt, normal with variance 2 / L at the start: hand the loss to the optimizer, too.
@@ -106,6 +108,7 @@ class HyP2Loss(MultiLabelBaseLoss):
             raise ValueError(f"`beta` must be at least 0, got {beta}.")
         self.threshold = threshold
         self.beta = beta
+        self.add_to_recordable_attributes(list_of_names=["threshold", "beta"], is_stat=False)
         self.proxies = nn.Parameter(torch.empty(num_labels, embedding_size))
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")
 
@@ -117,6 +120,11 @@ class HyP2Loss(MultiLabelBaseLoss):
         if batch.labels.shape[1] != len(self.proxies):
             raise ValueError(
                 f"`labels` must have {len(self.proxies)} columns (`num_labels`), got {batch.labels.shape[1]}."
+            )
+        if batch.embeddings.shape[1] != self.proxies.shape[1]:
+            raise ValueError(
+                f"`embeddings` must have {self.proxies.shape[1]} columns (`embedding_size`), "
+                f"got {batch.embeddings.shape[1]}."
             )
         embeddings = normalize(batch.embeddings.to(batch.dtype))
         cosine = embeddings @ normalize(self.proxies.to(batch.dtype)).T

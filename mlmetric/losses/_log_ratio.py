@@ -13,20 +13,28 @@ from mlmetric.losses._relational import element_loss
 from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
 
 
+class _SquaredEuclidean(LpDistance):  # type: ignore[misc, unused-ignore]
+    """By differences: the matrix products of `cdist` leave more rounding between equal rows than a logarithm bears."""
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 class LogRatioLoss(MultiLabelBaseLoss):
     """Make the ratio of two distances from an anchor that of their label distances, on a logarithmic scale.
 
     For an anchor a and refs i, j: `(log(D(a, i) / D(a, j)) - log(d(a, i) / d(a, j)))^2`, D between embeddings, d
-    between labels: 1 - similarity. Mean over all pairs i, j of an anchor, then over anchors. 0 is best: distances are
-    proportional to label distances, whatever the scale. No pair is positive or negative, so that no miner is needed,
-    and the sum over pairs is taken in closed form: memory and time are those of the distances, O(N*M).
+    between labels: 1 - similarity. Mean over all pairs i, j of an anchor, then over anchors; of triplets the mean over
+    these. 0 is best: distances, by default squared ones, are proportional to label distances, whatever the scale. No
+    pair is positive or negative, so that no miner is needed, and the sum over pairs is taken in closed form: memory and
+    time are those of the distances, O(N*M).
 
     Label sets that are equal would ask for a distance of zero, whose logarithm is -infinity: label distances are at
     least `floor`. An all-zero row is far from all others under Jaccard, as from another all-zero row. An anchor with
     fewer than two refs has no ratio and is left out.
 
     Args:
-        similarity: Label similarity, at most 1; Jaccard by default.
+        similarity: Label similarity, at most 1, above which label distances are `floor`; Jaccard by default.
         floor: The least label distance, above 0. The smaller, the nearer equal label sets must be.
         epsilon: Added to each distance of embeddings, above 0: keeps the logarithm and its gradient finite.
         validate_args: Whether each call looks at the values of labels and similarities.
@@ -73,11 +81,11 @@ class LogRatioLoss(MultiLabelBaseLoss):
 
     def get_default_distance(self) -> LpDistance:
         """Compare embeddings by the squared Euclidean distance, at the length that they have."""
-        return LpDistance(normalize_embeddings=False, p=2, power=2)
+        return _SquaredEuclidean(normalize_embeddings=False, p=2, power=2)
 
     def compute_loss(self, batch: LabelledBatch) -> LossDict:
         """Return a loss for each anchor; with triplets for each of them."""
-        label_distances = (1 - batch.similarity(self.similarity)).clamp(min=self.floor)
+        label_distances = (1 - batch.similarity(self.similarity).to(batch.dtype)).clamp(min=self.floor)
         deviations = (batch.distances(self.distance) + self.epsilon).log() - label_distances.log()
         if batch.indices is not None and len(batch.indices) == 3:
             anchors, positives, negatives = batch.indices

@@ -22,6 +22,8 @@ def proxy_anchor(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor)
     Kim et al., "Proxy anchor loss for deep metric learning", CVPR 2020, which is written on the sets of
     positive and negative items of a proxy and does not ask that an item be positive for one proxy only.
     """
+    # In half precision unit length fails at small embeddings, and proxies would be rounded for good.
+    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     loss.cast_types(embeddings.dtype, embeddings.device)
     similarity = loss.get_logits(embeddings)
     _check_columns(loss, similarity, labels)

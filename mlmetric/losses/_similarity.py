@@ -61,6 +61,6 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         anchors = counts.nonzero().squeeze(1)
         if len(anchors) == 0:
             return self.no_loss()
-        squares = (batch.distances(self.distance) - batch.similarity(self.similarity)).square()
+        squares = (batch.distances(self.distance) - batch.similarity(self.similarity).to(batch.dtype)).square()
         losses = torch.where(pairs, squares, 0).sum(dim=1)[anchors] / counts[anchors]
         return {"loss": element_loss(losses, anchors)}

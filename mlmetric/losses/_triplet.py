@@ -72,7 +72,7 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
 
     def compute_loss(self, batch: LabelledBatch) -> LossDict:
         """Return a loss for each triplet."""
-        similarity = batch.similarity(self.similarity)
+        similarity = batch.similarity(self.similarity).to(batch.dtype)
         if batch.indices is None:
             indices = _ordered_triplets(similarity, batch.pairs())
         else:

@@ -95,8 +95,13 @@ class Batch:
 
     def part(self, index: int, count: int) -> Batch:
         """Take one of `count` parts."""
-        whole = (self.rows, self.partners, self.shares)
-        return Batch(*(None if each is None else torch.tensor_split(each, count)[index] for each in whole))
+
+        def cut(values: Tensor) -> Tensor:
+            return torch.tensor_split(values, count)[index]
+
+        if self.partners is None or self.shares is None:
+            return Batch(cut(self.rows))
+        return Batch(cut(self.rows), cut(self.partners), cut(self.shares))
 
 
 def device_of(module: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -182,6 +187,7 @@ class Stage:
             self._report(record)
         if self.config.keep_best and self.best is not None:
             self._load_trained(self.best[2])
+            self._save()  # so that the checkpoint of a finished stage holds the weights that it ended with
         return self.history
 
     def _note(self, score: float) -> None:
@@ -221,7 +227,7 @@ class Stage:
         if not self.config.mixup:
             return Batch(rows)
         beta = torch.distributions.Beta(self.config.mixup, self.config.mixup)
-        shares = beta.sample((len(rows),))  # type: ignore[no-untyped-call]
+        shares = beta.sample((len(rows),))
         return Batch(rows, rows[torch.randperm(len(rows))], torch.maximum(shares, 1 - shares))
 
     def _batches(self, labels: Tensor) -> list[Tensor]:

@@ -1,0 +1,72 @@
+"""What estimators are given, checked, as tensors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from mlmetric.data import stratified_split
+from mlmetric.labels import check_labels
+
+
+class Rows(NamedTuple):
+    """Features `(n, D)` and labels `(n, L)`, float32, to train on or to choose by."""
+
+    features: Tensor
+    labels: Tensor
+
+    def select(self, rows: Tensor) -> Rows:
+        """Take some of the rows."""
+        return Rows(self.features[rows], self.labels[rows])
+
+    @property
+    def hard(self) -> Rows:
+        """The same with labels 0 and 1: soft ones count from one half."""
+        return Rows(self.features, (self.labels >= 0.5).to(self.labels.dtype))
+
+
+def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> Rows:
+    """Check what `fit` is given, and with `reset` note the number and the names of the features."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: give labels "
+            "of shape (n, L)."
+        )
+    features = validate_data(estimator, X, dtype=np.float32, reset=reset, ensure_min_samples=2 if reset else 1)
+    labels = y.toarray() if sparse.issparse(y) else np.asarray(y)
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Unknown label type: `y` must hold numbers, 0 or 1 for each label of each row, got dtype {labels.dtype}. "
+            "Names of labels become these by `sklearn.preprocessing.MultiLabelBinarizer`."
+        )
+    check_labels(labels, name="y")
+    if len(labels) != len(features):
+        raise ValueError(f"`X` and `y` must have as many rows, got {len(features)} and {len(labels)}.")
+    if labels.shape[1] == 0:
+        raise ValueError("`y` must have a column for each label, got 0 columns.")
+    return Rows(torch.from_numpy(np.array(features)), torch.from_numpy(labels.astype(np.float32)))
+
+
+def read_rows(estimator: Any, X: Any) -> Tensor:
+    """Check what a fitted estimator is given."""
+    return torch.from_numpy(np.array(validate_data(estimator, X, dtype=np.float32, reset=False)))
+
+
+def hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
+    """Hold a part of the rows back, stratified by label, to choose by; at least one and at most all but two."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"`validation_fraction` must be in [0, 1), got {fraction}.")
+    if fraction == 0 or len(rows.labels) < 3:
+        return rows, None
+    kept, held_back = stratified_split(
+        rows.hard.labels, (1 - fraction, fraction), generator=torch.Generator().manual_seed(seed)
+    )
+    if len(held_back) == 0 or len(kept) < 2:
+        order = torch.cat([kept, held_back])
+        kept, held_back = order[:-1], order[-1:]
+    return rows.select(kept), rows.select(held_back)

@@ -1,0 +1,488 @@
+"""How well embeddings retrieve and how well labels are told from them: every method, on real sets.
+
+python tests/benchmarks/quality.py --data FILE_OR_FOLDER [...]    # .npz files with X, Y and, if fixed, n_train
+python tests/benchmarks/quality.py --quick                        # a smoke run on a synthetic set: it means nothing
+
+Protocol. The first `n_train` rows train and the others test; a set without `n_train` is shuffled once and split 70 to
+30. Features are standardised by the training rows. For each seed a fifth of these is held back, stratified: it alone
+chooses epochs, the regularisation of the classifier, and thresholds. Each method may choose among three learning rates,
+by the sum of NDCG@10 and kNN mAP on the rows that the first seed holds back, classifiers without an embedding by their
+mAP; the recommended recipe, the paper's with its changes, and raw features choose nothing. Test rows are the queries,
+all training rows the database.
+
+Columns. NDCG@10 with Jaccard gain, the ideal over the database. Size ratio: labels of a retrieved row by labels of a
+row of the database. kNN mAP: labels scored by their share among the 20 nearest training rows. mAP and macro F1: of a
+logistic regression for each label on the frozen embedding; of the method's own scores where it has no embedding.
+Seconds: of one training, on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import MultiSimilarityLoss, TripletMarginLoss
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from mlmetric.data import stratified_split
+from mlmetric.estimators import MetricEmbedder
+from mlmetric.heads import EmbeddingHead, LabelGraphHead, SemanticProjectionHead
+from mlmetric.label_vectors import cooccurrence_vectors
+from mlmetric.losses import (
+    AsymmetricLoss,
+    HyP2Loss,
+    LogRatioLoss,
+    MultiLabelLoss,
+    MultiLabelProxyAnchorLoss,
+    MultiLabelSupConLoss,
+    MultiLabelTripletMarginLoss,
+    SimilarityRegressionLoss,
+    TwoWayLoss,
+)
+from mlmetric.metrics import best_thresholds, f1, mean_average_precision, ndcg_at_k, size_ratio_at_k
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.neighbors import kneighbors
+from mlmetric.similarity import Jaccard
+from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier
+
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+REGULARISATION = (0.001, 0.01, 0.1, 1.0, 10.0)
+NUM_NEIGHBORS = 20
+MEASURES = {"ndcg": "NDCG@10", "size": "size ratio", "knn": "kNN mAP", "map": "mAP", "macro_f1": "macro F1"}
+PLACES = ("ndcg", "knn", "map", "macro_f1")
+SIZE_RATIOS = (0.95, 1.1)
+RECOMMENDED = "recommended"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A set, split for one seed; `train` is `fit` and `validation` together."""
+
+    train: Tensor
+    train_labels: Tensor
+    fit: Tensor
+    validation: Tensor
+    test: Tensor
+    test_labels: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Embeddings of the training and test rows; label scores of both where the method has its own."""
+
+    train: Tensor
+    test: Tensor
+    scores: tuple[Tensor, Tensor] | None = None
+    seconds: float = 0.0
+
+
+def read_sets(paths: list[Path] | None) -> Iterator[tuple[str, Tensor, Tensor, int]]:
+    """Read every set: features and labels, the training rows first, and how many these are."""
+    if paths is None:
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(120, 6)).astype(np.float32)
+        y = X @ rng.normal(size=(6, 3)) + rng.normal(size=(120, 3)) > [-1, 0, 1]
+        yield "synthetic", torch.from_numpy(X), torch.from_numpy(y).float(), 90
+        return
+    files = [file for path in paths for file in (path.glob("*.npz") if path.is_dir() else [path])]
+    for path in sorted(files):
+        with np.load(path) as data:
+            X, y = data["X"].astype(np.float32), data["Y"].astype(np.float32)
+            if "n_train" in data:
+                order, n_train = np.arange(len(X)), int(data["n_train"])
+            else:
+                order, n_train = np.random.default_rng(0).permutation(len(X)), round(0.7 * len(X))
+            yield path.stem, torch.from_numpy(X[order]), torch.from_numpy(y[order]), n_train
+
+
+def split(X: Tensor, y: Tensor, n_train: int, seed: int) -> Parts:
+    """Standardise, and hold rows back."""
+    mean, deviation = X[:n_train].mean(0), X[:n_train].std(0, correction=0)
+    X = (X - mean) / torch.where(deviation > 0, deviation, 1)
+    generator = torch.Generator().manual_seed(seed)
+    fit, validation = stratified_split(y[:n_train], (0.8, 0.2), generator=generator)
+    return Parts(X[:n_train], y[:n_train], fit, validation, X[n_train:], y[n_train:], seed)
+
+
+# What methods are made of.
+
+
+def no_loss(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Leave all to the classifier that is trained along."""
+    return embeddings.sum() * 0
+
+
+def plain_head(num_features: int, *, rectified: bool = False, **settings: Any) -> nn.Module:
+    """Make a head whose embedding is, if rectified, the second hidden layer of a perceptron."""
+    head = EmbeddingHead(num_features, (512, 256), **settings)
+    return nn.Sequential(head, nn.ReLU()) if rectified else head
+
+
+DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
+PLAIN = partial(plain_head)
+UNIT = partial(plain_head, normalize=True)
+UNIT_DROPOUT = partial(plain_head, normalize=True, **DROPOUT)
+PERCEPTRON = partial(plain_head, rectified=True)
+PERCEPTRON_DROPOUT = partial(plain_head, rectified=True, **DROPOUT)
+# One head, random batches, nothing mixed, no classifier trained along: what is common to the methods that are compared.
+SINGLE: dict[str, Any] = {"n_members": 1, "mixup": 0.0, "classifier_weight": 0.0}
+
+
+def triplets(distance: LpDistance, *, order: str, partial_negatives: int, per_anchor: int) -> MultiLabelSemiHardMiner:
+    """Make the paper's miner, or one with more and random positives."""
+    return MultiLabelSemiHardMiner(
+        max_partial_per_positive=partial_negatives,
+        max_disjoint_per_positive=1,
+        max_triplets_per_anchor=per_anchor,
+        positive_order=order,
+        distance=distance,
+    )
+
+
+def triplet_settings(
+    *, margin: float, power: int = 1, order: str = "random", per_anchor: int = 10, by_gap: bool = False
+) -> dict[str, Any]:
+    """Give loss and miner of a triplet recipe."""
+    distance = LpDistance(normalize_embeddings=False, power=power)
+    loss = (
+        MultiLabelTripletMarginLoss(margin, distance=distance)
+        if by_gap
+        else TripletMarginLoss(margin=margin, distance=distance)
+    )
+    return {
+        "loss": loss,
+        "miner": triplets(distance, order=order, partial_negatives=1, per_anchor=per_anchor),
+    }
+
+
+# Methods. Each is called with the parts and a learning rate.
+
+
+def raw(parts: Parts, lr: float) -> Result:
+    """Take the features as they are: the linear probe."""
+    return Result(parts.train, parts.test)
+
+
+def embed(
+    parts: Parts, lr: float, *, proxies: Callable[[int], nn.Module] | None = None, beside: float = 0.0, **settings: Any
+) -> Result:
+    """Train a `MetricEmbedder`; `beside` is the weight of the raw features beside the embedding."""
+    if proxies is not None:
+        settings["loss"] = proxies(parts.train_labels.shape[1])
+    embedder = MetricEmbedder(**{"lr": lr, "standardize": False, "random_state": parts.seed} | settings)
+    rows = (parts.train[parts.fit].numpy(), parts.train_labels[parts.fit].numpy())
+    held_back = (parts.train[parts.validation].numpy(), parts.train_labels[parts.validation].numpy())
+    started = time.perf_counter()
+    if embedder.validation_fraction:
+        embedder.fit(*rows, validation=held_back)
+    else:
+        embedder.fit(*rows)
+    seconds = time.perf_counter() - started
+    train, test = (torch.from_numpy(embedder.transform(part.numpy())) for part in (parts.train, parts.test))
+    if beside:
+        scale = beside * float(train.norm(dim=1).mean() / parts.train.norm(dim=1).mean())
+        train, test = torch.cat([train, scale * parts.train], 1), torch.cat([test, scale * parts.test], 1)
+    return Result(train, test, seconds=seconds)
+
+
+def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
+    """Train a perceptron by a loss on logits; its second hidden layer is the embedding."""
+    torch.manual_seed(parts.seed)
+    hidden = PERCEPTRON_DROPOUT(parts.train.shape[1])
+    head = Scores(hidden, nn.Linear(256, parts.train_labels.shape[1]))
+    seconds = fit_scores(head, parts, lr, loss=label_loss)
+    return Result(apply_in_batches(hidden, parts.train), apply_in_batches(hidden, parts.test), seconds=seconds)
+
+
+def label_graph(parts: Parts, lr: float) -> Result:
+    """Train ML-GCN on the features, with co-occurrence vectors of the labels."""
+    torch.manual_seed(parts.seed)
+    head = LabelGraphHead.from_labels(parts.train.shape[1], parts.train_labels[parts.fit])
+    return scored(head, parts, fit_scores(head, parts, lr))
+
+
+def semantic(parts: Parts, lr: float) -> Result:
+    """Train the semantic projection on the features, with co-occurrence vectors of the labels."""
+    torch.manual_seed(parts.seed)
+    head = SemanticProjectionHead(parts.train.shape[1], cooccurrence_vectors(parts.train_labels[parts.fit]))
+    return scored(head, parts, fit_scores(head, parts, lr))
+
+
+class Scores(nn.Sequential):
+    """A network that scores labels."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits into probabilities."""
+        return logits.sigmoid()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Take the binary cross entropy."""
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+def fit_scores(head: Any, parts: Parts, lr: float, loss: nn.Module | None = None) -> float:
+    """Train a head that scores labels, and return the seconds."""
+    config = TrainingConfig(epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
+    held_back = (parts.train[parts.validation], parts.train_labels[parts.validation])
+    started = time.perf_counter()
+    fit_classifier(
+        head,
+        parts.train[parts.fit],
+        parts.train_labels[parts.fit],
+        loss=loss,
+        config=config,
+        validation=held_back,
+    )
+    return time.perf_counter() - started
+
+
+def scored(head: nn.Module, parts: Parts, seconds: float) -> Result:
+    """Take label scores; the embedding of a head on raw features are these."""
+    scores = (apply_in_batches(head, parts.train), apply_in_batches(head, parts.test))
+    return Result(parts.train, parts.test, scores, seconds)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How embeddings are made, and the learning rates to choose from."""
+
+    make: Callable[..., Result]
+    rates: tuple[float, ...] = LEARNING_RATES
+
+
+def metric(head: Callable[[int], nn.Module] = UNIT_DROPOUT, **settings: Any) -> Method:
+    """Describe a method that trains a single head."""
+    return Method(partial(embed, head=head, **SINGLE | settings))
+
+
+PAPER = dict(SINGLE, batch_size=256, max_epochs=10, validation_fraction=0.0)
+GAP = triplet_settings(margin=0.5, by_gap=True)
+WITH_CLASSIFIER = {"classifier_weight": 0.3}
+METHODS: dict[str, Method] = {
+    "raw features, linear probe": Method(raw, (0.0,)),
+    "perceptron, BCE": metric(PERCEPTRON, loss=no_loss, classifier_weight=1.0),
+    "perceptron, BCE, dropout": metric(PERCEPTRON_DROPOUT, loss=no_loss, classifier_weight=1.0),
+    "perceptron, asymmetric loss, dropout": Method(partial(perceptron, label_loss=AsymmetricLoss())),
+    "perceptron, two-way loss, dropout": Method(partial(perceptron, label_loss=TwoWayLoss())),
+    "label graph (ML-GCN)": Method(label_graph),
+    "semantic projection": Method(semantic),
+    "SupCon, shares a label": metric(UNIT, loss=MultiLabelSupConLoss("any")),
+    "SupCon, Jaccard": metric(UNIT, loss=MultiLabelSupConLoss()),
+    "SupCon, Jaccard, dropout": metric(loss=MultiLabelSupConLoss()),
+    "SupCon, per label, dropout": metric(loss=MultiLabelSupConLoss("per_label")),
+    "log-ratio, dropout": metric(partial(plain_head, **DROPOUT), loss=LogRatioLoss()),
+    "proxy anchor, dropout": metric(proxies=partial(MultiLabelProxyAnchorLoss, embedding_size=256)),
+    "HyP2, dropout": metric(proxies=partial(HyP2Loss, embedding_size=256)),
+    "multi-similarity (PML), dropout": metric(loss=MultiLabelLoss(MultiSimilarityLoss(), Jaccard())),
+    "triplets, margin by Jaccard gap, dropout": metric(**GAP),
+    "similarity regression, dropout": metric(loss=SimilarityRegressionLoss()),
+    "SupCon, Jaccard + BCE, dropout": metric(loss=MultiLabelSupConLoss(), classifier_weight=1.0),
+    "triplets by gap + BCE, dropout": metric(**GAP, **WITH_CLASSIFIER),
+    "paper": Method(
+        partial(embed, head=PLAIN, **PAPER, **triplet_settings(margin=1.0, power=2, order="farthest", per_anchor=1)),
+        (0.01,),
+    ),
+    # The way from the paper's recipe to ours, one change at a time, each at a learning rate of 0.001.
+    "paper + lr 0.001, batch 64, best of 50 epochs": Method(
+        partial(embed, head=PLAIN, **SINGLE, **triplet_settings(margin=1.0, power=2, order="farthest", per_anchor=1)),
+        (0.001,),
+    ),
+    "... + unit length, margin 0.2": Method(
+        partial(embed, head=UNIT, **SINGLE, **triplet_settings(margin=0.2, order="farthest", per_anchor=1)), (0.001,)
+    ),
+    "... + 10 random positives": Method(partial(embed, head=UNIT, **SINGLE, **triplet_settings(margin=0.2)), (0.001,)),
+    "... + margin by Jaccard gap": Method(partial(embed, head=UNIT, **SINGLE, **GAP), (0.001,)),
+    "... + dropout": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE, **GAP), (0.001,)),
+    "... + similarity regression for triplets": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE), (0.001,)),
+    "... + BCE trained along": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE | WITH_CLASSIFIER), (0.001,)),
+    "... + lengths to the power 1/2": Method(partial(embed, **SINGLE | WITH_CLASSIFIER), (0.001,)),
+    "... + mixup": Method(partial(embed, n_members=1), (0.001,)),
+    f"{RECOMMENDED} (... + 4 heads joined)": Method(embed, (0.001,)),
+    "recommended, label-balanced batches": Method(partial(embed, items_per_label=4), (0.001,)),
+    "recommended, raw features beside": Method(partial(embed, beside=0.5), (0.001,)),
+}
+
+
+# Measuring.
+
+
+def choose(method: Method, parts: Parts) -> tuple[float, Result]:
+    """Train with each learning rate and keep what does best on the rows held back."""
+    best: tuple[float, float, Result] | None = None
+    for rate in method.rates:
+        result = method.make(parts, rate)
+        if len(method.rates) == 1:
+            return rate, result
+        target = parts.train_labels[parts.validation]
+        if result.scores is not None:
+            value = float(mean_average_precision(result.scores[0][parts.validation], target))
+        else:
+            queries, refs = result.train[parts.validation], result.train[parts.fit]
+            ref_labels = parts.train_labels[parts.fit]
+            value = float(ndcg_at_k(queries, target, refs, ref_labels, k=10))
+            value += float(mean_average_precision(neighbor_scores(queries, refs, ref_labels), target))
+        if best is None or value > best[0]:
+            best = value, rate, result
+    assert best is not None
+    return best[1:]
+
+
+def neighbor_scores(queries: Tensor, refs: Tensor, ref_labels: Tensor) -> Tensor:
+    """Score labels by their share among the nearest rows."""
+    _, rows = kneighbors(refs, min(NUM_NEIGHBORS, len(refs)), queries=queries)
+    return ref_labels[rows].mean(dim=1)
+
+
+def regression_scores(parts: Parts, result: Result) -> tuple[Tensor, Tensor]:
+    """Score validation and test rows by a logistic regression for each label, on an embedding scaled as a whole."""
+    scale = float(result.train.std()) or 1.0
+    train, test = (result.train / scale).numpy(), (result.test / scale).numpy()
+    fit, held_back = parts.fit.numpy(), parts.validation.numpy()
+    labels = parts.train_labels.numpy()
+    best: tuple[float, tuple[Tensor, Tensor]] | None = None
+    for strength in REGULARISATION:
+        columns: list[tuple[Any, Any]] = []
+        for label in range(labels.shape[1]):
+            y = labels[fit, label]
+            if y.min() == y.max():
+                columns.append((np.full(len(held_back), y[0]), np.full(len(test), y[0])))
+                continue
+            model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(train[fit], y)
+            columns.append((model.decision_function(train[held_back]), model.decision_function(test)))
+        validation_scores, test_scores = (
+            torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True)
+        )
+        value = float(mean_average_precision(validation_scores, parts.train_labels[parts.validation]))
+        if best is None or value > best[0]:
+            best = value, (validation_scores, test_scores)
+    assert best is not None
+    return best[1]
+
+
+def measure(parts: Parts, result: Result) -> dict[str, float]:
+    """Measure one training."""
+    if result.scores is None:
+        validation_scores, test_scores = regression_scores(parts, result)
+    else:
+        validation_scores, test_scores = result.scores[0][parts.validation], result.scores[1]
+    thresholds = best_thresholds(validation_scores, parts.train_labels[parts.validation])
+    retrieval = (result.test, parts.test_labels, result.train, parts.train_labels)
+    k = min(10, len(result.train))
+    nearest = neighbor_scores(result.test, result.train, parts.train_labels)
+    decided = f1(test_scores, parts.test_labels, threshold=thresholds, average="macro", empty="zero")
+    return {
+        "ndcg": float(ndcg_at_k(*retrieval, k=k)),
+        "size": float(size_ratio_at_k(*retrieval, k=k)),
+        "knn": float(mean_average_precision(nearest, parts.test_labels)),
+        "map": float(mean_average_precision(test_scores, parts.test_labels)),
+        "macro_f1": float(decided),
+        "seconds": result.seconds,
+    }
+
+
+def run(name: str, X: Tensor, y: Tensor, n_train: int, seed: int, rate: float | None = None) -> dict[str, float]:
+    """Run one method with one seed, at the learning rate given or at the one that does best on the rows held back."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    parts, method = split(X, y, n_train, seed), METHODS[name]
+    rate, result = choose(method, parts) if rate is None else (rate, method.make(parts, rate))
+    return measure(parts, result) | {"lr": rate}
+
+
+# Tables.
+
+Runs = Mapping[str, list[dict[str, float]]]
+
+
+def cell(values: list[float]) -> str:
+    """Write the mean and the deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.3f} ({deviation:.3f})"
+
+
+def table(runs: Runs) -> str:
+    """Lay out the methods on one set."""
+    lines = [f"| method | {' | '.join(MEASURES.values())} | seconds |", "| --- |" + " ---: |" * (len(MEASURES) + 1)]
+    for name, rows in runs.items():
+        cells = [cell([row[measured] for row in rows]) for measured in MEASURES]
+        lines.append(f"| {name} | {' | '.join(cells)} | {statistics.fmean(row['seconds'] for row in rows):.1f} |")
+    return "\n".join(lines)
+
+
+def places(runs: Runs) -> dict[str, str]:
+    """Say where the recommended recipe stands: first, tied within one deviation of the two, or behind, and whom."""
+    ours = next(name for name in runs if name.startswith(f"{RECOMMENDED} "))
+    found = {}
+    for measured in PLACES:
+        rivals = {name: rows for name, rows in runs.items() if not name.startswith(("recommended", "... "))}
+        if measured == "ndcg":
+            low, high = SIZE_RATIOS
+            rivals = {n: rows for n, rows in rivals.items() if low <= statistics.fmean(r["size"] for r in rows) <= high}
+        best = max(rivals, key=lambda name: statistics.fmean(row[measured] for row in rivals[name]))
+        (mean, deviation), (best_mean, best_deviation) = (
+            (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+            for values in ([row[measured] for row in runs[name]] for name in (ours, best))
+        )
+        behind = best_mean - mean
+        verdict = "first" if behind < 0 else "tied" if behind <= max(deviation, best_deviation) else "behind"
+        found[measured] = f"{verdict} ({mean:.3f}; {best}: {best_mean:.3f})"
+    return found
+
+
+def main() -> None:
+    """Print a table for each set, and the places of the recommended recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--only", help="methods whose name holds this text")
+    parser.add_argument("--output", type=Path, help="JSON of every run, from which a later call goes on")
+    parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed, three methods")
+    options = parser.parse_args()
+    if options.data is None and not options.quick:
+        parser.error("give --data FILE_OR_FOLDER, or --quick for a smoke run")
+    names = [name for name in METHODS if options.only is None or options.only in name]
+    if options.quick:
+        names = ["raw features, linear probe", "label graph (ML-GCN)", "... + mixup"]
+    done: dict[str, Any] = {}
+    if options.output is not None and options.output.exists():
+        done = json.loads(options.output.read_text())
+    for title, X, y, n_train in read_sets(None if options.quick else options.data):
+        seeds = range(1 if options.quick else options.seeds)
+        with ProcessPoolExecutor(1 if options.quick else options.jobs) as pool:
+            for seed in seeds:
+                futures = {}
+                for name in names:
+                    if f"{title}/{name}/{seed}" not in done:
+                        rate = done[f"{title}/{name}/0"]["lr"] if seed else None
+                        futures[pool.submit(run, name, X, y, n_train, seed, rate)] = name
+                for future in as_completed(futures):
+                    done[f"{title}/{futures[future]}/{seed}"] = future.result()
+                    if options.output is not None:
+                        options.output.write_text(json.dumps(done, indent=1))
+        runs = {name: [done[f"{title}/{name}/{seed}"] for seed in seeds] for name in names}
+        print(f"\n{title}: {n_train} training rows, {len(X) - n_train} test rows, {X.shape[1]} features, ", end="")
+        print(f"{y.shape[1]} labels; mean (deviation) of {len(seeds)} seeds\n\n{table(runs)}", flush=True)
+        if any(name.startswith(f"{RECOMMENDED} ") for name in runs):
+            print("\nThe recommended recipe against every other method:")
+            for measured, place in places(runs).items():
+                print(f"- {MEASURES[measured]}: {place}")
+
+
+if __name__ == "__main__":
+    main()
