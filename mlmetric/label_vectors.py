@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlmetric.labels import cooccurrence, label_counts
+from mlmetric.labels import check_labels, cooccurrence, label_counts
 
 __all__ = ["WordVectors", "cooccurrence_vectors", "read_word_vectors"]
 
@@ -41,11 +41,11 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
     """Make a vector for each label from how often it occurs together with others: PPMI, then a singular value cut.
 
     Labels that occur with the same others get similar vectors. Two labels that occur together less often than by chance
-    count as if they never did. A label that never occurs, or never with another and always alone, has a zero vector.
+    count as if they never did. A label that never occurs, or that every row carries, has a zero vector.
 
     Args:
         labels: Training labels, shape `(N, L)`, multi-hot or soft.
-        size: d, the length of the vectors; L at most, which is the default and loses nothing.
+        size: d, the length of the vectors; L at most, which is the default.
 
     Returns:
         float32, shape `(L, d)`; inner products come as near to the PPMI matrix as d numbers a label allow. Signs are
@@ -69,7 +69,8 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
         embeddings", TACL 3, 2015, for the cut with square roots of the singular values. A label occurs with itself,
         each time that it occurs. Negative eigenvalues, of which inner products know nothing, are cut off.
     """
-    num_labels = labels.shape[1] if labels.ndim == 2 else 0
+    check_labels(labels)
+    num_labels = labels.shape[1]
     size = num_labels if size is None else size
     together, counts = cooccurrence(labels), label_counts(labels)
     if not 1 <= size <= num_labels:
@@ -78,9 +79,12 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
     ratio = torch.where(expected > 0, together / expected.clamp(min=torch.finfo(torch.float64).tiny), 1)
     ppmi = ratio.clamp(min=1).log()
     values, vectors = torch.linalg.eigh((ppmi + ppmi.T) / 2)
-    values, vectors = values.flip(0)[:size].clamp(min=0), vectors.flip(1)[:, :size]
+    values, vectors = values.flip(0)[:size], vectors.flip(1)[:, :size]
+    rounding = num_labels * torch.finfo(torch.float64).eps * float(values.abs().amax())
+    values = torch.where(values > rounding, values, 0)
     largest: Tensor = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     scaled: Tensor = vectors * largest.sign() * values.sqrt()
+    scaled[~(ppmi > 0).any(dim=1)] = 0  # exactly, where rounding leaves a trace
     return scaled.float()
 
 
@@ -115,6 +119,8 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         >>> found.missing
         ('desert',)
     """
+    if not label_names:
+        raise ValueError("`label_names` must name the labels, at least one, got none.")
     names = {name: _spellings(name) for name in label_names}
     wanted = {spelling for whole, words in names.values() for group in (whole, *words) for spelling in group}
     found = {word: vector for word, vector in _entries(Path(path), wanted) if word in wanted}
@@ -156,7 +162,8 @@ def _spellings(name: str) -> tuple[_Spellings, list[_Spellings]]:
     """Return how a file may write a name as a whole, and how each of its words."""
     words = [word for word in re.split(r"[\s_\-/]+", name.strip()) if word]
     joined = "_".join(words)
-    whole = tuple(dict.fromkeys((name, joined, name.lower(), joined.lower())))
+    forms = (name, joined, " ".join(words), "-".join(words))
+    whole = tuple(dict.fromkeys((*forms, *(form.lower() for form in forms))))
     return whole, [tuple(dict.fromkeys((word, word.lower()))) for word in words]
 
 
@@ -193,9 +200,11 @@ def _text_entries(
     path: Path, lines: Iterator[bytes], size: int, wanted: set[str]
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     for number, line in enumerate(lines, start=1):
+        if not line.strip() and number > 1:
+            continue
         # From the right: a few words of GloVe's files hold spaces themselves.
-        parts = line.rstrip().rsplit(b" ", size) if size > 0 else []
-        if len(parts) != size + 1 or (number == 1 and not _is_text(line, size)):
+        parts = line.rstrip().rsplit(b" ", max(size, 1))
+        if size < 1 or len(parts) != size + 1 or (number == 1 and not _is_text(line, size)):
             raise ValueError(
                 f"{path} is no file of word vectors: entry {number} is {line[:40]!r}, expected a word and "
                 f"{max(size, 1)} numbers."

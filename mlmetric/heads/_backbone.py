@@ -38,7 +38,7 @@ class FrozenBackbone(nn.Module):
         transform: Preprocessing of an image. By default that of the weights; for a file or random weights that
             of the model's first published weights; for a module None.
         pooling: What becomes of the last feature map: `"avg"`, its mean over places, or `"max"`, its maximum, which
-            finds what fills little of an image. Networks that know no map at the end have no choice.
+            finds what fills little of an image. Networks that do not pool by a layer of their own have no choice.
         unfrozen: Names of submodules that stay trainable, as `named_modules()` of the network has them: `("layer4",)`
             is the last stage of a ResNet. Their batch-norm statistics move in training mode.
 
@@ -172,7 +172,7 @@ def _pool_by_maximum(model: nn.Module, name: str) -> None:
         and not isinstance(model.get_submodule(place.rpartition(".")[0]), SqueezeExcitation)
     ]
     if not places:
-        raise ValueError(f"`pooling='max'` needs a network with a pooling layer at its end, which {name!r} has not.")
+        raise ValueError(f"`pooling='max'` needs a network that pools by a layer, to 1 x 1, which {name!r} does not.")
     model.set_submodule(places[-1], nn.AdaptiveMaxPool2d(1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Literal
 
@@ -30,8 +31,9 @@ def cooccurrence_adjacency(
         threshold: The least share, in (0, 1].
         neighbor_weight: p of the paper, in [0, 1).
         convention: Which neighbours. `"paper"`: j that i implies, `P(j|i) >= threshold`, as the text says. `"code"`:
-            j that imply i, `P(i|j) >= threshold`, as the authors' published code has it, which transposes the matrix;
-            there neighbours weigh 0.25 and self 1, which the normalisation makes the same as 0.2 and 0.8.
+            j that imply i, `P(i|j) >= threshold`, as the authors' published code has it, which transposes the matrix
+            after it has taken the row sums of the normalisation; neighbours of 0.25 and self of 1 there come to the
+            same as 0.2 and 0.8.
 
     Returns:
         float32, shape `(L, L)`: row i says what label i is made of.
@@ -56,13 +58,14 @@ def cooccurrence_adjacency(
         raise ValueError(f"`neighbor_weight` must be in [0, 1), got {neighbor_weight}.")
     if convention not in ("paper", "code"):
         raise ValueError(f"`convention` must be 'paper' or 'code', got {convention!r}.")
-    # A tiny tolerance: a share that equals the threshold on paper may fall below it in floating point.
-    implies = cooccurrence(labels) >= threshold * label_counts(labels)[:, None] * (1 - 1e-9)
+    # A tolerance: a share that equals the threshold on paper may fall below it in floating point (float32 soft labels).
+    implies = cooccurrence(labels) >= threshold * label_counts(labels)[:, None] * (1 - 1e-6)
     implies &= (label_counts(labels) > 0)[:, None]
-    neighbors = implies if convention == "paper" else implies.T.clone()
-    neighbors.fill_diagonal_(False)
-    shares = neighbors * (neighbor_weight / neighbors.sum(dim=1, keepdim=True).clamp(min=1))
-    return normalize_adjacency(shares.fill_diagonal_(1 - neighbor_weight)).float()
+    implies.fill_diagonal_(False)
+    sharing = implies.sum(dim=1 if convention == "paper" else 0, keepdim=True)
+    shares = implies * (neighbor_weight / sharing.clamp(min=1))
+    adjacency = normalize_adjacency(shares.fill_diagonal_(1 - neighbor_weight)).float()
+    return adjacency if convention == "paper" else adjacency.T.contiguous()
 
 
 def normalize_adjacency(adjacency: Tensor) -> Tensor:
@@ -95,6 +98,16 @@ class GraphConvolution(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Convolve vectors of labels, shape `(L, in_features)`: shape `(L, out_features)`."""
         return self.adjacency @ (vectors @ self.weight)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, and a digest of the graph, so that two graphs can be told apart."""
+        in_features, out_features = self.weight.shape
+        return f"{in_features}, {out_features}, adjacency={digest(self.adjacency)}"
+
+
+def digest(values: Tensor) -> str:
+    """Return eight digits that tell fixed numbers apart."""
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:8]
 
 
 def check_graph(label_vectors: Tensor, adjacency: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlmetric.heads._graph import GraphConvolution, check_graph, cooccurrence_adjacency
+from mlmetric.heads._graph import GraphConvolution, check_graph, cooccurrence_adjacency, digest
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
 
@@ -84,3 +84,7 @@ class LabelGraphHead(nn.Module):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Take the mean binary cross entropy, in nats, of logits `(N, L)` to labels `(N, L)` in [0, 1]."""
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    def extra_repr(self) -> str:
+        """Show a digest of the label vectors, so that two sets of them can be told apart."""
+        return f"label_vectors={digest(self.label_vectors)}"

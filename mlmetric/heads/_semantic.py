@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlmetric.heads._graph import GraphConvolution, check_graph, normalize_adjacency
+from mlmetric.heads._graph import GraphConvolution, check_graph, digest, normalize_adjacency
 from mlmetric.heads._standardize import Standardize
 
 
@@ -99,22 +99,21 @@ class SemanticProjectionHead(nn.Module):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Take binary cross entropy plus separation, each the mean over rows, of logits and labels `(N, L)`.
 
-        A row counts for separation where some labels are present, above 0, and some are absent.
+        Labels of at least one half are present. A row of which all or none are has nothing to separate.
         """
         entropy = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         if not self.separation:
             return entropy
-        present = labels > 0
-        ranked = present.any(dim=1) & ~present.all(dim=1)
-        logits, present = logits[ranked], present[ranked]
+        present = labels >= 0.5
         highest_absent = logits.masked_fill(present, -torch.inf).logsumexp(dim=1)
         lowest_present = (-logits).masked_fill(~present, -torch.inf).logsumexp(dim=1)
         gaps = functional.softplus(highest_absent + lowest_present)
         return entropy + self.separation * gaps.sum() / max(len(labels), 1)
 
     def extra_repr(self) -> str:
-        """Show the distance and the weight of the separation."""
-        return f"distance={self.distance!r}, separation={self.separation}"
+        """Show the settings, and a digest of the label vectors, so that two sets of them can be told apart."""
+        vectors = digest(self.label_vectors)
+        return f"distance={self.distance!r}, separation={self.separation}, label_vectors={vectors}"
 
 
 def _semantic_adjacency(unit_vectors: Tensor, num_neighbors: int) -> Tensor:
