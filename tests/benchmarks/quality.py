@@ -404,6 +404,16 @@ def run(name: str, X: Tensor, y: Tensor, n_train: int, seed: int, rate: float | 
     return measure(parts, result) | {"lr": rate}
 
 
+def results(cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Run the cases, in processes of their own if there are several, and yield each as it ends."""
+    if jobs == 1:
+        yield from ((name, run(*case)) for name, case in cases.items())
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run, *case): name for name, case in cases.items()}
+        yield from ((futures[future], future.result()) for future in as_completed(futures))
+
+
 # Tables.
 
 Runs = Mapping[str, list[dict[str, float]]]
@@ -464,17 +474,16 @@ def main() -> None:
         done = json.loads(options.output.read_text())
     for title, X, y, n_train in read_sets(None if options.quick else options.data):
         seeds = range(1 if options.quick else options.seeds)
-        with ProcessPoolExecutor(1 if options.quick else options.jobs) as pool:
-            for seed in seeds:
-                futures = {}
-                for name in names:
-                    if f"{title}/{name}/{seed}" not in done:
-                        rate = done[f"{title}/{name}/0"]["lr"] if seed else None
-                        futures[pool.submit(run, name, X, y, n_train, seed, rate)] = name
-                for future in as_completed(futures):
-                    done[f"{title}/{futures[future]}/{seed}"] = future.result()
-                    if options.output is not None:
-                        options.output.write_text(json.dumps(done, indent=1))
+        for seed in seeds:
+            cases = {}
+            for name in names:
+                if f"{title}/{name}/{seed}" not in done:
+                    rate = done[f"{title}/{name}/0"]["lr"] if seed else None
+                    cases[name] = (name, X, y, n_train, seed, rate)
+            for name, result in results(cases, jobs=1 if options.quick else options.jobs):
+                done[f"{title}/{name}/{seed}"] = result
+                if options.output is not None:
+                    options.output.write_text(json.dumps(done, indent=1))
         runs = {name: [done[f"{title}/{name}/{seed}"] for seed in seeds] for name in names}
         print(f"\n{title}: {n_train} training rows, {len(X) - n_train} test rows, {X.shape[1]} features, ", end="")
         print(f"{y.shape[1]} labels; mean (deviation) of {len(seeds)} seeds\n\n{table(runs)}", flush=True)
