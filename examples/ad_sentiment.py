@@ -362,6 +362,7 @@ def run(config: Config, images: LabelledImages, folder: Path) -> dict[str, Any]:
             "scumble_before": scumble(images.labels[train]),
         },
         "method": config.method,
+        "title": method.title,
         "settings": asdict(settings),
         "history": shop.histories,
         "caveats": caveats,

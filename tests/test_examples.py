@@ -148,7 +148,7 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
         "random weights",
     ):
         assert part in report
-    assert capsys.readouterr().out.count("paper_run_3: ") == 2  # its embedding, and the linear probe by its settings
+    assert capsys.readouterr().out.count("paper_run_3: ") == 1
 
 
 def test_ad_sentiment_compares_every_method_on_one_cache(capsys):

@@ -99,12 +99,19 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
-    """Take the test measures of each method: once if the runs that have it agree, otherwise under the run's name."""
+    """Take the test measures of the method of each run; of the baselines beside them those that differ."""
+    titles = [metrics["title"] for metrics in runs.values()]
     rows: dict[str, Measures] = {}
     for name, metrics in runs.items():
         for method, measures in metrics["test"].items():
-            same = all(other["test"].get(method, measures) == measures for other in runs.values())
-            rows[method if same else f"{name}: {method}"] = measures
+            found = [other["test"][method] for other in runs.values() if method in other["test"]]
+            if method in titles:
+                if metrics["title"] == method:
+                    rows[method if titles.count(method) == 1 else f"{name}: {method}"] = measures
+                elif found.count(measures) == 1:  # a baseline with the settings of another method
+                    rows[f"{name}: {method}"] = measures
+            elif measures not in rows.values():
+                rows[method if found.count(measures) == len(found) else f"{name}: {method}"] = measures
     return rows
 
 
