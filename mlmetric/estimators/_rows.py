@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from sklearn.utils.validation import validate_data
@@ -49,12 +50,17 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
         raise ValueError(f"`X` and `y` must have as many rows, got {len(features)} and {len(labels)}.")
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
-    return Rows(torch.from_numpy(np.array(features)), torch.from_numpy(labels.astype(np.float32)))
+    return Rows(_as_tensor(features), torch.from_numpy(labels.astype(np.float32)))
 
 
 def read_rows(estimator: Any, X: Any) -> Tensor:
     """Check what a fitted estimator is given."""
-    return torch.from_numpy(np.array(validate_data(estimator, X, dtype=np.float32, reset=False)))
+    return _as_tensor(validate_data(estimator, X, dtype=np.float32, reset=False))
+
+
+def _as_tensor(features: npt.NDArray[np.float32]) -> Tensor:
+    # torch warns of arrays that it could write to but must not.
+    return torch.from_numpy(features if features.flags.writeable else features.copy())
 
 
 def hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
