@@ -169,7 +169,7 @@ def recommended(shop: Workshop) -> Fitted:
             f"embedding_{number}",
             head,
             seed=number,
-            mixup=0.4,
+            mixup=1.0,
             loss=SimilarityRegressionLoss(),
             classifier=ClassifierHead(head.embedding_size, shop.labels.shape[1]),
             classifier_weight=0.3,

@@ -98,7 +98,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         batch_size: int = 64,
         lr: float = 0.001,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 0.4,
+        mixup: float = 1.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         patience: int | None = None,

@@ -37,7 +37,7 @@ class TrainingConfig:
         weight_decay: Of Adam.
         mixup: Each row is mixed with another of its batch, features and labels alike, the greater share, drawn from
             Beta(mixup, mixup), its own: soft labels, which every similarity and loss of this library takes. 0 is off;
-            0.4 is much, and a remedy for few rows.
+            at 1 shares are uniform from one half to one, a remedy for few rows.
         items_per_label: If given, batches are filled label by label, this many items of each, by
             [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
         keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.

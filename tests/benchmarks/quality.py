@@ -37,6 +37,7 @@ from pytorch_metric_learning.losses import MultiSimilarityLoss, TripletMarginLos
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlmetric.data import stratified_split
 from mlmetric.estimators import MetricEmbedder
@@ -131,6 +132,27 @@ def plain_head(num_features: int, *, rectified: bool = False, **settings: Any) -
     """Make a head whose embedding is, if rectified, the second hidden layer of a perceptron."""
     head = EmbeddingHead(num_features, (512, 256), **settings)
     return nn.Sequential(head, nn.ReLU()) if rectified else head
+
+
+class Averaged(nn.Module):
+    """Train a head, and embed by the exponential moving average of its weights."""
+
+    def __init__(self, head: nn.Module, decay: float = 0.99) -> None:
+        super().__init__()
+        self.head = head
+        self.average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features, `(N, D)`."""
+        if self.training:
+            self.average.update_parameters(self.head)
+            return self.head(features)
+        return self.average(features)
+
+
+def averaged_head(num_features: int) -> nn.Module:
+    """Make the recommended head with averaged weights."""
+    return Averaged(plain_head(num_features, normalize=0.5, **DROPOUT))
 
 
 DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
@@ -322,6 +344,7 @@ METHODS: dict[str, Method] = {
     "... + mixup": Method(partial(embed, n_members=1), (0.001,)),
     f"{RECOMMENDED} (... + 4 heads joined)": Method(embed, (0.001,)),
     "recommended, label-balanced batches": Method(partial(embed, items_per_label=4), (0.001,)),
+    "recommended, averaged weights": Method(partial(embed, head=averaged_head), (0.001,)),
     "recommended, raw features beside": Method(partial(embed, beside=0.5), (0.001,)),
 }
 
