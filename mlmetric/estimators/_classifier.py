@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -56,7 +57,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         head_: The trained head.
         classifier_: The trained `ClassifierHead` on its embedding.
         thresholds_: Float64, shape `(L,)`, of probabilities.
-        classes_: `[0, 1]` for each label, as scikit-learn's multi-label classifiers have it.
+        classes_: `[0, 1]` for each label, shape `(L, 2)`.
         history_: For each member, and at last for stage two, the records of the epochs.
         n_features_in_: Number of features.
         feature_names_in_: Their names, if `X` had any.
@@ -138,8 +139,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     ) -> Self:
         """Train both stages on features `(n, D)` and labels `(n, L)`; see `MetricEmbedder.fit`."""
+        self._check_settings()
         rows, held_back = self._read(X, y, validation)
-        self.classes_ = [np.array([0, 1])] * rows.labels.shape[1]
+        self.classes_ = np.tile([0, 1], (rows.labels.shape[1], 1))
         trained_on, held_back, seed = self._fit_head(rows, held_back)
         embedded, held_back = self._embedded(trained_on), held_back and self._embedded(held_back)
         with torch.random.fork_rng(devices=[]):
@@ -158,6 +160,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             validation=None if held_back is None else held_back.hard,
         )
         self.history_.append(history)
+        self.classifier_.eval()
         self.thresholds_ = self._choose_thresholds(held_back, rows.labels.shape[1])
         return self
 
@@ -177,6 +180,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Decide each label by its threshold: 0 or 1, shape `(n, L)`."""
         return (self.predict_proba(X) >= self.thresholds_.astype(np.float32)).astype(np.int64)
 
+    def _check_settings(self) -> None:
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
+        if isinstance(self.threshold, str) and self.threshold not in ("macro", "micro"):
+            raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
+        if not 0 <= self.shrinkage < math.inf:
+            raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
+
     def _embedded(self, rows: Rows) -> Rows:
         return Rows(apply_in_batches(self.head_, rows.features).cpu(), rows.labels)
 
@@ -189,8 +200,6 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     def _choose_thresholds(self, held_back: Rows | None, num_labels: int) -> npt.NDArray[np.float64]:
         if not isinstance(self.threshold, str):
             return np.full(num_labels, float(self.threshold))
-        if self.threshold not in ("macro", "micro"):
-            raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
         if held_back is None:
             return np.full(num_labels, 0.5)
         scores = self.classifier_.probabilities(apply_in_batches(self.classifier_, held_back.features)).cpu()

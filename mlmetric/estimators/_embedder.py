@@ -202,6 +202,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, least in (("n_members", 1), ("classifier_weight", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)!r}.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"`patience` must be None or at least 1, got {self.patience}.")
         generator = check_random_state(self.random_state)
         seed, next_seed = (int(generator.randint(_MAX_SEED)) for _ in range(2))
         if held_back is None:
@@ -213,7 +215,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 member = (RECOMMENDED_HEAD if self.head is None else self.head)(rows.features.shape[1])
                 self.history_.append(self._fit_member(member, rows, held_back, seed=seed % 100_000 + number))
                 members.append(member)
-        self.head_ = EmbeddingEnsemble(members)
+        self.head_ = EmbeddingEnsemble(members).eval()
         self._n_features_out = apply_in_batches(self.head_, rows.features[:1]).shape[1]
         return rows, held_back, next_seed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
         )
     features = validate_data(estimator, X, dtype=np.float32, reset=reset, ensure_min_samples=2 if reset else 1)
     labels = y.toarray() if sparse.issparse(y) else np.asarray(y)
+    if labels.dtype == object and all(isinstance(value, Number) for value in labels.flat):
+        labels = labels.astype(np.float64)  # a frame with nullable dtypes
     if labels.dtype.kind not in "biuf":
         raise ValueError(
             f"Unknown label type: `y` must hold numbers, 0 or 1 for each label of each row, got dtype {labels.dtype}. "

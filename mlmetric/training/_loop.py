@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 import io
@@ -155,11 +156,12 @@ class Stage:
         inputs: Tensor,
         labels: Tensor,
         step: Callable[[Batch], tuple[Tensor, int]],
-        validate: Callable[[], tuple[EpochRecord, float]] | None,
+        validate: Callable[[], tuple[EpochRecord, float]],
         *,
+        validation: tuple[Tensor, Tensor] | None,
         count: str | None,
     ) -> list[EpochRecord]:
-        """Train; `validate` returns what is measured after an epoch, and the score that the best epoch is chosen by."""
+        """Train; with `validation` rows `validate` returns what an epoch measures, and the score that chooses epochs."""
         check_labels(labels)
         if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"Rows must be a torch.Tensor, got {type(inputs).__name__} and {type(labels).__name__}.")
@@ -168,9 +170,10 @@ class Stage:
                 "Rows to train on and their labels must have shapes (N, D) (or (N, ...)) and (N, L) with N >= 2, "
                 f"got {tuple(inputs.shape)} and {tuple(labels.shape)}."
             )
-        if validate is None and (self.config.keep_best or self.config.patience is not None):
+        chooses = self.config.keep_best or self.config.patience is not None
+        if validation is None and chooses:
             raise ValueError("`keep_best` and `patience` need `validation` rows to score epochs by, got None.")
-        self.settings = self._settings(inputs, labels)
+        self.settings = self._settings(inputs, labels, validation if chooses else None)
         self._check_ranks()
         self._start()
         for record in self.history:
@@ -179,7 +182,7 @@ class Stage:
             with self._seeded():
                 record = self._epoch(labels, step, count)
             self.history.append(record)
-            if validate is not None:
+            if validation is not None:
                 measured, score = validate()
                 record |= measured
                 self._note(score)
@@ -232,9 +235,10 @@ class Stage:
 
     def _batches(self, labels: Tensor) -> list[Tensor]:
         if self.config.items_per_label is not None:
+            num_labelled = int((labels > 0).any(dim=1).sum())
             sampler = MultiLabelBatchSampler(
                 labels,
-                min(self.config.batch_size, len(labels)),
+                min(self.config.batch_size, num_labelled),
                 items_per_label=self.config.items_per_label,
                 seed=self.config.seed,
                 num_replicas=1,
@@ -260,7 +264,7 @@ class Stage:
         device = device_of(self.module)
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
-    def _settings(self, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
+    def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
         """Describe what a checkpoint must have been made of for training to go on from it, and what ranks share."""
         if self.checkpoint is None and num_ranks() == 1:
             return {}
@@ -270,6 +274,7 @@ class Stage:
             "objective": [_describe(part) for part in self.objective],
             "inputs": _digest(inputs),
             "labels": _digest(labels),
+            "validation": None if validation is None else [_digest(torch.as_tensor(part)) for part in validation],
         }
 
     def _check_ranks(self) -> None:
@@ -383,6 +388,9 @@ def _describe(part: Any) -> str:
         return f"{part.__module__}.{part.__qualname__}"
     if part is None or isinstance(part, int | float | str | torch.Generator):
         return type(part).__name__ if isinstance(part, torch.Generator) else repr(part)
+    if isinstance(part, functools.partial):
+        keywords = (f"{name}={_describe(value)}" for name, value in part.keywords.items())
+        return f"partial({', '.join([_describe(part.func), *map(_describe, part.args), *keywords])})"
     names = {name: None for cls in type(part).__mro__[:-1] for name in inspect.signature(cls).parameters}
     given = (f"{name}={_describe(getattr(part, name))}" for name in names if hasattr(part, name))
     return f"{type(part).__name__}({', '.join(given)})"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric.heads import ClassifierHead
-from mlmetric.losses import MultiLabelBaseLoss
+from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from mlmetric.training._loop import Batch, EpochRecord, Stage, TrainingConfig, device_of
 
@@ -93,7 +93,7 @@ def fit_embedding(
         indices = None if miner is None else miner(embeddings, batch_labels)
         if indices is None:
             value = loss(embeddings, batch_labels)
-        elif isinstance(loss, MultiLabelBaseLoss):
+        elif isinstance(loss, MultiLabelBaseLoss | MultiLabelCrossBatchMemory):
             value = loss(embeddings, batch_labels, indices)
         else:
             value = loss(embeddings, indices_tuple=indices)
@@ -116,9 +116,9 @@ def fit_embedding(
     for part in (loss, classifier):
         if isinstance(part, nn.Module):
             part.to(device)
-    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner, classifier))
+    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner, classifier, classifier_weight))
     count = None if miner is None else "triplets"
-    return stage.fit(features, labels, step, None if validation is None else validate, count=count)
+    return stage.fit(features, labels, step, validate, validation=validation, count=count)
 
 
 def fit_classifier(
@@ -179,7 +179,7 @@ def fit_classifier(
         }, ranked
 
     stage = Stage(head, config, checkpoint, callback, objective=(loss,))
-    return stage.fit(embeddings, labels, step, None if validation is None else validate, count=None)
+    return stage.fit(embeddings, labels, step, validate, validation=validation, count=None)
 
 
 def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:

@@ -1,0 +1,1097 @@
+"""The estimators, as scikit-learn and imbalanced-learn use them, and what each of their settings does."""
+
+import copy
+import io
+import pickle
+import random
+from functools import partial
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from imblearn.pipeline import make_pipeline as make_sampling_pipeline
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, get_scorer, make_scorer, roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from torch import nn
+
+from mlmetric.estimators import MetricClassifier, MetricEmbedder
+from mlmetric.heads import EmbeddingHead
+from mlmetric.losses import AsymmetricLoss, MultiLabelProxyAnchorLoss
+from mlmetric.metrics import best_thresholds, mean_average_precision, ndcg_at_k
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.under_sampling import MultiLabelTomekLinks
+
+TINY = partial(EmbeddingHead, widths=(8, 4))
+FAST = {"head": TINY, "n_members": 1, "max_epochs": 2, "batch_size": 32, "mixup": 0.4, "random_state": 0}
+RECIPE = {
+    "head": partial(EmbeddingHead, widths=(64, 32), dropout=0.2, normalize=0.5),
+    "n_members": 2,
+    "max_epochs": 25,
+    "lr": 0.003,
+    "mixup": 0.4,
+    "classifier_weight": 0.3,
+    "random_state": 0,
+}
+# What `RECIPE` gains on fresh rows, at least; an untrained head gains nothing.
+NDCG_GAINED = 0.1
+MAP_GAINED = 0.25
+F1_GAINED = 0.05
+ESTIMATORS = [MetricEmbedder, MetricClassifier]
+# On few rows a removal often raises MeanIR a little.
+ignores_what_the_sampler_says = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda cls: cls.__name__)
+
+
+def table(num_rows=160, seed=0):
+    """Labels of several kinds a row, the last one rare; features in which each is a direction, among louder noise.
+
+    Of 20 features, each row sums the directions of its labels, plain noise, and noise along 8 directions, twice as
+    loud, that have nothing to do with labels: the nearest row is mostly near for the wrong reason.
+    """
+    rng = np.random.default_rng(seed)
+    y = (rng.random((num_rows, 5)) < [0.5, 0.4, 0.3, 0.2, 0.1]).astype(int)
+    loud = 2 * rng.normal(size=(num_rows, 8)) @ rng.normal(size=(8, 20))
+    return y @ rng.normal(size=(5, 20)) + loud + rng.normal(size=(num_rows, 20)), y
+
+
+class Recorder(EmbeddingHead):
+    """A head that notes the first feature of each row that it is trained on, as it comes."""
+
+    def __init__(self, in_features, seen):
+        super().__init__(in_features, (8, 4))
+        self.seen = seen
+
+    def forward(self, features):
+        if self.training:
+            self.seen.extend(features[:, 0].tolist())
+        return super().forward(features)
+
+
+def numbered(X):
+    """The same with the number of the row in place of the first feature."""
+    return np.column_stack([np.arange(len(X)), X[:, 1:]])
+
+
+def rows_trained_on(estimator, X, y):
+    """Which rows of `numbered(X)` each member is trained on, each epoch."""
+    seen = []
+    estimator.set_params(head=partial(Recorder, seen=seen), mixup=0.0).fit(X, y)
+    return np.array(seen, dtype=int)
+
+
+def held_back_rows(estimator, X, y):
+    return np.setdiff1d(np.arange(len(X)), rows_trained_on(clone(estimator), numbered(X), y))
+
+
+def batches_of_labels(estimator, X, y):
+    """The labels of the batches that a loss is called with."""
+    batches = []
+
+    def loss(embeddings, labels):
+        batches.append(labels.numpy())
+        return embeddings.square().mean()
+
+    estimator.set_params(loss=loss).fit(X, y)
+    return batches
+
+
+def macro_f1(y, predictions):
+    return f1_score(y, predictions, average="macro")
+
+
+def state_of(estimator):
+    modules = [estimator.head_, *([estimator.classifier_] if hasattr(estimator, "classifier_") else [])]
+    return [value for module in modules for value in module.state_dict().values()]
+
+
+def same_fit(first, second):
+    pairs = list(zip(state_of(first), state_of(second), strict=True))
+    thresholds = (getattr(each, "thresholds_", np.zeros(0)) for each in (first, second))
+    return all(torch.equal(ours, theirs) for ours, theirs in pairs) and np.array_equal(*thresholds)
+
+
+# The host's own checks
+
+# They feed class ids, one a row, which are refused; below they are run on estimators that are given what ids stand for.
+FEEDS_IDS = {
+    MetricEmbedder: {
+        "check_fit_score_takes_y",
+        "check_estimators_overwrite_params",
+        "check_dont_overwrite_parameters",
+        "check_estimators_fit_returns_self",
+        "check_readonly_memmap_input",
+        "check_n_features_in_after_fitting",
+        "check_positive_only_tag_during_fit",
+        "check_estimators_dtypes",
+        "check_dtype_object",
+        "check_f_contiguous_array_estimator",
+        "check_transformer_data_not_an_array",
+        "check_transformer_general",
+        "check_transformer_preserve_dtypes",
+        "check_methods_subset_invariance",
+        "check_fit2d_1feature",
+        "check_dict_unchanged",
+        "check_fit2d_predict1d",
+    },
+    MetricClassifier: {  # which is mostly given 0 and 1, a column of them
+        "check_estimators_dtypes",
+        "check_classifier_data_not_an_array",
+        "check_transformer_data_not_an_array",
+        "check_transformer_general",
+        "check_transformer_preserve_dtypes",
+        "check_fit2d_1feature",
+    },
+}
+NOT_FOR_SEVERAL_LABELS = {
+    "check_classifiers_classes": "indexes `classes_` by classes of rows, where it holds [0, 1] for each label",
+    "check_classifier_multioutput": "indexes `classes_` by classes of rows, where it holds [0, 1] for each label",
+    "check_classifiers_train": "wants predictions of shape (n,), one class a row",
+    "check_classifiers_regression_target": "wants scikit-learn's words for continuous targets, refused here in ours",
+    "check_decision_proba_consistency": "ranks one column of predict_proba as the whole matrix of decision_function",
+    "check_classifier_not_supporting_multiclass": "takes what refuses class ids for a classifier of two classes, and "
+    "wants to be told so",
+}
+# It allows one part in 10 million, less than float32 holds; another test here allows what that holds.
+TOO_EXACT = {"check_methods_sample_order_invariance"}
+
+
+def one_hot(y):
+    """Class ids, a vector or a column of them, as a column for each class; all else as it is."""
+    ids = np.asarray(y)
+    if y is None or ids.dtype.kind == "f" or (ids.ndim == 2 and (ids.shape[1] > 1 or set(ids.flat) <= {0, 1})):
+        return y
+    return (ids.reshape(-1, 1) == np.unique(ids)).astype(int)
+
+
+class EmbedderOfIds(MetricEmbedder):
+    def fit(self, X, y=None):
+        return super().fit(X, one_hot(y))
+
+
+class ClassifierOfIds(MetricClassifier):
+    def fit(self, X, y=None):
+        return super().fit(X, one_hot(y))
+
+
+def checks_of(estimator, *, left_out=frozenset(), expected_failed_checks=None):
+    for pair in estimator_checks_generator(estimator, expected_failed_checks=expected_failed_checks, mark="xfail"):
+        _, check = getattr(pair, "values", pair)
+        if check.func.__name__ not in left_out | TOO_EXACT:
+            yield pair
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        *checks_of(MetricEmbedder(**FAST), left_out=FEEDS_IDS[MetricEmbedder]),
+        *checks_of(MetricClassifier(**FAST), left_out=FEEDS_IDS[MetricClassifier] | NOT_FOR_SEVERAL_LABELS.keys()),
+        *checks_of(EmbedderOfIds(**FAST)),
+        *checks_of(ClassifierOfIds(**FAST), expected_failed_checks=NOT_FOR_SEVERAL_LABELS),
+    ],
+    ids=lambda value: value.func.__name__ if hasattr(value, "func") else type(value).__name__,
+)
+def test_estimator_passes_the_checks_of_sklearn(estimator, check):
+    check(estimator)
+
+
+@each_estimator
+def test_rows_are_taken_alike_in_any_order_and_company(estimator):
+    X, y = table()
+    fitted = estimator(**FAST).fit(X, y)
+    order = np.random.default_rng(0).permutation(len(X))
+    for name in ("transform", "decision_function", "predict_proba"):
+        if hasattr(fitted, name):
+            method = getattr(fitted, name)
+            np.testing.assert_allclose(method(X[order]), method(X)[order], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(method(X[7:8]), method(X)[7:8], rtol=1e-4, atol=1e-6)
+
+
+# In pipelines
+
+
+def sampling_pipeline(**settings):
+    sampler = MultiLabelTomekLinks(protect_minority=True)
+    return make_sampling_pipeline(StandardScaler(), sampler, MetricClassifier(**FAST | settings))
+
+
+@ignores_what_the_sampler_says
+def test_pipeline_with_an_undersampler_trains_on_what_is_left_and_predicts_every_row():
+    X, y = table()
+    pipeline = sampling_pipeline().fit(X, y)
+    scaled = StandardScaler().fit_transform(X)
+    left, labels_left = MultiLabelTomekLinks(protect_minority=True).fit_resample(scaled, y)
+    assert len(left) < len(X)
+    expected = MetricClassifier(**FAST).fit(left, labels_left)
+    assert same_fit(pipeline[-1], expected)
+    np.testing.assert_array_equal(pipeline.predict(X), expected.predict(scaled))
+    np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(scaled))
+    assert pipeline.predict(X).shape == y.shape
+
+
+@ignores_what_the_sampler_says
+def test_pipeline_with_an_undersampler_is_cloned_and_pickled():
+    X, y = table()
+    pipeline = sampling_pipeline().fit(X, y)
+    with pytest.raises(NotFittedError):
+        clone(pipeline).predict(X)
+    assert same_fit(clone(pipeline).fit(X, y)[-1], pipeline[-1])
+    loaded = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(loaded.predict(X), pipeline.predict(X))
+    np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
+
+
+@ignores_what_the_sampler_says
+def test_grid_search_over_both_sampler_and_classifier_tells_trained_from_untrained():
+    X, y = table(240)
+    grid = {"multilabeltomeklinks__threshold": [0.5, 1.0], "metricclassifier__lr": [1e-9, 0.01]}
+    by_name = {name: name for name in ("average_precision", "roc_auc", "f1_macro")}
+    of_probabilities = make_scorer(average_precision_score, response_method="predict_proba")
+    search = GridSearchCV(
+        sampling_pipeline(head=partial(EmbeddingHead, widths=(32, 16)), max_epochs=20),
+        grid,
+        cv=KFold(2),
+        scoring=by_name | {"of_probabilities": of_probabilities},
+        refit="average_precision",
+        error_score="raise",
+    ).fit(X, y)
+    assert search.best_params_["metricclassifier__lr"] == search.best_estimator_[-1].lr == 0.01
+    trained = search.cv_results_["param_metricclassifier__lr"] == 0.01
+    for name in (*by_name, "of_probabilities"):
+        scores = search.cv_results_[f"mean_test_{name}"]
+        assert scores[trained].max() > scores[~trained].max() + 0.05
+        assert len(set(scores)) == 4  # so the threshold of the sampler, too, reached it
+    assert search.predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("scoring", "metric", "answer"),
+    [
+        ("average_precision", average_precision_score, "decision_function"),
+        ("roc_auc", roc_auc_score, "decision_function"),
+        ("f1_macro", partial(f1_score, average="macro"), "predict"),
+        ("f1_samples", partial(f1_score, average="samples", zero_division=0), "predict"),
+        ("accuracy", accuracy_score, "predict"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # some rows have no label
+def test_classifier_is_scored_by_the_scorers_of_sklearn(scoring, metric, answer):
+    X, y = table()
+    classifier = MetricClassifier(**FAST).fit(X, y)
+    expected = metric(y, getattr(classifier, answer)(X))
+    assert 0 < expected < 1
+    assert get_scorer(scoring)(classifier, X, y) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+def test_cross_validation_predicts_each_row_from_the_others(method):
+    X, y = table()
+    classifier = MetricClassifier(**FAST)
+    predicted = cross_val_predict(classifier, X, y, cv=KFold(2), method=method)
+    for rows, others in KFold(2).split(X):
+        expected = getattr(clone(classifier).fit(X[rows], y[rows]), method)(X[others])
+        np.testing.assert_array_equal(predicted[others], expected)
+
+
+@pytest.mark.parametrize(
+    "classifier", [KNeighborsClassifier(), OneVsRestClassifier(LogisticRegression())], ids=["neighbours", "logistic"]
+)
+def test_embedder_serves_a_classifier_of_sklearn_behind_it(classifier):
+    X, y = table(500)
+    pipeline = make_pipeline(MetricEmbedder(**RECIPE), clone(classifier)).fit(X[:300], y[:300])
+    assert macro_f1(y[300:], pipeline.predict(X[300:])) > macro_f1(y[300:], np.ones_like(y[300:])) + F1_GAINED
+
+
+def test_neighbours_in_the_embedding_classify_better_than_those_among_the_features():
+    X, y = table(500)
+    embedded, alone = (
+        make_pipeline(first, KNeighborsClassifier()).fit(X[:300], y[:300]).predict(X[300:])
+        for first in (MetricEmbedder(**RECIPE), StandardScaler())
+    )
+    assert macro_f1(y[300:], embedded) > macro_f1(y[300:], alone) + F1_GAINED
+
+
+# What is given
+
+
+@each_estimator
+def test_every_kind_of_labels_gives_the_same_fit(estimator):
+    X, y = table()
+    expected = estimator(**FAST).fit(X, y)
+    for given in (
+        sparse.csr_matrix(y),
+        sparse.csc_array(y),
+        y.tolist(),
+        y.astype(bool),
+        y.astype(np.float16),
+        torch.tensor(y),
+        np.asfortranarray(y),
+    ):
+        assert same_fit(estimator(**FAST).fit(X, given), expected)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "float32", "Int64", "boolean"])
+def test_labels_in_a_frame_give_the_same_fit(dtype):
+    X, y = table()
+    frame = pd.DataFrame(y, columns=list("abcde"), index=np.arange(len(y)) * 7).astype(dtype)
+    assert same_fit(MetricClassifier(**FAST).fit(X, frame), MetricClassifier(**FAST).fit(X, y))
+
+
+@each_estimator
+def test_every_kind_of_features_gives_the_same_fit(estimator):
+    X, y = table()
+    X = X.astype(np.float32).astype(float)
+    expected = estimator(**FAST).fit(X, y)
+    for given in (X.tolist(), X.astype(np.float32), torch.tensor(X), np.asfortranarray(X), pd.DataFrame(X)):
+        fitted = estimator(**FAST).fit(given, y)
+        assert same_fit(fitted, expected)
+        np.testing.assert_allclose(fitted.transform(given), expected.transform(X), rtol=1e-4, atol=1e-6)
+
+
+@each_estimator
+def test_names_of_features_are_kept_and_asked_for_again(estimator):
+    X, y = table()
+    names = [f"pixel {number}" for number in range(20)]
+    frame = pd.DataFrame(X, columns=names)
+    fitted = estimator(**FAST).fit(frame, y)
+    assert fitted.feature_names_in_.tolist() == names
+    assert fitted.n_features_in_ == 20
+    with pytest.raises(ValueError, match=r"feature names should match(.|\n)*- pixel 3"):
+        fitted.transform(frame.rename(columns={"pixel 3": "pixel 99"}))
+    with pytest.raises(ValueError, match=r"X has 19 features, but \w+ is expecting 20"):
+        estimator(**FAST).fit(X, y).transform(X[:, 1:])
+
+
+@each_estimator
+def test_embedding_comes_out_as_a_frame_with_a_name_for_each_number(estimator):
+    X, y = table()
+    frame = pd.DataFrame(X, index=np.arange(len(X)) * 3)
+    fitted = estimator(**FAST).fit(frame, y)
+    embedded = fitted.transform(frame)
+    named = fitted.set_output(transform="pandas").transform(frame)
+    prefix = estimator.__name__.lower()
+    assert named.columns.tolist() == [f"{prefix}{number}" for number in range(4)]
+    assert named.columns.tolist() == fitted.get_feature_names_out().tolist()
+    assert named.index.equals(frame.index)
+    np.testing.assert_array_equal(named, embedded)
+    assert embedded.dtype == np.float32
+
+
+@each_estimator
+def test_fit_leaves_rows_loss_and_miner_as_they_are(estimator):
+    X, y = table()
+    loss = MultiLabelProxyAnchorLoss(num_labels=5, embedding_size=4)
+    miner = MultiLabelSemiHardMiner()
+    given = X.copy(), y.copy(), copy.deepcopy(loss.state_dict())
+    fitted = estimator(**FAST | {"loss": loss, "miner": miner, "mixup": 0.0, "n_members": 2}).fit(X, y)
+    np.testing.assert_array_equal(X, given[0])
+    np.testing.assert_array_equal(y, given[1])
+    assert all(torch.equal(value, given[2][name]) for name, value in loss.state_dict().items())
+    assert fitted.loss is loss
+    assert fitted.miner is miner
+
+
+@pytest.mark.parametrize(
+    ("X", "y"),
+    [
+        (table()[0], np.column_stack([table()[1], np.zeros(160, dtype=int)])),
+        (table()[0], np.column_stack([table()[1], np.ones(160, dtype=int)])),
+        (table()[0], table()[1][:, :1]),
+        (table()[0], table()[1] * (np.arange(160) % 2)[:, None]),
+        (table()[0], np.zeros((160, 3), dtype=int)),
+        (np.zeros((160, 20)), table()[1]),
+        (np.repeat(table()[0][:20], 8, axis=0), table()[1]),
+        (table()[0][:, :1], table()[1]),
+        (table()[0][:2], table()[1][:2]),
+        (table()[0][:3], table()[1][:3]),
+    ],
+    ids=[
+        "a label without positives",
+        "a label that all carry",
+        "one label",
+        "rows without labels",
+        "no label at all",
+        "constant features",
+        "duplicates",
+        "one feature",
+        "two rows",
+        "three rows",
+    ],
+)
+def test_odd_rows_are_learnt_and_classified(X, y):
+    classifier = MetricClassifier(**FAST).fit(X, y)
+    probabilities = classifier.predict_proba(X)
+    assert probabilities.shape == classifier.decision_function(X).shape == y.shape
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert np.isfinite(classifier.transform(X)).all()
+    assert np.isfinite(classifier.thresholds_).all()
+    assert set(np.unique(classifier.predict(X))) <= {0, 1}
+    assert [each.tolist() for each in classifier.classes_] == [[0, 1]] * y.shape[1]
+
+
+def test_soft_labels_are_learnt_as_shares():
+    X, y = table()
+    soft = np.column_stack([np.full(160, 0.7), y[:, 0] * 0.4])
+    settings = FAST | {"max_epochs": 60, "lr": 0.01, "validation_fraction": 0}
+    probabilities = MetricClassifier(**settings).fit(X, soft).predict_proba(X)
+    assert probabilities[:, 0].mean() == pytest.approx(0.7, abs=0.03)
+    assert probabilities[y[:, 0] == 1, 1].mean() == pytest.approx(0.4, abs=0.15)
+    assert probabilities[y[:, 0] == 0, 1].mean() < 0.15
+
+
+def test_soft_labels_held_back_count_from_one_half():
+    X, y = table()
+    soft = np.where(y, 0.5, 0.49)
+    fitted = MetricClassifier(**FAST).fit(X, soft)
+    held_back = held_back_rows(MetricClassifier(**FAST), X, soft)
+    expected = best_thresholds(fitted.predict_proba(X[held_back]), y[held_back], shrinkage=5.0)
+    np.testing.assert_allclose(fitted.thresholds_, expected)
+
+
+# Seeds and copies
+
+
+@each_estimator
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(estimator):
+    X, y = table()
+    settings = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 2}
+    first = estimator(**settings).fit(X, y)
+    torch.rand(3)
+    assert same_fit(estimator(**settings).fit(X, y), first)
+    assert same_fit(first.fit(X, y), clone(first).fit(X, y))
+    assert same_fit(estimator(**settings | {"random_state": np.random.RandomState(0)}).fit(X, y), first)
+    assert not same_fit(estimator(**settings | {"random_state": 1}).fit(X, y), first)
+    unseeded = [estimator(**settings | {"random_state": None}).fit(X, y) for _ in range(2)]
+    assert not same_fit(*unseeded)
+
+
+@each_estimator
+def test_a_random_state_goes_on_and_a_clone_has_its_own(estimator):
+    X, y = table()
+    shared = estimator(**FAST | {"random_state": np.random.RandomState(0)})
+    own = clone(shared)
+    first = copy.deepcopy(shared.fit(X, y))
+    assert not same_fit(shared.fit(X, y), first)
+    assert same_fit(own.fit(X, y), first)
+
+
+def global_states():
+    name, keys, *position = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().tolist(), [name, keys.tolist(), *position], random.getstate()
+
+
+@each_estimator
+def test_fit_leaves_the_global_generators_alone(estimator):
+    X, y = table()
+    torch.rand(7)  # away from where an earlier fit would have left it
+    before = global_states()
+    estimator(**FAST | {"head": partial(TINY, dropout=0.5), "items_per_label": 2}).fit(X, y)
+    assert global_states() == before
+
+
+@each_estimator
+def test_a_clone_is_unfitted_and_has_the_settings(estimator):
+    X, y = table()
+    fitted = estimator(**FAST | {"label_loss": AsymmetricLoss()} if estimator is MetricClassifier else FAST).fit(X, y)
+    other = clone(fitted)
+    for name in ("transform", "decision_function", "predict_proba", "predict"):
+        if hasattr(other, name):
+            with pytest.raises(NotFittedError, match=f"This {estimator.__name__} instance is not fitted yet"):
+                getattr(other, name)(X)
+    assert not [name for name in vars(other) if name.endswith("_")]
+    assert {name for name in other.get_params() if name in FAST} == set(FAST)
+    assert other.get_params()["batch_size"] == 32
+
+
+@each_estimator
+def test_settings_are_set_by_name(estimator):
+    X, y = table()
+    changed = estimator(**FAST).set_params(max_epochs=1, batch_size=64)
+    assert same_fit(changed.fit(X, y), estimator(**FAST | {"max_epochs": 1, "batch_size": 64}).fit(X, y))
+    with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+        changed.set_params(epochs=3)
+
+
+def test_the_settings_that_both_estimators_have_are_the_same_by_default():
+    embedder, classifier = MetricEmbedder().get_params(), MetricClassifier().get_params()
+    assert classifier.keys() - embedder.keys() == {"activation", "label_loss", "threshold", "shrinkage"}
+    assert {name: classifier[name] for name in embedder} == embedder
+
+
+def through_joblib(estimator):
+    file = io.BytesIO()
+    joblib.dump(estimator, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+@each_estimator
+@pytest.mark.parametrize(
+    "carry",
+    [lambda estimator: pickle.loads(pickle.dumps(estimator)), through_joblib, copy.deepcopy],
+    ids=["pickle", "joblib", "deepcopy"],
+)
+def test_a_fitted_estimator_travels(estimator, carry):
+    X, y = table()
+    miner = MultiLabelSemiHardMiner()
+    fitted = estimator(**FAST | {"loss": TripletMarginLoss(), "miner": miner}).fit(X, y)
+    other = carry(fitted)
+    assert same_fit(other, fitted)
+    np.testing.assert_array_equal(other.transform(X), fitted.transform(X))
+    if estimator is MetricClassifier:
+        np.testing.assert_array_equal(other.predict(X), fitted.predict(X))
+    assert same_fit(other.fit(X, y), fitted)
+
+
+# It learns
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """Both stages, trained on 300 rows of a table of five labels, and the scaler of these; and 200 fresh rows."""
+    X, y = table(500)
+    return MetricClassifier(**RECIPE).fit(X[:300], y[:300]), StandardScaler().fit(X[:300]), X, y
+
+
+def retrieval(embeddings, y):
+    return float(ndcg_at_k(embeddings[300:], y[300:], embeddings[:300], y[:300]))
+
+
+def test_embedding_retrieves_better_than_the_features(learnt):
+    classifier, scaler, X, y = learnt
+    assert retrieval(classifier.transform(X), y) > retrieval(scaler.transform(X), y) + NDCG_GAINED
+
+
+def test_classifier_ranks_labels_far_above_chance(learnt):
+    classifier, _, X, y = learnt
+    for scores in (classifier.predict_proba(X[300:]), classifier.decision_function(X[300:])):
+        assert float(mean_average_precision(scores, y[300:])) > y[300:].mean() + MAP_GAINED
+
+
+def test_classifier_decides_better_than_the_answer_yes(learnt):
+    classifier, _, X, y = learnt
+    assert macro_f1(y[300:], classifier.predict(X[300:])) > macro_f1(y[300:], np.ones_like(y[300:])) + F1_GAINED
+
+
+def test_classifier_has_the_embedding_of_the_embedder(learnt):
+    classifier, _, X, y = learnt
+    embedder = MetricEmbedder(**RECIPE).fit(X[:300], y[:300])
+    np.testing.assert_array_equal(embedder.transform(X), classifier.transform(X))
+    assert embedder.history_ == classifier.history_[:-1]
+
+
+@each_estimator
+def test_fit_transform_is_fit_and_transform(estimator):
+    X, y = table()
+    np.testing.assert_array_equal(estimator(**FAST).fit_transform(X, y), estimator(**FAST).fit(X, y).transform(X))
+
+
+def test_head_called_as_a_module_gives_what_transform_gives(learnt):
+    classifier, _, X, _ = learnt
+    with torch.no_grad():
+        embeddings = classifier.head_(torch.tensor(X, dtype=torch.float32))
+    np.testing.assert_allclose(embeddings, classifier.transform(X), rtol=1e-4, atol=1e-5)
+
+
+def test_of_each_member_the_epoch_is_kept_that_did_best_on_the_rows_held_back():
+    X, y = table()
+    y = y[::-1]  # nothing to learn, so that the score wanders
+    settings = FAST | {"max_epochs": 8, "lr": 0.03, "classifier_weight": 0.0}
+    fitted = MetricEmbedder(**settings).fit(numbered(X), y)
+    held_back = held_back_rows(MetricEmbedder(**settings), X, y)
+    trained_on = np.setdiff1d(np.arange(160), held_back)
+    embeddings = fitted.transform(numbered(X))
+    score = float(ndcg_at_k(embeddings[held_back], y[held_back], embeddings[trained_on], y[trained_on]))
+    scores = [record["val_ndcg_at_10"] for record in fitted.history_[0]]
+    assert max(scores) > scores[-1]  # or else the last epoch would do
+    assert score == pytest.approx(max(scores))
+
+
+# Rows of one's own to choose by
+
+
+def test_rows_given_to_choose_by_leave_all_others_to_train_on():
+    X, y = table(240)
+    validation = (X[160:], y[160:])
+    seen = []
+    settings = FAST | {"head": partial(Recorder, seen=seen), "mixup": 0.0, "max_epochs": 1}
+    MetricEmbedder(**settings).fit(numbered(X[:160]), y[:160], validation)
+    assert sorted(seen) == list(range(160))
+    classifier = MetricClassifier(**FAST).fit(X[:160], y[:160], validation=validation)
+    chosen = best_thresholds(classifier.predict_proba(X[160:]), y[160:], shrinkage=5.0)
+    np.testing.assert_allclose(classifier.thresholds_, chosen, rtol=1e-5)
+    embeddings = classifier.transform(X)
+    score = float(ndcg_at_k(embeddings[160:], y[160:], embeddings[:160], y[:160]))
+    assert score in [pytest.approx(record["val_ndcg_at_10"]) for record in classifier.history_[0]]
+
+
+def test_rows_given_to_choose_by_serve_where_a_share_is_none():
+    X, y = table()
+    settings = FAST | {"validation_fraction": 0, "max_epochs": 9, "lr": 1e-12, "patience": 1}
+    fitted = MetricClassifier(**settings).fit(X[:100], y[:100], validation=(X[100:], sparse.csr_matrix(y[100:])))
+    assert [len(records) for records in fitted.history_] == [2, 2]
+    assert fitted.thresholds_.tolist() != [0.5] * 5
+
+
+@each_estimator
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X, y[:, :4]), "`validation` must have the 5 labels of `y`, got 4"),
+        (lambda X, y: (X[:, :19], y), r"X has 19 features, but \w+ is expecting 20"),
+        (lambda X, y: (X[1:], y), "must have as many rows, got 159 and 160"),
+        (lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
+        (lambda X, y: (X, 2 * y), r"must hold numbers in \[0, 1\], got 2 at row"),
+    ],
+)
+def test_rows_given_to_choose_by_that_do_not_fit_are_named(estimator, change, message):
+    X, y = table()
+    with pytest.raises(ValueError, match=message):
+        estimator(**FAST).fit(X, y, validation=change(X, y))
+
+
+# Thresholds
+
+
+def test_thresholds_are_chosen_on_the_rows_held_back_only():
+    X, y = table(240)
+    held_back = held_back_rows(MetricClassifier(**FAST), X, y)
+    trained_on = np.setdiff1d(np.arange(240), held_back)
+    for average in ("macro", "micro"):
+        for shrinkage in (0.0, 5.0):
+            settings = {"average": average, "shrinkage": shrinkage}
+            classifier = MetricClassifier(**FAST, threshold=average, shrinkage=shrinkage).fit(X, y)
+            of_rows = [
+                best_thresholds(classifier.predict_proba(X[rows]), y[rows], **settings)
+                for rows in (held_back, trained_on)
+            ]
+            np.testing.assert_allclose(classifier.thresholds_, of_rows[0], rtol=1e-5)
+            assert np.abs(classifier.thresholds_ - of_rows[1].numpy()).max() > 1e-3
+
+
+def test_rows_held_back_are_the_share_that_was_asked_for_and_carry_each_label():
+    X, y = table(240)
+    for fraction in (0.1, 0.25, 0.5):
+        held_back = held_back_rows(MetricEmbedder(**FAST, validation_fraction=fraction), X, y)
+        assert len(held_back) == pytest.approx(240 * fraction, abs=6)
+        assert y[held_back].mean(axis=0) == pytest.approx(y.mean(axis=0), abs=0.05)
+    assert len(held_back_rows(MetricEmbedder(**FAST, validation_fraction=0), X, y)) == 0
+    others = held_back_rows(MetricEmbedder(**FAST | {"random_state": 1}, validation_fraction=0.5), X, y)
+    assert set(others) != set(held_back)
+
+
+def test_rows_held_back_leave_some_to_train_on_and_one_to_choose_by():
+    X, y = table()
+    for fraction in (0.01, 0.99):
+        seen = rows_trained_on(MetricEmbedder(**FAST, validation_fraction=fraction), numbered(X[:8]), y[:8])
+        assert 2 <= len(set(seen)) <= 7
+
+
+def test_shrinkage_draws_thresholds_to_a_common_one():
+    X, y = table(240)
+    spreads = [
+        np.ptp(MetricClassifier(**FAST, shrinkage=shrinkage).fit(X, y).thresholds_) for shrinkage in (0, 5, 50, 1e9)
+    ]
+    assert spreads == sorted(spreads, reverse=True)
+    assert spreads[0] > 0.02
+    assert spreads[-1] < 1e-6
+
+
+def test_threshold_that_is_a_number_is_that_of_all_labels():
+    X, y = table()
+    shares = []
+    for threshold in (0, 0.4, 0.6, 1.1):
+        classifier = MetricClassifier(**FAST, threshold=threshold).fit(X, y)
+        assert classifier.thresholds_.tolist() == [threshold] * 5
+        np.testing.assert_array_equal(classifier.predict(X), classifier.predict_proba(X) >= threshold)
+        shares.append(classifier.predict(X).mean())
+    assert shares[0] == 1
+    assert shares[-1] == 0
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("threshold", ["macro", "micro"])
+def test_thresholds_are_one_half_where_nothing_is_held_back_or_carries_a_label(threshold):
+    X, y = table()
+    assert (
+        MetricClassifier(**FAST, threshold=threshold, validation_fraction=0).fit(X, y).thresholds_.tolist() == [0.5] * 5
+    )
+    assert MetricClassifier(**FAST, threshold=threshold).fit(X, 0 * y).thresholds_.tolist() == [0.5] * 5
+
+
+def test_predict_says_yes_at_the_threshold_itself():
+    X, y = table()
+    classifier = MetricClassifier(**FAST).fit(X, y)
+    classifier.thresholds_ = classifier.predict_proba(X)[3].astype(np.float64)
+    assert classifier.predict(X)[3].tolist() == [1] * 5
+
+
+# What each setting does
+
+
+def test_head_is_called_with_the_number_of_features_for_each_member():
+    X, y = table()
+    sizes = []
+
+    def head(in_features):
+        sizes.append(in_features)
+        return EmbeddingHead(in_features, (7, 3))
+
+    fitted = MetricEmbedder(**FAST | {"head": head, "n_members": 3}).fit(X, y)
+    assert sizes == [20, 20, 20]
+    assert fitted.transform(X).shape == (160, 9)
+    assert [len(records) for records in fitted.history_] == [2, 2, 2]
+    first, second, third = (member.layers[0].weight for member in fitted.head_.members)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+def test_members_see_the_same_rows_in_other_orders():
+    X, y = table()
+    settings = FAST | {"n_members": 2, "max_epochs": 1}
+    first, second = rows_trained_on(MetricEmbedder(**settings), numbered(X), y).reshape(2, -1)
+    assert sorted(first) == sorted(second)
+    assert first.tolist() != second.tolist()
+
+
+def test_embedding_of_several_members_has_the_mean_of_their_squared_distances():
+    X, y = table()
+    fitted = MetricEmbedder(**FAST | {"n_members": 3}).fit(X, y)
+    members = fitted.transform(X).reshape(160, 3, 4) * np.sqrt(3)
+    expected = ((members[:, None] - members[None]) ** 2).sum(axis=3).mean(axis=2)
+    embeddings = fitted.transform(X)
+    np.testing.assert_allclose(
+        ((embeddings[:, None] - embeddings[None]) ** 2).sum(axis=2), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_loss_is_what_the_embedding_follows():
+    X, y = table()
+    settings = FAST | {"max_epochs": 60, "lr": 0.03, "classifier_weight": 0.0}
+    fitted = MetricEmbedder(**settings, loss=lambda embeddings, _: (embeddings - 7).square().mean()).fit(X, y)
+    assert fitted.transform(X).mean() == pytest.approx(7, abs=0.3)
+    assert fitted.history_[0][-1]["loss"] < 1
+
+
+def test_loss_of_pytorch_metric_learning_is_given_the_triplets_of_the_miner():
+    X, y = table()
+    counts = []
+    for cap in (1, 4, None):
+        miner = MultiLabelSemiHardMiner(max_triplets_per_anchor=cap)
+        fitted = MetricEmbedder(**FAST, loss=TripletMarginLoss(), miner=miner).fit(X, y)
+        counts.append(fitted.history_[0][0]["triplets"])
+    assert 0 < counts[0] <= 160
+    assert counts[0] < counts[1] < counts[2]
+    assert "triplets" not in MetricEmbedder(**FAST).fit(X, y).history_[0][0]
+
+
+def test_classifier_trained_along_is_weighed():
+    X, y = table()
+
+    def without_a_metric(embeddings, _):
+        return 0 * embeddings.sum()
+
+    settings = FAST | {"loss": without_a_metric, "validation_fraction": 0}
+    first, third = (
+        MetricEmbedder(**settings | {"classifier_weight": 0.0, "max_epochs": epochs}).fit(X, y) for epochs in (1, 3)
+    )
+    assert same_fit(first, third)  # nothing to learn from
+    learning = MetricEmbedder(**settings | {"classifier_weight": 1.0, "max_epochs": 30, "lr": 0.01}).fit(X, y)
+    losses = [record["loss"] for record in learning.history_[0]]
+    assert losses[-1] < 0.8 * losses[0]
+    doubled = MetricEmbedder(**settings | {"classifier_weight": 2.0, "max_epochs": 1, "lr": 1e-9}).fit(X, y)
+    single = MetricEmbedder(**settings | {"classifier_weight": 1.0, "max_epochs": 1, "lr": 1e-9}).fit(X, y)
+    assert doubled.history_[0][0]["loss"] == pytest.approx(2 * single.history_[0][0]["loss"])
+
+
+@each_estimator
+def test_standardize_makes_the_scale_of_features_indifferent(estimator):
+    X, y = table()
+    rescaled = X * 2.0 ** np.arange(-5, 15) + 3
+    alike, other = (
+        [estimator(**FAST, standardize=standardize).fit(each, y).transform(each) for each in (X, rescaled)]
+        for standardize in (True, False)
+    )
+    np.testing.assert_allclose(alike[0], alike[1], rtol=1e-2, atol=1e-3)
+    assert np.abs(other[0] - other[1]).max() > 1
+
+
+def test_standardize_of_the_classifier_is_fitted_on_the_embedding_or_left_alone():
+    X, y = table()
+    fitted = MetricClassifier(**FAST, validation_fraction=0).fit(X, y)
+    embeddings = fitted.transform(X)
+    np.testing.assert_allclose(fitted.classifier_.standardize.mean, embeddings.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(fitted.classifier_.standardize.scale, embeddings.std(axis=0), rtol=1e-4)
+    left_alone = MetricClassifier(**FAST, standardize=False).fit(X, y)
+    assert left_alone.classifier_.standardize.scale.tolist() == [1] * 4
+    assert left_alone.head_.members[0].standardize.scale.tolist() == [1] * 20
+
+
+def test_head_without_standardisation_is_taken_where_none_is_asked_for():
+    X, y = table()
+
+    def head(in_features):
+        return nn.Linear(in_features, 3)
+
+    settings = FAST | {"head": head}
+    assert MetricEmbedder(**settings, standardize=False).fit(X, y).transform(X).shape == (160, 3)
+    with pytest.raises(ValueError, match=r"Linear has none\. Pass `standardize=False`"):
+        MetricEmbedder(**settings).fit(X, y)
+
+
+def test_features_are_standardised_by_the_rows_trained_on():
+    X, y = table()
+    held_back = held_back_rows(MetricEmbedder(**FAST), X, y)
+    fitted = MetricEmbedder(**FAST).fit(X, y)
+    expected = np.delete(X, held_back, axis=0).astype(np.float32).mean(axis=0)
+    np.testing.assert_allclose(fitted.head_.members[0].standardize.mean, expected, atol=1e-5)
+
+
+def test_schedule_is_that_of_both_stages():
+    X, y = table()
+    fitted = MetricClassifier(**FAST | {"max_epochs": 4}, lr=0.1, lr_drops=[1, 3]).fit(X, y)
+    for records in fitted.history_:
+        assert [record["lr"] for record in records] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    assert len(fitted.history_) == 2
+
+
+def test_batch_size_is_that_of_both_stages():
+    X, y = table()
+    batches, batches_of_logits = [], []
+
+    def loss(embeddings, labels):
+        batches.append(len(labels))
+        return embeddings.square().mean()
+
+    def label_loss(logits, labels):
+        batches_of_logits.append(len(labels))
+        return logits.square().mean()
+
+    settings = FAST | {"batch_size": 50, "max_epochs": 1, "validation_fraction": 0}
+    MetricClassifier(**settings, loss=loss, label_loss=label_loss).fit(X, y)
+    assert batches == batches_of_logits == [50, 50, 50, 10]
+
+
+def test_mixup_mixes_labels_of_stage_one_only():
+    X, y = table()
+    batches = []
+
+    def label_loss(logits, labels):
+        batches.append(labels.numpy())
+        return logits.square().mean()
+
+    mixed = batches_of_labels(MetricClassifier(**FAST, label_loss=label_loss), X, y)
+    assert any(((labels > 0.01) & (labels < 0.99)).any() for labels in mixed)
+    assert all(set(np.unique(labels)) <= {0, 1} for labels in batches)
+    unmixed = batches_of_labels(MetricClassifier(**FAST | {"mixup": 0.0}), X, y)
+    assert all(set(np.unique(labels)) == {0, 1} for labels in unmixed)
+
+
+def test_items_per_label_brings_the_rare_label_into_each_batch_of_stage_one_only():
+    X, y = table()
+    batches = []
+
+    def label_loss(logits, labels):
+        batches.append(labels.numpy())
+        return logits.square().mean()
+
+    settings = FAST | {"mixup": 0.0, "validation_fraction": 0}
+    balanced = batches_of_labels(MetricClassifier(**settings, items_per_label=5, label_loss=label_loss), X, y)
+    assert all(labels.sum(axis=0).min() >= 5 for labels in balanced)
+    plain = batches_of_labels(MetricEmbedder(**settings), X, y)
+    assert any(labels.sum(axis=0).min() < 5 for labels in plain)
+    in_stage_two = np.concatenate(batches[: len(batches) // 2])
+    assert in_stage_two.sum(axis=0).tolist() == y.sum(axis=0).tolist()  # every row once
+
+
+def test_patience_ends_each_stage_after_so_many_epochs_without_a_better_score():
+    X, y = table()
+    settings = FAST | {"max_epochs": 9, "lr": 1e-12}  # too low to change a score
+    fitted = MetricClassifier(**settings, patience=2).fit(X, y)
+    assert [len(records) for records in fitted.history_] == [3, 3]
+    fitted = MetricClassifier(**settings).fit(X, y)
+    assert [len(records) for records in fitted.history_] == [9, 9]
+
+
+def test_activation_makes_probabilities_of_logits():
+    X, y = table()
+    for activation in ("sigmoid", "softmax"):
+        classifier = MetricClassifier(**FAST, activation=activation).fit(X, y)
+        logits = torch.from_numpy(classifier.decision_function(X))
+        expected = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
+        np.testing.assert_allclose(classifier.predict_proba(X), expected, rtol=1e-5)
+    np.testing.assert_allclose(classifier.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_label_loss_is_what_the_logits_follow():
+    X, y = table()
+    settings = FAST | {"max_epochs": 60, "lr": 0.03, "validation_fraction": 0}
+    classifier = MetricClassifier(**settings, label_loss=lambda logits, _: (logits - 3).square().mean()).fit(X, y)
+    np.testing.assert_allclose(classifier.decision_function(X), 3, atol=0.5)
+
+
+def test_label_loss_that_plays_down_absent_labels_gives_them_more_probability():
+    X, y = table()
+    settings = FAST | {"max_epochs": 40, "lr": 0.03}
+    plain = MetricClassifier(**settings).fit(X, y)
+    asymmetric = MetricClassifier(**settings, label_loss=AsymmetricLoss()).fit(X, y)
+    assert asymmetric.predict_proba(X)[y == 0].mean() > plain.predict_proba(X)[y == 0].mean() + 0.1
+    np.testing.assert_array_equal(asymmetric.transform(X), plain.transform(X))
+
+
+def test_device_is_where_it_is_trained():
+    X, y = table()
+    with pytest.raises(RuntimeError, match="device string: abacus"):
+        MetricEmbedder(**FAST, device="abacus").fit(X, y)
+    fitted = MetricClassifier(**FAST, device="cpu").fit(X, y)
+    assert {value.device.type for value in state_of(fitted)} == {"cpu"}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_device_learns_as_the_cpu_does():
+    X, y = table()
+    settings = FAST | {"head": TINY, "mixup": 0.0}
+    on_cpu, on_cuda = (MetricClassifier(**settings, device=device).fit(X, y) for device in ("cpu", "cuda"))
+    assert {value.device.type for value in state_of(on_cuda)} == {"cuda"}
+    np.testing.assert_allclose(on_cuda.predict_proba(X), on_cpu.predict_proba(X), atol=1e-2)
+    assert on_cuda.predict(X).shape == y.shape
+
+
+# The recipe of the paper
+
+
+@each_estimator
+@pytest.mark.parametrize("margin", [1.0, 2.0])
+def test_paper_has_the_settings_of_the_paper(estimator, margin):
+    settings = estimator.paper(margin=margin).get_params()
+    assert type(estimator.paper()) is estimator
+    assert settings["loss"].margin == margin
+    for part in (settings["loss"], settings["miner"]):
+        assert isinstance(part.distance, LpDistance)
+        assert (part.distance.p, part.distance.power, part.distance.normalize_embeddings) == (2, 2, False)
+    assert settings["miner"].positive_order == "farthest"
+    stated = {"n_members": 1, "max_epochs": 10, "batch_size": 256, "lr": 0.01, "lr_drops": (), "mixup": 0.0}
+    stated |= {"validation_fraction": 0.0, "classifier_weight": 0.0}
+    stated |= {"activation": "softmax", "threshold": 0.5} if estimator is MetricClassifier else {}
+    assert {name: settings[name] for name in stated} == stated
+    layers = settings["head"](20).layers
+    assert [layer.out_features for layer in layers if isinstance(layer, nn.Linear)] == [512, 256]
+    assert not any(isinstance(layer, nn.Dropout) for layer in layers)
+
+
+@each_estimator
+def test_paper_takes_other_settings(estimator):
+    others = {"max_epochs": 20, "lr_drops": (15,), "loss": TripletMarginLoss(), "random_state": 3}
+    others |= {"activation": "sigmoid"} if estimator is MetricClassifier else {}
+    settings = estimator.paper(**others).get_params()
+    assert {name: settings[name] for name in others} == others
+    assert settings["batch_size"] == 256
+
+
+@each_estimator
+def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
+    X, y = table()
+    fitted = estimator.paper(random_state=0, max_epochs=2).fit(X, y)
+    assert fitted.transform(X).shape == (160, 256)
+    records = fitted.history_[0]
+    assert all(0 < record["triplets"] <= 160 for record in records)
+    assert not any(name.startswith("val_") for name in records[0])
+    if estimator is MetricClassifier:
+        np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+
+
+# What is refused
+
+
+@each_estimator
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n_members": 0}, "`n_members` must be at least 1, got 0"),
+        ({"classifier_weight": -0.5}, r"`classifier_weight` must be at least 0, got -0\.5"),
+        ({"classifier_weight": float("nan")}, "`classifier_weight` must be at least 0, got nan"),
+        ({"validation_fraction": 1.0}, r"`validation_fraction` must be in \[0, 1\), got 1\.0"),
+        ({"validation_fraction": -0.1}, r"`validation_fraction` must be in \[0, 1\), got -0\.1"),
+        ({"max_epochs": 0}, "epochs` must be at least 1, got 0"),
+        ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
+        ({"lr": -0.1}, r"`lr` must be above 0, got -0\.1"),
+        ({"mixup": -0.4}, r"`mixup` must be at least 0, got -0\.4"),
+        ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
+        ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
+        ({"patience": 0, "validation_fraction": 0}, "`patience` must be None or at least 1, got 0"),
+        ({"random_state": "seven"}, "'seven' cannot be used to seed"),
+    ],
+)
+def test_settings_out_of_range_are_named(estimator, setting, message):
+    with pytest.raises(ValueError, match=message):
+        estimator(**FAST | setting).fit(*table())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
+        ({"activation": "tanh"}, "`activation` must be 'sigmoid' or 'softmax', got 'tanh'"),
+        ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
+    ],
+    ids=["threshold", "activation", "shrinkage"],
+)
+def test_settings_of_the_classifier_out_of_range_are_named_before_training(setting, message):
+    X, y = table()
+    seen = []
+    with pytest.raises(ValueError, match=message):
+        MetricClassifier(**FAST | {"head": partial(Recorder, seen=seen)} | setting).fit(X, y)
+    assert seen == []
+
+
+@each_estimator
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X, y[:, 0]), r"`y` must be a 2-D multi-hot matrix .* got shape \(160,\)"),
+        (lambda X, y: (X, 3 * y), r"`y` must hold numbers in \[0, 1\], got 3 at row \d+, label \d"),
+        (lambda X, y: (X, -y), r"`y` must hold numbers in \[0, 1\], got -1 at row \d+, label \d"),
+        (lambda X, y: (X, np.where(y, np.nan, 0)), r"`y` must hold numbers in \[0, 1\], got nan at row"),
+        (lambda X, y: (X, y.astype(str)), "`y` must hold numbers, .* got dtype <U"),
+        (lambda X, y: (X, np.array([{"sun"}] * 160)), "`y` must hold numbers, .* got dtype object"),
+        (lambda X, y: (X, y + 0j), "`y` must hold numbers, .* got dtype complex128|Complex data not supported"),
+        (lambda X, y: (X, y[:, :0]), "`y` must have a column for each label, got 0"),
+        (lambda X, y: (X, y[1:]), "`X` and `y` must have as many rows, got 160 and 159"),
+        (lambda X, y: (X, sparse.csr_matrix(y[1:])), "`X` and `y` must have as many rows, got 160 and 159"),
+        (lambda X, y: (X, None), "requires y to be passed, but the target y is None"),
+        (lambda X, y: (X[:1], y[:1]), r"Found array with 1 sample\(s\) .* minimum of 2"),
+        (lambda X, y: (X[:, 0], y), r"Expected 2D array, got 1D array"),
+        (lambda X, y: (X[:, :0], y), r"Found array with 0 feature\(s\)"),
+        (lambda X, y: (np.where(X > 4, np.nan, X), y), "Input X contains NaN"),
+        (lambda X, y: (np.where(X > 4, np.inf, X), y), "Input X contains infinity"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(estimator, change, message):
+    with pytest.raises(ValueError, match=message):
+        estimator(**FAST).fit(*change(*table()))
+
+
+@each_estimator
+def test_sparse_features_are_refused(estimator):
+    X, y = table()
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required"):
+        estimator(**FAST).fit(sparse.csr_matrix(X), y)
+
+
+@each_estimator
+def test_parameters_are_keyword_only(estimator):
+    with pytest.raises(TypeError, match="positional"):
+        estimator(TINY)

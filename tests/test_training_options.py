@@ -1,0 +1,928 @@
+"""What the two stages do when asked: mix rows, balance batches, keep the best epoch, stop, train a classifier along.
+
+And the heads beside them: several that act as one, and lengths between free and 1.
+"""
+
+import copy
+import dataclasses
+import functools
+
+import pytest
+import torch
+from pytorch_metric_learning.losses import ContrastiveLoss, TripletMarginLoss
+from torch import nn
+
+from mlmetric import similarity
+from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
+from mlmetric.label_vectors import cooccurrence_vectors
+from mlmetric.losses import (
+    AsymmetricLoss,
+    HyP2Loss,
+    LogRatioLoss,
+    MultiLabelCrossBatchMemory,
+    MultiLabelLoss,
+    MultiLabelProxyAnchorLoss,
+    MultiLabelSupConLoss,
+    MultiLabelTripletMarginLoss,
+    SimilarityRegressionLoss,
+    TwoWayLoss,
+)
+from mlmetric.metrics import mean_average_precision, ndcg_at_k
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.samplers import MultiLabelBatchSampler
+from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+
+CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rows(generator):
+    """Labels, and features in which each label is a direction among noise."""
+    labels = (torch.rand(200, 4, generator=generator) < torch.tensor([0.5, 0.4, 0.3, 0.1])).long()
+    directions = torch.randn(4, 12, generator=generator)
+    features = labels.float() @ directions + 0.7 * torch.randn(200, 12, generator=generator)
+    return features, labels
+
+
+@pytest.fixture
+def noise(generator):
+    """Labels that have nothing to do with the features: scores wander, and the last epoch is seldom the best."""
+    return torch.randn(120, 12, generator=generator), (torch.rand(120, 4, generator=generator) < 0.4).long()
+
+
+def drawn_alike(make, *arguments, **settings):
+    """Make a module with the same weights each time, and leave the global generator alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make(*arguments, **settings)
+
+
+def make_head(dropout=0.0):
+    return drawn_alike(EmbeddingHead, 12, (16, 4), dropout=dropout)
+
+
+def make_classifier(in_features=12):
+    return drawn_alike(ClassifierHead, in_features, 4)
+
+
+def changed(**settings):
+    return dataclasses.replace(CONFIG, **settings)
+
+
+def split(rows, at):
+    features, labels = rows
+    return (features[:at], labels[:at]), (features[at:], labels[at:])
+
+
+def embed(rows, head=None, config=CONFIG, **options):
+    head = make_head() if head is None else head
+    history = fit_embedding(head, *rows, **{"loss": SimilarityRegressionLoss()} | options, config=config)
+    return head, history
+
+
+def same_state(first, second):
+    ours, theirs = first.state_dict(), second.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Recorder(nn.Linear):
+    """A head that notes what it is trained on."""
+
+    def __init__(self, in_features, out_features=4):
+        super().__init__(in_features, out_features)
+        self.seen = []
+
+    def forward(self, inputs):
+        if self.training:
+            self.seen.append(inputs.clone())
+        return super().forward(inputs.float())
+
+
+def batches_of(config, labels):
+    """The rows of each batch, and the labels that its loss sees, where each row is the number of itself."""
+    head, seen = Recorder(1), []
+
+    def loss(embeddings, labels):
+        seen.append(labels.clone())
+        return embeddings.square().mean()
+
+    numbered = torch.arange(float(len(labels)))[:, None]
+    fit_embedding(head, numbered, labels, loss=loss, config=config)
+    return [inputs.squeeze(1) for inputs in head.seen], seen
+
+
+# The best epoch
+
+
+def retrieval(head, train, validation):
+    queries, refs = (apply_in_batches(head, features) for features, _ in (validation, train))
+    return float(ndcg_at_k(queries, validation[1], refs, train[1]))
+
+
+def test_keep_best_ends_with_the_head_of_the_best_epoch(noise):
+    train, validation = split(noise, 80)
+    config = changed(epochs=8, keep_best=True)
+    head, history = embed(train, config=config, validation=validation)
+    scores = [record["val_ndcg_at_10"] for record in history]
+    assert max(scores) > scores[-1]  # or else the last epoch would do
+    assert retrieval(head, train, validation) == pytest.approx(max(scores))
+    last, same_history = embed(train, config=changed(epochs=8), validation=validation)
+    assert same_history == history
+    assert retrieval(last, train, validation) == pytest.approx(scores[-1])
+
+
+def test_keep_best_is_what_training_up_to_that_epoch_gives(noise):
+    train, validation = split(noise, 80)
+    best, history = embed(train, config=changed(epochs=8, keep_best=True), validation=validation)
+    scores = [record["val_ndcg_at_10"] for record in history]
+    epochs = 1 + scores.index(max(scores))
+    assert 1 < epochs < 8
+    stopped, _ = embed(train, config=changed(epochs=epochs))
+    assert same_state(best, stopped)
+
+
+def test_keep_best_with_a_classifier_keeps_both_of_the_epoch_with_the_highest_sum(noise):
+    train, validation = split(noise, 80)
+    classifier = make_classifier(4)
+    config = changed(epochs=8, lr=0.005, keep_best=True)
+    head, history = embed(train, config=config, validation=validation, classifier=classifier)
+    sums = [record["val_ndcg_at_10"] + record["val_map"] for record in history]
+    best = history[sums.index(max(sums))]
+    for name in ("val_ndcg_at_10", "val_map"):  # neither of them alone, nor the last epoch, would do
+        assert best[name] < max(record[name] for record in history)
+    assert best["epoch"] < len(history)
+    assert retrieval(head, train, validation) == pytest.approx(best["val_ndcg_at_10"])
+    logits = apply_in_batches(classifier, apply_in_batches(head, validation[0]))
+    assert float(mean_average_precision(logits, validation[1])) == pytest.approx(best["val_map"])
+
+
+def test_keep_best_of_a_classifier_goes_by_its_mean_average_precision(noise):
+    train, validation = split(noise, 80)
+    head = make_classifier()
+    history = fit_classifier(head, *train, config=changed(epochs=8, keep_best=True), validation=validation)
+    scores = [record["val_map"] for record in history]
+    assert max(scores) > scores[-1]
+    ranked = mean_average_precision(head.probabilities(apply_in_batches(head, validation[0])), validation[1])
+    assert float(ranked) == pytest.approx(max(scores))
+    best = history[scores.index(max(scores))]
+    assert float(head.loss(apply_in_batches(head, validation[0]), validation[1])) == pytest.approx(best["val_loss"])
+
+
+def test_keep_best_keeps_the_parameters_of_the_loss_of_that_epoch(noise):
+    train, validation = split(noise, 80)
+    losses = [drawn_alike(MultiLabelProxyAnchorLoss, num_labels=4, embedding_size=4) for _ in range(2)]
+    options = {"validation": validation}
+    _, history = embed(train, config=changed(epochs=8, keep_best=True), loss=losses[0], **options)
+    scores = [record["val_ndcg_at_10"] for record in history]
+    assert max(scores) > scores[-1]
+    embed(train, config=changed(epochs=1 + scores.index(max(scores))), loss=losses[1])
+    assert same_state(*losses)
+
+
+def test_keep_best_takes_the_earlier_of_two_epochs_that_score_alike(rows):
+    train, validation = split(rows, 150)
+    heads = [make_head() for _ in range(2)]
+
+    def shrinks(embeddings, labels):
+        return embeddings.square().mean()
+
+    # Weights move at every step, by too little to change a rank.
+    config = changed(epochs=4, lr=1e-6, keep_best=True)
+    history = fit_embedding(heads[0], *train, loss=shrinks, config=config, validation=validation)
+    assert len({record["val_ndcg_at_10"] for record in history}) == 1
+    fit_embedding(heads[1], *train, loss=shrinks, config=changed(epochs=1, lr=1e-6))
+    assert same_state(*heads)
+
+
+def test_keep_best_takes_any_epoch_before_one_that_cannot_be_scored(rows):
+    features, labels = rows
+    head, history = embed(rows, config=changed(keep_best=True), validation=(features[:20], 0 * labels[:20]))
+    assert all(record["val_ndcg_at_10"] != record["val_ndcg_at_10"] for record in history)  # NaN
+    assert same_state(head, embed(rows)[0])
+
+
+def test_patience_stops_so_many_epochs_after_the_best(noise):
+    train, validation = split(noise, 80)
+    _, unlimited = embed(train, config=changed(epochs=20), validation=validation)
+    scores = [record["val_ndcg_at_10"] for record in unlimited]
+    for patience in (1, 2, 3):
+        _, history = embed(train, config=changed(epochs=20, patience=patience), validation=validation)
+        assert history == unlimited[: len(history)]
+        assert len(history) < 20
+        best = scores.index(max(scores[: len(history)]))
+        assert len(history) == 1 + best + patience
+        # It did not stop too late: no epoch before had waited as long.
+        for end in range(1, len(history)):
+            assert end - (1 + scores.index(max(scores[:end]))) < patience
+
+
+def test_patience_of_a_classifier_stops_where_scores_stand_still(rows):
+    head = make_classifier()
+    config = changed(epochs=9, lr=1e-12, patience=2)
+    assert len(fit_classifier(head, *rows, config=config, validation=rows)) == 3
+
+
+def test_patience_lets_scores_that_rise_go_on(rows):
+    train, validation = split(rows, 150)
+    config = changed(epochs=4, patience=1, lr=0.003)
+    history = fit_classifier(make_classifier(), *train, config=config, validation=validation)
+    scores = [record["val_map"] for record in history]
+    assert scores == sorted(set(scores))
+    assert len(history) == 4
+
+
+@pytest.mark.parametrize("setting", [{"keep_best": True}, {"patience": 3}])
+def test_keep_best_and_patience_without_rows_to_score_by_are_refused(rows, setting):
+    with pytest.raises(ValueError, match=r"`keep_best` and `patience` need `validation` rows.* got None"):
+        fit_classifier(make_classifier(), *rows, config=changed(**setting))
+    with pytest.raises(ValueError, match=r"`keep_best` and `patience` need `validation` rows.* got None"):
+        embed(rows, config=changed(**setting))
+
+
+# Checkpoints
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+def kill_after(epoch):
+    def die(record):
+        if record["epoch"] == epoch:
+            raise Killed
+
+    return die
+
+
+OPTIONS = {
+    "keep_best": {"keep_best": True},
+    "patience": {"patience": 4},
+    "mixup": {"mixup": 0.4},
+    "items_per_label": {"items_per_label": 3},
+    "all": {"keep_best": True, "patience": 4, "mixup": 0.4, "items_per_label": 3, "lr_drops": (3,)},
+}
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+def test_embedding_resumed_ends_as_one_never_killed(noise, settings, killed_after, tmp_path):
+    train, validation = split(noise, 80)
+    config = changed(epochs=7, **settings)
+
+    def fit(**options):
+        parts = nn.ModuleList([make_head(dropout=0.3), make_classifier(4)])
+        history = fit_embedding(
+            parts[0],
+            *train,
+            loss=SimilarityRegressionLoss(),
+            miner=MultiLabelSemiHardMiner(max_triplets_per_anchor=3, positive_order="random"),
+            classifier=parts[1],
+            classifier_weight=0.5,
+            config=config,
+            validation=validation,
+            **options,
+        )
+        return parts, history
+
+    straight, expected = fit()
+    assert len(expected) > killed_after
+    path = tmp_path / "stage.pt"
+    with pytest.raises(Killed):
+        fit(checkpoint=path, callback=kill_after(killed_after))
+    for _ in range(2):  # resumed, and then restored whole
+        resumed, history = fit(checkpoint=path)
+        assert history == expected
+        assert same_state(resumed, straight)
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+def test_classifier_resumed_ends_as_one_never_killed(noise, settings, killed_after, tmp_path):
+    train, validation = split(noise, 80)
+    config = changed(epochs=7, **settings)
+
+    def fit(**options):
+        head = make_classifier()
+        return head, fit_classifier(
+            head, *train, loss=AsymmetricLoss(), config=config, validation=validation, **options
+        )
+
+    straight, expected = fit()
+    assert len(expected) > killed_after
+    path = tmp_path / "stage.pt"
+    with pytest.raises(Killed):
+        fit(checkpoint=path, callback=kill_after(killed_after))
+    for _ in range(2):
+        resumed, history = fit(checkpoint=path)
+        assert history == expected
+        assert same_state(resumed, straight)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mixup": 0.2}, r"mixup was 0\.0 and is 0\.2"),
+        ({"items_per_label": 4}, "items_per_label was None and is 4"),
+        ({"keep_best": True}, "keep_best was False and is True"),
+        ({"patience": 2}, "patience was None and is 2"),
+    ],
+)
+def test_checkpoint_of_other_options_is_refused(rows, setting, message, tmp_path):
+    options = {"validation": rows, "checkpoint": tmp_path / "stage.pt"}
+    embed(rows, **options)
+    with pytest.raises(ValueError, match=message):
+        embed(rows, config=changed(**setting), **options)
+
+
+def test_checkpoint_of_another_classifier_is_refused(rows, tmp_path):
+    path = tmp_path / "stage.pt"
+    embed(rows, classifier=ClassifierHead(4, 4), checkpoint=path)
+    with pytest.raises(ValueError, match=r"objective was .*sigmoid.* and is .*softmax"):
+        embed(rows, classifier=ClassifierHead(4, 4, activation="softmax"), checkpoint=path)
+    with pytest.raises(ValueError, match=r"objective was .*ClassifierHead.* and is .*None"):
+        embed(rows, checkpoint=path)
+
+
+def test_checkpoint_of_another_weight_of_the_classifier_is_refused(rows, tmp_path):
+    options = {"checkpoint": tmp_path / "stage.pt"}
+    embed(rows, classifier=make_classifier(4), classifier_weight=0.5, **options)
+    with pytest.raises(ValueError, match="of other settings or data"):
+        embed(rows, classifier=make_classifier(4), classifier_weight=5.0, **options)
+
+
+def test_checkpoint_of_other_rows_to_choose_the_epoch_by_is_refused(rows, tmp_path):
+    features, labels = rows
+    options = {"config": changed(keep_best=True), "checkpoint": tmp_path / "stage.pt"}
+    embed(rows, validation=(features[:50], labels[:50]), **options)
+    with pytest.raises(ValueError, match="of other settings or data"):
+        embed(rows, validation=(features[50:], labels[50:]), **options)
+
+
+def test_checkpoint_holds_the_classifier_that_is_trained_along(rows, tmp_path):
+    path, trained = tmp_path / "stage.pt", make_classifier(4)
+    embed(rows, classifier=trained, checkpoint=path)
+    assert not same_state(trained, make_classifier(4))
+    restored = ClassifierHead(4, 4)
+    embed(rows, classifier=restored, checkpoint=path)
+    assert same_state(restored, trained)
+
+
+def test_checkpoint_of_a_loss_of_a_function_with_settings_is_written(rows, tmp_path):
+    features, labels = rows
+    loss = functools.partial(nn.functional.binary_cross_entropy_with_logits, pos_weight=torch.full((4,), 2.0))
+    options = {"config": CONFIG, "checkpoint": tmp_path / "stage.pt"}
+    history = fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options)
+    assert fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options) == history
+
+
+# Rows that are mixed
+
+
+@pytest.fixture
+def one_hot_rows():
+    """Rows whose features and labels are the number of the row, one-hot: a mixture shows what it is made of."""
+    return torch.eye(30)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool])
+def test_mixup_mixes_features_and_labels_alike_and_leaves_each_row_the_greater_share(one_hot_rows, dtype):
+    head, seen = Recorder(30), []
+
+    def loss(embeddings, labels):
+        seen.append(labels.clone())
+        return embeddings.square().mean()
+
+    given = one_hot_rows.to(dtype)
+    fit_embedding(head, given, given, loss=loss, config=changed(epochs=2, batch_size=10, mixup=0.4))
+    assert torch.equal(given, one_hot_rows.to(dtype))
+    assert len(seen) == len(head.seen) == 6
+    for features, labels in zip(head.seen, seen, strict=True):
+        assert features.dtype == labels.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert torch.equal(features, labels)
+        torch.testing.assert_close(features.sum(dim=1), torch.ones(10, dtype=features.dtype))
+        assert ((features > 0).sum(dim=1) <= 2).all()
+        assert (features.amax(dim=1) >= 0.5).all()
+        # Partners are rows of the batch, each of them once.
+        owners = features.argmax(dim=1)
+        assert set(features.nonzero()[:, 1].tolist()) <= set(owners.tolist())
+    mixed = torch.cat(head.seen)
+    for epoch in (mixed[:30], mixed[30:]):
+        assert sorted(epoch.argmax(dim=1).tolist()) == list(range(30))
+    shares = mixed.amax(dim=1)
+    assert (shares < 0.99).sum() > 20
+    assert len(shares[shares < 1].unique()) > 20
+    assert not torch.equal(head.seen[0], head.seen[3])
+
+
+def test_mixup_draws_shares_that_are_nearer_to_one_half_the_greater_it_is(one_hot_rows):
+    means = []
+    for mixup in (0.1, 1.0, 100.0):
+        head = Recorder(30)
+        config = changed(epochs=20, mixup=mixup, batch_size=30)
+        fit_embedding(head, one_hot_rows, one_hot_rows, loss=lambda embeddings, _: embeddings.mean(), config=config)
+        mixtures = torch.cat(head.seen)
+        means.append(float(mixtures.amax(dim=1)[(mixtures > 0).sum(dim=1) == 2].mean()))
+    assert 0.9 < means[0] < 1
+    assert means[1] == pytest.approx(0.75, abs=0.03)  # the greater of a uniform share and the rest
+    assert 0.5 < means[2] < 0.56
+
+
+def test_mixup_of_0_hands_on_rows_as_they_are(rows):
+    _, labels = rows
+    for config in (CONFIG, changed(mixup=0.0)):
+        numbers, seen = batches_of(config, labels)
+        for numbers_of_batch, labels_of_batch in zip(numbers, seen, strict=True):
+            assert labels_of_batch.dtype == torch.int64
+            assert torch.equal(labels_of_batch, labels[numbers_of_batch.long()])
+
+
+def test_mixup_changes_what_is_learnt_and_not_what_is_measured(rows):
+    train, validation = split(rows, 150)
+    plain, _ = embed(train)
+    mixed, history = embed(train, config=changed(mixup=0.4), validation=validation)
+    assert not same_state(plain, mixed)
+    assert history[-1]["val_ndcg_at_10"] == pytest.approx(retrieval(mixed, train, validation))
+
+
+def losses_on_embeddings():
+    return {
+        "HyP2Loss": HyP2Loss(num_labels=4, embedding_size=4),
+        "LogRatioLoss": LogRatioLoss(),
+        "MultiLabelCrossBatchMemory": MultiLabelCrossBatchMemory(
+            TripletMarginLoss(), embedding_size=4, num_labels=4, memory_size=64, miner=MultiLabelSemiHardMiner()
+        ),
+        "MultiLabelLoss": MultiLabelLoss(ContrastiveLoss()),
+        "MultiLabelSupConLoss": MultiLabelSupConLoss(),
+        "MultiLabelTripletMarginLoss": MultiLabelTripletMarginLoss(),
+        "SimilarityRegressionLoss": SimilarityRegressionLoss(),
+    }
+
+
+@pytest.mark.parametrize("name", losses_on_embeddings())
+def test_every_loss_that_takes_soft_labels_takes_mixed_rows(rows, name):
+    loss = drawn_alike(losses_on_embeddings)[name]
+    head, history = embed(rows, loss=loss, config=changed(mixup=0.4, epochs=8))
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert all(value.isfinite().all() for value in head.state_dict().values())
+
+
+def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows):
+    loss = MultiLabelProxyAnchorLoss(num_labels=4, embedding_size=4)
+    with pytest.raises(ValueError, match=r"`labels` must be 0 or 1 for `ProxyAnchorLoss`"):
+        embed(rows, loss=loss, config=changed(mixup=0.4))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [similarity.Cosine(), similarity.Dice(), similarity.Hamming(), similarity.Jaccard(), similarity.Overlap()],
+    ids=lambda function: type(function).__name__,
+)
+def test_every_similarity_takes_mixed_rows(rows, function):
+    miner = MultiLabelSemiHardMiner(function, positive_threshold=0.2)
+    _, history = embed(rows, loss=TripletMarginLoss(), miner=miner, config=changed(mixup=0.4))
+    assert all(record["triplets"] > 0 for record in history)
+    _, history = embed(rows, loss=SimilarityRegressionLoss(function), config=changed(mixup=0.4, epochs=8))
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+# Batches filled label by label
+
+
+def test_items_per_label_takes_the_batches_of_the_sampler_in_a_new_order_each_epoch(rows):
+    _, labels = rows
+    config = changed(items_per_label=3, batch_size=24)
+    numbers, seen = batches_of(config, labels)
+    sampler = MultiLabelBatchSampler(labels, 24, items_per_label=3, seed=config.seed)
+    expected = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        expected += list(sampler)
+    assert [batch.int().tolist() for batch in numbers] == expected
+    assert all(torch.equal(batch, labels[numbers_.long()]) for batch, numbers_ in zip(seen, numbers, strict=True))
+    per_epoch = len(expected) // 3
+    assert expected[:per_epoch] != expected[per_epoch : 2 * per_epoch]
+    assert all(batch.sum(dim=0).min() >= 3 for batch in seen)
+
+
+def test_items_per_label_and_mixup_together_mix_rows_of_the_balanced_batch(rows):
+    _, labels = rows
+    numbers, _ = batches_of(changed(items_per_label=3, batch_size=24), labels)
+    head = Recorder(200)
+    config = changed(items_per_label=3, batch_size=24, mixup=0.4)
+    fit_embedding(head, torch.eye(200), labels, loss=lambda embeddings, _: embeddings.mean(), config=config)
+    for batch, mixtures in zip(numbers, head.seen, strict=True):
+        assert sorted(mixtures.argmax(dim=1).tolist()) == sorted(batch.int().tolist())
+
+
+def test_items_per_label_of_fewer_rows_than_a_batch_takes_all_of_them(rows):
+    _, labels = rows
+    labels = labels[labels.any(dim=1)][:20]
+    numbers, _ = batches_of(changed(items_per_label=2, batch_size=64), labels)
+    assert [sorted(batch.int().tolist()) for batch in numbers] == [list(range(20))] * 3
+
+
+def test_items_per_label_leaves_rows_without_labels_out(rows):
+    labels = rows[1].clone()
+    labels[::4] = 0
+    numbers, _ = batches_of(changed(items_per_label=2), labels)
+    assert labels[torch.cat(numbers).long()].any(dim=1).all()
+
+
+def test_items_per_label_of_fewer_labelled_rows_than_a_batch_takes_these(rows):
+    labels = rows[1][:60].clone()
+    labels[::2] = 0
+    numbers, _ = batches_of(changed(items_per_label=2, batch_size=50), labels)
+    labelled = labels.any(dim=1).nonzero().squeeze(1).tolist()
+    assert len(numbers) >= 3
+    assert all(sorted(batch.int().tolist()) == labelled for batch in numbers)
+
+
+# A classifier trained along
+
+
+def test_classifier_trained_along_learns(rows):
+    train, validation = split(rows, 150)
+    classifier = make_classifier(4)
+    config = changed(epochs=20)
+    head, history = embed(train, config=config, classifier=classifier, validation=validation)
+    logits = apply_in_batches(classifier, apply_in_batches(head, validation[0]))
+    ranked = float(mean_average_precision(logits, validation[1]))
+    assert history[-1]["val_map"] == pytest.approx(ranked)
+    assert ranked > float(validation[1].float().mean()) + 0.35  # what chance would reach
+    assert ranked > history[0]["val_map"] + 0.1
+
+
+def test_classifier_trained_along_weighs_as_it_is_told(rows):
+    features, labels = rows
+    one_batch = TrainingConfig(epochs=1, batch_size=200)
+    metric = SimilarityRegressionLoss()
+    head, classifier = make_head(), make_classifier(4)
+    embeddings = head(features)
+    parts = metric(embeddings, labels).item(), classifier.loss(classifier(embeddings), labels).item()
+    for weight in (0.0, 0.3, 2.0):
+        classifier = make_classifier(4)
+        _, history = embed(rows, config=one_batch, classifier=classifier, classifier_weight=weight)
+        assert history[0]["loss"] == pytest.approx(parts[0] + weight * parts[1], rel=1e-5)
+        assert same_state(classifier, make_classifier(4)) == (weight == 0)
+
+
+def test_classifier_trained_along_moves_the_head_by_its_loss_alone(rows):
+    def nothing(embeddings, labels):
+        return 0 * embeddings.sum()
+
+    train, validation = split(rows, 150)
+    head = make_head()
+    before = retrieval(head, train, validation)
+    embed(train, head, config=changed(epochs=20), loss=nothing, classifier=make_classifier(4))
+    assert retrieval(head, train, validation) > before + 0.03
+    still, _ = embed(train, loss=nothing)
+    assert same_state(still, make_head())
+
+
+def test_classifier_trained_along_a_loss_on_triplets_is_given_all_rows(rows):
+    history = embed(rows, loss=TripletMarginLoss(), miner=MultiLabelSemiHardMiner(), classifier=make_classifier(4))[1]
+    assert history[0]["triplets"] > 0
+    without = embed(rows, loss=TripletMarginLoss(), miner=MultiLabelSemiHardMiner())[1]
+    assert history[0]["loss"] > without[0]["loss"] + 0.5  # of about log 2
+
+
+# Labels beside a tuple
+
+
+class LossOfLabels(SimilarityRegressionLoss):
+    """A loss that notes what it is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def compute_loss(self, batch):
+        self.batches.append(batch)
+        return super().compute_loss(batch)
+
+
+def test_loss_of_ours_is_given_the_labels_beside_the_tuple_of_the_miner(rows):
+    loss, mined = LossOfLabels(), []
+    plain = MultiLabelSemiHardMiner(max_triplets_per_anchor=2)
+
+    def miner(embeddings, labels):
+        mined.append(plain(embeddings, labels))
+        return mined[-1]
+
+    embed(rows, loss=loss, miner=miner, config=changed(epochs=1))
+    assert len(loss.batches) == len(mined) == 7
+    for batch, indices in zip(loss.batches, mined, strict=True):
+        assert batch.labels.shape == (len(batch.embeddings), 4)
+        assert len(batch.indices) == 3
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.indices, indices, strict=True))
+    counts = sum(batch.labels.sum(dim=0) for batch in loss.batches)
+    assert counts.tolist() == rows[1].sum(dim=0).tolist()
+
+
+@pytest.mark.parametrize("name", [name for name in losses_on_embeddings() if name != "HyP2Loss"])
+def test_every_loss_that_takes_a_tuple_takes_that_of_the_miner(rows, name):
+    loss = drawn_alike(losses_on_embeddings)[name]
+    head, history = embed(rows, loss=loss, miner=MultiLabelSemiHardMiner(max_triplets_per_anchor=4))
+    assert history[0]["triplets"] > 0
+    assert not same_state(head, make_head())
+
+
+def test_loss_that_takes_no_tuple_refuses_a_miner(rows):
+    loss = HyP2Loss(num_labels=4, embedding_size=4)
+    with pytest.raises(ValueError, match="`HyP2Loss` takes no `indices_tuple`, got one of 3 tensors"):
+        embed(rows, loss=loss, miner=MultiLabelSemiHardMiner())
+
+
+def test_loss_of_pytorch_metric_learning_is_given_the_tuple_alone(rows):
+    calls = []
+
+    def loss(*arguments, **settings):
+        calls.append((len(arguments), list(settings)))
+        return arguments[0].square().mean()
+
+    embed(rows, loss=loss, miner=MultiLabelSemiHardMiner(), config=changed(epochs=1))
+    assert calls == [(1, ["indices_tuple"])] * 7
+
+
+# Classifiers with other losses and heads
+
+
+@pytest.fixture
+def separable(generator):
+    """Labels, each a feature of its own almost without noise, and a fifth feature that is noise."""
+    labels = (torch.rand(120, 4, generator=generator) < 0.4).long()
+    noise = torch.randn(120, 5, generator=generator)
+    return torch.cat([2.0 * labels - 1, torch.zeros(120, 1)], dim=1) + 0.2 * noise, labels
+
+
+def heads_of(labels):
+    return {
+        "ClassifierHead": drawn_alike(ClassifierHead, 5, 4),
+        "LabelGraphHead": drawn_alike(LabelGraphHead.from_labels, 5, labels, hidden_features=16),
+        "SemanticProjectionHead": drawn_alike(SemanticProjectionHead, 5, cooccurrence_vectors(labels)),
+    }
+
+
+@pytest.mark.parametrize("loss", [None, AsymmetricLoss(), TwoWayLoss()], ids=["own", "asymmetric", "two-way"])
+@pytest.mark.parametrize("name", ["ClassifierHead", "LabelGraphHead", "SemanticProjectionHead"])
+def test_every_head_learns_by_every_loss_what_can_be_separated(separable, name, loss):
+    train, validation = split(separable, 80)
+    head = heads_of(train[1])[name]
+    before = float(mean_average_precision(head(validation[0]).detach(), validation[1]))
+    config = TrainingConfig(epochs=40, batch_size=20, lr=0.03)
+    history = fit_classifier(head, *train, loss=loss, config=config, validation=validation)
+    logits = apply_in_batches(head, validation[0])
+    after = float(mean_average_precision(head.probabilities(logits), validation[1]))
+    assert before < 0.8
+    assert after > 0.95
+    assert history[-1]["val_map"] == pytest.approx(after)
+    measured = (head.loss if loss is None else loss)(logits, validation[1])
+    assert history[-1]["val_loss"] == pytest.approx(measured.item(), rel=1e-5)
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+@pytest.mark.parametrize("name", ["ClassifierHead", "LabelGraphHead", "SemanticProjectionHead"])
+def test_every_head_learns_from_mixed_rows(separable, name):
+    train, validation = split(separable, 80)
+    config = TrainingConfig(epochs=40, batch_size=20, lr=0.03, mixup=0.4)
+    history = fit_classifier(heads_of(train[1])[name], *train, config=config, validation=validation)
+    assert history[-1]["val_map"] > 0.95
+
+
+def test_fit_classifier_without_a_loss_takes_the_one_of_the_head(separable):
+    class Constant(ClassifierHead):
+        def loss(self, logits, labels):
+            return (logits - 3).square().mean()
+
+    head = drawn_alike(Constant, 5, 4)
+    fit_classifier(head, *separable, config=TrainingConfig(epochs=60, batch_size=20, lr=0.1))
+    torch.testing.assert_close(apply_in_batches(head, separable[0]), torch.full((120, 4), 3.0), atol=0.1, rtol=0)
+
+
+def test_fit_classifier_trains_the_parameters_of_a_loss_and_restores_them(separable, tmp_path):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(()))
+
+        def forward(self, logits, labels):
+            return nn.functional.binary_cross_entropy_with_logits(logits + self.shift, labels.float())
+
+    loss, restored = Shifted(), Shifted()
+    options = {"config": CONFIG, "checkpoint": tmp_path / "stage.pt"}
+    fit_classifier(make_classifier(5), *separable, loss=loss, **options)
+    assert loss.shift != 0
+    fit_classifier(make_classifier(5), *separable, loss=restored, **options)
+    assert restored.shift == loss.shift
+
+
+# Inputs of more than two dimensions
+
+
+def image_rows(generator):
+    """Pictures of 3 by 6 by 6 numbers, each label a pattern in them."""
+    labels = (torch.rand(120, 4, generator=generator) < 0.4).long()
+    patterns = torch.randn(4, 3, 6, 6, generator=generator)
+    noise = torch.randn(120, 3, 6, 6, generator=generator)
+    return torch.einsum("nl,lchw->nchw", labels.float(), patterns) + 2 * noise, labels
+
+
+class OnImages(ClassifierHead):
+    """A classifier behind a convolution."""
+
+    def __init__(self):
+        super().__init__(8, 4)
+        self.before = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
+    def forward(self, images):
+        return super().forward(self.before(images))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_embedding_of_images_learns(generator, mixup):
+    train, validation = split(image_rows(generator), 80)
+    head = drawn_alike(lambda: nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(32, 8)))
+    before = retrieval(head, train, validation)
+    config = changed(epochs=15, mixup=mixup)
+    _, history = embed(train, head, config=config, validation=validation)
+    assert history[-1]["val_ndcg_at_10"] == pytest.approx(retrieval(head, train, validation))
+    assert history[-1]["val_ndcg_at_10"] > before + 0.1
+
+
+def test_classifier_of_images_learns_and_resumes(generator, tmp_path):
+    rows = image_rows(generator)
+    train, validation = split(rows, 80)
+    config = changed(epochs=20, mixup=0.2, keep_best=True)
+    head = drawn_alike(OnImages)
+    history = fit_classifier(head, *train, config=config, validation=validation)
+    assert max(record["val_map"] for record in history) > float(validation[1].float().mean()) + 0.2
+    options = {"config": config, "validation": validation, "checkpoint": tmp_path / "stage.pt"}
+    with pytest.raises(Killed):
+        fit_classifier(drawn_alike(OnImages), *train, callback=kill_after(3), **options)
+    resumed = drawn_alike(OnImages)
+    assert fit_classifier(resumed, *train, **options) == history
+    assert same_state(resumed, head)
+
+
+def test_mixup_of_images_is_that_of_their_numbers(generator):
+    images, labels = image_rows(generator)
+    heads = Recorder(108), Recorder(108)
+
+    class Flat(nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.head = head
+
+        def forward(self, inputs):
+            return self.head(inputs.flatten(1))
+
+    for head, inputs in zip(heads, (images, images.flatten(1)), strict=True):
+        fit_embedding(
+            Flat(head), inputs, labels, loss=lambda embeddings, _: embeddings.mean(), config=changed(mixup=0.4)
+        )
+    assert all(torch.equal(first, second) for first, second in zip(heads[0].seen, heads[1].seen, strict=True))
+
+
+def test_rows_of_one_dimension_are_refused(rows):
+    features, labels = rows
+    with pytest.raises(ValueError, match=r"\(N, D\) \(or \(N, \.\.\.\)\) .* got \(200,\) and \(200, 4\)"):
+        embed((features[:, 0], labels))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mixup": -0.1}, r"`mixup` must be at least 0, got -0\.1"),
+        ({"mixup": float("nan")}, "`mixup` must be at least 0, got nan"),
+        ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
+        ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
+        ({"patience": -3}, "`patience` must be None or at least 1, got -3"),
+    ],
+)
+def test_training_config_names_which_option_is_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**arguments)
+
+
+def test_fit_classifier_of_a_head_that_is_no_module_is_refused(rows):
+    with pytest.raises(TypeError, match="`head` must be a torch module that scores labels, got function"):
+        fit_classifier(lambda inputs: inputs, *rows)
+
+
+def test_fit_of_validation_rows_that_do_not_fit_is_refused(rows):
+    features, labels = rows
+    with pytest.raises(ValueError, match=r"`validation` must be rows .*, got 10 and 9"):
+        embed(rows, validation=(features[:10], labels[:9]))
+
+
+# Heads that act as one
+
+
+def test_ensemble_has_the_mean_of_the_squared_distances_of_its_members(generator):
+    members = [EmbeddingHead(12, (8, size)) for size in (2, 5, 3)]
+    inputs = torch.randn(20, 12, generator=generator)
+    squares = torch.stack([torch.cdist(member(inputs), member(inputs)).square() for member in members])
+    ensemble = EmbeddingEnsemble(members)
+    embeddings = ensemble(inputs)
+    assert embeddings.shape == (20, ensemble.embedding_size) == (20, 10)
+    torch.testing.assert_close(torch.cdist(embeddings, embeddings).square(), squares.mean(dim=0), atol=1e-4, rtol=1e-3)
+
+
+def test_ensemble_of_one_is_that_one_and_takes_any_iterable(generator):
+    head = make_head()
+    inputs = torch.randn(5, 12, generator=generator)
+    assert torch.equal(EmbeddingEnsemble(head for _ in range(1))(inputs), head(inputs))
+
+
+def test_ensemble_of_unit_members_has_unit_length(generator):
+    members = [EmbeddingHead(12, (8, 4), normalize=True) for _ in range(3)]
+    embeddings = EmbeddingEnsemble(members)(torch.randn(20, 12, generator=generator))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(20))
+
+
+def test_ensemble_travels_by_state_dict_and_is_trained_as_one(rows):
+    ensemble = drawn_alike(lambda: EmbeddingEnsemble([EmbeddingHead(12, (8, 4)) for _ in range(2)]))
+    before = copy.deepcopy(ensemble)
+    embed(rows, ensemble)
+    assert not any(
+        torch.equal(ours, theirs) for ours, theirs in zip(ensemble.parameters(), before.parameters(), strict=True)
+    )
+    before.load_state_dict(ensemble.state_dict())
+    assert same_state(before, ensemble)
+
+
+def test_ensemble_without_members_is_refused():
+    with pytest.raises(ValueError, match="`members` must hold at least one head, got none"):
+        EmbeddingEnsemble([])
+
+
+# Lengths between free and 1
+
+
+def heads_of_lengths(*settings, dtype=torch.float32):
+    return [drawn_alike(EmbeddingHead, 12, (8, 4), normalize=setting).to(dtype) for setting in settings]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normalize_by_half_leaves_directions_and_takes_square_roots_of_lengths(generator, dtype):
+    inputs = 50 * torch.randn(30, 12, generator=generator, dtype=dtype)
+    free, half = (head(inputs) for head in heads_of_lengths(False, 0.5, dtype=dtype))
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.norm(dim=1), free.norm(dim=1).sqrt())
+    torch.testing.assert_close(nn.functional.normalize(half), nn.functional.normalize(free))
+    assert free.norm(dim=1).max() > 2 * free.norm(dim=1).min()
+
+
+@pytest.mark.parametrize(("setting", "same"), [(0, False), (0.0, False), (1, True), (1.0, True)])
+def test_normalize_by_none_or_all_is_that_of_a_bool(generator, setting, same):
+    inputs = torch.randn(30, 12, generator=generator)
+    given, expected = (head(inputs) for head in heads_of_lengths(setting, same))
+    assert torch.equal(given, expected)
+
+
+@pytest.mark.parametrize("setting", [0.1, 0.25, 0.9])
+def test_normalize_raises_lengths_to_the_rest_of_the_power(generator, setting):
+    inputs = 5 * torch.randn(30, 12, generator=generator)
+    free, given = (head(inputs) for head in heads_of_lengths(False, setting))
+    torch.testing.assert_close(given.norm(dim=1), free.norm(dim=1) ** (1 - setting))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("setting", [False, 0.5, 0.9, True])
+def test_normalize_of_a_zero_embedding_is_zero_with_a_finite_gradient(setting, dtype):
+    head = heads_of_lengths(setting, dtype=dtype)[0]
+    nn.init.zeros_(head.layers[-1].weight)
+    nn.init.zeros_(head.layers[-1].bias)
+    inputs = torch.ones(3, 12, dtype=dtype, requires_grad=True)
+    embeddings = head(inputs)
+    assert torch.equal(embeddings, torch.zeros(3, 4, dtype=dtype))
+    (embeddings.sum() + embeddings.square().sum()).backward()
+    assert inputs.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+def test_normalize_by_half_has_the_gradient_of_finite_differences(generator):
+    head = heads_of_lengths(0.5, dtype=torch.float64)[0]
+    inputs = torch.randn(4, 12, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(head, (inputs,))
+
+
+@pytest.mark.parametrize("setting", [-0.1, 1.5, 2, float("nan")])
+def test_normalize_outside_0_to_1_is_refused(setting):
+    with pytest.raises(ValueError, match=rf"`normalize` must be in \[0, 1\], or a bool, got {setting}"):
+        EmbeddingHead(12, normalize=setting)
+
+
+def test_normalize_is_part_of_what_a_checkpoint_is_made_of(rows, tmp_path):
+    first, second = heads_of_lengths(0.5, 0.25)
+    embed(rows, first, checkpoint=tmp_path / "stage.pt")
+    with pytest.raises(ValueError, match=r"module was .*normalize=0\.5.* and is .*normalize=0\.25"):
+        embed(rows, second, checkpoint=tmp_path / "stage.pt")
