@@ -161,7 +161,7 @@ class Stage:
         validation: tuple[Tensor, Tensor] | None,
         count: str | None,
     ) -> list[EpochRecord]:
-        """Train; with `validation` rows `validate` returns what an epoch measures, and the score that chooses epochs."""
+        """Train; `validate` returns what an epoch measures on `validation`, and the score that chooses epochs."""
         check_labels(labels)
         if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"Rows must be a torch.Tensor, got {type(inputs).__name__} and {type(labels).__name__}.")
