@@ -104,7 +104,7 @@ def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
 
 def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readme():
     run_ads("--dry-run", "--output", "run")
-    members = [EmbeddingHead(512, input_dropout=0.25, dropout=0.5, normalize=0.5) for _ in range(4)]
+    members = [EmbeddingHead(512, input_dropout=0.25, dropout=0.5) for _ in range(4)]
     for number, member in enumerate(members, start=1):
         member.load_state_dict(torch.load(f"run/embedding_{number}.pt", weights_only=True)["module"])
     embedding, classifier = EmbeddingEnsemble(members), ClassifierHead(4 * 256, num_labels=30)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlmetric.distributed import on_first_rank
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
-from mlmetric.losses import SimilarityRegressionLoss
+from mlmetric.losses import LogRatioLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import InnerProduct
 from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
@@ -39,7 +39,7 @@ class MethodSettings:
 
 
 PAPER_SETTINGS = MethodSettings(epochs=10, batch_size=256, lr=0.01, positive_order="farthest", activation="softmax")
-OUR_SETTINGS = MethodSettings(epochs=50, batch_size=64, lr=0.001)
+OUR_SETTINGS = MethodSettings(epochs=50, batch_size=64, lr=0.003)
 
 
 @dataclass
@@ -76,13 +76,11 @@ class Workshop:
     seconds: dict[str, float] = field(default_factory=dict)
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
-    def fit_embedding(
-        self, stage: str, head: EmbeddingHead, *, seed: int = 0, mixup: float = 0.0, **parts: Any
-    ) -> None:
+    def fit_embedding(self, stage: str, head: EmbeddingHead, *, seed: int = 0, **parts: Any) -> None:
         """Train a head by a metric loss; with a classifier trained along the best epoch is kept."""
         head.to(self.device)
         head.standardize.fit(self.features[self.rows])
-        config = self._config(seed=self.seed + seed, mixup=mixup, keep_best="classifier" in parts)
+        config = self._config(seed=self.seed + seed, keep_best="classifier" in parts)
         with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
             self.histories[stage] = fit_embedding(
                 head,
@@ -161,18 +159,17 @@ def paper(shop: Workshop) -> Fitted:
 
 
 def recommended(shop: Workshop) -> Fitted:
-    """Train four heads whose cosines follow label similarity and whose place tells the labels; then a classifier."""
+    """Train four heads whose distances follow those of the labels and whose place tells them; then a classifier."""
     members = []
     for number in range(1, NUM_MEMBERS + 1):
-        head = EmbeddingHead(shop.features.shape[1], input_dropout=0.25, dropout=0.5, normalize=0.5)
+        head = EmbeddingHead(shop.features.shape[1], input_dropout=0.25, dropout=0.5)
         shop.fit_embedding(
             f"embedding_{number}",
             head,
             seed=number,
-            mixup=1.0,
-            loss=SimilarityRegressionLoss(),
+            loss=LogRatioLoss(),
             classifier=ClassifierHead(head.embedding_size, shop.labels.shape[1]),
-            classifier_weight=0.3,
+            classifier_weight=2.0,
         )
         members.append(head)
     return _classified(shop, EmbeddingEnsemble(members), activation=shop.settings.activation, keep_best=True)

@@ -19,13 +19,13 @@ from torch import nn
 
 from mlmetric.estimators._rows import Rows, hold_back, read_rows, read_training_rows
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, Standardize
-from mlmetric.losses import SimilarityRegressionLoss
+from mlmetric.losses import LogRatioLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
 
 _MAX_SEED = 2**31 - 1
 
-RECOMMENDED_HEAD = partial(EmbeddingHead, widths=(512, 256), input_dropout=0.25, dropout=0.5, normalize=0.5)
+RECOMMENDED_HEAD = partial(EmbeddingHead, widths=(512, 256), input_dropout=0.25, dropout=0.5)
 """The head of the recommended recipe; called with the number of features."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 """The head of the paper; called with the number of features."""
@@ -34,10 +34,10 @@ PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Learn an embedding whose neighbours carry similar label sets, and whose place tells the labels.
 
-    The defaults are the recommended recipe: two layers with dropout; the cosine of two embeddings is made the Jaccard
-    similarity of their labels, and a linear classifier on them is trained along; rows are mixed; several such heads are
-    trained apart and joined; of each the epoch is kept that did best on rows held back. The page "What works, and by
-    how much" says why. `MetricEmbedder.paper()` is the paper's recipe.
+    The defaults are the recommended recipe: two layers with dropout; distances are brought into the proportions of the
+    Jaccard distances of the labels by the log-ratio loss, and a linear classifier is trained along; several such heads
+    are trained apart and joined; of each the epoch is kept that did best on rows held back. `MetricEmbedder.paper()` is
+    the paper's recipe.
 
     Features are standardised inside, by statistics of the training rows.
 
@@ -45,7 +45,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         head: Makes a head from the number of features, such as `functools.partial(EmbeddingHead, dropout=0.2)`; None
             for the recommended one. It is called once for each member.
         loss: A loss on embeddings: of [mlmetric.losses][] or, with a miner, any of pytorch-metric-learning on pairs or
-            triplets. It is copied for each member. None for `SimilarityRegressionLoss()`.
+            triplets. It is copied for each member. None for `LogRatioLoss()`.
         miner: Of [mlmetric.miners][], copied for each member; None for none.
         classifier_weight: Of the binary cross entropy of the classifier that is trained along, beside the loss; 0 for
             none.
@@ -55,7 +55,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         batch_size: Rows of a batch.
         lr: Learning rate of Adam.
         lr_drops: After each of these epochs the learning rate falls to a tenth.
-        mixup: As [TrainingConfig][mlmetric.training.TrainingConfig] has it; 0 for none.
+        mixup: As [TrainingConfig][mlmetric.training.TrainingConfig] has it; a remedy for few rows; 0 for none.
         items_per_label: As [TrainingConfig][mlmetric.training.TrainingConfig] has it: label-balanced batches; None for
             random ones.
         validation_fraction: Share of the rows held back, by which the best epoch is chosen; 0 keeps the last epoch.
@@ -80,9 +80,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Source:
         Stage one of "From image to emotion: multi-label image classification based on triplet loss" (2021), with
-        another recipe by default. Mixing: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, with
-        labels compared as soft ones; the joined heads: Lakshminarayanan et al., "Simple and scalable predictive
-        uncertainty estimation using deep ensembles", NeurIPS 2017.
+        another recipe by default. Its loss: Kim et al., "Deep metric learning beyond binary supervision", CVPR 2019;
+        the joined heads: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
+        ensembles", NeurIPS 2017; mixing: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, with
+        labels compared as soft ones.
     """
 
     def __init__(
@@ -91,14 +92,14 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         head: Callable[[int], nn.Module] | None = None,
         loss: Any = None,
         miner: Any = None,
-        classifier_weight: float = 0.3,
+        classifier_weight: float = 2.0,
         n_members: int = 4,
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
-        lr: float = 0.001,
+        lr: float = 0.003,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 1.0,
+        mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         patience: int | None = None,
@@ -237,7 +238,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             member,
             rows.features,
             rows.labels,
-            loss=SimilarityRegressionLoss() if self.loss is None else copy.deepcopy(self.loss),
+            loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),
             miner=copy.deepcopy(self.miner),
             classifier=classifier,
             classifier_weight=self.classifier_weight,

@@ -152,11 +152,13 @@ class Averaged(nn.Module):
 
 def averaged_head(num_features: int) -> nn.Module:
     """Make the recommended head with averaged weights."""
-    return Averaged(plain_head(num_features, normalize=0.5, **DROPOUT))
+    return Averaged(plain_head(num_features, **DROPOUT))
 
 
 DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
 PLAIN = partial(plain_head)
+PLAIN_DROPOUT = partial(plain_head, **DROPOUT)
+HALF_UNIT_DROPOUT = partial(plain_head, normalize=0.5, **DROPOUT)
 UNIT = partial(plain_head, normalize=True)
 UNIT_DROPOUT = partial(plain_head, normalize=True, **DROPOUT)
 PERCEPTRON = partial(plain_head, rectified=True)
@@ -296,7 +298,6 @@ def metric(head: Callable[[int], nn.Module] = UNIT_DROPOUT, **settings: Any) -> 
 PAPER = dict(SINGLE, batch_size=256, max_epochs=10, validation_fraction=0.0)
 PAPERS_TRIPLETS = triplet_settings(margin=1.0, power=2, order="farthest", per_anchor=1, kind="hard")
 GAP = triplet_settings(margin=0.5, by_gap=True)
-WITH_CLASSIFIER = {"classifier_weight": 0.3}
 METHODS: dict[str, Method] = {
     "raw features, linear probe": Method(raw, (0.0,)),
     "perceptron, BCE": metric(PERCEPTRON, loss=no_loss, classifier_weight=1.0),
@@ -309,14 +310,14 @@ METHODS: dict[str, Method] = {
     "SupCon, Jaccard": metric(UNIT, loss=MultiLabelSupConLoss()),
     "SupCon, Jaccard, dropout": metric(loss=MultiLabelSupConLoss()),
     "SupCon, per label, dropout": metric(loss=MultiLabelSupConLoss("per_label")),
-    "log-ratio, dropout": metric(partial(plain_head, **DROPOUT), loss=LogRatioLoss()),
+    "log-ratio, dropout": metric(PLAIN_DROPOUT, loss=LogRatioLoss()),
     "proxy anchor, dropout": metric(proxies=partial(MultiLabelProxyAnchorLoss, embedding_size=256)),
     "HyP2, dropout": metric(proxies=partial(HyP2Loss, embedding_size=256)),
     "multi-similarity (PML), dropout": metric(loss=MultiLabelLoss(MultiSimilarityLoss(), Jaccard())),
     "triplets, margin by Jaccard gap, dropout": metric(**GAP),
     "similarity regression, dropout": metric(loss=SimilarityRegressionLoss()),
     "SupCon, Jaccard + BCE, dropout": metric(loss=MultiLabelSupConLoss(), classifier_weight=1.0),
-    "triplets by gap + BCE, dropout": metric(**GAP, **WITH_CLASSIFIER),
+    "triplets by gap + BCE, dropout": metric(**GAP, classifier_weight=0.3),
     "paper": Method(
         partial(embed, head=PLAIN, **PAPER, **PAPERS_TRIPLETS),
         (0.01,),
@@ -338,14 +339,22 @@ METHODS: dict[str, Method] = {
     "... + 10 random positives": Method(partial(embed, head=UNIT, **SINGLE, **triplet_settings(margin=0.2)), (0.001,)),
     "... + margin by Jaccard gap": Method(partial(embed, head=UNIT, **SINGLE, **GAP), (0.001,)),
     "... + dropout": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE, **GAP), (0.001,)),
-    "... + similarity regression for triplets": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE), (0.001,)),
-    "... + BCE trained along": Method(partial(embed, head=UNIT_DROPOUT, **SINGLE | WITH_CLASSIFIER), (0.001,)),
-    "... + lengths to the power 1/2": Method(partial(embed, **SINGLE | WITH_CLASSIFIER), (0.001,)),
-    "... + mixup": Method(partial(embed, n_members=1), (0.001,)),
-    f"{RECOMMENDED} (... + 4 heads joined)": Method(embed, (0.001,)),
-    "recommended, label-balanced batches": Method(partial(embed, items_per_label=4), (0.001,)),
-    "recommended, averaged weights": Method(partial(embed, head=averaged_head), (0.001,)),
-    "recommended, raw features beside": Method(partial(embed, beside=0.5), (0.001,)),
+    "... + log-ratio loss for triplets, lengths as they are": Method(
+        partial(embed, head=PLAIN_DROPOUT, **SINGLE | {"loss": LogRatioLoss()}), (0.001,)
+    ),
+    "... + BCE trained along": Method(
+        partial(embed, head=PLAIN_DROPOUT, **SINGLE | {"classifier_weight": 2.0}), (0.001,)
+    ),
+    "... + lr 0.003": Method(partial(embed, n_members=1), (0.003,)),
+    f"{RECOMMENDED} (... + 4 heads joined)": Method(embed, (0.003,)),
+    "recommended, similarity regression": Method(
+        partial(embed, loss=SimilarityRegressionLoss(), classifier_weight=0.3), (0.003,)
+    ),
+    "recommended, half normalised": Method(partial(embed, head=HALF_UNIT_DROPOUT), (0.003,)),
+    "recommended, mixup 1": Method(partial(embed, mixup=1.0), (0.003,)),
+    "recommended, label-balanced batches": Method(partial(embed, items_per_label=4), (0.003,)),
+    "recommended, averaged weights": Method(partial(embed, head=averaged_head), (0.003,)),
+    "recommended, raw features beside": Method(partial(embed, beside=0.5), (0.003,)),
 }
 
 
@@ -499,7 +508,7 @@ def main() -> None:
         parser.error("give --data FILE_OR_FOLDER, or --quick for a smoke run")
     names = [name for name in METHODS if options.only is None or options.only in name]
     if options.quick:
-        names = ["raw features, linear probe", "label graph (ML-GCN)", "... + mixup"]
+        names = ["raw features, linear probe", "label graph (ML-GCN)", "... + lr 0.003"]
     done: dict[str, Any] = {}
     if options.output is not None and options.output.exists():
         done = json.loads(options.output.read_text())
