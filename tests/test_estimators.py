@@ -1028,7 +1028,7 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         ({"max_epochs": 0}, "epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
         ({"lr": -0.1}, r"`lr` must be above 0, got -0\.1"),
-        ({"mixup": -0.4}, r"`mixup` must be at least 0, got -0\.4"),
+        ({"mixup": -0.4}, r"`mixup` must be at least 0 and finite, got -0\.4"),
         ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
         ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
         ({"patience": 0, "validation_fraction": 0}, "`patience` must be None or at least 1, got 0"),

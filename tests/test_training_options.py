@@ -800,8 +800,8 @@ def test_rows_of_one_dimension_are_refused(rows):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mixup": -0.1}, r"`mixup` must be at least 0, got -0\.1"),
-        ({"mixup": float("nan")}, "`mixup` must be at least 0, got nan"),
+        ({"mixup": -0.1}, r"`mixup` must be at least 0 and finite, got -0\.1"),
+        ({"mixup": float("nan")}, "`mixup` must be at least 0 and finite, got nan"),
         ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
         ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
         ({"patience": -3}, "`patience` must be None or at least 1, got -3"),

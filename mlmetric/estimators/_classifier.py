@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -56,7 +57,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head.
         classifier_: The trained `ClassifierHead` on its embedding.
-        thresholds_: Float64, shape `(L,)`, of probabilities.
+        thresholds_: Float64, shape `(L,)`, of probabilities; infinite for a label that `"micro"` would never predict.
         classes_: `[0, 1]` for each label, shape `(L, 2)`.
         history_: For each member, and at last for stage two, the records of the epochs.
         n_features_in_: Number of features.
@@ -145,7 +146,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         trained_on, held_back, seed = self._fit_head(rows, held_back)
         embedded, held_back = self._embedded(trained_on), held_back and self._embedded(held_back)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: heads are made there
             self.classifier_ = ClassifierHead(
                 embedded.features.shape[1], rows.labels.shape[1], activation=self.activation
             )
@@ -183,7 +184,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     def _check_settings(self) -> None:
         if self.activation not in ("sigmoid", "softmax"):
             raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
-        if isinstance(self.threshold, str) and self.threshold not in ("macro", "micro"):
+        named = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
+        if not named and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
             raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
         if not 0 <= self.shrinkage < math.inf:
             raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")

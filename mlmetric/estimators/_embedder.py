@@ -211,7 +211,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             rows, held_back = hold_back(rows, self.validation_fraction, seed)
         members, self.history_ = [], []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: heads are made there
             for number in range(self.n_members):
                 member = (RECOMMENDED_HEAD if self.head is None else self.head)(rows.features.shape[1])
                 self.history_.append(self._fit_member(member, rows, held_back, seed=seed % 100_000 + number))

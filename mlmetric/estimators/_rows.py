@@ -67,7 +67,7 @@ def _as_tensor(features: npt.NDArray[np.float32]) -> Tensor:
 
 
 def hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
-    """Hold a part of the rows back, stratified by label, to choose by; at least one and at most all but two."""
+    """Hold a part of the rows back, stratified by label, to choose by; one row if more would leave fewer than two."""
     if not 0 <= fraction < 1:
         raise ValueError(f"`validation_fraction` must be in [0, 1), got {fraction}.")
     if fraction == 0 or len(rows.labels) < 3:
@@ -76,6 +76,6 @@ def hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None
         rows.hard.labels, (1 - fraction, fraction), generator=torch.Generator().manual_seed(seed)
     )
     if len(held_back) == 0 or len(kept) < 2:
-        order = torch.cat([kept, held_back])
+        order = torch.randperm(len(rows.labels), generator=torch.Generator().manual_seed(seed))
         kept, held_back = order[:-1], order[-1:]
     return rows.select(kept), rows.select(held_back)

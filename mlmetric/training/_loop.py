@@ -37,8 +37,8 @@ class TrainingConfig:
         lr_drops: After each of these epochs the learning rate falls to a tenth.
         weight_decay: Of Adam.
         mixup: Each row is mixed with another of its batch, features and labels alike, the greater share, drawn from
-            Beta(mixup, mixup), its own: soft labels, which every similarity and loss of this library takes. 0 is off;
-            at 1 shares are uniform from one half to one, a remedy for few rows.
+            Beta(mixup, mixup), its own. That makes soft labels, which similarities and most losses take, but not those
+            with a margin for each label. 0 is off; at 1 shares are uniform from one half to one, a remedy for few rows.
         items_per_label: If given, batches are filled label by label, this many items of each, by
             [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
         keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.
@@ -66,8 +66,8 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if not self.lr > 0:
             raise ValueError(f"`lr` must be above 0, got {self.lr}.")
-        if not self.mixup >= 0:
-            raise ValueError(f"`mixup` must be at least 0, got {self.mixup}.")
+        if not 0 <= self.mixup < math.inf:
+            raise ValueError(f"`mixup` must be at least 0 and finite, got {self.mixup}.")
         for name in ("items_per_label", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -236,6 +236,8 @@ class Stage:
     def _batches(self, labels: Tensor) -> list[Tensor]:
         if self.config.items_per_label is not None:
             num_labelled = int((labels > 0).any(dim=1).sum())
+            if num_labelled < 2:
+                raise ValueError(f"`items_per_label` needs two rows with labels or more, got {num_labelled}.")
             sampler = MultiLabelBatchSampler(
                 labels,
                 min(self.config.batch_size, num_labelled),

@@ -86,6 +86,8 @@ def fit_embedding(
     """
     device = device_of(head)
     _check_validation(validation)
+    if not classifier_weight >= 0:
+        raise ValueError(f"`classifier_weight` must be at least 0, got {classifier_weight}.")
 
     def step(batch: Batch) -> tuple[Tensor, int]:
         embeddings = stage.forward(features, batch)
@@ -162,9 +164,12 @@ def fit_classifier(
     device = device_of(head)
     _check_validation(validation)
     label_loss = head.loss if loss is None else loss
+    if isinstance(loss, nn.Module):
+        loss.to(device)
 
     def step(batch: Batch) -> tuple[Tensor, int]:
-        return label_loss(stage.forward(embeddings, batch), batch.of(labels).to(device)), 0
+        logits = stage.forward(embeddings, batch)
+        return label_loss(logits, batch.of(labels).to(device, logits.dtype)), 0
 
     def validate() -> tuple[EpochRecord, float]:
         assert validation is not None
@@ -173,7 +178,7 @@ def fit_classifier(
         scores = head.probabilities(logits)
         ranked = float(mean_average_precision(scores, target))
         return {
-            "val_loss": float(label_loss(logits, target)),
+            "val_loss": float(label_loss(logits, target.to(logits.dtype))),
             "val_map": ranked,
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
         }, ranked
