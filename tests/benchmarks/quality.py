@@ -527,7 +527,7 @@ def main() -> None:
         runs = {name: [done[f"{title}/{name}/{seed}"] for seed in seeds] for name in names}
         print(f"\n{title}: {n_train} training rows, {len(X) - n_train} test rows, {X.shape[1]} features, ", end="")
         print(f"{y.shape[1]} labels; mean (deviation) of {len(seeds)} seeds\n\n{table(runs)}", flush=True)
-        if any(name.startswith(f"{RECOMMENDED} ") for name in runs):
+        if options.only is None and not options.quick:
             print("\nThe recommended recipe against every other method:")
             for measured, place in places(runs).items():
                 print(f"- {MEASURES[measured]}: {place}")
