@@ -152,7 +152,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class AdsConfig(Config):
-    """The sentiments of advertisement images, by triplet loss on label similarity; on a synthetic set by default."""
+    """Sentiments of advertisement images by embeddings that follow label similarity; on a synthetic set by default."""
 
     annotations: Path | None = option(None, "Sentiments.json; without it a synthetic set is made and used")
     label_list: Path | None = option(None, "Sentiments_List.txt; by default beside the annotations")

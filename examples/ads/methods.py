@@ -36,9 +36,12 @@ class MethodSettings:
     margin: float = 1.0
     positive_order: str = "random"
     activation: str = "sigmoid"
+    keep_best: bool = True
 
 
-PAPER_SETTINGS = MethodSettings(epochs=10, batch_size=256, lr=0.01, positive_order="farthest", activation="softmax")
+PAPER_SETTINGS = MethodSettings(
+    epochs=10, batch_size=256, lr=0.01, positive_order="farthest", activation="softmax", keep_best=False
+)
 OUR_SETTINGS = MethodSettings(epochs=50, batch_size=64, lr=0.003)
 
 
@@ -77,10 +80,10 @@ class Workshop:
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
     def fit_embedding(self, stage: str, head: EmbeddingHead, *, seed: int = 0, **parts: Any) -> None:
-        """Train a head by a metric loss; with a classifier trained along the best epoch is kept."""
+        """Train a head by a metric loss."""
         head.to(self.device)
         head.standardize.fit(self.features[self.rows])
-        config = self._config(seed=self.seed + seed, keep_best="classifier" in parts)
+        config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best)
         with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
             self.histories[stage] = fit_embedding(
                 head,
@@ -93,11 +96,11 @@ class Workshop:
                 **parts,
             )
 
-    def fit_classifier(self, stage: str, head: Any, inputs: Tensor, *, keep_best: bool = False) -> Tensor:
+    def fit_classifier(self, stage: str, head: Any, inputs: Tensor) -> Tensor:
         """Train a head that scores labels, and return the probabilities of every image."""
         head.to(self.device)
         head.standardize.fit(inputs[self.rows])
-        config = self._config(seed=self.seed, keep_best=keep_best)
+        config = self._config(seed=self.seed, keep_best=self.settings.keep_best)
         with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
             self.histories[stage] = fit_classifier(
                 head,
@@ -172,27 +175,27 @@ def recommended(shop: Workshop) -> Fitted:
             classifier_weight=2.0,
         )
         members.append(head)
-    return _classified(shop, EmbeddingEnsemble(members), activation=shop.settings.activation, keep_best=True)
+    return _classified(shop, EmbeddingEnsemble(members), activation=shop.settings.activation)
 
 
 def label_graph(shop: Workshop) -> Fitted:
     """Train ML-GCN: classifiers of the features that come out of a graph over labels."""
     head = LabelGraphHead.from_labels(shop.features.shape[1], shop.targets, label_vectors=shop.label_vectors())
-    return Fitted(shop.fit_classifier("label_graph", head, shop.features, keep_best=True), shop.features)
+    return Fitted(shop.fit_classifier("label_graph", head, shop.features), shop.features)
 
 
 def semantic(shop: Workshop) -> Fitted:
     """Train a projection of the features into the space of label vectors, after Pilli et al."""
     head = SemanticProjectionHead(shop.features.shape[1], shop.label_vectors())
-    scores = shop.fit_classifier("semantic", head, shop.features, keep_best=True)
+    scores = shop.fit_classifier("semantic", head, shop.features)
     with torch.no_grad():
         return Fitted(scores, on_first_rank(lambda: head.project(shop.features.to(shop.device)).cpu()))
 
 
-def _classified(shop: Workshop, head: nn.Module, *, activation: Any, keep_best: bool = False) -> Fitted:
+def _classified(shop: Workshop, head: nn.Module, *, activation: Any) -> Fitted:
     embeddings = shop.embed(head)
     classifier = ClassifierHead(embeddings.shape[1], shop.labels.shape[1], activation=activation)
-    return Fitted(shop.fit_classifier("classifier", classifier, embeddings, keep_best=keep_best), embeddings)
+    return Fitted(shop.fit_classifier("classifier", classifier, embeddings), embeddings)
 
 
 @dataclass(frozen=True)

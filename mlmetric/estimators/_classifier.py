@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from numbers import Real
@@ -156,7 +157,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             self.classifier_.to(self.device),
             embedded.features,
             embedded.labels,
-            loss=self.label_loss,
+            loss=copy.deepcopy(self.label_loss),
             config=self._config(seed % 100_000, keep_best=held_back is not None, mixup=0.0, items_per_label=None),
             validation=None if held_back is None else held_back.hard,
         )

@@ -107,7 +107,10 @@ class GraphConvolution(nn.Module):
 
 def digest(values: Tensor) -> str:
     """Return eight digits that tell fixed numbers apart."""
-    return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:8]
+    if values.is_meta:
+        return "meta"
+    flat = values.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:8]
 
 
 def check_graph(label_vectors: Tensor, adjacency: Tensor) -> None:

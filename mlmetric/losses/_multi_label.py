@@ -154,6 +154,21 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         return reduced
 
     @property
+    def similarity(self) -> SimilarityFunction:
+        """The label similarity of the relation."""
+        return self.relation.similarity
+
+    @property
+    def positive_threshold(self) -> float:
+        """The threshold above which the relation is positive."""
+        return self.relation.positive_threshold
+
+    @property
+    def negative_threshold(self) -> float:
+        """The threshold up to which the relation is negative."""
+        return self.relation.negative_threshold
+
+    @property
     def takes_tuples(self) -> bool:  # type: ignore[override]
         """Whether the wrapped loss takes an `indices_tuple`."""
         return self.reading.tuples != "none"

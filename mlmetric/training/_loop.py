@@ -393,9 +393,19 @@ def _describe(part: Any) -> str:
     if isinstance(part, functools.partial):
         keywords = (f"{name}={_describe(value)}" for name, value in part.keywords.items())
         return f"partial({', '.join([_describe(part.func), *map(_describe, part.args), *keywords])})"
-    names = {name: None for cls in type(part).__mro__[:-1] for name in inspect.signature(cls).parameters}
+    if isinstance(part, list | tuple):
+        return f"{type(part).__name__}({', '.join(map(_describe, part))})"
+    names = {name: None for cls in type(part).__mro__[:-1] for name in _parameters(cls)}
     given = (f"{name}={_describe(getattr(part, name))}" for name in names if hasattr(part, name))
     return f"{type(part).__name__}({', '.join(given)})"
+
+
+def _parameters(cls: type) -> list[str]:
+    """Name the parameters of a constructor; of a builtin base, such as dict, none are known."""
+    try:
+        return list(inspect.signature(cls).parameters)
+    except ValueError:
+        return []
 
 
 def _digest(rows: Tensor) -> str:

@@ -156,6 +156,7 @@ def fit_classifier(
     Raises:
         ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
             given different ones.
+        TypeError: If `head` is no torch module.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -178,7 +179,7 @@ def fit_classifier(
         scores = head.probabilities(logits)
         ranked = float(mean_average_precision(scores, target))
         return {
-            "val_loss": float(label_loss(logits, target.to(logits.dtype))),
+            "val_loss": float(label_loss(logits, target.to(logits.dtype)).detach()),
             "val_map": ranked,
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
         }, ranked
