@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pytorch_metric_learning.reducers import AvgNonZeroReducer
 from torch import Tensor
 
 from mlmetric.losses._base import LabelledBatch, LossDict, MultiLabelBaseLoss
@@ -66,8 +67,6 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
 
     def get_default_reducer(self) -> Any:
         """Take the mean over triplets whose loss is above 0."""
-        from pytorch_metric_learning.reducers import AvgNonZeroReducer
-
         return AvgNonZeroReducer()
 
     def compute_loss(self, batch: LabelledBatch) -> LossDict:

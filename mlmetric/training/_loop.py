@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
-import inspect
 import io
 import math
 import os
@@ -21,6 +18,8 @@ from torch import Tensor, nn
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.labels import check_labels
 from mlmetric.samplers import MultiLabelBatchSampler
+from mlmetric.training._batch import Batch
+from mlmetric.training._identity import describe, digest
 
 EpochRecord = dict[str, float]
 """What one epoch measured, by name; `epoch` counts from 1."""
@@ -72,37 +71,6 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be None or at least 1, got {value}.")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some rows, each mixed with a partner where there are partners."""
-
-    rows: Tensor
-    partners: Tensor | None = None
-    shares: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def of(self, values: Tensor) -> Tensor:
-        """Take these rows of features or labels."""
-        taken = values[self.rows]
-        if self.partners is None or self.shares is None:
-            return taken
-        dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
-        shares = self.shares.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
-        return shares * taken + (1 - shares) * values[self.partners]
-
-    def part(self, index: int, count: int) -> Batch:
-        """Take one of `count` parts."""
-
-        def cut(values: Tensor) -> Tensor:
-            return torch.tensor_split(values, count)[index]
-
-        if self.partners is None or self.shares is None:
-            return Batch(cut(self.rows))
-        return Batch(cut(self.rows), cut(self.partners), cut(self.shares))
 
 
 def device_of(module: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -273,10 +241,10 @@ class Stage:
         return {
             **asdict(self.config),
             "module": repr(self.module),
-            "objective": [_describe(part) for part in self.objective],
-            "inputs": _digest(inputs),
-            "labels": _digest(labels),
-            "validation": None if validation is None else [_digest(torch.as_tensor(part)) for part in validation],
+            "objective": [describe(part) for part in self.objective],
+            "inputs": digest(inputs),
+            "labels": digest(labels),
+            "validation": None if validation is None else [digest(torch.as_tensor(part)) for part in validation],
         }
 
     def _check_ranks(self) -> None:
@@ -380,34 +348,3 @@ class Stage:
     def _report(self, record: EpochRecord) -> None:
         if self.callback is not None:
             self.callback(record)
-
-
-def _describe(part: Any) -> str:
-    """Name a loss, a miner, or what one is made of, with all that its constructors were given."""
-    if isinstance(part, Tensor):
-        return f"Tensor({_digest(part)[:16]})"
-    if inspect.isroutine(part):
-        return f"{part.__module__}.{part.__qualname__}"
-    if part is None or isinstance(part, int | float | str | torch.Generator):
-        return type(part).__name__ if isinstance(part, torch.Generator) else repr(part)
-    if isinstance(part, functools.partial):
-        keywords = (f"{name}={_describe(value)}" for name, value in part.keywords.items())
-        return f"partial({', '.join([_describe(part.func), *map(_describe, part.args), *keywords])})"
-    if isinstance(part, list | tuple):
-        return f"{type(part).__name__}({', '.join(map(_describe, part))})"
-    names = {name: None for cls in type(part).__mro__[:-1] for name in _parameters(cls)}
-    given = (f"{name}={_describe(getattr(part, name))}" for name in names if hasattr(part, name))
-    return f"{type(part).__name__}({', '.join(given)})"
-
-
-def _parameters(cls: type) -> list[str]:
-    """Name the parameters of a constructor; of a builtin base, such as dict, none are known."""
-    try:
-        return list(inspect.signature(cls).parameters)
-    except ValueError:
-        return []
-
-
-def _digest(rows: Tensor) -> str:
-    values = rows.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(values.numpy().data).hexdigest()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mlmetric.heads import ClassifierHead
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
-from mlmetric.training._loop import Batch, EpochRecord, Stage, TrainingConfig, device_of
+from mlmetric.training._batch import Batch
+from mlmetric.training._loop import EpochRecord, Stage, TrainingConfig, device_of
 
 MetricLoss = Callable[..., Tensor]
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
