@@ -76,6 +76,11 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
 PAPER_OPTIONS = {"method": "paper", "undersampler": "cap"} | dict.fromkeys(
     ("positive_order", "batch_size", "lr", "activation")
 )
+OPTIONS_OF_METHODS = {
+    "margin": ("paper",),
+    "positive_order": ("paper",),
+    "word_vectors": ("label-graph", "semantic"),
+}
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
     "cap-rows": RandomLabelUnderSampler(),
@@ -112,7 +117,7 @@ class Config:
     batch_size: int | None = option(None, "by default the method's own, 64, the paper's 256")
     lr: float | None = option(None, "learning rate of each stage; by default the method's own, 0.003, the paper's 0.01")
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate falls to a tenth")
-    margin: float = option(1.0, "of the paper's triplet loss, on squared Euclidean distance")
+    margin: float | None = option(None, "of the paper's triplet loss, on squared Euclidean distance; by default 1")
     positive_order: Literal["farthest", "random"] | None = option(None, "of the paper's miner; by default farthest")
     activation: Literal["sigmoid", "softmax"] | None = option(
         None, "of the classifier; by default sigmoid, the paper's softmax"
@@ -135,6 +140,13 @@ class Config:
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}.")
+        for name, methods in OPTIONS_OF_METHODS.items():
+            if getattr(self, name) is not None and not self.compare and self.method not in methods:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for --method {' or '.join(methods)}, got --method {self.method}."
+                )
+        if self.word_vectors is not None and not self.word_vectors.is_file():
+            raise ValueError(f"--word-vectors {self.word_vectors} is no file.")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:

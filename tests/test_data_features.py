@@ -14,6 +14,7 @@ from PIL import Image
 
 from mlmetric.data import BadImagesError, ImageDataset, extract_features
 from mlmetric.data import _features as features_module
+from mlmetric.heads import FrozenBackbone
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -249,3 +250,16 @@ def test_extract_removes_what_killed_runs_left_unfinished(folder, tmp_path):
 def test_extract_with_another_policy_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="`on_bad_image` must be 'error' or 'skip', got 'ignore'"):
         extract(MeanColour(), dataset(folder), tmp_path, on_bad_image="ignore")
+
+
+def test_unfrozen_parts_pass_images_in_evaluation_mode_and_stay_in_theirs(folder, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Dropout())
+    backbone = FrozenBackbone(network, unfrozen=("1", "2")).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    data = dataset(folder)
+    found = extract(backbone, data, tmp_path / "cache").features
+    assert [part.training for part in network] == [False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        expected = backbone.eval()(torch.stack([data[index][0] for index in range(10)]))
+    torch.testing.assert_close(torch.from_numpy(np.array(found)), expected)

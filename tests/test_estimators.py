@@ -649,7 +649,7 @@ def test_rows_given_to_choose_by_serve_where_a_share_is_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda X, y: (X, y[:, :4]), "`validation` must have the 5 labels of `y`, got 4"),
+        (lambda X, y: (X, y[:, :4]), "must have the 5 labels of `y`, got 4"),
         (lambda X, y: (X[:, :19], y), r"X has 19 features, but \w+ is expecting 20"),
         (lambda X, y: (X[1:], y), "must have as many rows, got 159 and 160"),
         (lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
@@ -658,8 +658,16 @@ def test_rows_given_to_choose_by_serve_where_a_share_is_none():
 )
 def test_rows_given_to_choose_by_that_do_not_fit_are_named(estimator, change, message):
     X, y = table()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"`validation`.*{message}"):
         estimator(**FAST).fit(X, y, validation=change(X, y))
+
+
+@each_estimator
+def test_rows_given_to_choose_by_that_are_no_pair_are_named(estimator):
+    X, y = table()
+    for given in (X, (X, y, y), 5):
+        with pytest.raises((TypeError, ValueError), match="`validation` must be a pair of features `X` and labels `y`"):
+            estimator(**FAST).fit(X, y, validation=given)
 
 
 # Thresholds
@@ -1032,6 +1040,7 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
         ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
         ({"patience": 0, "validation_fraction": 0}, "`patience` must be None or at least 1, got 0"),
+        ({"patience": 2, "validation_fraction": 0}, "`patience` needs rows held back .* got none of 160 rows"),
         ({"random_state": "seven"}, "'seven' cannot be used to seed"),
     ],
 )

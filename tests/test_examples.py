@@ -285,8 +285,8 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_options():
     before = Path("run/metrics.json").read_bytes()
     with pytest.raises(FileExistsError, match="run holds a run already: add --resume"):
         run_ads("--dry-run", "--output", "run")
-    with pytest.raises(ValueError, match=r"was started with --margin 1\.0, not 2\.0"):
-        run_ads("--dry-run", "--output", "run", "--resume", "--margin", "2")
+    with pytest.raises(ValueError, match=r"was started with --lr None, not 0\.5"):
+        run_ads("--dry-run", "--output", "run", "--resume", "--lr", "0.5")
     assert Path("run/metrics.json").read_bytes() == before
     with pytest.raises(FileNotFoundError, match="There is no run in nowhere to resume"):
         run_ads("--dry-run", "--output", "nowhere", "--resume")
@@ -317,6 +317,10 @@ def test_a_start_that_failed_can_be_corrected():
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--margin", "-1"], r"--margin must be at least 0, got -1\.0"),
         (["--image-batch-size", "0"], "--image-batch-size must be at least 1, got 0"),
+        (["--margin", "2"], "--margin is for --method paper, got --method recommended"),
+        (["--method", "semantic", "--positive-order", "random"], "--positive-order is for --method paper, got"),
+        (["--word-vectors", "a.txt"], "--word-vectors is for --method label-graph or semantic, got"),
+        (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is no file"),
         (["--soft-labels"], "--soft-labels needs --undersampler none"),
         (["--annotations", "a.json"], "--annotations needs --image-root"),
         (["--compare", "--experiments", "paper"], "are two comparisons"),

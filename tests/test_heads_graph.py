@@ -537,7 +537,7 @@ def scores_by_loops(head, features):
         if head.distance == "cosine":
             near = [dot(unit(point), label) for label in labels]
         else:
-            near = [-sum((x - y) ** 2 for x, y in zip(point, label, strict=True)) for label in labels]
+            near = [1 - sum((x - y) ** 2 for x, y in zip(point, label, strict=True)) / 2 for label in labels]
         scores.append([head.scale.item() * x + b for x, b in zip(near, head.bias.tolist(), strict=True)])
     return scores
 
@@ -559,6 +559,16 @@ def test_semantic_head_cosine_does_not_see_the_length_of_the_projection_and_eucl
         assert same == (distance == "cosine")
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_semantic_head_begins_near_the_loss_of_even_odds(distance, generator):
+    labels = (torch.rand(400, 30, generator=generator) < 0.1).float()
+    with drawn_alike():
+        head = SemanticProjectionHead(200, cooccurrence_vectors(labels), distance=distance, separation=0.0)
+    with torch.no_grad():
+        loss = head.loss(head(torch.randn(400, 200, generator=generator)), labels)
+    assert loss < 2.5  # even odds: log 2
+
+
 def test_semantic_head_projection_is_the_point_whose_nearness_is_scored(generator):
     features = 5 + 3 * torch.randn(6, 3, generator=generator)
     for distance in DISTANCES:
@@ -568,7 +578,8 @@ def test_semantic_head_projection_is_the_point_whose_nearness_is_scored(generato
         head.standardize.fit(features)
         points, scores = head.project(features), head(features)
         assert points.shape == (6, 2)
-        nearness = points[:, 0] if distance == "cosine" else -((points[:, 0] - 1) ** 2) - points[:, 1] ** 2
+        squares = (points[:, 0] - 1) ** 2 + points[:, 1] ** 2
+        nearness = points[:, 0] if distance == "cosine" else 1 - squares / 2
         torch.testing.assert_close(scores[:, 0], 1.5 * nearness + head.bias)
         assert torch.allclose(points.norm(dim=1), torch.ones(6)) == (distance == "cosine")
 
@@ -609,7 +620,8 @@ def test_semantic_head_of_zero_vectors_and_a_zero_projection_has_finite_scores_a
     with torch.no_grad():
         head.projection.bias.zero_()
     logits = head(torch.zeros(4, 3))
-    torch.testing.assert_close(logits, head.bias.expand(4, 2))
+    nearness = 0 if distance == "cosine" else 1  # no direction, and no distance
+    torch.testing.assert_close(logits, (nearness * head.scale + head.bias).expand(4, 2))
     head.loss(logits, torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0]])).backward()
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 

@@ -908,6 +908,11 @@ def test_hyp2_hands_three_parts_to_the_reducer():
     torch.testing.assert_close(case.call(build("HyP2", beta=0)), sum(values[:2]))
 
 
+def test_hyp2_refuses_a_distance():
+    with pytest.raises(ValueError, match="`distance` cannot be chosen"):
+        build("HyP2", distance=distances.LpDistance())
+
+
 def test_hyp2_proxies_have_the_variance_of_the_docstring_at_the_start():
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -201,7 +201,8 @@ def test_keep_best_takes_the_earlier_of_two_epochs_that_score_alike(rows):
 
 def test_keep_best_takes_any_epoch_before_one_that_cannot_be_scored(rows):
     features, labels = rows
-    head, history = embed(rows, config=changed(keep_best=True), validation=(features[:20], 0 * labels[:20]))
+    with pytest.warns(UserWarning, match="Epochs cannot be scored: .* NaN"):
+        head, history = embed(rows, config=changed(keep_best=True), validation=(features[:20], 0 * labels[:20]))
     assert all(record["val_ndcg_at_10"] != record["val_ndcg_at_10"] for record in history)  # NaN
     assert same_state(head, embed(rows)[0])
 
@@ -926,3 +927,22 @@ def test_normalize_is_part_of_what_a_checkpoint_is_made_of(rows, tmp_path):
     embed(rows, first, checkpoint=tmp_path / "stage.pt")
     with pytest.raises(ValueError, match=r"module was .*normalize=0\.5.* and is .*normalize=0\.25"):
         embed(rows, second, checkpoint=tmp_path / "stage.pt")
+
+
+def test_labels_to_measure_a_classifier_on_must_be_hard(rows):
+    features, labels = rows
+    soft = (features[:20], 0.3 * labels[:20])
+    classifier = ClassifierHead(make_head().embedding_size, labels.shape[1])
+    with pytest.raises(ValueError, match="`validation` must have labels 0 or 1"):
+        embed(rows, validation=soft, classifier=classifier)
+    with pytest.raises(ValueError, match="`validation` must have labels 0 or 1"):
+        fit_classifier(ClassifierHead(features.shape[1], labels.shape[1]), *rows, validation=soft)
+    _, history = embed(rows, validation=soft)  # retrieval compares soft labels, too
+    assert all(0 < record["val_ndcg_at_10"] <= 1 for record in history)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="needs CUDA")
+def test_training_on_the_cpu_leaves_the_generators_of_cuda_alone(rows):
+    before = torch.cuda.get_rng_state()
+    embed(rows)
+    assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -13,6 +13,7 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor, nn
 
 from mlmetric.distributed import on_first_rank
+from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
 from mlmetric.losses import LogRatioLoss
@@ -22,7 +23,7 @@ from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit
 
 from .run_folder import bar, clock
 
-NUM_MEMBERS = 4
+RECIPE = MetricEmbedder().get_params()
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class MethodSettings:
 PAPER_SETTINGS = MethodSettings(
     epochs=10, batch_size=256, lr=0.01, positive_order="farthest", activation="softmax", keep_best=False
 )
-OUR_SETTINGS = MethodSettings(epochs=50, batch_size=64, lr=0.003)
+OUR_SETTINGS = MethodSettings(epochs=RECIPE["max_epochs"], batch_size=RECIPE["batch_size"], lr=RECIPE["lr"])
 
 
 @dataclass
@@ -162,17 +163,17 @@ def paper(shop: Workshop) -> Fitted:
 
 
 def recommended(shop: Workshop) -> Fitted:
-    """Train four heads whose distances follow those of the labels and whose place tells them; then a classifier."""
+    """Train heads whose distances follow those of the labels and whose place tells them; then a classifier."""
     members = []
-    for number in range(1, NUM_MEMBERS + 1):
-        head = EmbeddingHead(shop.features.shape[1], input_dropout=0.25, dropout=0.5)
+    for number in range(1, RECIPE["n_members"] + 1):
+        head = RECOMMENDED_HEAD(shop.features.shape[1])
         shop.fit_embedding(
             f"embedding_{number}",
             head,
             seed=number,
             loss=LogRatioLoss(),
             classifier=ClassifierHead(head.embedding_size, shop.labels.shape[1]),
-            classifier_weight=2.0,
+            classifier_weight=RECIPE["classifier_weight"],
         )
         members.append(head)
     return _classified(shop, EmbeddingEnsemble(members), activation=shop.settings.activation)

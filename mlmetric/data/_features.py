@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mlmetric._modes import evaluation_mode
 from mlmetric.data._feature_cache import FeatureCache
 from mlmetric.data._images import BadImageError, BadImagesError
 from mlmetric.distributed import gather_objects, num_ranks, on_first_rank, rank
@@ -79,7 +80,7 @@ def extract_features(
     that all of them see. Each computes its share of the images, and all return the features of all.
 
     Args:
-        backbone: The network, on any device, in evaluation mode.
+        backbone: The network, on any device. Images pass through it in evaluation mode, whatever mode it is in.
         dataset: The images, with the network's preprocessing as their transform.
         cache_dir: Folder of the cache; several networks and data sets can share it.
         batch_size: Images that pass through the network together. Another size can change the last bits.
@@ -102,7 +103,8 @@ def extract_features(
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one image, got none.")
     store = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
-    parameter = next(backbone.parameters(), None) if isinstance(backbone, nn.Module) else None
+    network = backbone if isinstance(backbone, nn.Module) else nn.Module()
+    parameter = next(network.parameters(), None)
     like = torch.empty(0) if parameter is None else parameter
     identities = [dataset.identity(index) for index in range(len(dataset))]
     known = store.known()
@@ -121,7 +123,7 @@ def extract_features(
     for number, (good, images, reasons) in enumerate(_workers_explained(loader), start=1):
         bad |= reasons
         if images is not None:
-            with torch.inference_mode():
+            with evaluation_mode(network), torch.inference_mode():
                 features = backbone(images.to(like, non_blocking=True)).float().cpu().numpy()
             rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
         done += len(good) + len(reasons)

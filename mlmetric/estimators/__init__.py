@@ -4,6 +4,6 @@ They go where scikit-learn's go: pipelines, imbalanced-learn's among them, grid 
 """
 
 from mlmetric.estimators._classifier import MetricClassifier
-from mlmetric.estimators._embedder import MetricEmbedder
+from mlmetric.estimators._embedder import PAPER_HEAD, RECOMMENDED_HEAD, MetricEmbedder
 
-__all__ = ["MetricClassifier", "MetricEmbedder"]
+__all__ = ["PAPER_HEAD", "RECOMMENDED_HEAD", "MetricClassifier", "MetricEmbedder"]

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from mlmetric.estimators._rows import Rows, hold_back, read_rows, read_training_rows
+from mlmetric.estimators._rows import Rows, hold_back, read_rows, read_training_rows, read_validation_rows
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, Standardize
 from mlmetric.losses import LogRatioLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
@@ -60,7 +60,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             random ones.
         validation_fraction: Share of the rows held back, by which the best epoch is chosen; 0 keeps the last epoch.
         patience: Stop after this many epochs without a better score; None trains them all.
-        device: Where it is trained and applied, such as "cpu" or "cuda".
+        device: Where it is trained and applied, such as "cpu" or "cuda"; a pickle holds it on the CPU.
         random_state: Fixes everything: starts, batches, dropout, mixing, what is held back.
 
     Attributes:
@@ -166,8 +166,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Args:
             X: Shape `(n, D)`, finite numbers.
-            y: Shape `(n, L)`, multi-hot, dense or sparse; or soft, in [0, 1].
+            y: Shape `(n, L)`, multi-hot, dense or sparse; or soft, in [0, 1]. Soft labels are trained on as they are;
+                where rows are held back, epochs scored and thresholds chosen they are present from one half on.
             validation: Features and labels to choose by, in place of a share of `X`, of which then all is trained on.
+                A pipeline passes it on as it is: bring it through the steps before this one yourself.
 
         Returns:
             The estimator.
@@ -185,13 +187,21 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         embeddings: npt.NDArray[np.float32] = apply_in_batches(self.head_, read_rows(self, X)).cpu().numpy()
         return embeddings
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the device behind, which whoever unpickles may not have."""
+        state: dict[str, Any] = super().__getstate__()
+        for name, value in state.items():
+            if name in ("head_", "classifier_") and any(part.is_cuda for part in value.parameters()):
+                state[name] = copy.deepcopy(value).cpu()
+        return state
+
     def _read(
         self, X: npt.ArrayLike, y: npt.ArrayLike, validation: tuple[npt.ArrayLike, npt.ArrayLike] | None
     ) -> tuple[Rows, Rows | None]:
         rows = read_training_rows(self, X, y)
         if validation is None:
             return rows, None
-        held_back = read_training_rows(self, *validation, reset=False)
+        held_back = read_validation_rows(self, validation)
         if held_back.labels.shape[1] != rows.labels.shape[1]:
             raise ValueError(
                 f"`validation` must have the {rows.labels.shape[1]} labels of `y`, got {held_back.labels.shape[1]}."
@@ -209,6 +219,11 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         seed, next_seed = (int(generator.randint(_MAX_SEED)) for _ in range(2))
         if held_back is None:
             rows, held_back = hold_back(rows, self.validation_fraction, seed)
+        if self.patience is not None and held_back is None:
+            raise ValueError(
+                f"`patience` needs rows held back to score epochs by, got none of {len(rows.labels)} rows: raise "
+                "`validation_fraction`, or pass `validation`."
+            )
         members, self.history_ = [], []
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: heads are made there
@@ -255,7 +270,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             "mixup": self.mixup,
             "items_per_label": self.items_per_label,
             "keep_best": keep_best,
-            "patience": self.patience if keep_best else None,
+            "patience": self.patience,
             "seed": seed,
         }
         return TrainingConfig(**given | others)

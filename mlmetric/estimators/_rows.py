@@ -56,6 +56,15 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
     return Rows(_as_tensor(features), torch.from_numpy(labels.astype(np.float32)))
 
 
+def read_validation_rows(estimator: Any, validation: tuple[Any, Any]) -> Rows:
+    """Check the rows to choose by as those to train on; whoever gave them is told which are meant."""
+    try:
+        X, y = validation
+        return read_training_rows(estimator, X, y, reset=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`validation` must be a pair of features `X` and labels `y`: {error}") from error
+
+
 def read_rows(estimator: Any, X: Any) -> Tensor:
     """Check what a fitted estimator is given."""
     return _as_tensor(validate_data(estimator, X, dtype=np.float32, reset=False))

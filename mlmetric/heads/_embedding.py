@@ -25,7 +25,9 @@ class EmbeddingHead(nn.Module):
         activation: Makes the activation between the layers.
         batch_norm: Whether batch normalisation stands before each activation.
         input_dropout: Share of the features dropped in training, in [0, 1).
-        dropout: Share of hidden units dropped in training after each activation, in [0, 1).
+        dropout: Share of hidden units dropped in training after each activation between layers, in [0, 1).
+        activate_last: Whether the activation stands after the last layer, too: the embedding is then what a
+            perceptron's classifier sees, and cannot be negative.
         normalize: How far embeddings are brought to unit length, in [0, 1]: their length is raised to the power
             `1 - normalize`. True brings all to length 1, False leaves them as they are. In between, what the network is
             sure of stays farther out than what it doubts, though less so: Euclidean neighbours then serve graded
@@ -52,6 +54,7 @@ class EmbeddingHead(nn.Module):
         batch_norm: bool = False,
         input_dropout: float = 0.0,
         dropout: float = 0.0,
+        activate_last: bool = False,
         normalize: bool | float = False,
     ) -> None:
         super().__init__()
@@ -75,6 +78,7 @@ class EmbeddingHead(nn.Module):
             layers += [nn.Dropout(dropout)] if dropout else []
             size = width
         layers.append(nn.Linear(size, widths[-1]))
+        layers += [activation()] if activate_last else []
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class SemanticProjectionHead(nn.Module):
         in_features: Size of the feature.
         label_vectors: Shape `(L, d)`: vectors of the labels' words, or of their co-occurrence, from
             [mlmetric.label_vectors][]. Brought to unit length; a zero vector stays one.
-        distance: `"cosine"`, or `"euclidean"`: the negative squared distance, whose projection has a length too.
+        distance: `"cosine"`, or `"euclidean"`: 1 - half the squared distance, which is the cosine of a projection of
+            length 1, but lets it have another.
         num_neighbors: Semantic neighbours of a label in the graph: those with the highest cosine above 0.
         separation: Weight of the part of the loss that separates present labels from absent ones.
 
@@ -72,6 +73,9 @@ class SemanticProjectionHead(nn.Module):
         self.register_buffer("label_vectors", vectors)
         self.standardize = Standardize(in_features)
         self.projection = nn.Linear(in_features, size)
+        if distance == "euclidean":  # standardised features are projected to about length 1
+            nn.init.normal_(self.projection.weight, std=(in_features * size) ** -0.5)
+            nn.init.zeros_(self.projection.bias)
         self.refinement = GraphConvolution(adjacency, size, size)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.zeros(num_labels))
@@ -84,7 +88,7 @@ class SemanticProjectionHead(nn.Module):
             nearness = projected @ labels.T
         else:
             squares = projected.square().sum(dim=1, keepdim=True) + labels.square().sum(dim=1)
-            nearness = 2 * projected @ labels.T - squares
+            nearness = 1 + projected @ labels.T - squares / 2
         return self.scale * nearness + self.bias
 
     def project(self, features: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ class HyP2Loss(MultiLabelBaseLoss):
         proxies: Shape `(L, D)`, learnt, normal with variance 2 / L at the start: hand the loss to the optimizer, too.
 
     Raises:
-        ValueError: If a size is below 1, the threshold outside [-1, 1], `beta` below 0, or an index tuple or refs are
-            given.
+        ValueError: If a size is below 1, the threshold outside [-1, 1], `beta` below 0, or a distance, an index tuple
+            or refs are given.
 
     Example:
         >>> loss = HyP2Loss(num_labels=2, embedding_size=2, threshold=0.25)
@@ -97,6 +97,8 @@ class HyP2Loss(MultiLabelBaseLoss):
         validate_args: bool = True,
         **settings: Any,
     ) -> None:
+        if "distance" in settings:
+            raise ValueError("`distance` cannot be chosen: `HyP2Loss` compares by the cosine.")
         super().__init__(validate_args=validate_args, **settings)
         if min(num_labels, embedding_size) < 1:
             raise ValueError(

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -115,7 +116,7 @@ class Stage:
             return outputs
         own = batch.part(rank(), num_ranks())
         with self._fork_rng():  # dropout differs between ranks; what is drawn after it, by a miner, does not
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self.draws_of_rank)))
+            self._seed(int(torch.randint(2**62, (), generator=self.draws_of_rank)))
             outputs = self.module(own.of(inputs).to(device))
         return gather_rows(outputs)
 
@@ -151,7 +152,7 @@ class Stage:
                 record = self._epoch(labels, step, count)
             self.history.append(record)
             if validation is not None:
-                measured, score = validate()
+                measured, score = on_first_rank(validate)  # all go by one number, and stop together
                 record |= measured
                 self._note(score)
             self._save()
@@ -163,6 +164,12 @@ class Stage:
 
     def _note(self, score: float) -> None:
         """Remember the weights of the best epoch so far; the earlier one of equals, and any before a NaN."""
+        if math.isnan(score) and (self.best is None or not math.isnan(self.best[0])):
+            warnings.warn(
+                "Epochs cannot be scored: the score on the validation rows is NaN, as where no row there has a label. "
+                "Neither `keep_best` nor `patience` can go by it.",
+                stacklevel=4,
+            )
         if self.best is None or score > self.best[0] or math.isnan(self.best[0]):
             state = copy.deepcopy(self._trained_state()) if self.config.keep_best else {}
             self.best = (score, len(self.history), state)
@@ -226,13 +233,21 @@ class Stage:
         """Give each epoch random numbers of its own, so that a resumed run draws what one never killed draws."""
         seed = self.config.seed * 100_003 + len(self.history)
         with self._fork_rng():
-            torch.manual_seed(seed)
+            self._seed(seed)
             self.draws_of_rank.manual_seed(seed * num_ranks() + rank())
             yield
 
     def _fork_rng(self) -> AbstractContextManager[None]:
         device = device_of(self.module)
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def _seed(self, seed: int) -> None:
+        """Seed the generators that are forked; `torch.manual_seed` would seed those of every device."""
+        device = device_of(self.module)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
 
     def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
         """Describe what a checkpoint must have been made of for training to go on from it, and what ranks share."""

@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mlmetric._modes import evaluation_mode
 from mlmetric.heads import ClassifierHead
+from mlmetric.labels import check_labels
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from mlmetric.training._batch import Batch
@@ -70,7 +72,7 @@ def fit_embedding(
         config: How to train.
         validation: Features and labels; after each epoch at most 1,000 of these rows, evenly spaced, are queries to the
             training rows, which count by the labels that are trained on. Epochs are scored by this retrieval, with a
-            classifier by the sum of it and its mAP.
+            classifier by the sum of it and its mAP, for which labels must be 0 or 1.
         checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
             on from there.
         callback: Called with the record of each epoch, those restored from a checkpoint included.
@@ -86,7 +88,7 @@ def fit_embedding(
         OSError: If a checkpoint cannot be written or read.
     """
     device = device_of(head)
-    _check_validation(validation)
+    _check_validation(validation, hard=classifier is not None)
     if not classifier_weight >= 0:
         raise ValueError(f"`classifier_weight` must be at least 0, got {classifier_weight}.")
 
@@ -164,7 +166,7 @@ def fit_classifier(
     if not isinstance(head, nn.Module):
         raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
     device = device_of(head)
-    _check_validation(validation)
+    _check_validation(validation, hard=True)
     label_loss = head.loss if loss is None else loss
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -201,19 +203,21 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
         Shape `(N, ...)`, on the module's device.
     """
     device = device_of(module, default=inputs.device)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluation_mode(module), torch.no_grad():
+        return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
 
 
-def _check_validation(validation: tuple[Tensor, Tensor] | None) -> None:
-    if validation is not None and not len(validation[0]) == len(validation[1]) > 0:
+def _check_validation(validation: tuple[Tensor, Tensor] | None, *, hard: bool) -> None:
+    if validation is None:
+        return
+    if not len(validation[0]) == len(validation[1]) > 0:
         raise ValueError(
             "`validation` must be rows and as many rows of labels, at least one, "
             f"got {len(validation[0])} and {len(validation[1])}."
+        )
+    check_labels(validation[1], name="validation")
+    if hard and not bool(((validation[1] == 0) | (validation[1] == 1)).all()):
+        raise ValueError(
+            "`validation` must have labels 0 or 1 where a classifier is measured on them, got others. Say which soft "
+            "ones count as present, such as `labels >= 0.5`."
         )
