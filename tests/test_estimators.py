@@ -1094,6 +1094,12 @@ def test_rows_that_do_not_fit_are_named(estimator, change, message):
 
 
 @each_estimator
+def test_head_that_is_a_module_is_refused(estimator):
+    with pytest.raises(TypeError, match="`head` must make a head from the number of features"):
+        estimator(**FAST | {"head": EmbeddingHead(20)}).fit(*table())
+
+
+@each_estimator
 def test_sparse_features_are_refused(estimator):
     X, y = table()
     with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required"):

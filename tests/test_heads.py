@@ -257,3 +257,12 @@ def test_classifier_head_sigmoid_loss_is_finite_at_extreme_logits():
 def test_classifier_head_with_another_activation_is_refused():
     with pytest.raises(ValueError, match="got 'tanh'"):
         ClassifierHead(5, 3, activation="tanh")
+
+
+def test_embedding_head_activates_its_last_layer_where_asked(generator):
+    features = torch.randn(6, 5, generator=generator)
+    torch.manual_seed(0)
+    plain = EmbeddingHead(5, (4, 3), activation=nn.Tanh)
+    torch.manual_seed(0)
+    activated = EmbeddingHead(5, (4, 3), activation=nn.Tanh, activate_last=True)
+    torch.testing.assert_close(activated(features), plain(features).tanh())

@@ -31,6 +31,7 @@ from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training._identity import describe
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
 
@@ -946,3 +947,9 @@ def test_training_on_the_cpu_leaves_the_generators_of_cuda_alone(rows):
     before = torch.cuda.get_rng_state()
     embed(rows)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_classes_within_a_loss_are_told_apart():
+    first, second = (describe(functools.partial(make, margin=1.0)) for make in (ContrastiveLoss, TripletMarginLoss))
+    assert "TripletMarginLoss" in second
+    assert first != second

@@ -80,11 +80,13 @@ class Workshop:
     seconds: dict[str, float] = field(default_factory=dict)
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
-    def fit_embedding(self, stage: str, head: EmbeddingHead, *, seed: int = 0, **parts: Any) -> None:
+    def fit_embedding(
+        self, stage: str, head: EmbeddingHead, *, seed: int = 0, mixup: float = 0.0, **parts: Any
+    ) -> None:
         """Train a head by a metric loss."""
         head.to(self.device)
         head.standardize.fit(self.features[self.rows])
-        config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best)
+        config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best, mixup=mixup)
         with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
             self.histories[stage] = fit_embedding(
                 head,
@@ -171,6 +173,7 @@ def recommended(shop: Workshop) -> Fitted:
             f"embedding_{number}",
             head,
             seed=number,
+            mixup=RECIPE["mixup"],
             loss=LogRatioLoss(),
             classifier=ClassifierHead(head.embedding_size, shop.labels.shape[1]),
             classifier_weight=RECIPE["classifier_weight"],

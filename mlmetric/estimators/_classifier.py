@@ -29,7 +29,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     gives its embedding. Stage two is a linear classifier on the frozen embedding. The thresholds that `predict` goes by
     are chosen on the rows held back, those of labels that are rare there drawn to a common one.
 
-    Inside imbalanced-learn's pipeline the undersampler before it sees training rows only.
+    Inside imbalanced-learn's pipeline the undersampler before it sees training rows only. What is held back is then a
+    share of the rows that it leaves, with its frequencies of labels; for thresholds by those of all rows pass
+    `validation`, brought through the steps before, or name thresholds yourself.
 
     Args:
         head: As `MetricEmbedder` has it, and so the others that are not named here.
@@ -90,7 +92,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         batch_size: int = 64,
         lr: float = 0.003,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 0.0,
+        mixup: float = 0.4,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         patience: int | None = None,

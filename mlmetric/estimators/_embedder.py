@@ -25,7 +25,7 @@ from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
 
 _MAX_SEED = 2**31 - 1
 
-RECOMMENDED_HEAD = partial(EmbeddingHead, widths=(512, 256), input_dropout=0.25, dropout=0.5)
+RECOMMENDED_HEAD = partial(EmbeddingHead, widths=(512, 256), input_dropout=0.25, dropout=0.5, activate_last=True)
 """The head of the recommended recipe; called with the number of features."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 """The head of the paper; called with the number of features."""
@@ -34,10 +34,10 @@ PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Learn an embedding whose neighbours carry similar label sets, and whose place tells the labels.
 
-    The defaults are the recommended recipe: two layers with dropout; distances are brought into the proportions of the
-    Jaccard distances of the labels by the log-ratio loss, and a linear classifier is trained along; several such heads
-    are trained apart and joined; of each the epoch is kept that did best on rows held back. `MetricEmbedder.paper()` is
-    the paper's recipe.
+    The defaults are the recommended recipe: two layers with dropout, rectified, on rows that are mixed with others;
+    distances are brought into the proportions of the Jaccard distances of the labels by the log-ratio loss, and a
+    linear classifier is trained along; several such heads are trained apart and joined; of each the epoch is kept that
+    did best on rows held back. `MetricEmbedder.paper()` is the paper's recipe.
 
     Features are standardised inside, by statistics of the training rows.
 
@@ -99,7 +99,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         batch_size: int = 64,
         lr: float = 0.003,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 0.0,
+        mixup: float = 0.4,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         patience: int | None = None,
@@ -177,6 +177,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Raises:
             ValueError: If a shape does not fit, a feature is not finite, a label lies outside [0, 1], or a setting is
                 out of range.
+            TypeError: If `head` is a module in place of what makes one.
         """
         self._fit_head(*self._read(X, y, validation))
         return self
@@ -213,6 +214,11 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for name, least in (("n_members", 1), ("classifier_weight", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)!r}.")
+        if isinstance(self.head, nn.Module):
+            raise TypeError(
+                "`head` must make a head from the number of features, such as `functools.partial(EmbeddingHead, "
+                f"dropout=0.2)`, one for each member; got a module, {type(self.head).__name__}."
+            )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"`patience` must be None or at least 1, got {self.patience}.")
         generator = check_random_state(self.random_state)

@@ -15,7 +15,7 @@ def describe(part: Any) -> str:
     """Name a loss, a miner, or what one is made of, with all that its constructors were given."""
     if isinstance(part, Tensor):
         return f"Tensor({digest(part)[:16]})"
-    if inspect.isroutine(part):
+    if inspect.isroutine(part) or isinstance(part, type):
         return f"{part.__module__}.{part.__qualname__}"
     if part is None or isinstance(part, int | float | str | torch.Generator):
         return type(part).__name__ if isinstance(part, torch.Generator) else repr(part)

@@ -159,6 +159,9 @@ def bench_recipe(num_rows: int, num_features: int, epochs: int) -> None:
     ):
         case = {"name": name, "num_rows": num_rows, "num_features": num_features, "epochs": epochs}
         measured = in_own_process(__file__, **case)
+        if measured["seconds"] is None:
+            print(f"| {title} | killed, for want of memory | | |")
+            continue
         print(f"| {title} | {measured['seconds']:.1f} | {measured['before_mb']:.0f} | {measured['peak_mb']:.0f} |")
 
 

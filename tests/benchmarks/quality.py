@@ -164,7 +164,7 @@ UNIT = partial(EmbeddingHead, normalize=True)
 UNIT_DROPOUT = partial(EmbeddingHead, normalize=True, **DROPOUT)
 PERCEPTRON = partial(EmbeddingHead, activate_last=True)  # the embedding is its second hidden layer
 PERCEPTRON_DROPOUT = partial(EmbeddingHead, activate_last=True, **DROPOUT)
-# One head, random batches, nothing mixed, no classifier trained along: what is common to the methods that are compared.
+# One head, nothing mixed, no classifier trained along: what is common to the methods that are compared.
 SINGLE: dict[str, Any] = {"n_members": 1, "mixup": 0.0, "classifier_weight": 0.0}
 
 
@@ -312,6 +312,12 @@ def metric(head: Callable[[int], nn.Module] = UNIT_DROPOUT, *, rate_of: str | No
 GAP = triplet_settings(margin=0.5, by_gap=True)
 BCE: dict[str, Any] = {"loss": no_loss, "classifier_weight": 1.0}
 SUPCON_BCE: dict[str, Any] = {"loss": MultiLabelSupConLoss(), "classifier_weight": 1.0}
+TEN_POSITIVES: dict[str, Any] = {
+    "max_triplets_per_anchor": 10,
+    "max_partial_per_positive": 1,
+    "max_disjoint_per_positive": 1,
+    "positive_order": "random",
+}
 RIVALS: dict[str, Method] = {
     "raw features, linear probe": Method(raw, (0.0,)),
     "perceptron, BCE": metric(PERCEPTRON, **BCE),
@@ -335,10 +341,26 @@ RIVALS: dict[str, Method] = {
     "4 joined: perceptron, BCE, dropout": metric(
         PERCEPTRON_DROPOUT, **BCE, n_members=4, rate_of="perceptron, BCE, dropout"
     ),
+    "4 joined: perceptron, BCE, dropout, mixup": metric(
+        PERCEPTRON_DROPOUT, **BCE, n_members=4, mixup=0.4, rate_of="perceptron, BCE, dropout"
+    ),
     "4 joined: SupCon, Jaccard + BCE, dropout": metric(
         **SUPCON_BCE, n_members=4, rate_of="SupCon, Jaccard + BCE, dropout"
     ),
 }
+for title, settings in {
+    "its defaults": {},
+    "all violations of the margin": {"type_of_triplets": "all"},
+    "FaceNet's semi-hard ones": {"type_of_triplets": "semihard"},
+    "all violations, Jaccard": {"type_of_triplets": "all", "similarity": Jaccard()},
+    "all violations, 10 positives, a negative each": {**TEN_POSITIVES, "type_of_triplets": "all"},
+    "all violations, 10 positives, the hardest negative": {
+        **TEN_POSITIVES,
+        "type_of_triplets": "all",
+        "negative_order": "hardest",
+    },
+}.items():
+    RIVALS[f"miner: {title}"] = metric(loss=TripletMarginLoss(margin=0.2), miner=MultiLabelSemiHardMiner(**settings))
 # The way from the paper's recipe to ours: at each step what is added, and to which part.
 STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lr 0.001", "embedder", {"lr": 0.001}),
@@ -354,6 +376,7 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lengths as they are", "head", {"normalize": False}),
     ("BCE trained along", "embedder", {"classifier_weight": MetricEmbedder().classifier_weight}),
     ("rectified embedding", "head", {"activate_last": True}),
+    ("mixup 0.4", "embedder", {"mixup": 0.4}),
     ("lr 0.003", "embedder", {"lr": 0.003}),
 )
 SINGLE_RECOMMENDED = f"... + {STEPS[-1][0]}"
@@ -517,6 +540,18 @@ def table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+def summary(sets: Mapping[str, Runs]) -> str:
+    """Lay out the means on all sets side by side: NDCG@10 / size ratio / kNN mAP / mAP / macro F1."""
+    lines = [f"| method | {' | '.join(sets)} |", "| --- |" + " --- |" * len(sets)]
+    for name in next(iter(sets.values())):
+        cells = [
+            " / ".join(f"{statistics.fmean(row[measured] for row in runs[name]):.3f}" for measured in MEASURES)
+            for runs in sets.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def places(runs: Runs, ours: str) -> dict[str, str]:
     """Say where a recipe of ours stands among the rivals, place by place."""
     low, high = SIZE_RATIOS
@@ -597,15 +632,23 @@ def main() -> None:
     seeds, jobs = range(options.seeds), options.jobs
     if options.quick:
         names, seeds, jobs = ["raw features, linear probe", "label graph (ML-GCN)", SINGLE_RECOMMENDED], range(1), 1
+    sets: dict[str, Runs] = {}
+    verdicts: dict[str, list[str]] = {ours: [] for ours in (RECOMMENDED, SINGLE_RECOMMENDED)}
     for title, *rows in read_sets(None if options.quick else options.data):
         X, y, n_train = rows
-        runs = run_all(names, title, (X, y, n_train), seeds, jobs, options.output)
+        runs = sets[title] = run_all(names, title, (X, y, n_train), seeds, jobs, options.output)
         print(f"\n{title}: {n_train} training rows, {len(X) - n_train} test rows, {X.shape[1]} features, ", end="")
         print(f"{y.shape[1]} labels; mean (deviation) of {len(seeds)} seeds\n\n{table(runs)}", flush=True)
-        for ours in (RECOMMENDED, SINGLE_RECOMMENDED) if names == list(METHODS) else ():
+        for ours in verdicts if names == list(METHODS) else ():
             print(f"\n{ours}:")
             for measured, place in places(runs, ours).items():
                 print(f"- {MEASURES[measured]}: {place}", flush=True)
+                verdicts[ours].append(place.split()[0])
+    if len(sets) > 1:
+        print(f"\n{' / '.join(MEASURES.values())}\n\n{summary(sets)}")
+    for ours, found in verdicts.items():
+        if found:
+            print(f"\n{ours}: {', '.join(f'{word} {found.count(word)}' for word in dict.fromkeys(found))}")
 
 
 if __name__ == "__main__":
