@@ -42,6 +42,7 @@ def test_readme_names_the_two_lines():
 def test_package_imports_run_one_way():
     """A room imports only from rooms below it."""
     floors = {
+        "_modes": 0,
         "distributed": 0,
         "labels": 0,
         "label_vectors": 1,

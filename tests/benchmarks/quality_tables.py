@@ -1,0 +1,68 @@
+"""Tables of what `quality.py` measured, and the places of our recipes among their rivals."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from quality_methods import RIVALS
+
+MEASURES = {"ndcg": "NDCG@10", "size": "size ratio", "knn": "kNN mAP", "map": "mAP", "macro_f1": "macro F1"}
+PLACES = ("ndcg", "knn", "map", "macro_f1")
+SIZE_RATIOS = (0.95, 1.1)
+
+Runs = Mapping[str, list[dict[str, float]]]
+
+
+def deviation(values: list[float]) -> float:
+    """Take the standard deviation, 0 of one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def cell(values: list[float]) -> str:
+    """Write the mean and the deviation."""
+    return f"{statistics.fmean(values):.3f} ({deviation(values):.3f})"
+
+
+def table(runs: Runs) -> str:
+    """Lay out the methods on one set."""
+    lines = [f"| method | {' | '.join(MEASURES.values())} | seconds |", "| --- |" + " ---: |" * (len(MEASURES) + 1)]
+    for name, rows in runs.items():
+        cells = [cell([row[measured] for row in rows]) for measured in MEASURES]
+        lines.append(f"| {name} | {' | '.join(cells)} | {statistics.fmean(row['seconds'] for row in rows):.1f} |")
+    return "\n".join(lines)
+
+
+def summary(sets: Mapping[str, Runs]) -> str:
+    """Lay out the means on all sets side by side: NDCG@10 / size ratio / kNN mAP / mAP / macro F1."""
+    lines = [f"| method | {' | '.join(sets)} |", "| --- |" + " --- |" * len(sets)]
+    for name in next(iter(sets.values())):
+        cells = [
+            " / ".join(f"{statistics.fmean(row[measured] for row in runs[name]):.3f}" for measured in MEASURES)
+            for runs in sets.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def places(runs: Runs, ours: str) -> dict[str, str]:
+    """Say where a recipe of ours stands among the rivals, place by place."""
+    low, high = SIZE_RATIOS
+    outside = {name for name, rows in runs.items() if not low <= statistics.fmean(row["size"] for row in rows) <= high}
+    found = {}
+    for measured in PLACES:
+        values = {name: [row[measured] for row in rows] for name, rows in runs.items()}
+        allowed = [name for name in RIVALS if measured != "ndcg" or name not in outside]
+        if not allowed:
+            found[measured] = f"{cell(values[ours])}; no rival has a size ratio of {low} to {high}"
+            continue
+        best = max(allowed, key=lambda name: statistics.fmean(values[name]))
+        lead = statistics.fmean(values[ours]) - statistics.fmean(values[best])
+        spread = max(deviation(values[ours]), deviation(values[best]))
+        verdict = "first" if lead > spread else "tied" if lead >= -spread else "behind"
+        found[measured] = f"{verdict} by {lead:+.3f}: {cell(values[ours])}; {best} {cell(values[best])}"
+        if measured == "ndcg" and ours in outside:
+            found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
+        if measured == "ndcg" and outside & RIVALS.keys():
+            found[measured] += f"; not counted: {', '.join(name for name in RIVALS if name in outside)}"
+    return found
