@@ -274,7 +274,7 @@ RIVALS: dict[str, Method] = {
         **SUPCON_BCE, n_members=4, rate_of="SupCon, Jaccard + BCE, dropout"
     ),
 }
-for title, settings in {
+MINERS: dict[str, dict[str, Any]] = {
     "its defaults": {},
     "all violations of the margin": {"type_of_triplets": "all"},
     "FaceNet's semi-hard ones": {"type_of_triplets": "semihard"},
@@ -285,8 +285,11 @@ for title, settings in {
         "type_of_triplets": "all",
         "negative_order": "hardest",
     },
-}.items():
-    RIVALS[f"miner: {title}"] = metric(loss=TripletMarginLoss(margin=0.2), miner=MultiLabelSemiHardMiner(**settings))
+}
+RIVALS |= {
+    f"miner: {title}": metric(loss=TripletMarginLoss(margin=0.2), miner=MultiLabelSemiHardMiner(**settings))
+    for title, settings in MINERS.items()
+}
 # The way from the paper's recipe to ours: at each step what is added, and to which part.
 STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lr 0.001", "embedder", {"lr": 0.001}),
