@@ -430,6 +430,7 @@ def test_fit_leaves_rows_loss_and_miner_as_they_are(estimator):
         "three rows",
     ],
 )
+@pytest.mark.filterwarnings("ignore:Epochs cannot be scored")  # where the rows held back have no label
 def test_odd_rows_are_learnt_and_classified(X, y):
     classifier = MetricClassifier(**FAST).fit(X, y)
     probabilities = classifier.predict_proba(X)
@@ -731,6 +732,7 @@ def test_threshold_that_is_a_number_is_that_of_all_labels():
 
 
 @pytest.mark.parametrize("threshold", ["macro", "micro"])
+@pytest.mark.filterwarnings("ignore:Epochs cannot be scored")
 def test_thresholds_are_one_half_where_nothing_is_held_back_or_carries_a_label(threshold):
     X, y = table()
     assert (

@@ -21,7 +21,8 @@ features, whose retrieval is that of raw features or, for the semantic projectio
 one training, on one thread.
 
 Places. A recipe of ours is first where it leads every rival by more than the larger of both deviations over seeds,
-tied within it, and behind otherwise. For NDCG only rivals whose size ratio is allowed count.
+tied within it (tied ahead where its mean is the highest), and behind otherwise. For NDCG only rivals whose size ratio
+is allowed count.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ def main() -> None:
             print(f"\n{ours}:")
             for measured, place in places(runs, ours).items():
                 print(f"- {MEASURES[measured]}: {place}", flush=True)
-                verdicts[ours].append(place.split()[0])
+                verdicts[ours].append(place.split(" by ")[0])
     if len(sets) > 1:
         print(f"\n{' / '.join(MEASURES.values())}\n\n{summary(sets)}")
     for ours, found in verdicts.items():

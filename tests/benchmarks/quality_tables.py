@@ -59,7 +59,7 @@ def places(runs: Runs, ours: str) -> dict[str, str]:
         best = max(allowed, key=lambda name: statistics.fmean(values[name]))
         lead = statistics.fmean(values[ours]) - statistics.fmean(values[best])
         spread = max(deviation(values[ours]), deviation(values[best]))
-        verdict = "first" if lead > spread else "tied" if lead >= -spread else "behind"
+        verdict = "first" if lead > spread else "tied ahead" if lead > 0 else "tied" if lead >= -spread else "behind"
         found[measured] = f"{verdict} by {lead:+.3f}: {cell(values[ours])}; {best} {cell(values[best])}"
         if measured == "ndcg" and ours in outside:
             found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
