@@ -73,13 +73,14 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
     "paper_run_3": {"epochs": 20, "margin": 1.0, "lr_drops": (15,)},
     "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
 }
-PAPER_OPTIONS = {"method": "paper", "undersampler": "cap"} | dict.fromkeys(
+PAPER_OPTIONS = {"method": "paper", "undersampler": "cap", "experiments": "one"} | dict.fromkeys(
     ("positive_order", "batch_size", "lr", "activation")
 )
 OPTIONS_OF_METHODS = {
     "margin": ("paper",),
     "positive_order": ("paper",),
     "word_vectors": ("label-graph", "semantic"),
+    "activation": ("recommended", "paper", "linear-probe"),
 }
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
@@ -175,6 +176,14 @@ class AdsConfig(Config):
     synthetic_images: int = option(1500, "size of the synthetic set")
 
     def __post_init__(self) -> None:
+        if self.experiments == "paper":
+            own = ("epochs", "batch_size", "lr", "margin", "positive_order", "activation", "word_vectors")
+            given = [name for name in own if getattr(self, name) is not None] + ["lr_drops"] * bool(self.lr_drops)
+            if given:
+                raise ValueError(
+                    f"--experiments paper has settings of its own for --{given[0].replace('_', '-')}: leave it out, or "
+                    "take --method paper, which is one run."
+                )
         super().__post_init__()
         if self.compare and self.experiments == "paper":
             raise ValueError("--compare and --experiments paper are two comparisons: choose one.")

@@ -1035,7 +1035,7 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         ({"classifier_weight": float("nan")}, "`classifier_weight` must be at least 0, got nan"),
         ({"validation_fraction": 1.0}, r"`validation_fraction` must be in \[0, 1\), got 1\.0"),
         ({"validation_fraction": -0.1}, r"`validation_fraction` must be in \[0, 1\), got -0\.1"),
-        ({"max_epochs": 0}, "epochs` must be at least 1, got 0"),
+        ({"max_epochs": 0}, "`max_epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
         ({"lr": -0.1}, r"`lr` must be above 0, got -0\.1"),
         ({"mixup": -0.4}, r"`mixup` must be at least 0 and finite, got -0\.4"),
@@ -1054,11 +1054,12 @@ def test_settings_out_of_range_are_named(estimator, setting, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
+        ({"threshold": "weighted"}, r"`threshold` must be a number in \[0, 1\], .* got 'weighted'"),
+        ({"threshold": 50}, r"`threshold` must be a number in \[0, 1\], .* got 50"),
         ({"activation": "tanh"}, "`activation` must be 'sigmoid' or 'softmax', got 'tanh'"),
         ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
     ],
-    ids=["threshold", "activation", "shrinkage"],
+    ids=["threshold", "per cent", "activation", "shrinkage"],
 )
 def test_settings_of_the_classifier_out_of_range_are_named_before_training(setting, message):
     X, y = table()
@@ -1099,6 +1100,36 @@ def test_rows_that_do_not_fit_are_named(estimator, change, message):
 def test_head_that_is_a_module_is_refused(estimator):
     with pytest.raises(TypeError, match="`head` must make a head from the number of features"):
         estimator(**FAST | {"head": EmbeddingHead(20)}).fit(*table())
+
+
+@each_estimator
+def test_loss_that_wants_hard_labels_is_refused_mixed_rows(estimator):
+    loss = MultiLabelProxyAnchorLoss(5, 256)
+    with pytest.raises(ValueError, match="`mixup` makes soft labels, which `MultiLabelProxyAnchorLoss` does not take"):
+        estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.4}).fit(*table())
+    estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.0, "max_epochs": 1}).fit(*table())
+
+
+@pytest.mark.filterwarnings("ignore:Epochs cannot be scored")
+def test_soft_labels_that_never_count_are_told():
+    X, y = table()
+    with pytest.warns(UserWarning, match=r"No label of `y` reaches one half, .* the highest is 0\.4"):
+        MetricEmbedder(**FAST).fit(X, 0.4 * y)
+
+
+class Elsewhere(torch.nn.Linear):
+    """A head on a device that has no data."""
+
+    def cpu(self):
+        return torch.nn.Linear(self.in_features, self.out_features)
+
+
+def test_pickling_leaves_the_device_behind_and_the_estimator_as_it_is():
+    fitted = MetricEmbedder(**FAST).fit(*table())
+    head = fitted.head_ = Elsewhere(20, 2, device="meta")
+    state = fitted.__getstate__()
+    assert state["head_"].weight.device.type == "cpu"
+    assert fitted.head_ is head
 
 
 @each_estimator

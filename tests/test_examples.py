@@ -319,6 +319,8 @@ def test_a_start_that_failed_can_be_corrected():
         (["--image-batch-size", "0"], "--image-batch-size must be at least 1, got 0"),
         (["--margin", "2"], "--margin is for --method paper, got --method recommended"),
         (["--method", "semantic", "--positive-order", "random"], "--positive-order is for --method paper, got"),
+        (["--method", "label-graph", "--activation", "softmax"], "--activation is for --method recommended or"),
+        (["--experiments", "paper", "--margin", "3"], "--experiments paper has settings of its own for --margin"),
         (["--word-vectors", "a.txt"], "--word-vectors is for --method label-graph or semantic, got"),
         (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is no file"),
         (["--soft-labels"], "--soft-labels needs --undersampler none"),

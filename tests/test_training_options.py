@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 
+import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, TripletMarginLoss
@@ -475,7 +476,7 @@ def test_every_loss_that_takes_soft_labels_takes_mixed_rows(rows, name):
 
 def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows):
     loss = MultiLabelProxyAnchorLoss(num_labels=4, embedding_size=4)
-    with pytest.raises(ValueError, match=r"`labels` must be 0 or 1 for `ProxyAnchorLoss`"):
+    with pytest.raises(ValueError, match="`mixup` makes soft labels, which `MultiLabelProxyAnchorLoss` does not take"):
         embed(rows, loss=loss, config=changed(mixup=0.4))
 
 
@@ -953,3 +954,25 @@ def test_classes_within_a_loss_are_told_apart():
     first, second = (describe(functools.partial(make, margin=1.0)) for make in (ContrastiveLoss, TripletMarginLoss))
     assert "TripletMarginLoss" in second
     assert first != second
+
+
+def test_numbers_arrays_and_mappings_within_a_loss_are_told_apart():
+    for first, second in (
+        (np.float32(0.25), np.float32(0.5)),
+        (np.zeros(3), np.array([0.0, 1.0, 0.0])),
+        ({"margin": 1}, {"margin": 2}),
+    ):
+        assert describe(first) != describe(second)
+        assert describe(first) == describe(copy.deepcopy(first))
+
+
+def test_validation_that_does_not_fit_the_training_rows_is_named_before_training(rows):
+    features, labels = rows
+    for validation, error, message in (
+        ((features, labels.numpy()), TypeError, "labels of `validation` must be a torch.Tensor, got ndarray"),
+        ((features.numpy(), labels), TypeError, "rows of `validation` must be a torch.Tensor, got ndarray"),
+        ((features, labels[:, :3]), ValueError, r"labels of `validation` must have shape \(N, 4\) .* got \(200, 3\)"),
+        ((features[:, :5], labels), ValueError, r"rows of `validation` must have shape \(N, 12\) .* got \(200, 5\)"),
+    ):
+        with pytest.raises(error, match=message):
+            embed(rows, validation=validation)

@@ -80,7 +80,8 @@ def extract_features(
     that all of them see. Each computes its share of the images, and all return the features of all.
 
     Args:
-        backbone: The network, on any device. Images pass through it in evaluation mode, whatever mode it is in.
+        backbone: The network, on any device. Images pass through a torch module in evaluation mode, whatever mode it
+            is in; anything else must be in it.
         dataset: The images, with the network's preprocessing as their transform.
         cache_dir: Folder of the cache; several networks and data sets can share it.
         batch_size: Images that pass through the network together. Another size can change the last bits.

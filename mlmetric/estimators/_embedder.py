@@ -45,7 +45,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         head: Makes a head from the number of features, such as `functools.partial(EmbeddingHead, dropout=0.2)`; None
             for the recommended one. It is called once for each member.
         loss: A loss on embeddings: of [mlmetric.losses][] or, with a miner, any of pytorch-metric-learning on pairs or
-            triplets. It is copied for each member. None for `LogRatioLoss()`.
+            triplets. It is copied for each member. None for `LogRatioLoss()`. Those that want labels 0 or 1, such as
+            `MultiLabelProxyAnchorLoss`, need `mixup=0`.
         miner: Of [mlmetric.miners][], copied for each member; None for none.
         classifier_weight: Of the binary cross entropy of the classifier that is trained along, beside the loss; 0 for
             none.
@@ -60,7 +61,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             random ones.
         validation_fraction: Share of the rows held back, by which the best epoch is chosen; 0 keeps the last epoch.
         patience: Stop after this many epochs without a better score; None trains them all.
-        device: Where it is trained and applied, such as "cpu" or "cuda"; a pickle holds it on the CPU.
+        device: Where it is trained and applied, such as "cpu" or "cuda"; a pickle holds the trained heads
+            on the CPU.
         random_state: Fixes everything: starts, batches, dropout, mixing, what is held back.
 
     Attributes:
@@ -190,9 +192,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the device behind, which whoever unpickles may not have."""
-        state: dict[str, Any] = super().__getstate__()
+        state: dict[str, Any] = dict(super().__getstate__())  # on Python 3.11 it is the estimator's own
         for name, value in state.items():
-            if name in ("head_", "classifier_") and any(part.is_cuda for part in value.parameters()):
+            if name in ("head_", "classifier_") and any(part.device.type != "cpu" for part in value.parameters()):
                 state[name] = copy.deepcopy(value).cpu()
         return state
 
@@ -211,7 +213,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _fit_head(self, rows: Rows, held_back: Rows | None) -> tuple[Rows, Rows | None, int]:
         """Train the members, and return the rows trained on, those to choose by, and a seed for whatever follows."""
-        for name, least in (("n_members", 1), ("classifier_weight", 0)):
+        for name, least in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)!r}.")
         if isinstance(self.head, nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
         raise ValueError(f"`X` and `y` must have as many rows, got {len(features)} and {len(labels)}.")
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
+    if labels.any() and labels.max() < 0.5:
+        warnings.warn(
+            "No label of `y` reaches one half, from which soft ones count as present where rows are held back, epochs "
+            f"scored and thresholds chosen; the highest is {labels.max():.3g}. Scale them, or pass `validation`.",
+            stacklevel=4,
+        )
     return Rows(_as_tensor(features), torch.from_numpy(labels.astype(np.float32)))
 
 

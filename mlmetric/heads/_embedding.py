@@ -23,11 +23,11 @@ class EmbeddingHead(nn.Module):
         widths: Sizes of the layers; the last one is the size of the embedding. The paper gives 256 for the last
             and no other; 512 is our choice.
         activation: Makes the activation between the layers.
-        batch_norm: Whether batch normalisation stands before each activation.
+        batch_norm: Whether batch normalisation stands before each activation between layers.
         input_dropout: Share of the features dropped in training, in [0, 1).
         dropout: Share of hidden units dropped in training after each activation between layers, in [0, 1).
         activate_last: Whether the activation stands after the last layer, too: the embedding is then what a
-            perceptron's classifier sees, and cannot be negative.
+            perceptron's classifier sees, and with ReLU cannot be negative.
         normalize: How far embeddings are brought to unit length, in [0, 1]: their length is raised to the power
             `1 - normalize`. True brings all to length 1, False leaves them as they are. In between, what the network is
             sure of stays farther out than what it doubts, though less so: Euclidean neighbours then serve graded

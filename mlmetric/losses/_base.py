@@ -33,6 +33,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
     """Whether `ref_emb` may be given, as by a cross-batch memory."""
     takes_tuples = True
     """Whether `indices_tuple` may be given, as by a miner."""
+    takes_soft_labels = True
+    """Whether labels between 0 and 1 mean shares to it, as mixed rows have them."""
 
     def __init__(self, *, validate_args: bool = True, **settings: Any) -> None:
         super().__init__(**settings)

@@ -88,6 +88,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         del self.distance, self.reducer  # those of the wrapped loss are in force
         self.loss = loss
         self.reading = reading
+        self.takes_soft_labels = reading.soft
         # Past the registration of submodules: the relation learns nothing here, and no state dict shall hold it.
         object.__setattr__(self, "relation", relation)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,12 @@ def describe(part: Any) -> str:
     if isinstance(part, functools.partial):
         keywords = (f"{name}={describe(value)}" for name, value in part.keywords.items())
         return f"partial({', '.join([describe(part.func), *map(describe, part.args), *keywords])})"
+    if isinstance(part, np.ndarray):
+        return f"array({digest(torch.from_numpy(np.ascontiguousarray(part)))[:16]})"
+    if isinstance(part, np.generic):
+        return repr(part.item())
+    if isinstance(part, Mapping):
+        return f"{type(part).__name__}({', '.join(f'{name!r}: {describe(value)}' for name, value in part.items())})"
     if isinstance(part, list | tuple):
         return f"{type(part).__name__}({', '.join(map(describe, part))})"
     names = {name: None for cls in type(part).__mro__[:-1] for name in _parameters(cls)}

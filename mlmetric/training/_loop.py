@@ -38,7 +38,8 @@ class TrainingConfig:
         weight_decay: Of Adam.
         mixup: Each row is mixed with another of its batch, features and labels alike, the greater share, drawn from
             Beta(mixup, mixup), its own. That makes soft labels, which similarities and most losses take, but not those
-            with a margin for each label. 0 is off; at 1 shares are uniform from one half to one, a remedy for few rows.
+            that want labels 0 or 1: with proxies or a margin for each label. 0 is off; at 1 shares are uniform from one
+            half to one, a remedy for few rows.
         items_per_label: If given, batches are filled label by label, this many items of each, by
             [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
         keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.
@@ -164,10 +165,11 @@ class Stage:
 
     def _note(self, score: float) -> None:
         """Remember the weights of the best epoch so far; the earlier one of equals, and any before a NaN."""
-        if math.isnan(score) and (self.best is None or not math.isnan(self.best[0])):
+        chooses = self.config.keep_best or self.config.patience is not None
+        if chooses and math.isnan(score) and (self.best is None or not math.isnan(self.best[0])) and rank() == 0:
             warnings.warn(
                 "Epochs cannot be scored: the score on the validation rows is NaN, as where no row there has a label. "
-                "Neither `keep_best` nor `patience` can go by it.",
+                "Neither `keep_best` nor `patience` can go by it: an epoch with a score is kept, or the last one.",
                 stacklevel=4,
             )
         if self.best is None or score > self.best[0] or math.isnan(self.best[0]):
@@ -248,6 +250,8 @@ class Stage:
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
+        elif device.type not in ("cpu", "meta"):
+            torch.get_device_module(device).manual_seed(seed)
 
     def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
         """Describe what a checkpoint must have been made of for training to go on from it, and what ranks share."""

@@ -88,7 +88,11 @@ def fit_embedding(
         OSError: If a checkpoint cannot be written or read.
     """
     device = device_of(head)
-    _check_validation(validation, hard=classifier is not None)
+    _check_validation(validation, features, labels, hard=classifier is not None)
+    if config is not None and config.mixup and not getattr(loss, "takes_soft_labels", True):
+        raise ValueError(
+            f"`mixup` makes soft labels, which `{type(loss).__name__}` does not take, got {config.mixup}: set it to 0."
+        )
     if not classifier_weight >= 0:
         raise ValueError(f"`classifier_weight` must be at least 0, got {classifier_weight}.")
 
@@ -166,7 +170,7 @@ def fit_classifier(
     if not isinstance(head, nn.Module):
         raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
     device = device_of(head)
-    _check_validation(validation, hard=True)
+    _check_validation(validation, embeddings, labels, hard=True)
     label_loss = head.loss if loss is None else loss
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -207,7 +211,7 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
         return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
 
 
-def _check_validation(validation: tuple[Tensor, Tensor] | None, *, hard: bool) -> None:
+def _check_validation(validation: tuple[Tensor, Tensor] | None, inputs: Tensor, labels: Tensor, *, hard: bool) -> None:
     if validation is None:
         return
     if not len(validation[0]) == len(validation[1]) > 0:
@@ -215,7 +219,15 @@ def _check_validation(validation: tuple[Tensor, Tensor] | None, *, hard: bool) -
             "`validation` must be rows and as many rows of labels, at least one, "
             f"got {len(validation[0])} and {len(validation[1])}."
         )
-    check_labels(validation[1], name="validation")
+    for name, part, trained_on in (("rows", validation[0], inputs), ("labels", validation[1], labels)):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"The {name} of `validation` must be a torch.Tensor, got {type(part).__name__}.")
+        if part.shape[1:] != trained_on.shape[1:]:
+            raise ValueError(
+                f"The {name} of `validation` must have shape (N, {', '.join(map(str, trained_on.shape[1:]))}) as those "
+                f"to train on, got {tuple(part.shape)}."
+            )
+    check_labels(validation[1], name="labels of validation")
     if hard and not bool(((validation[1] == 0) | (validation[1] == 1)).all()):
         raise ValueError(
             "`validation` must have labels 0 or 1 where a classifier is measured on them, got others. Say which soft "

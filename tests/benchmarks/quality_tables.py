@@ -56,10 +56,16 @@ def places(runs: Runs, ours: str) -> dict[str, str]:
         if not allowed:
             found[measured] = f"{cell(values[ours])}; no rival has a size ratio of {low} to {high}"
             continue
-        best = max(allowed, key=lambda name: statistics.fmean(values[name]))
-        lead = statistics.fmean(values[ours]) - statistics.fmean(values[best])
-        spread = max(deviation(values[ours]), deviation(values[best]))
-        verdict = "first" if lead > spread else "tied ahead" if lead > 0 else "tied" if lead >= -spread else "behind"
+        leads = {name: statistics.fmean(values[ours]) - statistics.fmean(values[name]) for name in allowed}
+        spreads = {name: max(deviation(values[ours]), deviation(values[name])) for name in allowed}
+        best = min(leads, key=leads.__getitem__)
+        lead = leads[best]
+        if all(leads[name] > spreads[name] for name in allowed):
+            verdict = "first"
+        elif any(leads[name] < -spreads[name] for name in allowed):
+            verdict = "behind"
+        else:
+            verdict = "tied ahead" if lead > 0 else "tied"
         found[measured] = f"{verdict} by {lead:+.3f}: {cell(values[ours])}; {best} {cell(values[best])}"
         if measured == "ndcg" and ours in outside:
             found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
