@@ -80,7 +80,6 @@ OPTIONS_OF_METHODS = {
     "margin": ("paper",),
     "positive_order": ("paper",),
     "word_vectors": ("label-graph", "semantic"),
-    "activation": ("recommended", "paper", "linear-probe"),
 }
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
@@ -121,7 +120,7 @@ class Config:
     margin: float | None = option(None, "of the paper's triplet loss, on squared Euclidean distance; by default 1")
     positive_order: Literal["farthest", "random"] | None = option(None, "of the paper's miner; by default farthest")
     activation: Literal["sigmoid", "softmax"] | None = option(
-        None, "of the classifier; by default sigmoid, the paper's softmax"
+        None, "of the classifier and the linear probe; by default sigmoid, the paper's softmax"
     )
     word_vectors: Path | None = option(
         None, "word2vec or GloVe file for label-graph and semantic; by default what labels occur together"

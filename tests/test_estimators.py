@@ -1054,12 +1054,11 @@ def test_settings_out_of_range_are_named(estimator, setting, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"threshold": "weighted"}, r"`threshold` must be a number in \[0, 1\], .* got 'weighted'"),
-        ({"threshold": 50}, r"`threshold` must be a number in \[0, 1\], .* got 50"),
+        ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
         ({"activation": "tanh"}, "`activation` must be 'sigmoid' or 'softmax', got 'tanh'"),
         ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
     ],
-    ids=["threshold", "per cent", "activation", "shrinkage"],
+    ids=["threshold", "activation", "shrinkage"],
 )
 def test_settings_of_the_classifier_out_of_range_are_named_before_training(setting, message):
     X, y = table()

@@ -22,7 +22,8 @@ from ads.methods import METHODS
 from ads.options import parse
 from mlmetric import under_sampling
 from mlmetric.data import BadImagesError, read_image
-from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, FrozenBackbone, WeightsUnavailableError
+from mlmetric.estimators import RECOMMENDED_HEAD
+from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, FrozenBackbone, WeightsUnavailableError
 
 EXAMPLES = Path(ad_sentiment.__file__).parent
 QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0"]
@@ -104,7 +105,7 @@ def test_ad_sentiment_leaves_behind_what_it_promises(capsys):
 
 def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readme():
     run_ads("--dry-run", "--output", "run")
-    members = [EmbeddingHead(512, input_dropout=0.25, dropout=0.5) for _ in range(4)]
+    members = [RECOMMENDED_HEAD(512) for _ in range(4)]
     for number, member in enumerate(members, start=1):
         member.load_state_dict(torch.load(f"run/embedding_{number}.pt", weights_only=True)["module"])
     embedding, classifier = EmbeddingEnsemble(members), ClassifierHead(4 * 256, num_labels=30)
@@ -319,7 +320,6 @@ def test_a_start_that_failed_can_be_corrected():
         (["--image-batch-size", "0"], "--image-batch-size must be at least 1, got 0"),
         (["--margin", "2"], "--margin is for --method paper, got --method recommended"),
         (["--method", "semantic", "--positive-order", "random"], "--positive-order is for --method paper, got"),
-        (["--method", "label-graph", "--activation", "softmax"], "--activation is for --method recommended or"),
         (["--experiments", "paper", "--margin", "3"], "--experiments paper has settings of its own for --margin"),
         (["--word-vectors", "a.txt"], "--word-vectors is for --method label-graph or semantic, got"),
         (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is no file"),

@@ -188,10 +188,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         if self.activation not in ("sigmoid", "softmax"):
             raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
         named = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
-        if not named and (not isinstance(self.threshold, Real) or not 0 <= self.threshold <= 1):
-            raise ValueError(
-                f"`threshold` must be a number in [0, 1], a probability, or 'macro' or 'micro', got {self.threshold!r}."
-            )
+        if not named and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
+            raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
         if not 0 <= self.shrinkage < math.inf:
             raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
 
