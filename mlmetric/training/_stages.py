@@ -15,7 +15,8 @@ from mlmetric.labels import check_labels
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from mlmetric.training._batch import Batch
-from mlmetric.training._loop import EpochRecord, Stage, TrainingConfig, device_of
+from mlmetric.training._config import TrainingConfig
+from mlmetric.training._loop import EpochRecord, Stage, device_of
 
 MetricLoss = Callable[..., Tensor]
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -82,8 +83,10 @@ def fit_embedding(
         `val_ndcg_at_10` (Jaccard gain) and, with a classifier, `val_map` (macro).
 
     Raises:
-        ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
-            given different ones.
+        ValueError: If shapes do not fit, labels of `validation` are soft where a classifier is measured, the loss
+            wants labels 0 or 1 and rows are mixed, the checkpoint is of other settings or other data, or joined
+            processes are given different ones.
+        TypeError: If `validation` holds no tensors.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """
@@ -161,9 +164,9 @@ def fit_classifier(
         `val_map` (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
-        ValueError: If shapes do not fit, the checkpoint is of other settings or other data, or joined processes are
-            given different ones.
-        TypeError: If `head` is no torch module.
+        ValueError: If shapes do not fit, labels of `validation` are soft, the checkpoint is of other settings or other
+            data, or joined processes are given different ones.
+        TypeError: If `head` is no torch module, or `validation` holds no tensors.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
         OSError: If a checkpoint cannot be written or read.
     """

@@ -22,8 +22,8 @@ features, whose retrieval is that of raw features or, for the semantic projectio
 one training, on one thread.
 
 Places. A recipe of ours is first where it leads every rival by more than the larger of both deviations over seeds,
-tied within it (tied ahead where its mean is the highest), and behind otherwise. For NDCG only rivals whose size ratio
-is allowed count. Deviations are of training and of what is held back, not of other test rows.
+behind where a rival leads it so, and tied otherwise, tied ahead where its mean is the highest. For NDCG only rivals
+whose size ratio is allowed count. Deviations are of training and of what is held back, not of other test rows.
 """
 
 from __future__ import annotations
