@@ -474,9 +474,20 @@ def test_every_loss_that_takes_soft_labels_takes_mixed_rows(rows, name):
     assert all(value.isfinite().all() for value in head.state_dict().values())
 
 
-def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows):
-    loss = MultiLabelProxyAnchorLoss(num_labels=4, embedding_size=4)
-    with pytest.raises(ValueError, match="`mixup` makes soft labels, which `MultiLabelProxyAnchorLoss` does not take"):
+class OfHardLabels(MultiLabelTripletMarginLoss):
+    takes_soft_labels = False
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MultiLabelProxyAnchorLoss(num_labels=4, embedding_size=4),
+        MultiLabelCrossBatchMemory(OfHardLabels(), embedding_size=4, num_labels=4, memory_size=64),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows, loss):
+    with pytest.raises(ValueError, match=f"`mixup` makes soft labels, which `{type(loss).__name__}` does not take"):
         embed(rows, loss=loss, config=changed(mixup=0.4))
 
 

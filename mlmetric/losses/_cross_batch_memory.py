@@ -98,6 +98,12 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         self.num_labels = num_labels
         super().__init__(loss, embedding_size, memory_size, miner)
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """Whether labels between 0 and 1 mean shares to the loss, as mixed rows have them."""
+        takes: bool = self.loss.takes_soft_labels
+        return takes
+
     @staticmethod
     def supported_losses() -> list[str]:
         """Return the names of the losses that take refs."""

@@ -54,7 +54,10 @@ class Stage:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.callback = callback
         self.optimizer = torch.optim.Adam(
-            self.trained.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+            self.trained.parameters(),
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            fused=device_of(module).type in ("cpu", "cuda") or None,  # one pass over the weights for many
         )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
         self.history: list[EpochRecord] = []
