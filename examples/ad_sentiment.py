@@ -115,7 +115,7 @@ class Config:
     compare: bool = option(False, "run every method on one cache, and print one table")
     epochs: int | None = option(None, "of each stage; by default the method's own, 50, the paper's 10")
     batch_size: int | None = option(None, "by default the method's own, 64, the paper's 256")
-    lr: float | None = option(None, "learning rate of each stage; by default the method's own, 0.003, the paper's 0.01")
+    lr: float | None = option(None, "learning rate of each stage; by default the method's own, 0.001, the paper's 0.01")
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate falls to a tenth")
     margin: float | None = option(None, "of the paper's triplet loss, on squared Euclidean distance; by default 1")
     positive_order: Literal["farthest", "random"] | None = option(None, "of the paper's miner; by default farthest")

@@ -254,6 +254,19 @@ def test_classifier_head_sigmoid_loss_is_finite_at_extreme_logits():
     assert head.loss(torch.tensor([[1000.0, -1000.0]]), torch.tensor([[0, 1]])).item() == 1000.0
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_classifier_head_begins_at_the_frequencies_of_labels(activation, generator):
+    labels = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0], [0.5, 0, 0]])
+    head = ClassifierHead(5, 3, activation=activation).init_from_labels(labels)
+    frequencies = torch.tensor([4.0, 0.5, 1.5]) / 5
+    expected = frequencies if activation == "sigmoid" else frequencies / frequencies.sum()
+    found = head.probabilities(head(torch.randn(7, 5, generator=generator)))
+    torch.testing.assert_close(found, expected.expand(7, 3))
+    assert head.linear.weight.requires_grad
+    with pytest.raises(ValueError, match=r"`labels` must have shape \(N, 3\), got \(4, 2\)"):
+        head.init_from_labels(labels[:, :2])
+
+
 def test_classifier_head_with_another_activation_is_refused():
     with pytest.raises(ValueError, match="got 'tanh'"):
         ClassifierHead(5, 3, activation="tanh")
@@ -266,3 +279,19 @@ def test_embedding_head_activates_its_last_layer_where_asked(generator):
     torch.manual_seed(0)
     activated = EmbeddingHead(5, (4, 3), activation=nn.Tanh, activate_last=True)
     torch.testing.assert_close(activated(features), plain(features).tanh())
+
+
+def test_embedding_head_clips_what_is_standardised(generator):
+    train = torch.randn(50, 4, generator=generator) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 3
+    features = torch.cat([train[:5], torch.tensor([[100.0, 3.0, -50.0, 3.0]])])
+    head = EmbeddingHead(4, (3,), clip=2.0)
+    head.standardize.fit(train)
+    clipped = ((features - train.mean(0)) / train.std(0, correction=0)).clamp(-2, 2)
+    assert clipped[-1, [0, 2]].tolist() == [2.0, -2.0]
+    torch.testing.assert_close(head(features), head.layers(clipped))
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan")])
+def test_embedding_head_that_would_cut_all_is_refused(clip):
+    with pytest.raises(ValueError, match="`clip` must be None or above 0"):
+        EmbeddingHead(3, (2,), clip=clip)

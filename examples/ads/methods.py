@@ -144,6 +144,7 @@ class Fitted:
 def linear_probe(shop: Workshop) -> Fitted:
     """Train a linear classifier on the features."""
     head = ClassifierHead(shop.features.shape[1], shop.labels.shape[1], activation=shop.settings.activation)
+    head.init_from_labels(shop.targets)
     return Fitted(shop.fit_classifier("linear_probe", head, shop.features), shop.features)
 
 
@@ -199,6 +200,7 @@ def semantic(shop: Workshop) -> Fitted:
 def _classified(shop: Workshop, head: nn.Module, *, activation: Any) -> Fitted:
     embeddings = shop.embed(head)
     classifier = ClassifierHead(embeddings.shape[1], shop.labels.shape[1], activation=activation)
+    classifier.init_from_labels(shop.targets)
     return Fitted(shop.fit_classifier("classifier", classifier, embeddings), embeddings)
 
 

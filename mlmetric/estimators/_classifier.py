@@ -85,12 +85,12 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         head: Callable[[int], nn.Module] | None = None,
         loss: Any = None,
         miner: Any = None,
-        classifier_weight: float = 2.0,
+        classifier_weight: float = 3.0,
         n_members: int = 4,
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
-        lr: float = 0.003,
+        lr: float = 0.001,
         lr_drops: tuple[int, ...] = (),
         mixup: float = 0.4,
         items_per_label: int | None = None,
@@ -148,11 +148,10 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         self.classes_ = np.tile([0, 1], (rows.labels.shape[1], 1))
         trained_on, held_back, seed = self._fit_head(rows, held_back)
         embedded, held_back = self._embedded(trained_on), held_back and self._embedded(held_back)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: heads are made there
-            self.classifier_ = ClassifierHead(
-                embedded.features.shape[1], rows.labels.shape[1], activation=self.activation
-            )
+        size = embedded.features.shape[1]
+        with torch.random.fork_rng(devices=[]):  # the random start is drawn, and replaced
+            self.classifier_ = ClassifierHead(size, rows.labels.shape[1], activation=self.activation)
+        self.classifier_.init_from_labels(embedded.labels)
         if self.standardize:
             self.classifier_.standardize.fit(embedded.features)
         history = fit_classifier(

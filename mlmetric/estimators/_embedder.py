@@ -25,8 +25,10 @@ from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
 
 _MAX_SEED = 2**31 - 1
 
-RECOMMENDED_HEAD = partial(EmbeddingHead, widths=(512, 256), input_dropout=0.25, dropout=0.5, activate_last=True)
-"""The head of the recommended recipe; called with the number of features."""
+RECOMMENDED_HEAD = partial(
+    EmbeddingHead, widths=(512, 256), clip=3.0, input_dropout=0.25, dropout=0.5, activate_last=True, normalize=0.25
+)
+"""The head of the recommended recipe, for standardised features; called with their number."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 """The head of the paper; called with the number of features."""
 
@@ -34,7 +36,7 @@ PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Learn an embedding whose neighbours carry similar label sets, and whose place tells the labels.
 
-    The defaults are the recommended recipe: two layers with dropout, rectified, on rows that are mixed with others;
+    The defaults are the recommended recipe: two layers with dropout, rectified, on clipped and mixed features;
     distances are brought into the proportions of the Jaccard distances of the labels by the log-ratio loss, and a
     linear classifier is trained along; several such heads are trained apart and joined; of each the epoch is kept that
     did best on rows held back. `MetricEmbedder.paper()` is the paper's recipe.
@@ -94,12 +96,12 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         head: Callable[[int], nn.Module] | None = None,
         loss: Any = None,
         miner: Any = None,
-        classifier_weight: float = 2.0,
+        classifier_weight: float = 3.0,
         n_members: int = 4,
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
-        lr: float = 0.003,
+        lr: float = 0.001,
         lr_drops: tuple[int, ...] = (),
         mixup: float = 0.4,
         items_per_label: int | None = None,

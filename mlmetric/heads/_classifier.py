@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,25 @@ class ClassifierHead(nn.Module):
         self.activation: Literal["sigmoid", "softmax"] = activation
         self.standardize = Standardize(in_features)
         self.linear = nn.Linear(in_features, num_labels)
+
+    def init_from_labels(self, labels: Tensor) -> Self:
+        """Begin at the frequencies of training labels, shape `(N, L)`, in [0, 1], whatever is embedded.
+
+        On an embedding that tells labels already the best epoch is an early one. A random start has then not been
+        forgotten, nor has it been learnt how rare labels are. Half an item with each label and half a one without are
+        added, so that no frequency is 0 or 1. With softmax the probabilities are the shares of the frequencies.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        num_labels = self.linear.out_features
+        if labels.ndim != 2 or labels.shape[1] != num_labels:
+            raise ValueError(f"`labels` must have shape (N, {num_labels}), got {tuple(labels.shape)}.")
+        frequencies = (labels.double().sum(dim=0) + 0.5) / (len(labels) + 1)
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            self.linear.bias.copy_(frequencies.logit() if self.activation == "sigmoid" else frequencies.log())
+        return self
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Score embeddings of shape `(N, in_features)`: logits of shape `(N, L)`."""

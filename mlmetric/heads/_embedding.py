@@ -24,6 +24,8 @@ class EmbeddingHead(nn.Module):
             and no other; 512 is our choice.
         activation: Makes the activation between the layers.
         batch_norm: Whether batch normalisation stands before each activation between layers.
+        clip: Features beyond plus or minus this, in deviations once they are standardised, are cut to it; None leaves
+            them. A word that few rows have stands out by tens of deviations otherwise, and leads all else.
         input_dropout: Share of the features dropped in training, in [0, 1).
         dropout: Share of hidden units dropped in training after each activation between layers, in [0, 1).
         activate_last: Whether the activation stands after the last layer, too: the embedding is then what a
@@ -34,7 +36,7 @@ class EmbeddingHead(nn.Module):
             retrieval, which wants directions, and label scores from neighbours, which want doubt to show.
 
     Raises:
-        ValueError: If there is no layer, a size is below 1, or `normalize` is outside [0, 1].
+        ValueError: If there is no layer, a size is below 1, `clip` is not above 0, or `normalize` is outside [0, 1].
 
     Example:
         >>> EmbeddingHead(2048)(torch.zeros(4, 2048)).shape
@@ -52,6 +54,7 @@ class EmbeddingHead(nn.Module):
         *,
         activation: Callable[[], nn.Module] = nn.ReLU,
         batch_norm: bool = False,
+        clip: float | None = None,
         input_dropout: float = 0.0,
         dropout: float = 0.0,
         activate_last: bool = False,
@@ -63,10 +66,13 @@ class EmbeddingHead(nn.Module):
                 "`in_features` and `widths` must name layers of at least 1 unit, "
                 f"got {in_features} and {tuple(widths)}."
             )
+        if clip is not None and not clip > 0:
+            raise ValueError(f"`clip` must be None or above 0, got {clip}.")
         if not 0 <= normalize <= 1:
             raise ValueError(f"`normalize` must be in [0, 1], or a bool, got {normalize}.")
         self.in_features = in_features
         self.embedding_size = widths[-1]
+        self.clip = clip
         self.normalize = normalize
         self.standardize = Standardize(in_features)
         layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
@@ -83,7 +89,10 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed features of shape `(N, D)`: shape `(N, embedding_size)`."""
-        embeddings: Tensor = self.layers(self.standardize(features))
+        features = self.standardize(features)
+        if self.clip is not None:
+            features = features.clamp(-self.clip, self.clip)
+        embeddings: Tensor = self.layers(features)
         if not self.normalize:
             return embeddings
         if self.normalize == 1:
@@ -93,5 +102,5 @@ class EmbeddingHead(nn.Module):
         return shortened
 
     def extra_repr(self) -> str:
-        """Show how far embeddings are brought to unit length."""
-        return f"normalize={self.normalize}"
+        """Show where features are cut, and how far embeddings are brought to unit length."""
+        return f"clip={self.clip}, normalize={self.normalize}"

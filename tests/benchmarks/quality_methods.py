@@ -303,10 +303,12 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("dropout", "head", DROPOUT),
     ("log-ratio loss for triplets", "embedder", {"loss": LogRatioLoss(), "miner": None}),
     ("lengths as they are", "head", {"normalize": False}),
-    ("BCE trained along", "embedder", {"classifier_weight": MetricEmbedder().classifier_weight}),
+    ("BCE trained along", "embedder", {"classifier_weight": 2.0}),
     ("rectified embedding", "head", {"activate_last": True}),
     ("mixup 0.4", "embedder", {"mixup": 0.4}),
-    ("lr 0.003", "embedder", {"lr": 0.003}),
+    ("features clipped at 3", "head", {"clip": 3.0}),
+    ("a quarter of the way to unit length", "head", {"normalize": 0.25}),
+    ("BCE weighs 3", "embedder", {"classifier_weight": 3.0}),
 )
 SINGLE_RECOMMENDED = f"... + {STEPS[-1][0]}"
 RECOMMENDED = "recommended (... + 4 heads joined)"
@@ -341,7 +343,10 @@ METHODS: dict[str, Method] = {
     RECOMMENDED: one_head(n_members=MetricEmbedder().n_members),
     # What else was tried, with one head each, beside the last but one.
     "one head, similarity regression": one_head(loss=SimilarityRegressionLoss(), classifier_weight=0.3),
-    "one head, half normalised": one_head(head=partial(RECOMMENDED_HEAD, normalize=0.5)),
+    "one head, half normalised, BCE weighs 5": one_head(
+        head=partial(RECOMMENDED_HEAD, normalize=0.5), classifier_weight=5.0
+    ),
+    "one head, unit length": one_head(head=partial(RECOMMENDED_HEAD, normalize=True)),
     "one head, mixup 1": one_head(mixup=1.0),
     "one head, label-balanced batches": one_head(items_per_label=4),
     "one head, averaged weights": one_head(head=averaged_head),
