@@ -26,8 +26,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     """Classify several labels from an embedding that was learnt for neighbours: both stages.
 
     Stage one is that of [MetricEmbedder][mlmetric.estimators.MetricEmbedder], with the same settings, and `transform`
-    gives its embedding. Stage two is a linear classifier on the frozen embedding. The thresholds that `predict` goes by
-    are chosen on the rows held back, those of labels that are rare there drawn to a common one.
+    gives its embedding. Stage two is a linear classifier on the frozen embedding that begins at the frequencies of the
+    labels. The thresholds that `predict` goes by are chosen on the rows held back, those of labels that are rare there
+    drawn to a common one.
 
     Inside imbalanced-learn's pipeline the undersampler before it sees training rows only. What is held back is then a
     share of the rows that it leaves, with its frequencies of labels; for thresholds by those of all rows pass
