@@ -53,7 +53,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         classifier_weight: Of the binary cross entropy of the classifier that is trained along, beside the loss; 0 for
             none.
         n_members: Number of heads that are trained and joined.
-        standardize: Whether features are brought to mean 0 and standard deviation 1.
+        standardize: Whether features are brought to mean 0 and standard deviation 1. The recommended head clips them at
+            3 deviations; without this they must come standardised, or be given to another head.
         max_epochs: Passes over the training rows.
         batch_size: Rows of a batch.
         lr: Learning rate of Adam.

@@ -48,14 +48,24 @@ class ClassifierHead(nn.Module):
         self.linear = nn.Linear(in_features, num_labels)
 
     def init_from_labels(self, labels: Tensor) -> Self:
-        """Begin at the frequencies of training labels, shape `(N, L)`, in [0, 1], whatever is embedded.
+        """Begin at the frequencies of labels: weights of 0, and the bias that gives them whatever is embedded.
 
         On an embedding that tells labels already the best epoch is an early one. A random start has then not been
         forgotten, nor has it been learnt how rare labels are. Half an item with each label and half a one without are
         added, so that no frequency is 0 or 1. With softmax the probabilities are the shares of the frequencies.
 
+        Args:
+            labels: Of the training rows, shape `(N, L)`, multi-hot or soft, in [0, 1], any dtype.
+
+        Returns:
+            The head.
+
         Raises:
             ValueError: If the shape does not fit.
+
+        Source:
+            The bias from a prior: Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.3. Ours:
+            each label has a prior of its own, and the weights are 0.
         """
         num_labels = self.linear.out_features
         if labels.ndim != 2 or labels.shape[1] != num_labels:
