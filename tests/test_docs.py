@@ -1,7 +1,10 @@
 """Every Python block of the README and the docs runs, and what they say of the project is so."""
 
 import re
+import subprocess
+import sys
 import tomllib
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import mlmetric
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
+# A block that must not run has a title (README, which is not built: `notest`) behind the word "python".
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -25,6 +29,67 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page, capsys):
 def test_links_of_a_page_to_files_of_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+class VisibleText(HTMLParser):
+    """What a reader sees of a page's article outside code; `>>>` of a doctest becomes a quotation in Markdown."""
+
+    HIDDEN = ("pre", "code", "script", "style")
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.inside = "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("article", *self.HIDDEN):
+            self.inside.append(tag)
+        self.text += "<blockquote>" if tag == "blockquote" else ""
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            self.inside.remove(tag)
+
+    def handle_data(self, data):
+        if self.inside == ["article"]:
+            self.text += data
+
+
+MARKUP = re.compile(
+    r"```|<blockquote>|!!!|\*\*|\]\(|\]\[|\| ?:?--|^ *(?:#+|[-*]|\d+\.) |^ *(?:Args|Source):", re.MULTILINE
+)
+
+
+def markup_shown(html):
+    """Lines of a page in which Markdown or a docstring's section is shown as text."""
+    return [line for line in VisibleText(html).text.splitlines() if MARKUP.search(line)]
+
+
+@pytest.mark.parametrize(
+    ("html", "shown"),
+    [
+        ("<p>```python notest\nimport torch</p>", ["```python notest"]),
+        ("<blockquote><p>print(1)</p></blockquote>", ["<blockquote>print(1)"]),
+        ("<p>Take:\n- one\n- another</p>", ["- one", "- another"]),
+        ("<p>| a | b |\n| --- | --- |</p>", ["| --- | --- |"]),
+        ("<p>Source: a paper</p>", ["Source: a paper"]),
+        ("<p>see [a page](page.md)</p>", ["see [a page](page.md)"]),
+        ("<pre><code>- one ```</code></pre><ul><li>one</li></ul><p>so <code>**kwargs</code> - fine</p>", []),
+    ],
+)
+def test_markup_shown_finds_what_was_not_rendered(html, shown):
+    assert markup_shown(f"<nav>- menu</nav><article>{html}</article>") == shown
+
+
+def test_site_builds_without_a_warning_and_shows_no_markup_as_text(tmp_path):
+    pytest.importorskip("mkdocs", reason='the documentation is built with pip install -e ".[docs]"')
+    # Not --quiet: it keeps mkdocs from counting the warnings that --strict stops at.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    build = subprocess.run([*command, "--config-file", ROOT / "docs" / "mkdocs.yml"], capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr
+    pages = {str(page.relative_to(tmp_path)): markup_shown(page.read_text()) for page in tmp_path.rglob("*.html")}
+    assert len(pages) > len(PAGES)
+    assert {page: lines for page, lines in pages.items() if lines} == {}
 
 
 def test_versions_agree():
