@@ -31,6 +31,11 @@ def test_links_of_a_page_to_files_of_the_project_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_work_where_it_is_read_unbuilt(page):
+    assert re.findall(r".*\]\[.*", re.sub(r"```.*?```|`.*?`", "", page.read_text(), flags=re.DOTALL)) == []
+
+
 class VisibleText(HTMLParser):
     """What a reader sees of a page's article outside code; `>>>` of a doctest becomes a quotation in Markdown."""
 
