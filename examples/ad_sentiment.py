@@ -237,12 +237,13 @@ def read_ads(config: AdsConfig) -> LabelledImages:
         )
     else:
         annotations, root = config.annotations, config.image_root or Path()
-        label_list = config.label_list or annotations.with_name("Sentiments_List.txt")
+        label_list = config.label_list or annotations.parent / "Sentiments_List.txt"
     ads = read_annotations(annotations, label_list)
     labels = ads.labels(config.min_votes)
     labelled = (labels > 0).any(dim=1)
     notes = {
         "answers were free text or empty and were skipped": ads.skipped_answers.total(),
+        "entries name an image that an earlier entry names: their answers count together": ads.merged_entries,
         "images had no label among their answers and were left out": ads.dropped_images,
         f"images have no label with {config.min_votes} votes and were left out": int((~labelled).sum()),
     }

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -85,7 +86,9 @@ def test_reader_takes_every_image_type_in_any_case(write_set):
     "key", ["../../etc/passwd", "/etc/secret.jpg", "0/../../x.jpg", r"..\x.jpg", r"C:\x.jpg", r"\\host\share\x.jpg"]
 )
 def test_reader_on_a_key_that_leaves_the_image_folder_raises(write_set, key):
-    with pytest.raises(AnnotationError, match=r"Sentiments.json, image .*must be a path inside .*got one that leaves"):
+    with pytest.raises(
+        AnnotationError, match=r"Sentiments.json, image .* is no path in the image folder\. The path of"
+    ):
         read_annotations(*write_set({key: [["1"]]}))
 
 
@@ -95,7 +98,7 @@ def test_reader_on_a_key_that_is_no_image_raises(write_set, key, suffix):
         read_annotations(*write_set({key: [["1"]]}))
 
 
-@pytest.mark.parametrize("text", ["31", "0", "05", "9" * 5000])
+@pytest.mark.parametrize("text", ["31", "0", "05", "9" * 100])
 def test_reader_on_an_id_beyond_the_list_raises(write_set, text):
     match = rf"'0/1.jpg', answer 2 must hold label ids from 1 to 3, got {text}\..*Sentiments_List.txt has 3 labels"
     with pytest.raises(AnnotationError, match=match):
@@ -126,6 +129,59 @@ def test_reader_on_json_that_is_no_object_raises(write_set, text, kind):
         read_annotations(*write_set(text))
 
 
+def test_reader_counts_the_annotators_of_all_entries_of_an_image(write_set):
+    text = """{"0/1.jpg": [["1"], ["2"]], "0/2.jpg": [["3"]], "./0/1.jpg": [["2"]], "0/1.jpg": [["2", "3"]],
+               "0//2.jpg": [], "1/../0/2.jpg": [["bored"]], "0/3.jpg": [], "./0/3.jpg": [[""]]}"""
+    ads = read_annotations(*write_set(text))
+    assert ads.paths == ["0/1.jpg", "0/2.jpg"]
+    assert ads.votes.tolist() == [[1, 3, 1], [0, 0, 1]]
+    assert ads.num_annotators.tolist() == [4, 2]
+    assert (ads.merged_entries, ads.dropped_images) == (5, 1)
+    assert ads.labels(min_votes=2).tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_reader_takes_a_byte_order_mark_and_the_escapes_of_other_bytes(write_set):
+    path = os.fsdecode(b"0/caf\xe9.jpg")
+    ads = read_annotations(*write_set("\ufeff" + json.dumps({path: [["1"]]})))
+    assert ads.paths == [path]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a.jpg": ' * 100_000, '{"a.jpg": [["1"], ' + "[" * 100_000 + "]" * 100_000 + "]}"]
+)
+def test_reader_on_annotations_that_are_nested_deep_raises(write_set, text):
+    with pytest.raises(
+        AnnotationError, match=r"Sentiments.json must hold an object of lists of lists, .*nested too deep"
+    ):
+        read_annotations(*write_set(text))
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"0/1.jpg": ["1" * 10**6]},
+        {"0/1.jpg": [["9" * 10**6]]},
+        {"0/1.jpg": [[["1" * 300] * 50] * 50]},
+        {"x" * 10**6 + ".jpg": [["1"]]},
+        {"0/1." + "x" * 250: [["1"]]},
+        '{"0/1.jpg": [' + "[" * 500 + "]" * 500 + "]}",
+    ],
+)
+def test_reader_messages_are_short_whatever_the_file_has(write_set, annotations):
+    with pytest.raises(AnnotationError, match=r"Sentiments.json, image '") as raised:
+        read_annotations(*write_set(annotations))
+    assert len(str(raised.value)) < 1000
+
+
+def test_reader_on_a_pipe_raises(write_set, tmp_path):
+    annotations, label_list = write_set({})
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AnnotationError, match=r"The annotation file .*pipe must be a regular file"):
+        read_annotations(tmp_path / "pipe", label_list)
+    with pytest.raises(AnnotationError, match=r"The label list .*pipe must be a regular file"):
+        read_annotations(annotations, tmp_path / "pipe")
+
+
 def test_reader_on_a_file_cut_short_raises(write_set):
     with pytest.raises(AnnotationError, match=r"Sentiments.json must be JSON in UTF-8, got: .*column 25.*cut short"):
         read_annotations(*write_set('{"0/1.jpg": [["1"], ["2"'))
@@ -152,9 +208,23 @@ def test_label_list_reads_the_byte_a0_missing_parentheses_blank_lines_and_any_li
     assert read_label_list(path) == ["active", "jealous", "calm"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_label_list_gives_names_beyond_ascii_in_either_encoding(tmp_path, encoding):
+    (tmp_path / "list.txt").write_bytes('1. "Fröhlich\xa0(so)" (ABBREVIATION: " fröhlich ")\r'.encode(encoding))
+    assert read_label_list(tmp_path / "list.txt") == ["fröhlich"]
+
+
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
+        ([LABEL_LINES[0].replace("active", " ")], "line 1: the abbreviation must be the name of a label, .* got ' '"),
+        ([LABEL_LINES[0].replace("active", "a\0")], r"line 1: the abbreviation must be .* got 'a\\x00'"),
+        (
+            [LABEL_LINES[0].replace('"active"', '"active "'), LABEL_LINES[0].replace("1.", "2.")],
+            "got 'active' a second",
+        ),
+        (["x" * 10**6], r"line 1 must look like .*, got 'x{50,60}\.\.\.x{50,60}'\. Correct"),
+        (["7" * 10**6 + LABEL_LINES[0][1:]], r"line 1 must have label number 1, got 7{117}\.\.\.\."),
         ([LABEL_LINES[0], "Jealous"], r"Sentiments_List.txt, line 2 must look like 1\. .*got 'Jealous'\. Correct"),
         ([LABEL_LINES[0], LABEL_LINES[2]], "line 2 must have label number 2, got 3. Number the labels"),
         (

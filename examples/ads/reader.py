@@ -4,21 +4,24 @@ A set in this form is an annotation file, a label list and a folder of images:
 
 - the annotation file is JSON, `{"0/49380.jpg": [["1", "5"], ["12"], ["21", "Other"]], ...}`: for each image, named
   relative to the image folder, one list of label ids for each annotator;
-- the label list has one line a label, `1. "Active (energetic, playful)" (ABBREVIATION: "active")`, in latin-1.
+- the label list has one line a label, `1. "Active (energetic, playful)" (ABBREVIATION: "active")`, in UTF-8 or latin-1.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from mlmetric.labels import votes_to_labels
+
+from .user_files import AnnotationError, image_path, label_name, quote, read_file, shorten
 
 __all__ = ["IMAGE_SUFFIXES", "AdAnnotations", "AnnotationError", "read_annotations", "read_label_list"]
 
@@ -29,22 +32,19 @@ _LABEL_LINE = re.compile(r'\s*(\d+)\.\s*"[^"(]+(?:\([^")]*\)\s*)?"\s*\(ABBREVIAT
 _LABEL_LINE_EXAMPLE = '1. "Active (energetic, playful)" (ABBREVIATION: "active")'
 
 
-class AnnotationError(ValueError):
-    """An annotation file or a label list that does not have the expected form."""
-
-
 @dataclass(frozen=True)
 class AdAnnotations:
     """Images with the sentiments that annotators saw in them.
 
     Attributes:
-        paths: For each of N images its path relative to the image folder, as the annotation file has it.
+        paths: For each of N images its path relative to the image folder, in its shortest spelling.
         votes: How many annotators chose the label, int32, shape `(N, L)`; column 0 is label id 1.
         num_annotators: How many annotators answered, int32, shape `(N,)`. One who wrote free text only counts too.
         label_names: The L abbreviations of the label list.
         skipped_answers: How often each free text ("Other") or empty string occurred; these are no votes.
         dropped_images: How many images were left out because no label remained for them: nothing can be learnt from
             them, and an all-zero row is similar to nothing.
+        merged_entries: How many entries of the file were added to an earlier entry of the same image.
     """
 
     paths: list[str]
@@ -53,6 +53,7 @@ class AdAnnotations:
     label_names: list[str]
     skipped_answers: Counter[str]
     dropped_images: int
+    merged_entries: int
 
     def labels(self, min_votes: int = 1, *, soft: bool = False) -> torch.Tensor:
         """Turn the votes into labels.
@@ -75,13 +76,15 @@ class AdAnnotations:
 
 
 def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnotations:
-    """Read an annotation file and its label list.
+    r"""Read an annotation file and its label list.
 
-    An id that an annotator lists twice counts once. Free text and empty strings are counted and skipped. Whether the
-    images exist is not looked at.
+    An id that an annotator lists twice counts once. Free text and empty strings are counted and skipped. If several
+    entries name one image, also by different spellings like `./0/1.jpg` and `0/1.jpg`, its annotators are those of all
+    these entries. Whether the images exist is not looked at.
 
     Args:
-        annotations: The annotation file, JSON in UTF-8.
+        annotations: The annotation file, JSON in UTF-8. A byte of a file name that is not UTF-8 is the escape that
+            Python's `json.dump` writes for it, `"\udce9"` for 0xE9.
         label_list: The label list; the label ids of the annotations are its line numbers, from 1.
 
     Returns:
@@ -89,44 +92,33 @@ def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnot
 
     Raises:
         FileNotFoundError: If one of the files does not exist.
+        OSError: If one of them cannot be read.
         AnnotationError: If one of them does not have the form described above; the message names the file, the place
             and what to do.
     """
-    annotations = Path(annotations)
-    try:
-        images = json.loads(_read(annotations, "annotation file").decode("utf-8"))
-    except ValueError as error:
-        raise AnnotationError(
-            f"{annotations} must be JSON in UTF-8, got: {error}. If the file was cut short, fetch it again."
-        ) from error
-    if not isinstance(images, dict):
-        raise AnnotationError(
-            f"{annotations} must hold a JSON object of image paths, got {_kind(images)}. "
-            "Pass the file that has the form of Sentiments.json."
-        )
+    entries = _read_entries(Path(annotations))
     label_names = read_label_list(label_list)
     columns = {str(column + 1): column for column in range(len(label_names))}
-    paths: list[str] = []
-    votes: list[list[int]] = []
-    num_annotators: list[int] = []
+    votes: dict[str, list[int]] = {}
+    num_annotators: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    for key, answers in images.items():
-        place = f"{annotations}, image {key!r}"
-        _check_key(key, place)
-        row = [0] * len(columns)
+    for key, answers in entries:
+        place = f"{annotations}, image {quote(key)}"
+        path = image_path(key, place)
+        _check_suffix(path, place)
+        row = votes.setdefault(path, [0] * len(columns))
         for column in _chosen_columns(answers, columns, skipped, place, str(label_list)):
             row[column] += 1
-        if any(row):
-            paths.append(key)
-            votes.append(row)
-            num_annotators.append(len(answers))
+        num_annotators[path] += len(answers)
+    paths = [path for path, row in votes.items() if any(row)]
     return AdAnnotations(
         paths=paths,
-        votes=torch.tensor(votes, dtype=torch.int32).reshape(len(paths), len(columns)),
-        num_annotators=torch.tensor(num_annotators, dtype=torch.int32),
+        votes=torch.tensor([votes[path] for path in paths], dtype=torch.int32).reshape(len(paths), len(columns)),
+        num_annotators=torch.tensor([num_annotators[path] for path in paths], dtype=torch.int32),
         label_names=label_names,
         skipped_answers=skipped,
-        dropped_images=len(images) - len(paths),
+        dropped_images=len(votes) - len(paths),
+        merged_entries=len(entries) - len(votes),
     )
 
 
@@ -134,37 +126,44 @@ def read_label_list(path: str | Path) -> list[str]:
     """Read the abbreviations of a label list.
 
     Args:
-        path: A latin-1 file with one line a label, numbered from 1; the parenthesis of synonyms may be missing, and
-            blank lines are skipped.
+        path: A file with one line a label, numbered from 1, in UTF-8, or else in latin-1 like the original; the
+            parenthesis of synonyms may be missing, and blank lines are skipped.
 
     Returns:
         The abbreviations, in the order of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
+        OSError: If the file cannot be read.
         AnnotationError: If a line cannot be read, the numbers do not run 1, 2, 3, ..., an abbreviation occurs twice,
-            or there is no label at all.
+            is blank or contains a control character, or there is no label at all.
     """
     path = Path(path)
     names: list[str] = []
-    for number, line in enumerate(_read(path, "label list").decode("latin-1").split("\n"), start=1):
+    content = read_file(path, "label list")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if not line.strip():
             continue
         match = _LABEL_LINE.fullmatch(line)
         if match is None:
             raise AnnotationError(
-                f"{path}, line {number} must look like {_LABEL_LINE_EXAMPLE}, got {line.strip()!r}. "
+                f"{path}, line {number} must look like {_LABEL_LINE_EXAMPLE}, got {quote(line.strip())}. "
                 "Correct the line, or pass the label list that belongs to the annotations."
             )
-        label_id, name = match.groups()
+        label_id, name = match[1], label_name(match[2], f"{path}, line {number}: the abbreviation")
         if label_id != str(len(names) + 1):
             raise AnnotationError(
-                f"{path}, line {number} must have label number {len(names) + 1}, got {label_id}. "
+                f"{path}, line {number} must have label number {len(names) + 1}, got {shorten(label_id)}. "
                 "Number the labels 1, 2, 3, ... without gaps."
             )
         if name in names:
             raise AnnotationError(
-                f"{path}, line {number} must have an abbreviation of its own, got {name!r} a second time. Rename one."
+                f"{path}, line {number} must have an abbreviation of its own, got {quote(name)} a second time. "
+                "Rename one."
             )
         names.append(name)
     if not names:
@@ -174,23 +173,33 @@ def read_label_list(path: str | Path) -> list[str]:
     return names
 
 
-def _read(path: Path, what: str) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {what} at {path}. Check the path, or unpack the annotations there.")
-    return path.read_bytes()
-
-
-def _check_key(key: str, place: str) -> None:
-    # Both flavours, so that a set is refused everywhere or nowhere.
-    for path in (PurePosixPath(key), PureWindowsPath(key)):
-        if path.is_absolute() or path.anchor or ".." in path.parts:
-            raise AnnotationError(
-                f"{place} must be a path inside the image folder, got one that leaves it. "
-                "Name images relative to that folder, like '0/49380.jpg'."
-            )
-    if PurePosixPath(key).suffix.lower() not in IMAGE_SUFFIXES:
+def _read_entries(path: Path) -> tuple[tuple[str, Any], ...]:
+    """Return each image with its answers; an image can be there several times."""
+    try:
+        # JSON has no tuples: a tuple is an object, and as such it keeps a key that occurs twice.
+        entries = json.loads(read_file(path, "annotation file").decode("utf-8-sig"), object_pairs_hook=tuple)
+    except RecursionError as error:
         raise AnnotationError(
-            f"{place} must end in one of {', '.join(IMAGE_SUFFIXES)}, got {PurePosixPath(key).suffix!r}. "
+            f"{path} must hold an object of lists of lists, got lists or objects that are nested too deep to be read. "
+            "Pass the file that has the form of Sentiments.json."
+        ) from error
+    except ValueError as error:
+        raise AnnotationError(
+            f"{path} must be JSON in UTF-8, got: {error}. If the file was cut short, fetch it again."
+        ) from error
+    if not isinstance(entries, tuple):
+        raise AnnotationError(
+            f"{path} must hold a JSON object of image paths, got {_kind(entries)}. "
+            "Pass the file that has the form of Sentiments.json."
+        )
+    return entries
+
+
+def _check_suffix(path: str, place: str) -> None:
+    suffix = PurePosixPath(path).suffix
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        raise AnnotationError(
+            f"{place} must end in one of {', '.join(IMAGE_SUFFIXES)}, got {quote(suffix)}. "
             "Convert the image or remove its entry."
         )
 
@@ -207,7 +216,7 @@ def _chosen_columns(
     for number, answer in enumerate(answers, start=1):
         if not isinstance(answer, list) or not all(isinstance(item, str) for item in answer):
             raise AnnotationError(
-                f'{place}, answer {number} must be a list of strings like ["1", "5"], got {answer!r}. '
+                f'{place}, answer {number} must be a list of strings like ["1", "5"], got {quote(answer)}. '
                 "Correct or remove the answer."
             )
         for text in {item.strip(): None for item in answer}:
@@ -215,7 +224,7 @@ def _chosen_columns(
                 chosen.append(columns[text])
             elif text.isdecimal():
                 raise AnnotationError(
-                    f"{place}, answer {number} must hold label ids from 1 to {len(columns)}, got {text}. "
+                    f"{place}, answer {number} must hold label ids from 1 to {len(columns)}, got {shorten(text)}. "
                     f"Correct the id, or pass the label list that has it ({label_list} has {len(columns)} labels)."
                 )
             else:
@@ -224,5 +233,5 @@ def _chosen_columns(
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names = {tuple: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
