@@ -13,21 +13,22 @@ With one column of separated names:
     holiday/1.jpg,beach|sunset
 
     python examples/own_images.py --images photos --labels labels.csv --label-column tags
+
+Several lines of one image are votes, a line for each annotator; `--min-votes 2` takes the labels of two or more.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from ad_sentiment import DRY_RUN_IMAGES, Config, run_methods
+from ads.csv_labels import read_csv_labels
 from ads.labelled_images import LabelledImages
 from ads.options import option, parse
 from ads.processes import joined_processes
 from ads.run_folder import open_run_folder
-from mlmetric.labels import binarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,63 +39,26 @@ class OwnImagesConfig(Config):
     labels: Path = option(Path("labels.csv"), "CSV file with a header: a column of paths, and the labels")
     path_column: str | None = option(None, "column of the paths; by default the first")
     label_column: str | None = option(None, "one column of names; by default every other column is a label, 0 or 1")
-    separator: str = option("|", "between the names of --label-column")
+    separator: str | None = option(None, "between the names of --label-column; by default |")
+    min_votes: int = option(1, "lines of an image that must give it a label: 1 is the union, 2 agreement")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator == "":
+            raise ValueError("--separator must be at least one character, got ''.")
 
 
 def read_labels(config: OwnImagesConfig) -> LabelledImages:
     """Read the CSV file; what does not fit is named by its line."""
-    columns, records = _read_csv(config.labels)
-    if not records:
-        raise ValueError(f"{config.labels} must have a header and at least one line below it.")
-    path_column = config.path_column or columns[0]
-    for column in (path_column, config.label_column):
-        if column is not None and column not in columns:
-            raise ValueError(f"{config.labels} has no column {column!r}; it has {', '.join(columns)}.")
-    root, paths = config.images.resolve(), []
-    for line, record in records:
-        path = record[path_column]
-        if not path or not (root / path).resolve().is_relative_to(root):
-            raise ValueError(f"{config.labels}, line {line}: the path {path!r} is no path in {config.images}.")
-        paths.append(path)
-    if config.label_column is None:
-        names = [column for column in columns if column != path_column]
-        sets = [
-            [index for index, name in enumerate(names) if _is_one(record[name], name, line, config)]
-            for line, record in records
-        ]
-    else:
-        tags = [_names(record[config.label_column], config.separator) for _, record in records]
-        names = sorted(set().union(*tags))
-        sets = [[names.index(tag) for tag in row] for row in tags]
-    if not names:
-        raise ValueError(f"{config.labels} names no label.")
-    labels = binarize(sets, len(names))
-    images = LabelledImages(str(config.images), config.images, paths, labels, labels, names)
-    return images.select(range(min(DRY_RUN_IMAGES, len(paths)))) if config.dry_run else images
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
-    """Return the columns, and each record with its line."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            return columns, [(reader.line_num, record) for record in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a CSV file in UTF-8, got: {error}.") from error
-
-
-def _is_one(text: str | None, name: str, line: int, config: OwnImagesConfig) -> bool:
-    if text is None or text.strip() not in {"0", "1"}:
-        raise ValueError(
-            f"{config.labels}, line {line}: {name!r} must be 0 or 1, got {text!r}. For a column of names pass "
-            "--label-column."
-        )
-    return text.strip() == "1"
-
-
-def _names(text: str | None, separator: str) -> set[str]:
-    return {name.strip() for name in (text or "").split(separator)} - {""}
+    images = read_csv_labels(
+        config.labels,
+        config.images,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        separator=config.separator,
+        min_votes=config.min_votes,
+    )
+    return images.select(range(min(DRY_RUN_IMAGES, len(images.paths)))) if config.dry_run else images
 
 
 def main(config: OwnImagesConfig) -> None:

@@ -1,0 +1,198 @@
+"""Read the labels of images from a CSV file, with a column for each label or one column of separated names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import torch
+
+from mlmetric.labels import votes_to_labels
+
+from .labelled_images import LabelledImages
+from .reader import IMAGE_SUFFIXES
+from .user_files import AnnotationError, image_path, label_name, quote, read_file, shorten
+
+__all__ = ["read_csv_labels"]
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_UNNAMED = re.compile(r"|Unnamed: \d+")  # as pandas calls a column without a name
+# A list of Python or JSON, or quotes that are none in CSV.
+_LIST = re.compile(r"""\s*("|'.*'\s*$|[\[({]\s*(['"]|\d+\s*[,\])}]|[\])}]))""")
+
+
+def read_csv_labels(
+    path: Path,
+    images: Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    separator: str | None = None,
+    min_votes: int = 1,
+) -> LabelledImages:
+    """Read a CSV file of image paths and labels.
+
+    The first line that is not blank is the header. Fields are separated by commas; where the header has none, by
+    semicolons, or else by tabs. Each line is the answer of one annotator: if several lines name one image, also by
+    different spellings like `./1.jpg` and `1.jpg`, they are its votes.
+
+    Args:
+        path: The file, in UTF-8; a path in it may have other bytes, if they are in the name of the image.
+        images: The folder that paths are relative to.
+        path_column: The column of paths; by default the first.
+        label_column: A column of names; by default every column but that of the paths is a label, 0 or 1.
+        separator: Between the names in `label_column`, at least one character; by default `|`.
+        min_votes: The votes that a label needs: 1 is the union over the lines of an image, 2 agreement.
+
+    Returns:
+        The images in the order of the file, also those without a label. The names in a `label_column` are sorted.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        AnnotationError: If it does not have this form; the message names the line where the record begins.
+        ValueError: If `min_votes` is below 1.
+    """
+    (header_line, header), *records = _read_records(path)
+    path_index, label_indices = _choose_columns(path, header_line, header, path_column, label_column)
+    votes: dict[str, list[str]] = {}
+    for line, fields in records:
+        names = votes.setdefault(_image(fields[path_index], images, path, line), [])
+        if label_column is None:
+            names += [header[index] for index in label_indices if _is_one(fields[index], header[index], path, line)]
+        else:
+            names += _names(fields[label_indices[0]], "|" if separator is None else separator, path, line)
+    if label_column is None:
+        label_names = [header[index] for index in label_indices]
+    else:
+        label_names = sorted(set().union(*votes.values()))
+        if separator is None:
+            _check_default_separator([(line, fields[label_indices[0]]) for line, fields in records], path)
+
+    columns = {name: column for column, name in enumerate(label_names)}
+    chosen = [torch.tensor([columns[name] for name in names], dtype=torch.int64) for names in votes.values()]
+    counts = torch.stack([torch.bincount(row, minlength=len(columns)).int() for row in chosen])
+    labels = votes_to_labels(counts, min_votes=min_votes)
+    if not label_names or not labels.any():
+        raise AnnotationError(f"{path} names no label: no image has one by --min-votes {min_votes}.")
+    repeated = len(records) - len(votes)
+    note = f"{repeated} lines name an image that an earlier line names: they are its votes (--min-votes {min_votes})."
+    return LabelledImages(str(images), images, list(votes), labels, labels, label_names, notes=[note] * bool(repeated))
+
+
+def _read_records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the header and the other records that are not blank, each with the line where it begins."""
+    text = read_file(path, "CSV file").decode("utf-8-sig", "surrogateescape")
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    records: list[tuple[int, list[str]]] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise AnnotationError(
+                f"{path}, line {line} cannot be read as CSV: {error}. Is a quote opened there and not closed?"
+            ) from error
+        if not any(field.strip() for field in fields):
+            continue
+        if any("\0" in field for field in fields):
+            raise AnnotationError(f"{path}, line {line} has a NUL byte. Save the file as CSV in UTF-8.")
+        if not records:
+            fields = [_check_text(name, path, line).strip() for name in fields]
+        elif len(fields) != len(records[0][1]):
+            raise AnnotationError(
+                f"{path}, line {line} must have {len(records[0][1])} fields like the header, separated by "
+                f"{delimiter!r}, got {len(fields)}. A field that contains {delimiter!r} must be in quotes."
+            )
+        records.append((line, fields))
+    if len(records) < 2:
+        raise AnnotationError(f"{path} must have a header and at least one line below it.")
+    return records
+
+
+def _choose_columns(
+    path: Path, line: int, header: list[str], path_column: str | None, label_column: str | None
+) -> tuple[int, list[int]]:
+    """Return the index of the column of paths and those of the columns of labels."""
+    for column in (path_column, label_column):
+        if column is not None and column not in header:
+            raise AnnotationError(f"{path} has no column {quote(column)}; it has {shorten(', '.join(header))}.")
+    path_index = 0 if path_column is None else header.index(path_column)
+    if label_column is None:
+        label_indices = [index for index in range(len(header)) if index != path_index]
+    else:
+        label_indices = [header.index(label_column)]
+    if label_indices in ([], [path_index]):
+        raise AnnotationError(f"{path} names no label: it must have a column of labels besides that of the paths.")
+    for index in sorted([path_index] * (path_column is None) + label_indices * (label_column is None)):
+        if _UNNAMED.fullmatch(header[index]):
+            raise AnnotationError(
+                f"{path}, line {line}: column {index + 1} has no name, like an index that pandas wrote. Remove it (in "
+                "pandas, write with index=False), or choose columns by --path-column and --label-column."
+            )
+        if index != path_index:
+            label_name(header[index], f"{path}, line {line}: the name of column {index + 1}")
+        elif header[index].lower().endswith(IMAGE_SUFFIXES):
+            raise AnnotationError(f"{path}, line {line} must be a header, got the image {quote(header[index])}.")
+    for index in (path_index, *label_indices):
+        if header.count(header[index]) > 1:
+            raise AnnotationError(f"{path}, line {line} has two columns {quote(header[index])}. Rename or remove one.")
+    return path_index, label_indices
+
+
+def _check_text(text: str, path: Path, line: int) -> str:
+    if byte := _NOT_UTF8.search(text):
+        raise AnnotationError(
+            f"{path} must be a CSV file in UTF-8, got: byte {ord(byte[0]) - 0xDC00:#x} in line {line}. Convert it."
+        )
+    if "\n" in text or "\r" in text:
+        raise AnnotationError(
+            f"{path}, line {line} has a field that goes on in the next line: {quote(text)}. Is a quote opened there "
+            "and not closed?"
+        )
+    return text
+
+
+def _image(text: str, images: Path, path: Path, line: int) -> str:
+    image = image_path(text, f"{path}, line {line}: the path {quote(text)}", str(images))
+    try:
+        _check_text(text, path, line)
+    except AnnotationError:
+        if not (images / image).exists():  # a name of a file may be any bytes
+            raise
+    return image
+
+
+def _is_one(text: str, name: str, path: Path, line: int) -> bool:
+    if text.strip() not in {"0", "1"}:
+        raise AnnotationError(
+            f"{path}, line {line}: {quote(name)} must be 0 or 1, got {quote(text)}. For a column of names pass "
+            "--label-column."
+        )
+    return text.strip() == "1"
+
+
+def _names(text: str, separator: str, path: Path, line: int) -> set[str]:
+    if _LIST.match(_check_text(text, path, line)):
+        raise AnnotationError(
+            f"{path}, line {line} must have names separated by {separator!r}, without brackets and quotes, got "
+            f"{quote(text)}. In pandas, frame[column].str.join({separator!r}) turns lists into such names."
+        )
+    return {label_name(name, f"{path}, line {line}: a name") for name in text.split(separator) if name.strip()}
+
+
+def _check_default_separator(cells: list[tuple[int, str]], path: Path) -> None:
+    if any("|" in text for _, text in cells):
+        return
+    for line, text in cells:
+        if mark := next((mark for mark in ",;" if mark in text), None):
+            raise AnnotationError(
+                f"{path}, line {line}: no line has names that are separated by '|', got {quote(text)}. Pass "
+                f"--separator '{mark}', or --separator '|' if this is one name."
+            )
