@@ -11,6 +11,8 @@ from ads.options import parse
 @pytest.fixture(autouse=True)
 def in_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("labels.csv").touch()
 
 
 def read(content, *options):
@@ -53,17 +55,16 @@ def test_own_images_reads_semicolons_tabs_and_a_blank_first_line():
 
 def test_own_images_refuses_an_empty_separator_before_any_work():
     with pytest.raises(ValueError, match="--separator must be at least one character, got ''"):
-        parse(own_images.OwnImagesConfig, ["--label-column", "tags", "--separator", ""])
+        parse(own_images.OwnImagesConfig, ["--images", "photos", "--label-column", "tags", "--separator", ""])
 
 
 def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
-    Path("photos").mkdir()
     Path("elsewhere.jpg").touch()
     Path("photos/0.jpg").symlink_to(Path("elsewhere.jpg").resolve())
     assert read("path,a\n0.jpg,1\n") == {"0.jpg": ["a"]}
     os.mkfifo("pipe.csv")
     with pytest.raises(ValueError, match=r"The CSV file pipe\.csv must be a regular file"):
-        own_images.read_labels(own_images.OwnImagesConfig(labels=Path("pipe.csv")))
+        own_images.read_labels(own_images.OwnImagesConfig(images=Path("photos"), labels=Path("pipe.csv")))
 
 
 def test_own_images_dry_run_reads_the_first_images():
