@@ -89,13 +89,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             self._check(embeddings, labels, "embeddings", "labels")
             if ref_emb is not embeddings or ref_labels is not labels:
                 self._check(ref_emb, ref_labels, "ref_emb", "ref_labels")
-            if batch_first is None:
-                batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
-            elif batch_first and len(ref_emb) < len(embeddings):
-                raise ValueError(
-                    f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
-                    f"{len(embeddings)} embeddings."
-                )
+            batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels, batch_first)
             device = embeddings.device
             mined = self.mine(
                 embeddings.detach(),
@@ -122,15 +116,26 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             )
 
 
-def refs_begin_with_batch(embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> bool:
-    """Say whether ref i is item i of the batch, for each item; see `MultiLabelBaseMiner.forward`."""
+def refs_begin_with_batch(
+    embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, given: bool | None = None
+) -> bool:
+    """Say whether ref i is item i of the batch, for each item: as given, or see `MultiLabelBaseMiner.forward`."""
+    if given and len(ref_emb) < len(embeddings):
+        raise ValueError(
+            f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
+            f"{len(embeddings)} embeddings."
+        )
+    if given is not None:
+        return given
     if ref_labels is labels:
         return True
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not joined or len(ref_labels) <= len(labels):
         return False
-    same_labels = torch.equal(ref_labels[: len(labels)], labels.to(ref_labels))
-    return same_labels and torch.equal(ref_emb[: len(labels)], embeddings.to(ref_emb))
+    # Of two dtypes the one that holds the numbers of both: soft labels cast to integers would equal empty rows.
+    same_labels = (ref_labels[: len(labels)] == labels.to(ref_labels.device)).all()
+    same_embeddings = (ref_emb[: len(labels)] == embeddings.to(ref_emb.device)).all()
+    return bool(same_labels & same_embeddings)
 
 
 def ordered_distance(

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -11,7 +12,7 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.nn.functional import one_hot
 
 from mlmetric import similarity as sim
-from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
+from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss, SimilarityRegressionLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
 
 RANKED_LIST = {"margin": 0.5, "Tn": 2}
@@ -27,6 +28,17 @@ def build(name):
 
 def remember(loss, memory_size=20, **arguments):
     return MultiLabelCrossBatchMemory(loss, embedding_size=5, num_labels=4, memory_size=memory_size, **arguments)
+
+
+def recording(seen):
+    """Return a loss that records the pairs that it is given."""
+
+    class Recording(losses.ContrastiveLoss):
+        def _compute_loss(self, pos_pair_dist, neg_pair_dist, indices_tuple):
+            seen.append(indices_tuple)
+            return super()._compute_loss(pos_pair_dist, neg_pair_dist, indices_tuple)
+
+    return Recording()
 
 
 def steps(sizes, seed=0):
@@ -132,14 +144,16 @@ def test_memory_removes_self_pairs_of_other_miners_afterwards():
             return (*pairs, *pairs)
 
     for triplets in (True, False):
-        ours, seen = remember(build("ContrastiveLoss"), miner=EveryPair(triplets)), []
-        ours.loss.loss.register_forward_pre_hook(lambda module, arguments, seen=seen: seen.append(arguments[2]))
+        seen = []
+        ours = remember(recording(seen), miner=EveryPair(triplets))
         for embeddings, labels in label_sets([6, 6]):
             ours(embeddings, labels)
         expected = [(a, p) for a in range(6) for p in range(12) if p != a]
         if triplets:
             expected = [(a, p, p_next) for a, p in expected if (p_next := (p + 1) % 12) != a]
-            assert list(zip(*(part.tolist() for part in seen[-1]), strict=True)) == expected
+            anchors, positives, same_anchors, negatives = (part.tolist() for part in seen[-1])
+            assert list(zip(anchors, positives, negatives, strict=True)) == expected
+            assert same_anchors == anchors
         else:
             for pairs in (seen[-1][:2], seen[-1][2:]):
                 assert list(zip(*(part.tolist() for part in pairs), strict=True)) == expected
@@ -151,12 +165,12 @@ def test_memory_removes_self_pairs_of_other_miners_afterwards():
 @pytest.mark.parametrize("kind", ["pairs", "triplets"])
 @pytest.mark.parametrize("mined", ["pairs", "triplets"])
 def test_memory_adds_a_tuple_of_the_batch_at_every_step(mined, kind):
+    seen = []
     if mined == "pairs":
-        ours = remember(build("ContrastiveLoss"))
+        ours = remember(recording(seen))
     else:
         ours = remember(build("TripletMarginLoss"), miner=MultiLabelSemiHardMiner())
-    seen = []
-    ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[2]))
+        ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[2]))
     triplets = (torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 0]))
     pairs = (*triplets[:2], triplets[0], triplets[2])
     for embeddings, labels in label_sets(SIZES):
@@ -189,18 +203,77 @@ def test_memory_with_an_empty_or_a_full_mask():
     assert ours(embeddings, labels, enqueue_mask=none) > 0
 
 
-def test_memory_keeps_soft_labels_and_takes_the_dtypes_of_the_batch():
-    ours = remember(build("NCALoss"), similarity=sim.Jaccard(), positive_threshold=0.3)
-    for embeddings, labels in label_sets([6, 6]):
-        soft = labels.double() * 0.3
-        ours(embeddings, soft)
-    torch.testing.assert_close(ours.label_memory[6:12], soft)
-    other = remember(build("NCALoss"))
+DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_keeps_soft_labels_after_a_batch_of_labels_of_any_dtype(dtype):
+    ours = MultiLabelCrossBatchMemory(SimilarityRegressionLoss(), embedding_size=2, num_labels=2)
+    ours(torch.eye(2), torch.tensor([[0.7, 0.3], [0.4, 0.6]]))
+    value = ours(torch.tensor([[1.0, 1.0], [0.2, 1.0]]), torch.tensor([[1, 0], [1, 1]]).to(dtype))
+    # Each of the two rows against the other one and the two of the past.
+    jaccard = [1 / 2, 0.7 / 1.3, 0.4 / 1.6, 1 / 2, 1 / 2, 1 / 2]
+    length = math.sqrt(1.04)
+    between = 1.2 / math.sqrt(2) / length
+    cosines = [between, math.sqrt(0.5), math.sqrt(0.5), between, 0.2 / length, 1 / length]
+    expected = sum((c - s) ** 2 for c, s in zip(cosines, jaccard, strict=True)) / 6
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("second", DTYPES)
+@pytest.mark.parametrize("first", DTYPES)
+def test_memory_holds_labels_and_embeddings_of_all_batches_exactly(first, second):
+    ours = remember(losses.ContrastiveLoss(), memory_size=4)
+    entries = []
+    for dtype in (first, second):
+        embeddings, labels = torch.full((2, 5), 1 / 3), torch.full((2, 4), 0.3)
+        embeddings = embeddings.to(dtype) if dtype.is_floating_point else embeddings
+        entries.append((embeddings, labels.to(dtype) if dtype.is_floating_point else labels.ceil().to(dtype)))
+        ours(*entries[-1])
+    for i, (embeddings, labels) in enumerate(entries):
+        rows = slice(2 * i, 2 * i + 2)
+        torch.testing.assert_close(ours.embedding_memory[rows].double(), embeddings.double(), rtol=0, atol=0)
+        torch.testing.assert_close(ours.label_memory[rows].double(), labels.double(), rtol=0, atol=0)
+    other = remember(losses.ContrastiveLoss(), memory_size=4)
     other.load_state_dict(ours.state_dict())
-    torch.testing.assert_close(other.label_memory[6:12], soft.float())
-    assert ours.embedding_memory.dtype == torch.float64
+    torch.testing.assert_close(other.label_memory, ours.label_memory, rtol=0, atol=0)
+    torch.testing.assert_close(other.embedding_memory, ours.embedding_memory, rtol=0, atol=0)
+    ours.reset_queue()
+    ours(*entries[-1])
+    assert ours.label_memory.dtype == second
+
+
+def test_memory_of_float64_leaves_the_loss_in_the_dtype_of_the_batch():
+    ours = remember(build("NCALoss"))
+    for embeddings, labels in label_sets([6, 6]):
+        ours(embeddings, labels)
     assert ours(embeddings.float(), labels).dtype == torch.float32
-    assert ours.label_memory.dtype == torch.int64
+    assert ours(embeddings.half(), labels).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_memory_that_has_just_begun_trains_by_the_formula_of_the_loss(dtype):
+    rows = torch.tensor([[1.0, 0.0], [0.5, 1.0], [-0.25, 1.0]], dtype=dtype)  # in bfloat16, too, these very numbers
+    (a, b, c), ids = rows.double().tolist(), torch.tensor([0, 1, 0])
+    near, far = (
+        sum(x * y for x, y in zip(c, other, strict=True)) / math.hypot(*c) / math.hypot(*other) for other in (a, b)
+    )
+    expected = {
+        "ContrastiveLoss": math.sqrt(2 - 2 * near) + max(0, 1 - math.sqrt(2 - 2 * far)),
+        "SupConLoss": math.log1p(math.exp((far - near) / 0.1)),
+        "MultiSimilarityLoss": math.log1p(math.exp(-2 * (near - 0.5))) / 2
+        + math.log1p(math.exp(50 * (far - 0.5))) / 50,
+        "NTXentLoss": math.log1p(math.exp((far - near) / 0.07)),
+    }
+    for name, value in expected.items():
+        ours = MultiLabelCrossBatchMemory(getattr(losses, name)(), embedding_size=2, num_labels=2)
+        for row, label in zip(rows.split(1), ids.split(1), strict=True):
+            leaf = row.clone().requires_grad_()
+            last = ours(leaf, one_hot(label, 2))
+        assert last.item() == pytest.approx(value, rel=1e-5)
+        last.backward()
+        assert leaf.grad.dtype == dtype
+        assert leaf.grad.abs().sum() > 0
 
 
 def test_memory_forgets_on_reset():

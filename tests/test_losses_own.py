@@ -1073,12 +1073,33 @@ def test_loss_of_a_users_own_is_given_a_checked_batch(refs, kind):
         MeanDistance()(case.x)
 
 
-def test_batch_compares_labels_without_gradient_and_in_float32_at_least():
-    x, y = torch.ones(2, 3, dtype=torch.float16), torch.tensor([[1, 1], [1, 0]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("refs", [None, "others"])
+def test_loss_of_a_users_own_is_given_float32_at_least_and_gives_its_gradient_back(refs, dtype):
+    case, seen = case_of(1, refs), []
+
+    class Recording(MeanDistance):
+        def compute_loss(self, batch):
+            seen.append((batch.dtype, batch.embeddings.dtype, batch.ref_emb.dtype, torch.is_autocast_enabled("cpu")))
+            return super().compute_loss(batch)
+
+    leaf = case.x.to(dtype).requires_grad_()
+    ref = leaf if refs is None else case.ref.to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = replace(case, x=leaf, ref=ref).call(Recording())
+    computed = torch.promote_types(dtype, torch.float32)
+    assert seen == [(computed, computed, computed, False)]
+    assert value.dtype == computed
+    value.backward()
+    for part in (leaf, ref):
+        assert part.grad.dtype == dtype
+        assert part.grad.abs().sum() > 0
+
+
+def test_batch_compares_labels_without_gradient():
+    x, y = torch.ones(2, 3), torch.tensor([[1, 1], [1, 0]])
     batch = LabelledBatch(x, y, x, y, batch_first=True)
-    assert batch.dtype == torch.float32
     assert batch.similarity(sim.Jaccard()).tolist() == [[1.0, 0.5], [0.5, 1.0]]
-    assert batch.distances(distances.CosineSimilarity()).dtype == torch.float32
     assert batch.pairs().tolist() == [[False, True], [True, False]]
     weight = torch.ones(2, requires_grad=True)
     assert not batch.similarity(lambda a, b: (a * weight) @ b.float().T).requires_grad

@@ -1,4 +1,8 @@
-"""What all losses on label matrices share: the contract of pytorch-metric-learning, with (N, L) labels."""
+"""What all losses on label matrices share: the contract of pytorch-metric-learning, with (N, L) labels.
+
+Losses are computed in float32 at least, whatever `torch.autocast` asks for: half precision has too few digits for
+differences of distances, `cdist` does not take it everywhere, and sums and exponentials leave its range.
+"""
 
 from __future__ import annotations
 
@@ -76,64 +80,75 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         """
         self.reset_stats()
         ref_emb, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
-        if labels is None or ref_labels is None:
-            missing = "labels" if labels is None else "ref_labels"
-            raise ValueError(f"`{missing}` must be given to `{type(self).__name__}`, got None.")
         if ref_emb is not embeddings or ref_labels is not labels:
             self.check_refs()
-        if self.validate_args:
-            check_labels(labels)
-            if ref_labels is not labels:
-                check_labels(ref_labels, name="ref_labels")
-        if batch_first is None:
-            batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
-        elif batch_first and len(ref_emb) < len(embeddings):
-            raise ValueError(
-                f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
-                f"{len(embeddings)} embeddings."
-            )
-        device = embeddings.device
-        given_tuple = check_tuple(indices_tuple, device)
-        if given_tuple is not None and not self.takes_tuples:
-            raise ValueError(
-                f"`{type(self).__name__}` takes no `indices_tuple`, got one of {len(given_tuple)} tensors."
-            )
-        same_labels = ref_labels is labels
-        labels = labels.to(device)
-        ref_labels = labels if same_labels else ref_labels.to(device)
-        if 0 in (len(embeddings), len(ref_emb)):
-            loss_dict = self.no_loss()
-        else:
-            batch = LabelledBatch(embeddings, labels, ref_emb, ref_labels, batch_first, given_tuple, self.validate_args)
-            with torch.autocast(device.type, enabled=False):
-                loss_dict = self.compute_loss(batch)
-        # Reducers sum in the dtype of the embeddings.
+        if indices_tuple is not None:
+            if not self.takes_tuples:
+                raise ValueError(
+                    f"`{self.loss_name}` takes no `indices_tuple`, got one of {len(indices_tuple)} tensors."
+                )
+            indices_tuple = check_tuple(indices_tuple, embeddings.device)
         raised = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        self.add_embedding_regularization_to_loss_dict(loss_dict, raised)
-        reduced: Tensor = self.reducer(loss_dict, raised, labels)
-        return reduced
+        ref_emb = raised if ref_emb is embeddings else ref_emb.to(raised)
+        with torch.autocast(raised.device.type, enabled=False):
+            return self._evaluate(raised, labels, indices_tuple, ref_emb, ref_labels, batch_first)
 
     def compute_loss(self, batch: LabelledBatch) -> LossDict:
         """Return the parts of the loss, for the reducer."""
         raise NotImplementedError
 
+    @property
+    def loss_name(self) -> str:
+        """The class that messages name: of a wrapper the loss that it wraps."""
+        return type(self).__name__
+
+    def _evaluate(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices: Indices | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+        batch_first: bool | None,
+    ) -> Tensor:
+        """Compute and reduce the loss of a batch of checked shapes, in float32 at least and outside of autocast."""
+        if labels is None or ref_labels is None:
+            missing = "labels" if labels is None else "ref_labels"
+            raise ValueError(f"`{missing}` must be given to `{self.loss_name}`, got None.")
+        if self.validate_args:
+            check_labels(labels)
+            if ref_labels is not labels:
+                check_labels(ref_labels, name="ref_labels")
+        batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels, batch_first)
+        device, same_labels = embeddings.device, ref_labels is labels
+        labels = labels.to(device)
+        ref_labels = labels if same_labels else ref_labels.to(device)
+        if 0 in (len(embeddings), len(ref_emb)):
+            loss_dict = self.no_loss()
+        else:
+            batch = LabelledBatch(embeddings, labels, ref_emb, ref_labels, batch_first, indices, self.validate_args)
+            loss_dict = self.compute_loss(batch)
+        return reduce_losses(self, loss_dict, embeddings, labels)
+
     def check_refs(self) -> None:
         """Raise a ValueError if the loss takes no refs."""
         if not self.takes_refs:
             raise ValueError(
-                f"`{type(self).__name__}` compares items with its proxies and takes no `ref_emb`, nor does a "
+                f"`{self.loss_name}` compares items with its proxies and takes no `ref_emb`, nor does a "
                 "`MultiLabelCrossBatchMemory` hold anything for it. Use it on the batch alone."
             )
 
     def no_loss(self) -> LossDict:
         """Return what the reducer makes a zero of that can be differentiated: nothing is to be compared."""
-        loss_dict: LossDict = self.zero_losses()
-        return loss_dict
+        return zero_losses(self)
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A batch `(N, D)` with labels `(N, L)` against refs `(M, D)` with labels `(M, L)`, checked and on one device."""
+    """A batch `(N, D)` with labels `(N, L)` against refs `(M, D)` with labels `(M, L)`, checked and on one device.
+
+    Embeddings are in float32 at least; the gradient goes back in the dtype that they came in.
+    """
 
     embeddings: Tensor
     labels: Tensor
@@ -145,20 +160,17 @@ class LabelledBatch:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that sums are taken in: that of the embeddings, float32 at least."""
-        return torch.promote_types(self.embeddings.dtype, torch.float32)
+        """The dtype of the embeddings, and of all that is computed from them."""
+        return self.embeddings.dtype
 
     def similarity(self, function: SimilarityFunction) -> Tensor:
         """Compare the labels: shape `(N, M)`, without gradient, in the dtype that the similarity has."""
-        with torch.no_grad(), torch.autocast(self.labels.device.type, enabled=False):
+        with torch.no_grad():
             return compare_labels(function, self.labels, self.ref_labels, validate_args=self.validate_args)
 
     def distances(self, distance: Any) -> Tensor:
         """Compare the embeddings by a distance of pytorch-metric-learning: shape `(N, M)`, in `dtype`."""
-        queries = self.embeddings.to(self.dtype)
-        refs = queries if self.ref_emb is self.embeddings else self.ref_emb.to(queries)
-        with torch.autocast(self.labels.device.type, enabled=False):
-            compared: Tensor = distance(queries, refs)
+        compared: Tensor = distance(self.embeddings, self.ref_emb)
         return compared
 
     def pairs(self) -> Tensor:
@@ -196,10 +208,22 @@ def check_batch(
     return ref_emb, ref_labels
 
 
-def check_tuple(indices: Indices | None, device: torch.device) -> Indices | None:
+def zero_losses(loss: Any) -> LossDict:
+    """Return the parts of a loss of which each is zero, whatever the reducer."""
+    loss_dict: LossDict = loss.zero_losses()
+    return loss_dict
+
+
+def reduce_losses(loss: Any, loss_dict: LossDict, embeddings: Tensor, labels: Tensor | None) -> Tensor:
+    """Add the regularizer of the embeddings, and let the reducer of the loss make of the parts what it does."""
+    if len(embeddings):  # the mean over no rows would be NaN
+        loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+    reduced: Tensor = loss.reducer(loss_dict, embeddings, labels)
+    return reduced
+
+
+def check_tuple(indices: Indices, device: torch.device) -> Indices:
     """Check that a tuple holds triplets or pairs, and move it."""
-    if indices is None:
-        return None
     if len(indices) not in (3, 4):
         raise ValueError(
             f"`indices_tuple` must hold three tensors (triplets) or four (pairs), got {len(indices)} of them."

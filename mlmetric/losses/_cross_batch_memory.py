@@ -22,7 +22,9 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
     A batch enters the memory first, detached, in the place of the oldest items once the memory is full; then its
     items are anchors, and all that is remembered are refs. An item is neither the positive nor the negative of its
     own entry, and a miner leaves that entry out before its caps count. Gradients reach the anchors only. All-zero
-    rows are remembered as any other: refs that are nobody's positive, and a negative of all.
+    rows are remembered as any other: refs that are nobody's positive, and a negative of all. Embeddings and labels
+    are remembered as they are given, in a dtype that holds those of all batches since the last reset: a soft label
+    stays soft after a batch of integers.
 
     Args:
         loss: A loss of pytorch-metric-learning, which is then wrapped with the thresholds below, or a loss of this
@@ -89,8 +91,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         if miner is not None and not isinstance(miner, BaseMiner):
             raise TypeError(f"`miner` must be a miner, got {type(miner).__name__}.")
         if miner is not None and not loss.takes_tuples:
-            name = type(loss.loss if isinstance(loss, MultiLabelLoss) else loss).__name__
-            raise ValueError(f"`miner` must be None for `{name}`, which takes no tuple, got one.")
+            raise ValueError(f"`miner` must be None for `{loss.loss_name}`, which takes no tuple, got one.")
         sizes = {"embedding_size": embedding_size, "num_labels": num_labels, "memory_size": memory_size}
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
@@ -140,16 +141,16 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         """
         self.reset_stats()
         self._check(embeddings, labels, indices_tuple, enqueue_mask)
-        labels = labels.to(embeddings.device)
-        self.embedding_memory = self.embedding_memory.to(embeddings)
-        self.label_memory = self.label_memory.to(labels)
+        self.embedding_memory = self._able_to_hold(self.embedding_memory, embeddings)
+        self.label_memory = self._able_to_hold(self.label_memory, labels.to(embeddings.device))
+        labels = labels.to(self.label_memory)
         first, entering, entering_labels = self.queue_idx, embeddings, labels
         if enqueue_mask is not None:
             enters = enqueue_mask.to(embeddings.device)
             entering, entering_labels = embeddings[enters], labels[enters]
             embeddings, labels = embeddings[~enters], labels[~enters]
         if len(entering):
-            self.add_to_memory(entering, entering_labels, len(entering))
+            self.add_to_memory(entering.to(self.embedding_memory), entering_labels, len(entering))
 
         size = self.memory_size if self.has_been_filled else self.queue_idx
         order = (torch.arange(size, device=embeddings.device) + first) % max(size, 1)
@@ -158,6 +159,12 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         indices = self._mine(embeddings, labels, ref_emb, ref_labels, indices_tuple, batch_first=batch_first)
         loss: Tensor = self.loss(embeddings, labels, indices, ref_emb, ref_labels, batch_first=batch_first)
         return loss
+
+    def _able_to_hold(self, memory: Tensor, entries: Tensor) -> Tensor:
+        """Return the memory on the device of the entries, in a dtype that holds them and what is in it exactly."""
+        empty = not self.has_been_filled and self.queue_idx == 0
+        dtype = entries.dtype if empty else torch.promote_types(memory.dtype, entries.dtype)
+        return memory.to(entries.device, dtype)
 
     def _mine(
         self,
@@ -219,6 +226,14 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         self.register_buffer("label_memory", torch.zeros(self.memory_size, self.num_labels))
         self.has_been_filled = False
         self.queue_idx = 0
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Loading copies into what is there, in its dtype: what was remembered would be rounded.
+        for name in ("embedding_memory", "label_memory"):
+            loaded = state_dict.get(prefix + name)
+            if loaded is not None:
+                setattr(self, name, getattr(self, name).to(loaded.dtype))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the position in the ring, for the state dict."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mlmetric._pml import refs_begin_with_batch
 from mlmetric.labels import check_labels
-from mlmetric.losses._base import LossDict, MultiLabelBaseLoss, check_batch, check_tuple
+from mlmetric.losses._base import LossDict, MultiLabelBaseLoss, reduce_losses, zero_losses
 from mlmetric.losses._registry import GRADED, check_refs, find_reading
 from mlmetric.losses._relational import Comparison
 from mlmetric.losses._tuples import Indices, all_pairs, count_contradictions, miner_weights, to_triplets
@@ -24,8 +23,9 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     Losses on pairs, triplets and neighbours see label sets through a relation: a pair is positive if its similarity
     exceeds `positive_threshold`, negative if it does not exceed `negative_threshold`, and left out in between. An
     item is neither its own positive nor its own negative. An all-zero row is then nobody's positive and a negative
-    of all; a batch without positives gives what the loss gives there, for most a differentiable zero. An index
-    tuple, say of a [miner][mlmetric.miners], replaces the relation, and needs no labels.
+    of all. A batch without positives gives a differentiable zero, or the part of the loss that pushes negatives
+    apart where it has one of its own. An index tuple, say of a [miner][mlmetric.miners], replaces the relation, and
+    needs no labels.
 
     Losses with a proxy or weight vector per label see the matrix itself, and the thresholds play no part: margins
     and proxies of all labels of an item count, and a cross entropy is taken against `y / sum(y)`. There an all-zero
@@ -52,6 +52,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         ValueError: If the loss, or a setting of it, has no multi-label reading, or the thresholds are out of order.
 
     Example:
+        >>> import torch
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> from pytorch_metric_learning.losses import ContrastiveLoss
         >>> loss = MultiLabelLoss(ContrastiveLoss(distance=LpDistance(normalize_embeddings=False)))
@@ -62,8 +63,8 @@ class MultiLabelLoss(MultiLabelBaseLoss):
 
     Source:
         The papers of the losses. Deviations of pytorch-metric-learning from them that its one-hot results show are
-        kept and stated at the formulas; where it fails, this wrapper does not: a batch compared with no refs is a
-        zero, `NCALoss` counts anchors whose share underflows, and `DynamicSoftMarginLoss` trains past one step.
+        kept and stated at the formulas, except where it fails or leaves pairs out: the page above lists each such
+        case with the numbers of both.
     """
 
     relation: LabelRelation
@@ -102,10 +103,10 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         *,
         batch_first: bool | None = None,
     ) -> Tensor:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, in float32 at least.
 
         Args:
-            embeddings: Shape `(N, D)`.
+            embeddings: Shape `(N, D)`; the gradient comes back in their dtype.
             labels: Shape `(N, L)`, multi-hot or soft; not needed by losses on pairs and triplets if there is an
                 `indices_tuple`.
             indices_tuple: Three index tensors (anchors, positives, negatives) of triplets, or four (anchors,
@@ -124,15 +125,21 @@ class MultiLabelLoss(MultiLabelBaseLoss):
             ValueError: If a shape does not fit, values lie outside their range, the loss needs labels, takes no
                 refs or no tuple, or takes each pair as positive or negative only and the tuple holds pairs as both.
         """
-        ref_emb, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
-        loss, reading = self.loss, self.reading
-        if ref_emb is not embeddings:
-            self.check_refs()
-        indices = self._check_tuple(indices_tuple, embeddings.device)
+        return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels, batch_first=batch_first)
 
+    def _evaluate(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices: Indices | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+        batch_first: bool | None,
+    ) -> Tensor:
+        loss, reading = self.loss, self.reading
         loss.reset_stats()
         if 0 in (len(embeddings), len(ref_emb)):
-            loss_dict = loss.zero_losses()
+            loss_dict = zero_losses(loss)
         elif reading.given == "labels":
             loss_dict = self._from_labels(embeddings, labels, indices)
         elif reading.given == "relation":
@@ -150,9 +157,12 @@ class MultiLabelLoss(MultiLabelBaseLoss):
                 result: Tensor = loss(embeddings, None, indices, ref_emb)
                 return result
             loss_dict = self._formula(loss, embeddings, ref_emb, indices)
-        loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        reduced: Tensor = loss.reducer(loss_dict, embeddings, labels)
-        return reduced
+        return reduce_losses(loss, loss_dict, embeddings, labels)
+
+    @property
+    def loss_name(self) -> str:
+        """The class of the wrapped loss."""
+        return type(self.loss).__name__
 
     @property
     def similarity(self) -> SimilarityFunction:
@@ -193,24 +203,20 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         """
         if labels is None or ref_labels is None:
             missing = "labels" if labels is None else "ref_labels"
-            raise ValueError(f"`{missing}` must be given to `{type(self.loss).__name__}` here, got None.")
-        if batch_first is None:
-            batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels)
-        device = embeddings.device
-        with torch.autocast(device.type, enabled=False):
-            relation: Tensor = self.relation(labels.to(device), ref_labels.to(device))
+            raise ValueError(f"`{missing}` must be given to `{self.loss_name}` here, got None.")
+        batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels, batch_first)
+        relation: Tensor = self.relation(labels.to(embeddings.device), ref_labels.to(embeddings.device))
         return relation.fill_diagonal_(0) if batch_first else relation, batch_first
 
     def _from_labels(self, embeddings: Tensor, labels: Tensor | None, indices: Indices | None) -> LossDict:
-        name = type(self.loss).__name__
         if labels is None:
-            raise ValueError(f"`labels` must be given to `{name}`, got None.")
+            raise ValueError(f"`labels` must be given to `{self.loss_name}`, got None.")
         labels = check_labels(labels, validate_args=self.validate_args).to(embeddings.device)
         if self.validate_args and not self.reading.soft:
             between = labels[(labels != 0) & (labels != 1)]
             if len(between):
                 raise ValueError(
-                    f"`labels` must be 0 or 1 for `{name}`, whose margins and proxies count or do not, "
+                    f"`labels` must be 0 or 1 for `{self.loss_name}`, whose margins and proxies count or do not, "
                     f"got {between[0].item():.3g}. Binarize them, or take a loss on pairs."
                 )
         weights = miner_weights(indices, embeddings, anchors_only=False)
@@ -220,18 +226,11 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         assert self.reading.formula is not None
         return self.reading.formula(*arguments)
 
-    def _check_tuple(self, indices: Indices | None, device: torch.device) -> Indices | None:
-        if indices is not None and self.reading.tuples == "none":
-            raise ValueError(
-                f"`{type(self.loss).__name__}` takes no `indices_tuple`, got one of {len(indices)} tensors."
-            )
-        return check_tuple(indices, device)
-
     def _check_contradictions(self, indices: Indices, num_anchors: int, num_refs: int) -> None:
         count = count_contradictions(indices, num_anchors, num_refs)
         if count:
             raise ValueError(
-                f"`{type(self.loss).__name__}` takes a pair as positive or as negative, and `indices_tuple` holds "
+                f"`{self.loss_name}` takes a pair as positive or as negative, and `indices_tuple` holds "
                 f"{count} pairs as both. Graded triplets go into {', '.join(GRADED)}. For this one mine with "
                 "`MultiLabelMiner`, whose thresholds make no pair both, or pass labels without a tuple."
             )

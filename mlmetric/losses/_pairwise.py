@@ -1,8 +1,9 @@
-"""Losses on pairs and triplets whose own way is too costly for label sets, or fails.
+"""Losses on positive and negative pairs.
 
 With label sets a batch holds many more positive pairs than with classes. Three losses set each positive pair against
 the negatives of its anchor, for which pytorch-metric-learning takes a table of all positive by all negative pairs: 10^9
-entries at 256 items with 3 of 20 labels each. Here the negatives of an anchor are summed once, to the same values.
+entries at 256 items with 3 of 20 labels each. Here the negatives of an anchor are summed once, to the same values. The
+other losses compute theirs themselves.
 """
 
 from __future__ import annotations
@@ -13,15 +14,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mlmetric.losses._base import LossDict
+from mlmetric.losses._base import LossDict, zero_losses
 from mlmetric.losses._tuples import Indices, to_pairs
+
+
+def pair_based(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) -> LossDict:
+    """Let a `GenericPairLoss` compute its loss of these pairs, however few they are.
+
+    Its own `compute_loss` makes a zero of at most one positive and one negative pair, so that a single triplet, or a
+    memory that has just begun, would train nothing.
+    """
+    pairs = to_pairs(indices)
+    if all(len(part) == 0 for part in pairs):
+        return zero_losses(loss)
+    loss_dict: LossDict = loss.loss_method(loss.distance(embeddings, ref_emb), pairs)
+    return loss_dict
 
 
 def nt_xent(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) -> LossDict:
     """Return -log(e(a, p) / (e(a, p) + sum_n e(a, n))) for each positive pair, e = exp(similarity / temperature).
 
     Sohn, "Improved deep metric learning with multi-class N-pair loss objective", NeurIPS 2016; Chen et al., "A
-    simple framework for contrastive learning of visual representations", ICML 2020.
+    simple framework for contrastive learning of visual representations", ICML 2020. In logarithms throughout: a share
+    that underflows counts in full, where pytorch-metric-learning adds the smallest number of the dtype to it.
     """
     distance = loss.distance(embeddings, ref_emb)
     logits = (distance if loss.distance.is_inverted else -distance) / loss.temperature
@@ -38,8 +53,8 @@ def tuplet_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indic
     """
     cosine = loss.distance(embeddings, ref_emb)
     anchors, positives, *negative_pairs = to_pairs(indices)
-    angles = torch.acos(cosine[anchors, positives])
-    loss.set_stats(angles, cosine[tuple(negative_pairs)])
+    angles = _angles(cosine[anchors, positives])
+    loss.set_stats(angles, cosine[tuple(negative_pairs)].clamp(-1, 1))
     near = loss.scale * torch.cos(angles - loss.margin)
     return _pair_losses(loss, softplus(_negatives(loss.scale * cosine, *negative_pairs)[anchors] - near), indices)
 
@@ -62,27 +77,23 @@ def lifted_structure(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: In
     return _pair_losses(loss, losses, indices)
 
 
-def dynamic_soft_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) -> LossDict:
-    """Let `DynamicSoftMarginLoss` weigh d(a, p) - d(a, n) of these triplets, and detach its running histogram.
-
-    Its own histogram keeps the graph of every batch, so that the second `backward` fails.
-    """
-    loss_dict: LossDict = loss.compute_loss(embeddings, embeddings, indices, ref_emb, None)
-    loss.hist_ = loss.hist_.detach()
-    return loss_dict
+def _angles(cosine: Tensor) -> Tensor:
+    """Return angles, without gradient where a cosine is 1 or -1 to rounding: that of `acos` is infinite there."""
+    parallel = cosine.abs() >= 1
+    angles = cosine.masked_fill(parallel, 0).acos()
+    return torch.where(parallel, cosine.detach().clamp(-1, 1).acos(), angles)
 
 
 def _negatives(logits: Tensor, anchors: Tensor, negatives: Tensor) -> Tensor:
     """Return log sum_n exp(logits[a, n]) over the negative pairs of each anchor, `(N,)`; -inf where there is none."""
-    values = logits[anchors, negatives].to(torch.promote_types(logits.dtype, torch.float32))
+    values = logits[anchors, negatives]
     peak = values.new_full((len(logits),), -torch.inf).scatter_reduce(0, anchors, values.detach(), "amax")
     sums = torch.zeros_like(peak).index_add(0, anchors, (values - peak[anchors]).exp())
-    return (sums.log() + peak).to(logits.dtype)
+    return sums.log() + peak
 
 
 def _pair_losses(loss: Any, losses: Tensor, indices: Indices) -> LossDict:
     anchors, positives, negative_anchors, _ = to_pairs(indices)
     if len(anchors) == 0 or len(negative_anchors) == 0:
-        zero: LossDict = loss.zero_losses()
-        return zero
+        return zero_losses(loss)
     return {"loss": {"losses": losses, "indices": (anchors, positives), "reduction_type": "pos_pair"}}

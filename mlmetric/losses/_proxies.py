@@ -1,7 +1,8 @@
 """Losses with one proxy or weight vector per label, on label matrices in place of class ids.
 
 With one-hot labels each equals pytorch-metric-learning's. They use the wrapped loss's parameters, hyper-parameters
-and reducer.
+and reducer. As there, parameters are cast to the dtype of the embeddings, which is float32 at least: in half precision
+they would be rounded for good.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ def proxy_anchor(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor)
     Kim et al., "Proxy anchor loss for deep metric learning", CVPR 2020, which is written on the sets of
     positive and negative items of a proxy and does not ask that an item be positive for one proxy only.
     """
-    # In half precision unit length fails at small embeddings, and proxies would be rounded for good.
-    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     loss.cast_types(embeddings.dtype, embeddings.device)
     similarity = loss.get_logits(embeddings)
     _check_columns(loss, similarity, labels)
@@ -49,7 +48,7 @@ def margin_softmax(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tenso
     _check_columns(loss, cosine, labels)
     target = labels > 0
     with_margin = loss.modify_cosine_of_target_classes(cosine[target])
-    logits = loss.scale_logits(cosine.masked_scatter(target, with_margin.to(cosine.dtype)), embeddings)
+    logits = loss.scale_logits(cosine.masked_scatter(target, with_margin), embeddings)
     return _classification(loss, logits, labels, weights, loss.W)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mlmetric._pml import ClassWeightedReducer, Refusal, pml_losses
-from mlmetric.losses import _pairwise, _proxies, _relational
+from mlmetric.losses import _binned, _pairwise, _proxies, _relational
 from mlmetric.losses._base import LossDict
 
 
@@ -23,7 +23,7 @@ class Reading:
             positive pairs do; `"weights"`: it weighs the items; `"none"`: the loss takes no tuple.
         refs: Whether positives and negatives may come from refs, as in a cross-batch memory.
         soft: Whether labels between 0 and 1 have a meaning where the labels are given.
-        formula: Replaces the class's `compute_loss`.
+        formula: Replaces the class's `compute_loss`; None calls the loss itself with the tuple.
     """
 
     given: Literal["pairs", "triplets", "relation", "labels"]
@@ -41,11 +41,9 @@ class Setting(Refusal):
     is_set: Callable[[Any], bool]
 
 
-_PAIRS = Reading("pairs", "graded", refs=True)
-_PAIRS_OF_BATCH = Reading("pairs", "graded")
-_BINARY_PAIRS = Reading("pairs", "binary", refs=True)
+_PAIRS = Reading("pairs", "graded", refs=True, formula=_pairwise.pair_based)
+_BINARY_PAIRS = replace(_PAIRS, tuples="binary")
 _TRIPLETS = Reading("triplets", "graded", refs=True)
-_TRIPLETS_OF_BATCH = Reading("triplets", "graded")
 _MARGIN_SOFTMAX = Reading("labels", "weights", soft=False, formula=_proxies.margin_softmax)
 _BASE = Refusal(
     "is a base, and what your subclass makes of labels is not known here",
@@ -62,12 +60,12 @@ READINGS: dict[Any, Reading | Refusal] = {
     pml_losses.ContrastiveLoss: _PAIRS,
     pml_losses.CosFaceLoss: _MARGIN_SOFTMAX,
     pml_losses.CrossBatchMemory: Refusal("remembers class ids", "`MultiLabelCrossBatchMemory`"),
-    pml_losses.DynamicSoftMarginLoss: Reading("triplets", "graded", refs=True, formula=_pairwise.dynamic_soft_margin),
+    pml_losses.DynamicSoftMarginLoss: replace(_TRIPLETS, formula=_binned.dynamic_soft_margin),
     pml_losses.EmbeddingRegularizerMixin: _BASE,
     pml_losses.FastAPLoss: Reading("relation", "weights", refs=True, formula=_relational.fast_ap),
     pml_losses.GeneralizedLiftedStructureLoss: _BINARY_PAIRS,
     pml_losses.GenericPairLoss: _PAIRS,
-    pml_losses.HistogramLoss: _TRIPLETS_OF_BATCH,
+    pml_losses.HistogramLoss: Reading("triplets", "graded", formula=_binned.histogram),
     pml_losses.InstanceLoss: Refusal(
         "takes the rank of a class id for the position of an item in the batch", "`SupConLoss`"
     ),
@@ -105,7 +103,7 @@ READINGS: dict[Any, Reading | Refusal] = {
     pml_losses.SphereFaceLoss: _MARGIN_SOFTMAX,
     pml_losses.SubCenterArcFaceLoss: _MARGIN_SOFTMAX,
     pml_losses.SupConLoss: _BINARY_PAIRS,
-    pml_losses.ThresholdConsistentMarginLoss: _PAIRS_OF_BATCH,
+    pml_losses.ThresholdConsistentMarginLoss: Reading("pairs", "graded"),
     pml_losses.TripletMarginLoss: _TRIPLETS,
     pml_losses.TupletMarginLoss: replace(_PAIRS, formula=_pairwise.tuplet_margin),
     pml_losses.VICRegLoss: Refusal("takes no labels: a view of an item is its positive", _NO_LABELS),
@@ -155,15 +153,18 @@ def find_reading(loss: Any) -> Reading:
     reading = READINGS[known]
     if isinstance(reading, Refusal):
         raise ValueError(reading.message(name))
-    methods = ("compute_loss", "_compute_loss")
-    overrides = any(getattr(type(loss), method, None) is not getattr(known, method, None) for method in methods)
-    if overrides and reading.given in ("relation", "labels"):
+    own = [
+        method
+        for method in ("forward", "compute_loss", "_compute_loss")
+        if getattr(type(loss), method, None) is not getattr(known, method, None)
+    ]
+    if own and reading.given in ("relation", "labels"):
         raise ValueError(
-            f"`{name}` overrides `compute_loss` of {known.__name__}, which a multi-label formula replaces here: "
+            f"`{name}` overrides `{own[0]}` of {known.__name__}, which a multi-label formula replaces here: "
             "what it computes would be lost. Override what the formula calls, or wrap the parent."
         )
-    if overrides and reading.given == "pairs":
-        reading = replace(reading, formula=None)
+    if own:
+        reading = replace(reading, formula=_pairwise.pair_based if own == ["_compute_loss"] else None)
     for setting in SETTINGS:
         if setting.is_set(loss):
             raise ValueError(setting.message(f"{name}` with `{setting.name}"))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mlmetric.losses._base import LossDict
+from mlmetric.losses._base import LossDict, zero_losses
 from mlmetric.losses._tuples import Indices, all_pairs, miner_weights, to_pairs
 
 _CHUNK_ELEMENTS = 2**24  # of the largest intermediate of PNP: 64 MB in float32
@@ -56,7 +56,7 @@ def angular(loss: Any, batch: Comparison) -> LossDict:
     pairs = all_pairs(batch.relation) if batch.indices_tuple is None else to_pairs(batch.indices_tuple)
     anchors, positives, negative_anchors, _ = pairs
     if len(anchors) == 0 or len(negative_anchors) == 0:
-        return _zero(loss)
+        return zero_losses(loss)
     a = loss.distance.normalize(batch.embeddings[anchors])
     p = loss.distance.normalize(batch.ref_emb[positives])
     negative = batch.relation[anchors] < 0
@@ -75,7 +75,7 @@ def nca(loss: Any, batch: Comparison) -> LossDict:
     """
     anchors = _with_positives(batch)
     if len(anchors) == 0:
-        return _zero(loss)
+        return zero_losses(loss)
     distance = loss.distance(batch.embeddings, batch.ref_emb)
     logits = loss.softmax_scale * (distance if loss.distance.is_inverted else -distance)[anchors]
     relation = batch.relation[anchors]
@@ -91,7 +91,7 @@ def fast_ap(loss: Any, batch: Comparison) -> LossDict:
     """
     anchors = _with_positives(batch)
     if len(anchors) == 0:
-        return _zero(loss)
+        return zero_losses(loss)
     distance = loss.distance(batch.embeddings, batch.ref_emb)[anchors]
     largest = 2**loss.distance.power
     centers = torch.linspace(0, largest, loss.num_edges, device=distance.device, dtype=distance.dtype)
@@ -112,7 +112,7 @@ def pnp(loss: Any, batch: Comparison) -> LossDict:
     """
     anchors = _with_positives(batch)
     if len(anchors) == 0:
-        return _zero(loss)
+        return zero_losses(loss)
     positive = batch.relation > 0
     if batch.batch_first:
         positive[anchors, anchors] = True
@@ -167,11 +167,6 @@ def _weighted_mean(violation: Tensor, related: Tensor, temperature: float) -> Te
     violation = violation.masked_fill(~counts, 0)
     weight = torch.exp(temperature * violation) * counts
     return (weight * violation).sum(1) / (weight.sum(1) + 1e-5 * counts.shape[1])
-
-
-def _zero(loss: Any) -> LossDict:
-    loss_dict: LossDict = loss.zero_losses()
-    return loss_dict
 
 
 def _with_positives(batch: Comparison) -> Tensor:

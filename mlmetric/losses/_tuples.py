@@ -66,6 +66,5 @@ def miner_weights(indices: Indices | None, embeddings: Tensor, *, anchors_only: 
     if indices is None or all(len(part) == 0 for part in indices):
         return embeddings.new_ones(len(embeddings))
     used = to_pairs(indices)[::2][: len(indices) - 2] if anchors_only else indices
-    counts = torch.bincount(torch.cat(used), minlength=len(embeddings))
-    counts = counts.to(torch.promote_types(embeddings.dtype, torch.float32))  # float16 ends at 65504
-    return (counts / counts.max()).to(embeddings.dtype)
+    counts = torch.bincount(torch.cat(used), minlength=len(embeddings)).to(embeddings.dtype)
+    return counts / counts.max()
