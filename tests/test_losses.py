@@ -16,6 +16,7 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.nn.functional import normalize, one_hot
 
 from mlmetric import similarity as sim
+from mlmetric._pml import refs_begin_with_batch
 from mlmetric.losses import MultiLabelLoss
 from mlmetric.losses import _relational as relational_module
 from mlmetric.losses._registry import GRADED, READINGS, SETTINGS, Reading, Refusal
@@ -903,6 +904,32 @@ def test_loss_drops_self_pairs_where_the_labels_are_the_same_object_or_it_is_tol
     assert loss(embeddings, labels, None, *copied, batch_first=True) == plain
 
 
+def test_loss_with_fewer_refs_than_rows_that_are_said_to_begin_with_the_batch_is_refused():
+    embeddings, labels = batch()
+    with pytest.raises(ValueError, match="must begin with the batch under `batch_first=True`, got 2 refs for 16"):
+        MultiLabelLoss(build("ContrastiveLoss"))(embeddings, labels, None, embeddings[:2], labels[:2], batch_first=True)
+
+
+def test_refs_of_another_label_dtype_begin_with_the_batch_only_if_the_labels_are_equal(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    embeddings, labels = batch(n=4)
+    refs = torch.cat([embeddings, embeddings])
+    for dtype in (torch.int64, torch.float32):
+        joined = torch.cat([labels, labels]).to(dtype)
+        assert refs_begin_with_batch(embeddings, labels, refs, joined)
+        assert not refs_begin_with_batch(embeddings, labels * 0.9, refs, joined)
+        assert not refs_begin_with_batch(embeddings + 1e-9, labels, refs.float(), joined)
+
+
+@pytest.mark.parametrize("name", ["DynamicSoftMarginLoss", "HistogramLoss"])
+def test_histogram_of_embeddings_that_are_not_finite_is_nan_and_is_not_kept(name):
+    embeddings, ids, _, _ = classes()
+    loss, labels = MultiLabelLoss(build(name)), one_hot(ids, 4)
+    expected = copy.deepcopy(loss)(embeddings, labels)
+    assert loss(embeddings.index_fill(0, torch.tensor([3]), math.nan), labels).isnan()
+    assert loss(embeddings, labels) == expected
+
+
 # The wrapper as a module.
 
 
@@ -1109,6 +1136,22 @@ class OwnFormula(losses.NCALoss):
         return self.zero_losses()
 
 
+class Doubled(losses.ContrastiveLoss):
+    def forward(self, *arguments, **keywords):
+        return 2 * super().forward(*arguments, **keywords)
+
+
+class OwnTriplets(losses.DynamicSoftMarginLoss):
+    def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
+        loss = self.distance(embeddings, ref_emb)[indices_tuple[:2]].sum()
+        return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
+
+
+class DoubledNCA(losses.NCALoss):
+    def forward(self, *arguments, **keywords):
+        return 2 * super().forward(*arguments, **keywords)
+
+
 class Unknown(losses.BaseMetricLossFunction):
     pass
 
@@ -1120,14 +1163,26 @@ class OwnContrast(losses.NTXentLoss):
 
 def test_subclass_of_a_users_own_is_read_as_its_nearest_ancestor():
     embeddings, ids, _, _ = classes()
-    for theirs in (OwnPairs(), OwnContrast(), OwnArcFace(**SIZES).double()):
+    for theirs in (OwnPairs(), OwnContrast(), Doubled(), OwnArcFace(**SIZES).double()):
         ours = MultiLabelLoss(copy.deepcopy(theirs))
         torch.testing.assert_close(ours(embeddings, one_hot(ids, 4)), theirs(embeddings, ids))
+    triplets = indices_of([0, 1], [1, 2], [2, 3])
+    expected = OwnTriplets()(embeddings, ids, triplets)
+    torch.testing.assert_close(MultiLabelLoss(OwnTriplets())(embeddings, one_hot(ids, 4), triplets), expected)
+
+
+def test_subclass_that_overrides_the_pairs_alone_is_given_one_pair_of_each_kind():
+    embeddings, _, indices, _ = ONE_TRIPLET
+    cosine = OwnPairs().distance(embeddings, embeddings)
+    expected = cosine[0, 1] - cosine[0, 2]
+    torch.testing.assert_close(MultiLabelLoss(OwnPairs())(embeddings, None, indices), expected)
 
 
 def test_subclass_that_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="`OwnFormula` overrides `compute_loss` of NCALoss"):
         MultiLabelLoss(OwnFormula())
+    with pytest.raises(ValueError, match="`DoubledNCA` overrides `forward` of NCALoss"):
+        MultiLabelLoss(DoubledNCA())
     with pytest.raises(ValueError, match=r"`Unknown` has no multi-label reading.*`GenericPairLoss`"):
         MultiLabelLoss(Unknown())
 

@@ -56,15 +56,16 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         *,
         batch_first: bool | None = None,
     ) -> Tensor:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, in float32 at least.
 
         Args:
-            embeddings: Shape `(N, D)`.
+            embeddings: Shape `(N, D)`; the gradient comes back in their dtype.
             labels: Shape `(N, L)`, multi-hot or soft.
             indices_tuple: Three index tensors (anchors, positives, negatives) of triplets, or four (anchors,
                 positives, anchors, negatives) of pairs: the loss sees these only. Positives and negatives index
                 `ref_emb` if there is one.
-            ref_emb: Shape `(M, D)`, what anchors are compared with; the batch itself by default.
+            ref_emb: Shape `(M, D)`, what anchors are compared with, in the dtype that the batch is computed in; the
+                batch itself by default.
             ref_labels: Shape `(M, L)`, of `ref_emb`.
             batch_first: Whether ref i is item i of the batch, for each item, so that the pair of the two is left
                 out. By default decided as the [miners][mlmetric.miners] do: if `ref_labels` is the very object

@@ -49,8 +49,8 @@ def dynamic_soft_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices:
     """Return the mean of d(a, p) - d(a, n), each weighed by the share of past ones that it exceeds.
 
     Zhang and Rusinkiewicz, "Learning local descriptors with a CDF-based dynamic soft margin", ICCV 2019. The past is
-    a running histogram, whose last bin takes what lies beyond it. It keeps no graph from batch to batch, which makes
-    the second `backward` of pytorch-metric-learning's own fail.
+    a running histogram, whose outermost bins take what lies beyond them. It keeps no graph from batch to batch, which
+    makes the second `backward` of pytorch-metric-learning's own fail, nor a batch that is not finite.
     """
     anchors, positives, negatives = indices
     if len(anchors) == 0:
@@ -63,7 +63,7 @@ def dynamic_soft_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices:
     momentum = loss.momentum if past.sum() != 0 else 1.0
     running = (1 - momentum) * past + momentum * _fill(lower, upper, share, loss.num_bins)
     running = running / running.sum()
-    loss.hist_ = running.detach()
+    loss.hist_ = torch.where(running.isfinite().all(), running, past).detach()
     losses = (running.cumsum(0)[lower] * gaps).mean()
     return {"loss": {"losses": losses, "indices": None, "reduction_type": "already_reduced"}}
 
@@ -71,10 +71,10 @@ def dynamic_soft_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices:
 def _between(values: Tensor, start: float, width: float, num_bins: int) -> tuple[Tensor, Tensor]:
     """Return for each value the number of its bin and its position therein, in [0, 1].
 
-    Values outside of all bins count as the nearest end.
+    Values outside of all bins count as the nearest end; NaN has NaN for its position in some bin.
     """
     position = ((values - start) / width).clamp(0, num_bins)
-    lower = position.detach().long().clamp(max=num_bins - 1)
+    lower = position.detach().nan_to_num(0).long().clamp(max=num_bins - 1)
     return lower, position - lower
 
 
