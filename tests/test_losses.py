@@ -1028,6 +1028,13 @@ def test_regularizers_and_reducers_of_the_wrapped_loss_are_in_force(name):
     assert ours[0] != MultiLabelLoss(build(name))(embeddings, one_hot(ids, 4))
 
 
+def test_loss_of_no_rows_with_a_regularizer_is_a_zero():
+    embeddings, labels = batch()
+    for name in ("ContrastiveLoss", "NCALoss", "ArcFaceLoss"):
+        loss = MultiLabelLoss(build(name, embedding_regularizer=regularizers.LpRegularizer()))
+        assert loss(embeddings[:0], labels[:0]) == 0
+
+
 def test_angular_loss_goes_through_the_reducer_per_anchor():
     embeddings, labels = batch()
     mean = MultiLabelLoss(build("AngularLoss", reducer=reducers.PerAnchorReducer()))(embeddings, labels)
