@@ -16,6 +16,9 @@ __all__ = ["gather_objects", "gather_rows", "num_ranks", "on_first_rank", "rank"
 
 T = TypeVar("T")
 
+# What not every backend adds up, and what it is added up as.
+_SUMMED_AS = dict.fromkeys([torch.int16, torch.uint16, torch.uint32, torch.uint64], torch.int64)
+
 
 def rank() -> int:
     """Return the number of this process among those joined; the first is 0."""
@@ -38,13 +41,13 @@ def gather_rows(rows: Tensor) -> Tensor:
     batch. `DistributedDataParallel` takes the mean: multiply the loss by `num_ranks()`.
 
     Args:
-        rows: Shape `(N, ...)`, embeddings or labels; all but N must be the same on each rank.
+        rows: Shape `(N, ...)`, embeddings or labels, any dtype; all but N must be the same on each rank.
 
     Returns:
         Shape `(sum of all N, ...)`.
 
     Raises:
-        ValueError: If the shapes differ in more than N.
+        ValueError: If the shapes differ in more than N, or the dtypes differ.
 
     Example:
         >>> gather_rows(torch.tensor([[1.0], [2.0]]))  # in one process
@@ -53,23 +56,30 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if num_ranks() == 1:
         return rows
-    shapes = gather_objects(tuple(rows.shape))
+    shapes, dtypes = map(list, zip(*gather_objects((tuple(rows.shape), rows.dtype)), strict=True))
     if len({shape[1:] for shape in shapes}) > 1:
         raise ValueError(f"`rows` must have the same shape on each rank but for the first number, got {shapes}.")
+    if len(set(dtypes)) > 1:
+        raise ValueError(f"`rows` must have the same dtype on each rank, got {dtypes}.")
     padded = rows.new_zeros(max(shape[0] for shape in shapes), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
-    received = [torch.empty_like(padded) for _ in shapes]
-    dist.all_gather(received, padded)
-    parts = [part[: shape[0]] for part, shape in zip(received, shapes, strict=True)]
+    # As bytes, which every backend sends; gloo knows neither int16 nor unsigned integers beyond uint8.
+    sent = padded.view(-1).view(torch.uint8)
+    received = [torch.empty_like(sent) for _ in shapes]
+    dist.all_gather(received, sent)
+    parts = [part.view(rows.dtype).view_as(padded)[: shape[0]] for part, shape in zip(received, shapes, strict=True)]
     parts[rank()] = rows
     return torch.cat(parts)
 
 
 def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
+    """Replace each tensor by its sum over all processes; the dtypes stay."""
     if num_ranks() > 1:
         for tensor in tensors:
-            dist.all_reduce(tensor)
+            summed = tensor.to(_SUMMED_AS.get(tensor.dtype, tensor.dtype))
+            dist.all_reduce(summed)
+            if summed is not tensor:
+                tensor.copy_(summed)
 
 
 def gather_objects(value: T) -> list[T]:

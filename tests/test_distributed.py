@@ -48,6 +48,12 @@ PAIRS = {
     "multi-similarity": (MultiSimilarityLoss, MultiSimilarityMiner),
 }
 COMBINATIONS = [*SETTINGS, *PAIRS]
+DTYPES = [
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.complex128),
+]
 
 
 def make_batch(num_rows=NUM_ROWS):
@@ -170,12 +176,22 @@ def gathered(_):
     embeddings, labels = gather_rows(network(parts[0])), gather_rows(parts[1])
     loss = make_loss("hard", False)(embeddings, indices_tuple=make_miner("hard")(embeddings, labels))
     (loss * num_ranks()).backward()
-    return loss.item(), gradients(network), labels, gather_rows(parts[1].bool())
+    return loss.item(), gradients(network), labels
+
+
+def gathered_in_every_dtype(_):
+    rows = torch.split(make_batch()[1], UNEVEN[num_ranks()])[rank()]
+    sums = [torch.tensor([rank() + 1], dtype=dtype) for dtype in DTYPES if dtype.itemsize > 1]
+    sum_over_ranks(sums)
+    parts = [rows.to(dtype) for dtype in DTYPES]
+    return [gather_rows(part) for part in parts], [gather_rows(part[:, 0]) for part in parts], sums
 
 
 def refused(_):
     with pytest.raises(ValueError, match=r"same shape on each rank but for the first number, got \[\(2, 1\), \(2, 2\)"):
         gather_rows(torch.zeros(2, 1 + rank()))
+    with pytest.raises(ValueError, match=r"same dtype on each rank, got \[torch\.int64, torch\.int16"):
+        gather_rows(torch.zeros(2, 1, dtype=torch.int16 if rank() else torch.int64))
     rows = torch.full((40, 3), float(rank())), torch.ones(40, 2).long()
     head = EmbeddingHead(3, (4, 2))
     with pytest.raises(ValueError, match=r"given the same rows and settings, but inputs differs: .* Give each of them"):
@@ -319,6 +335,7 @@ CASES = [
     remembered,
     mined_at_random,
     gathered,
+    gathered_in_every_dtype,
     refused,
     first_does,
     fitted,
@@ -476,11 +493,22 @@ def test_gathered_rows_of_uneven_batches_give_loss_and_gradients_of_the_joined_b
     _, expected_loss, expected = on_one_process("hard", False, len(joined))
     labels = make_batch()[1]
     for result in joined:
-        loss, found, joined_labels, joined_flags = result["gathered"]
+        loss, found, joined_labels = result["gathered"]
         assert loss == pytest.approx(expected_loss, rel=1e-12)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
         assert torch.equal(joined_labels, labels)
-        assert torch.equal(joined_flags, labels.bool())
+
+
+def test_rows_of_every_dtype_are_gathered_and_numbers_added_up(joined):
+    labels, total = make_batch()[1], len(joined) * (len(joined) + 1) / 2
+    for result in joined:
+        matrices, columns, sums = result["gathered_in_every_dtype"]
+        for matrix, column, dtype in zip(matrices, columns, DTYPES, strict=True):
+            assert (matrix.dtype, column.dtype) == (dtype, dtype)
+            assert matrix.to(torch.complex64).tolist() == labels.tolist()
+            assert column.to(torch.complex64).tolist() == labels[:, 0].tolist()
+        assert [each.dtype for each in sums] == [dtype for dtype in DTYPES if dtype.itemsize > 1]
+        assert [each.to(torch.complex64).item() for each in sums] == [total] * len(sums)
 
 
 def test_first_rank_does_for_all(joined):

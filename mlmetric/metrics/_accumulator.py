@@ -13,9 +13,6 @@ from mlmetric.distributed import gather_objects, gather_rows
 Batch = tuple[Tensor, ...]
 """Parts of the same rows, `(N, ...)` each."""
 
-# What not every backend can send, and what it is sent as.
-_SENT_AS = {torch.bool: torch.uint8, torch.float16: torch.float32, torch.bfloat16: torch.float32}
-
 
 class Accumulator:
     """An object with `update`, `compute`, `reset`, and a call that does the first two of one batch.
@@ -117,7 +114,7 @@ def join(batches: Sequence[Batch], *, synced: bool, device: torch.device | str |
     joined = tuple(torch.cat(parts) for parts in zip(*(batches or [none]), strict=True))
     if len(everyone) == 1:
         return joined
-    return tuple(gather_rows(part.to(_SENT_AS.get(part.dtype, part.dtype))).to(part.dtype) for part in joined)
+    return tuple(map(gather_rows, joined))
 
 
 def _create(cls: type[Accumulator]) -> Accumulator:
