@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric.labels import check_labels
-from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels
+from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
 
 __all__ = ["LabelRelation"]
 
@@ -22,7 +22,8 @@ class LabelRelation(nn.Module):
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
             [mlmetric.similarity][], a function, an `nn.Module`. The number of shared labels by default.
-        positive_threshold: A positive pair is more similar than this. 0 means "shares something".
+        positive_threshold: A positive pair is more similar than this, by more than rounding: see
+            [`exceeds`][mlmetric.similarity.exceeds]. 0 means "shares something".
         negative_threshold: A negative pair is not more similar than this, at most `positive_threshold`; None for
             `positive_threshold` itself.
         validate_args: Whether each call looks at the values of labels and similarities. On CUDA that waits for the
@@ -90,5 +91,6 @@ class LabelRelation(nn.Module):
             check_labels(value, name=name, validate_args=self.validate_args)
         with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
-            positive = (similarity > self.positive_threshold).to(torch.int8)
-            return positive - (similarity <= self.negative_threshold).to(torch.int8)
+            positive = exceeds(similarity, self.positive_threshold).to(torch.int8)
+            negative = ~exceeds(similarity, self.negative_threshold) & ~similarity.isnan()
+            return positive - negative.to(torch.int8)

@@ -406,6 +406,14 @@ def test_supcon_takes_no_similarity_that_equals_the_threshold_for_a_positive(thr
     assert MultiLabelSupConLoss(positive_threshold=threshold)(embeddings, labels) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_supcon_takes_no_similarity_that_equals_a_fraction_for_a_positive(dtype):
+    labels = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 0, 0]]).to(dtype)
+    embeddings = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert MultiLabelSupConLoss(positive_threshold=0.66)(embeddings, labels) > 0
+    assert MultiLabelSupConLoss(positive_threshold=2 / 3)(embeddings, labels) == 0
+
+
 def test_supcon_counts_positives_of_a_negative_similarity():
     def alike(labels, ref_labels):
         return 2 * sim.jaccard(labels, ref_labels) - 1

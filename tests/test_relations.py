@@ -72,6 +72,15 @@ def test_relation_at_a_threshold_is_not_positive_but_negative():
     assert at_both(LABELS[:1], LABELS).tolist() == [[0, 0, -1, -1, -1]]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64])
+def test_relation_at_a_fraction_is_not_positive_but_negative_whatever_the_dtype(dtype):
+    labels = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]]).to(dtype)  # similarities 2/3, 1/3 and 1/2
+    relation = LabelRelation(sim.Jaccard(), positive_threshold=2 / 3, negative_threshold=1 / 3)
+    assert relation(labels).tolist() == [[1, 0, -1], [0, 1, 0], [-1, 0, 1]]
+    returned = LabelRelation(lambda a, b: sim.jaccard(a, b).bfloat16(), positive_threshold=2 / 3)
+    assert returned(labels).tolist() == [[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]
+
+
 @pytest.mark.parametrize("similarity", [sim.InnerProduct(), sim.Jaccard(), sim.Dice(), sim.Overlap(), sim.Cosine()])
 def test_relation_calls_an_all_zero_row_a_negative_of_all_itself_included(similarity):
     assert LabelRelation(similarity)(LABELS)[4].tolist() == [-1] * 5

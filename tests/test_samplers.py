@@ -394,6 +394,14 @@ def test_report_follows_the_similarity_given():
     assert positive_report([[0, 1, 2]], labels, similarity=Jaccard()).anchors_with_positive == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_report_counts_no_similarity_that_equals_a_fraction(dtype):
+    labels = torch.tensor([[1, 1, 1], [1, 1, 0]]).to(dtype)
+    for threshold, share in ((2 / 3, 0), (0.66, 1)):
+        report = positive_report([[0, 1]], labels, similarity=Jaccard(), positive_threshold=threshold)
+        assert report.anchors_with_positive == share
+
+
 def test_report_reads_any_batch_sampler():
     report = positive_report(BatchSampler(SequentialSampler(PAIRS), 3, drop_last=False), PAIRS)
     assert (report.num_batches, report.num_anchors, report.anchors_with_positive) == (2, 4, 0.5)

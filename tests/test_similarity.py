@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -28,6 +29,11 @@ FUZZY = {
     "hamming": lambda x, y: 1 - np.abs(x - y).mean(),
 }
 CLASSES = [sim.InnerProduct, sim.Jaccard, sim.Dice, sim.Cosine, sim.Overlap, sim.Hamming]
+FRACTIONS = [(p, q) for q in range(1, 13) for p in range(q + 1) if math.gcd(p, q) == 1]
+LABEL_DTYPES = [
+    *(torch.bool, torch.uint8, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+]
 
 
 def _over(numerator, denominator):
@@ -177,6 +183,13 @@ def test_semantic_worked_by_hand():
     assert sim.Semantic(relation)(labels)[0, 1].item() == pytest.approx(1.5 / math.sqrt(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
+def test_semantic_of_labels_at_right_angles_is_exactly_zero(dtype):
+    vectors, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).double())
+    similarity = sim.Semantic.from_vectors(vectors)
+    assert similarity(torch.eye(8).to(dtype)).tolist() == torch.eye(8).tolist()
+
+
 def test_semantic_from_cooccurrence_relates_labels_by_the_cosine_of_their_columns():
     labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]])
     one_label_each = torch.eye(3)
@@ -242,6 +255,106 @@ def test_similarity_has_the_gradient_of_finite_differences(name, paired):
                 sums.append(getattr(sim, name)(moved["labels"], ref_labels, weights=moved["weights"], paired=paired))
             expected = ((sums[0] - sums[1]).sum() / (2 * step)).item()
             assert gradient[index].item() == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_similarity_of_rows_that_differ_everywhere_is_exactly_zero_under_hamming(dtype):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (50, 9), generator=generator).to(dtype)
+    weights = torch.rand(9, generator=generator, dtype=torch.float64)
+    assert sim.hamming(labels, 1 - labels, weights=weights).diagonal().tolist() == [0.0] * 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_similarity_of_sets_that_share_next_to_nothing_is_above_zero(dtype):
+    labels = torch.tensor([[1e-14, 1.0], [1.0, 0.0]], dtype=dtype)
+    for similarity in (sim.InnerProduct(), sim.Jaccard(), sim.Dice(), sim.Overlap(), sim.Cosine()):
+        assert similarity(labels)[0, 1] > 0
+    shared = sim.inner_product(torch.ones(1, 1, dtype=dtype), weights=torch.tensor([1e-15]))
+    assert shared.item() == pytest.approx(1e-15, rel=1e-6)
+
+
+def test_cosine_of_sets_at_one_angle_is_equal_to_the_last_bit_whatever_their_sizes():
+    sizes = [(p, s, t) for s in range(1, 17) for t in range(s, 17) for p in range(1, s + 1)]
+    place = torch.arange(32)
+    first = torch.stack([place < s for _, s, _ in sizes])
+    second = torch.stack([(place >= s - p) & (place < s - p + t) for p, s, t in sizes])
+    found = {}
+    for (p, s, t), value in zip(sizes, sim.cosine(first, second, paired=True).tolist(), strict=True):
+        found.setdefault(Fraction(p * p, s * t), set()).add(value)
+    assert max(map(len, found.values())) == 1
+
+
+# Where a similarity meets a threshold.
+
+
+def nested(p, q):
+    """All of q labels, and p of them."""
+    return torch.tensor([[1] * q, [1] * p + [0] * (q - p)])
+
+
+def crossed(p, q):
+    """Two sets of q labels that share p."""
+    return torch.tensor([[1] * q + [0] * (q - p), [0] * (q - p) + [1] * q])
+
+
+# Each: the similarity for a fraction p/q, label sets, and what they have of it.
+ATTAINED = {
+    "jaccard": (lambda p, q: sim.Jaccard(), nested, Fraction),
+    "jaccard, weighted": (lambda p, q: sim.Jaccard(torch.full((q,), 0.1)), nested, Fraction),
+    "inner product": (lambda p, q: sim.InnerProduct(torch.full((q,), 1 / q)), nested, Fraction),
+    "inner product, float64": (lambda p, q: sim.InnerProduct(torch.full((q,), 1 / q).double()), nested, Fraction),
+    "hamming": (lambda p, q: sim.Hamming(), nested, Fraction),
+    "hamming, weighted": (lambda p, q: sim.Hamming(torch.full((q,), 0.3)), nested, Fraction),
+    "dice": (lambda p, q: sim.Dice(), crossed, Fraction),
+    "overlap": (lambda p, q: sim.Overlap(), crossed, Fraction),
+    "cosine": (lambda p, q: sim.Cosine(), crossed, Fraction),
+    "scaled": (lambda p, q: 3 * sim.Dice() * (1 / 3), crossed, Fraction),
+    "clamped": (lambda p, q: sim.Dice().clamp(max=1 / 3), crossed, lambda p, q: min(Fraction(p, q), Fraction(1, 3))),
+    "sum": (lambda p, q: 0.1 * sim.Dice() + 0.2 * sim.Overlap() + 0.7 * sim.Cosine(), crossed, Fraction),
+    "semantic": (lambda p, q: sim.Semantic(torch.eye(2 * q - p)), crossed, Fraction),
+    "jaccard and semantic": (
+        lambda p, q: 0.5 * sim.Jaccard() + 0.5 * sim.Semantic(torch.eye(2 * q - p)),
+        crossed,
+        lambda p, q: Fraction(p, 2 * q - p) / 2 + Fraction(p, q) / 2,
+    ),
+}
+
+
+def assert_compared_exactly(values, fractions):
+    """Compare each of the values, which are the fractions but for rounding, with each fraction."""
+    for threshold in fractions:
+        assert sim.exceeds(values, float(threshold)).tolist() == [one > threshold for one in fractions], threshold
+        assert sim.reaches(values, float(threshold)).tolist() == [one >= threshold for one in fractions], threshold
+
+
+@pytest.mark.parametrize("name", ATTAINED)
+@pytest.mark.parametrize("dtype", LABEL_DTYPES)
+def test_similarity_meets_a_threshold_as_on_paper_whatever_the_dtype_of_labels(name, dtype):
+    similarity, make_sets, exact = ATTAINED[name]
+    values = [similarity(p, q)(*make_sets(p, q).to(dtype).split(1)).squeeze() for p, q in FRACTIONS]
+    assert_compared_exactly(torch.stack(values), [exact(p, q) for p, q in FRACTIONS])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_similarity_of_every_dtype_meets_a_threshold_as_on_paper(dtype):
+    fractions = [Fraction(sign * p, q) for p, q in FRACTIONS for sign in (1, -1)]
+    assert_compared_exactly(torch.tensor([float(one) for one in fractions], dtype=dtype), fractions)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64])
+def test_similarity_of_whole_numbers_meets_a_threshold(dtype):
+    assert_compared_exactly(torch.tensor([0, 1]).to(dtype), [Fraction(0), Fraction(1)])
+    assert sim.exceeds(torch.tensor([0, 1]).to(dtype), 2 / 3).tolist() == [False, True]
+
+
+def test_threshold_of_0_is_exact_and_thresholds_may_be_infinite_or_beyond_the_dtype():
+    values = torch.tensor([-torch.inf, -1e-30, 0.0, 1e-30, torch.inf, torch.nan])
+    assert sim.exceeds(values, 0.0).tolist() == [False, False, False, True, True, False]
+    assert sim.reaches(values, -0.0).tolist() == [False, False, True, True, True, False]
+    assert sim.exceeds(values, -torch.inf).tolist() == [False, True, True, True, True, False]
+    assert sim.reaches(values, torch.inf).tolist() == [False, False, False, False, True, False]
+    assert not sim.exceeds(torch.tensor([60_000.0], dtype=torch.float16), 1e6)
 
 
 def test_a_class_in_place_of_a_similarity_is_a_type_error():

@@ -11,7 +11,7 @@ from torch import Tensor
 from mlmetric.losses._base import LabelledBatch, LossDict, MultiLabelBaseLoss
 from mlmetric.losses._relational import element_loss
 from mlmetric.losses._tuples import to_pairs
-from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
+from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity, exceeds
 
 Positives = Literal["similarity", "per_label", "any"]
 
@@ -124,7 +124,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
             if self.empty_alike:
                 empty, empty_refs = (~(rows > 0).any(dim=1) for rows in (batch.labels, batch.ref_labels))
                 weights = weights.masked_fill(empty[:, None] & empty_refs, 1)
-            positive = weights > self.positive_threshold
+            positive = exceeds(weights, self.positive_threshold)
         return weights.to(batch.dtype), self._allowed(batch, positive)
 
     def _per_label(self, batch: LabelledBatch, log_softmax: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlmetric.miners._arrays import argsort_rows, repeat
 from mlmetric.miners._candidates import Candidates
 from mlmetric.miners._ranked_refs import RankedRefs
+from mlmetric.similarity import exceeds
 
 TripletKind = Literal["hard", "semihard", "all", "easy"]
 
@@ -78,11 +79,11 @@ class Anchors:
         self.ranked = argsort_rows(distance)
         self.distance = distance.gather(1, self.ranked).flatten()
         similarity = similarity.gather(1, self.ranked)
-        self.positive = similarity > rule.positive_threshold
+        self.positive = exceeds(similarity, rule.positive_threshold)
         levels = _dense_ranks(similarity)
         # The highest bit says that a ref is partial, the others how similar it is: below a level lie whole kinds.
         self.partial_level = 1 << int(levels.max()).bit_length()
-        levels += (similarity > rule.partial_threshold).int() * self.partial_level
+        levels += exceeds(similarity, rule.partial_threshold).int() * self.partial_level
         if self_pairs:
             rows = torch.arange(first, first + self.num_rows, device=distance.device)
             is_self = self.ranked == rows[:, None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlmetric._pml import BaseDistance, MultiLabelBaseMiner, ordered_distance
 from mlmetric.miners._triplets import TripletKind, TripletRule, Triplets, select_triplets
-from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels
+from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
 
 _TRIPLETS_AT_ONCE = 2**20
 
@@ -39,7 +39,8 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
             [mlmetric.similarity][], a function, an `nn.Module`. The number of shared labels, `InnerProduct()`, by
             default.
-        positive_threshold: A positive is more similar than this. 0 means "shares something".
+        positive_threshold: A positive is more similar than this, by more than rounding: see
+            [`exceeds`][mlmetric.similarity.exceeds]. 0 means "shares something".
         partial_threshold: A partial negative is more similar than this, a disjoint one is not.
         margin: Of the distance relation, in units of `distance`, >= 0. `"hard"` does not use it.
         type_of_triplets: The distance relation of a negative: `"hard"`: d_an < d_ap (the paper's); `"semihard"`:
@@ -191,7 +192,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             anchors, positives, negatives = part
             negative_similarity = similarity[anchors, negatives]
             values = (
-                negative_similarity > self.partial_threshold,
+                exceeds(negative_similarity, self.partial_threshold),
                 distance[anchors, positives],
                 distance[anchors, negatives],
                 similarity[anchors, positives].double() - negative_similarity.double(),

@@ -35,7 +35,8 @@ class MultiLabelMiner(MultiLabelBaseMiner):
             over what was mined, in the distance's own values).
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
             [mlmetric.similarity][], a function, an `nn.Module`. The number of shared labels by default.
-        positive_threshold: A positive pair is more similar than this. 0 means "shares something".
+        positive_threshold: A positive pair is more similar than this, by more than rounding: see
+            [`exceeds`][mlmetric.similarity.exceeds]. 0 means "shares something".
         negative_threshold: A negative pair is not more similar than this, at most `positive_threshold`; None for
             `positive_threshold` itself, which leaves nothing to ignore.
         validate_args: Whether each call looks at the values of labels, similarities and distances. On CUDA that

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.samplers._carriers import Labels, carriers
+from mlmetric.similarity import exceeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def positive_report(
                 "one of batches by `torch.utils.data.BatchSampler`; of a DataLoader take `batch_sampler`."
             )
         batch_labels = torch.as_tensor(labels[items.tolist()])
-        positive = (_num_shared if similarity is None else similarity)(batch_labels, batch_labels) > positive_threshold
+        compared = (_num_shared if similarity is None else similarity)(batch_labels, batch_labels)
+        positive = exceeds(compared, positive_threshold)
         if positive.shape != (len(items), len(items)):
             raise ValueError(f"`similarity` must return shape {(len(items), len(items))}, got {tuple(positive.shape)}.")
         positives.append(positive.fill_diagonal_(False).sum(dim=1).cpu())

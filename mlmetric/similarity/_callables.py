@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlmetric.similarity._functions import (
-    Sets,
-    cosine,
-    dice,
-    hamming,
-    inner_product,
-    jaccard,
-    overlap,
-    ratio,
-)
+from mlmetric.similarity._functions import cosine, dice, hamming, inner_product, jaccard, overlap
+from mlmetric.similarity._sets import Sets, ratio
 
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 """What a miner takes for a similarity: `(labels, ref_labels) -> (N, M)`, larger is more alike."""
@@ -219,7 +211,9 @@ class Semantic(Similarity):
             related = values @ relation
             squares = (related * values).sum(1).clamp(min=0)
             ref_squares = ((ref_values @ relation) * ref_values).sum(1).clamp(min=0)
-            return sets.finish(ratio(related @ ref_values.T, (squares[:, None] * ref_squares).sqrt_()))
+            cosines = ratio(related @ ref_values.T, (squares[:, None] * ref_squares).sqrt_())
+            # Terms of both signs may cancel, and leave rounding where the cosine is 0.
+            return sets.finish(cosines.masked_fill(cosines.abs() < 1e-12, 0))
 
     def __repr__(self) -> str:
         return f"Semantic(relation of {len(self.relation)} labels)"

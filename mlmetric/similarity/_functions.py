@@ -1,11 +1,11 @@
-"""The similarity functions and the sums that they are made of."""
+"""The similarity functions."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from mlmetric.labels import check_labels
+from mlmetric.similarity._sets import Sets, ratio
 
 
 def inner_product(
@@ -165,7 +165,9 @@ def cosine(
         Ochiai (1957) for sets.
     """
     sets = Sets(labels, ref_labels, weights, paired=paired)
-    return sets.finish(ratio(sets.product(), (sets.squares * sets.ref_squares).sqrt_()))
+    # In float64, for a root in float32 would leave equal cosines of different sets a bit apart.
+    lengths = (sets.squares.double() * sets.ref_squares).sqrt_()
+    return sets.finish(ratio(sets.product().double(), lengths))
 
 
 def hamming(
@@ -198,95 +200,5 @@ def hamming(
         Hamming (1950).
     """
     sets = Sets(labels, ref_labels, weights, paired=paired)
-    different = sets.sizes + sets.ref_sizes - 2 * sets.intersection()
-    return sets.finish(1 - different / sets.weights.sum())
-
-
-class Sets:
-    """Two label matrices on one dtype and device, and what the formulas above are made of.
-
-    Sums are taken in float64 wherever they are not counts and rounded once at the end, float64 results to 12 decimals,
-    so that equal label sets get equal similarities and a strict `<` between two similarities sees no rounding noise.
-    """
-
-    def __init__(
-        self, labels: Tensor, ref_labels: Tensor | None, weights: Tensor | None, *, paired: bool = False
-    ) -> None:
-        same = ref_labels is None or ref_labels is labels
-        labels = torch.as_tensor(labels)
-        ref_labels = labels if same else torch.as_tensor(ref_labels)
-        check_labels(labels, validate_args=False)
-        check_labels(ref_labels, name="ref_labels", validate_args=False)
-        num_labels = labels.shape[1]
-        if ref_labels.shape[1] != num_labels:
-            raise ValueError(
-                f"`labels` and `ref_labels` must have the same number of labels, "
-                f"got {num_labels} and {ref_labels.shape[1]}."
-            )
-        if paired and len(ref_labels) != len(labels):
-            raise ValueError(f"`paired` rows must be as many on both sides, got {len(labels)} and {len(ref_labels)}.")
-        if weights is not None and weights.shape != (num_labels,):
-            raise ValueError(
-                f"`weights` must have shape ({num_labels},), one weight a label, got {tuple(weights.shape)}."
-            )
-        self.paired = paired
-        self.out_dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
-        self.hard = _is_hard(labels) and (ref_labels is labels or _is_hard(ref_labels))
-        dtype = self.out_dtype if self.hard and weights is None else torch.float64
-        self.labels = labels.to(dtype)
-        self.ref_labels = self.labels if ref_labels is labels else ref_labels.to(self.labels)
-        self.weights = self.labels.new_ones(num_labels) if weights is None else weights.to(self.labels)
-
-    def product(self) -> Tensor:
-        weighted = self.labels * self.weights
-        if self.paired:
-            return (weighted * self.ref_labels).sum(1)
-        # Autocast would count in half precision.
-        with torch.autocast(self.labels.device.type, enabled=False):
-            return weighted @ self.ref_labels.T
-
-    def intersection(self) -> Tensor:
-        if self.hard:
-            return self.product()
-        if self.paired:
-            return (torch.minimum(self.labels, self.ref_labels) * self.weights).sum(1)
-        shared = self.labels.new_zeros(len(self.labels), len(self.ref_labels))
-        # A pass a label: a sum that is exactly 0 between disjoint sets, in O(N*M) memory.
-        for column, ref_column, weight in zip(self.labels.T, self.ref_labels.T, self.weights, strict=True):
-            shared += weight * torch.minimum(column[:, None], ref_column)
-        return shared
-
-    @property
-    def sizes(self) -> Tensor:
-        return self._column((self.labels * self.weights).sum(1))
-
-    @property
-    def ref_sizes(self) -> Tensor:
-        return (self.ref_labels * self.weights).sum(1)
-
-    @property
-    def squares(self) -> Tensor:
-        return self._column((self.labels.square() * self.weights).sum(1))
-
-    @property
-    def ref_squares(self) -> Tensor:
-        return (self.ref_labels.square() * self.weights).sum(1)
-
-    def _column(self, values: Tensor) -> Tensor:
-        return values if self.paired else values[:, None]
-
-    def finish(self, similarity: Tensor) -> Tensor:
-        if self.out_dtype == torch.float64:
-            return similarity.round(decimals=12)
-        return similarity.to(self.out_dtype)
-
-
-def _is_hard(labels: Tensor) -> bool:
-    if not labels.is_floating_point():
-        return True
-    return bool(((labels == 0) | (labels == 1)).all())
-
-
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide into the memory of `numerator`, 0 where the denominator is not above 0."""
-    return numerator.div_(denominator.masked_fill(denominator <= 0, torch.inf))
+    # Nothing is subtracted, so that no rounding is left where all labels differ.
+    return sets.finish((sets.intersection() + sets.complement().intersection()) / sets.weights.sum())
