@@ -365,6 +365,20 @@ def test_miner_positive_is_above_the_threshold_not_at_it():
     assert (0, 2, 3) in as_set(MultiLabelSemiHardMiner(distance=DISTANCES["squared"])(embeddings, labels))
 
 
+@pytest.mark.parametrize(("p", "q"), [(2, 3), (1, 6), (4, 7), (5, 7), (5, 9), (11, 12)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64])
+def test_miner_at_a_threshold_that_is_a_fraction_mines_the_same_whatever_the_dtype_of_labels(p, q, dtype):
+    # Similar to item 0: item 1 by p/q, item 2 by 1, item 3 by 0.
+    labels = torch.tensor([[1] * q, [1] * p + [0] * (q - p), [1] * q, [0] * q]).to(dtype)
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [2.0]])
+    options = {"distance": DISTANCES["squared"], "collect_stats": True}
+    positive = MultiLabelSemiHardMiner(sim.Jaccard(), positive_threshold=p / q, **options)
+    assert as_set(positive(embeddings, labels)) == {(0, 2, 1), (0, 2, 3), (2, 0, 1), (2, 0, 3)}
+    assert positive.partial_share == 0.5
+    partial = MultiLabelSemiHardMiner(sim.Jaccard(), partial_threshold=p / q, max_disjoint_per_positive=0, **options)
+    assert as_set(partial(embeddings, labels)) == set()
+
+
 def test_miner_all_zero_rows_are_no_positives_and_disjoint_negatives():
     embeddings = torch.tensor([[0.0], [3.0], [1.0], [2.0]])
     labels = torch.tensor([[1, 0], [1, 0], [0, 0], [0, 0]])
@@ -640,11 +654,41 @@ def test_miner_names_what_a_similarity_does_wrong(similarity, error, message):
             r"`ref_emb` must have shape \(1",
         ),
         ((torch.full((3, 2), float("nan")), torch.ones(3, 2)), "hold NaN"),
+        (
+            (torch.tensor([[0.0, 1.0], [3e19, 0.0], [1.0, 1.0]]), torch.ones(3, 2)),
+            r"`embeddings` must have norms below 9\.2e\+18, .* overflow torch\.float32; got .* 3e\+19 in row 1",
+        ),
+        (
+            (torch.full((2, 2), -4e30).bfloat16(), torch.ones(2, 2)),
+            r"`embeddings` must have norms below 9\.2e\+18, .* got an entry of 4e\+30 in row 0",
+        ),
+        (
+            (torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([[0.0, float("inf")]]), torch.ones(1, 2)),
+            r"`ref_emb` must have norms below .* got an entry of inf in row 0",
+        ),
+        (
+            (torch.full((2, 2), 1e160, dtype=torch.float64), torch.ones(2, 2)),
+            r"norms below 6\.7e\+153, .* overflow torch\.float64; got an entry of 1e\+160 in row 0",
+        ),
     ],
 )
 def test_miner_names_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiLabelSemiHardMiner()(*arguments)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(torch.float32, 2.0**60), (torch.bfloat16, 2.0**60), (torch.float64, 2.0**500)]
+)
+def test_miner_of_long_embeddings_gives_the_triplets_of_short_ones(distance, dtype, scale):
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(30, 4, generator=generator).to(dtype)
+    labels = torch.randint(0, 2, (30, 3), generator=generator)
+    miner = MultiLabelSemiHardMiner(distance=DISTANCES[distance])
+    short = as_set(miner(embeddings, labels))
+    assert short
+    assert as_set(miner(embeddings * scale, labels)) == short
 
 
 TAKE_GRADED = [
