@@ -18,7 +18,7 @@ from mlmetric import metrics
 from mlmetric.metrics import RetrievalMetrics, confidence_interval
 from mlmetric.metrics._retrieval import _rankers, _search
 from mlmetric.metrics._retrieval._orders import stable_order
-from mlmetric.similarity import inner_product
+from mlmetric.similarity import inner_product, jaccard
 
 # Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
 EMBEDDINGS = torch.tensor([[0.0], [1.0], [-1.0], [2.0]])
@@ -173,6 +173,54 @@ def test_order_of_all_rows_begins_with_the_nearest_ones(search):
         whole = ranker.order(slice(0, len(query[0])), ranker.depth)
     np.testing.assert_array_equal(whole, _orders(query, ref))
     np.testing.assert_array_equal(few, whole[:, :k])
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@settings(max_examples=25, deadline=None)
+@given(search=searches(), data=st.data())
+def test_metric_of_rows_that_end_in_nothing_found_equals_loops(name, search, data):
+    query, ref, k = search
+    ref_labels = query[1] if ref[0] is None else ref[1]
+    retrieved, expected = [], []
+    for labels, order in zip(query[1], _orders(query, ref), strict=True):
+        num_found = data.draw(st.integers(0, len(order)))
+        retrieved.append(order[:num_found] + [-1] * (len(order) - num_found))
+        # What -1 stands for comes last in these lists, as -1 does in Python.
+        grades = [*(int((labels & other).sum()) for other in ref_labels), 0]
+        relevant = [grade > 0 for grade in grades]
+        if name == "size_ratio":
+            sizes = ref_labels.sum(axis=1)
+            mean = _mean([sizes[j] for j in order])
+            expected.append(_mean([sizes[j] for j in order[: min(k, num_found)]]) / mean if mean else math.nan)
+        elif any(relevant[j] for j in order):
+            num_relevant = sum(relevant[j] for j in order)
+            expected.append(LOOPS[name](retrieved[-1], grades, relevant, None, k, num_relevant))
+        else:
+            expected.append(math.nan)
+    rows = (np.array(retrieved), query[1], None, ref[1])
+    options = {"k": k, "similarity": inner_product, "metric": "retrieved", "average": "none"}
+    np.testing.assert_allclose(FUNCTIONS[name](*rows, **options), expected, rtol=1e-12)
+
+
+def test_ndcg_of_rows_that_end_in_nothing_found_counts_misses():
+    retrieved = torch.tensor([[2, -1], [0, 2], [-1, -1], [0, 2]], dtype=torch.int32)
+    result = metrics.ndcg_at_k(retrieved, LABELS, k=2, metric="retrieved", gain="exponential", average="none")
+    best = (2**1 - 1) / math.log2(2) + (2**0.5 - 1) / math.log2(3)  # of row 0: row 3 before row 2
+    assert result[0].item() == pytest.approx((2**0.5 - 1) / best)
+    assert result[1].isnan()
+    assert result[2:].tolist() == [0, 1]
+
+
+def test_row_that_a_query_reaches_at_a_threshold_is_relevant_whatever_the_dtype_of_grades():
+    labels = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])  # grades 2/3, 1/3 and 1/2
+    for dtype in (torch.bool, torch.float16, torch.float32, torch.float64):
+        for graded in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            options = {"similarity": lambda a, b, graded=graded: jaccard(a, b).to(graded), "average": "none"}
+            for threshold, expected in ((2 / 3, [1, 1, torch.nan]), (1 / 3, [2, 2, 2]), (0.7, [torch.nan] * 3)):
+                hits = 2 * metrics.precision_at_k(
+                    torch.eye(3), labels.to(dtype), k=2, relevance_threshold=threshold, **options
+                )
+                np.testing.assert_array_equal(hits, expected)
 
 
 def test_hand_worked_table_of_row_0():
@@ -528,7 +576,12 @@ RETRIEVED = {"query_embeddings": [[1], [0]], "metric": "retrieved"}
         ),
         (RETRIEVED | {"query_embeddings": [[1.0], [0.0]]}, TypeError, r"must hold indices .* got torch\.float64"),
         (RETRIEVED | {"query_embeddings": [[1], [2]]}, ValueError, r"from 0 to 1 .* got 2 for query 1"),
-        (RETRIEVED | {"query_embeddings": [[1], [-1]]}, ValueError, r"from 0 to 1 .* got -1 for query 1"),
+        (RETRIEVED | {"query_embeddings": [[1], [-2]]}, ValueError, r"from 0 to 1 .* got -2 for query 1"),
+        (
+            RETRIEVED | {"query_embeddings": [[1, -1], [-1, 0]]},
+            ValueError,
+            r"-1, for no more rows found, at the end of a row only, got \[-1, 0\] for query 1",
+        ),
         (
             RETRIEVED | {"query_embeddings": [[0, 1], [1, 1]]},
             ValueError,

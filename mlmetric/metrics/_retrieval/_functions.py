@@ -24,13 +24,14 @@ class RetrievalOptions(TypedDict, total=False):
     Attributes:
         similarity: Grade of a row for a query: any callable `(labels, ref_labels) -> (N, M)`. Jaccard by default:
             counts of shared labels (`inner_product`) reward rows that carry many labels.
-        relevance_threshold: A row is relevant at this grade or above, compared in float32, the precision of the
-            similarities. None, the default: at any grade above 0, which with Jaccard and most others means a shared
+        relevance_threshold: A row is relevant at this grade or above, as [`reaches`][mlmetric.similarity.reaches]
+            compares them. None, the default: at any grade above 0, which with Jaccard and most others means a shared
             label.
         metric: How the database is ordered. `"euclidean"`, the default, or `"cosine"`, which compares the rows scaled
             to length 1: by the embeddings. `"precomputed"`: `query_embeddings` holds distances instead, `(N, M)`,
             lower is nearer, and `ref_embeddings` is None. `"retrieved"`: it holds indices of rows, whole numbers
-            `(N, K)`, each query's in order, such as an index of approximate neighbours returns.
+            `(N, K)`, each query's in order, such as an index of approximate neighbours returns; -1 at the end of a
+            row, as faiss pads it, means that no more was found: a miss of grade 0.
         average: `"mean"` over the queries, the default, or `"none"`: each query.
         sample_weight: Weight of each query in the mean, `(N,)`, or `(B, N)` for B weightings at once.
         empty: What an undefined query gets: `"nan"`, the default (left out of the mean; with `average="none"` these
@@ -82,9 +83,9 @@ def ndcg_at_k(
     Raises:
         TypeError: If an argument does not hold real numbers, or indices are no whole numbers.
         ValueError: If a shape does not fit, only one of `ref_embeddings` and `ref_labels` is given with embeddings,
-            an embedding is not finite (or zero with `"cosine"`), a distance NaN, an index out of range or twice in a
-            row, a label outside [0, 1], a grade negative or NaN, `k` not from 1 to what is retrieved, another
-            argument is none of those named, or `empty` is `"error"` and a query is undefined.
+            an embedding is not finite (or zero with `"cosine"`), a distance NaN, an index out of range, twice in a
+            row or after a -1, a label outside [0, 1], a grade negative or NaN, `k` not from 1 to what is retrieved,
+            another argument is none of those named, or `empty` is `"error"` and a query is undefined.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
@@ -151,8 +152,8 @@ def size_ratio_at_k(
 
     1 is neutral. Above 1, rows with many labels are retrieved more often than others ("hubs"): metrics that count
     shared labels rise with it, though nothing fits better, so this belongs beside them. Undefined where the
-    database has no labels. Arguments, result and errors that are not named here are those of `ndcg_at_k`; grades
-    may be negative.
+    database has no labels or nothing was found. Arguments, result and errors that are not named here are those of
+    `ndcg_at_k`; grades may be negative.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])

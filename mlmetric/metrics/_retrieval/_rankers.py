@@ -23,7 +23,7 @@ class Ranker(Protocol):
     """How many rows a query retrieves at most."""
 
     def order(self, queries: slice, depth: int) -> Tensor:
-        """Return what `queries` retrieve first: int64 `(B, depth)`."""
+        """Return what `queries` retrieve first: int64 `(B, depth)`, -1 at the end of a row where no more was found."""
 
 
 class EmbeddingRanker:
@@ -146,7 +146,7 @@ class DistanceRanker:
 
 
 class IndexRanker:
-    """By what was retrieved, int64 `(N, K)`, each row in order."""
+    """By what was retrieved, int64 `(N, K)`, each row in order, -1 at its end where no more was found."""
 
     def __init__(self, retrieved: Tensor, *, within: bool) -> None:
         # A query that retrieved itself has one row less; the last ones of the others are left out then.

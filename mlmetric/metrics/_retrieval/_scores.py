@@ -36,7 +36,7 @@ def average_grade(found: Found, k: int) -> Tensor:
 
 def size_ratio(found: Found, k: int) -> Tensor:
     """Labels that the first k carry on average by labels that a row of the database carries on average."""
-    return found.num_labels[found.order[:, :k]].mean(dim=1) / found.mean_labels
+    return found.carried(k) / found.mean_labels
 
 
 def precision(found: Found, k: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mlmetric.labels import check_labels
 from mlmetric.metrics._checks import TensorLike, check_choice, count_true, to_tensor
 from mlmetric.metrics._retrieval._rankers import DistanceRanker, EmbeddingRanker, IndexRanker, Ranker
-from mlmetric.similarity import SimilarityFunction
+from mlmetric.similarity import SimilarityFunction, reaches
 
 Metric = Literal["euclidean", "cosine", "precomputed", "retrieved"]
 CHUNK = 2**21
@@ -25,7 +25,7 @@ class Found:
     """What some queries retrieved.
 
     Attributes:
-        order: The rows in the order in which they are retrieved, int64 `(B, K)`.
+        order: The rows in the order in which they are retrieved, int64 `(B, K)`; -1 at the end for no more found.
         grades: The grade of each row for each query, float64 `(B, M)`; -inf for the query itself.
         relevant: bool `(B, M)`; False for the query itself.
         num_relevant: How many rows are relevant, float64 `(B,)`.
@@ -37,6 +37,7 @@ class Found:
         self, order: Tensor, grades: Tensor, relevant: Tensor, num_labels: Tensor, mean_labels: Tensor
     ) -> None:
         self.order = order
+        self.is_padded = bool((order[:, -1:] < 0).any())
         self.grades = grades
         self.relevant = relevant
         self.num_relevant = count_true(relevant, dim=1).double()
@@ -44,12 +45,22 @@ class Found:
         self.mean_labels = mean_labels
 
     def graded(self, k: int) -> Tensor:
-        """Return the grades of the first k, float64 `(B, k)`."""
-        return self.grades.gather(1, self.order[:, :k])
+        """Return the grades of the first k, float64 `(B, k)`; 0 where nothing was found."""
+        return self._of_first(k, self.grades, 0.0)
 
     def is_hit(self, k: int) -> Tensor:
-        """Return which of the first k are relevant, bool `(B, k)`."""
-        return self.relevant.gather(1, self.order[:, :k])
+        """Return which of the first k are relevant, bool `(B, k)`; False where nothing was found."""
+        return self._of_first(k, self.relevant, False)
+
+    def carried(self, k: int) -> Tensor:
+        """Return how many labels the first k carry on average, float64 `(B,)`; NaN where nothing was found."""
+        return self._of_first(k, self.num_labels.expand(len(self.order), -1), torch.nan).nanmean(dim=1)
+
+    def _of_first(self, k: int, values: Tensor, missing: float) -> Tensor:
+        order = self.order[:, :k]
+        if not self.is_padded:
+            return values.gather(1, order)
+        return values.gather(1, order.clamp(min=0)).masked_fill(order < 0, missing)
 
     @cached_property
     def hits(self) -> Hits:
@@ -191,7 +202,7 @@ class Search(NamedTuple):
             )
         if bool(grades.isnan().any()):
             raise ValueError("`similarity` must return numbers, got nan.")
-        relevant = grades > 0 if relevance_threshold is None else grades.float() >= relevance_threshold
+        relevant = grades > 0 if relevance_threshold is None else reaches(grades, relevance_threshold)
         # A copy, for the diagonal is written to and `similarity` may hold on to what it returned.
         grades = grades.to(torch.float64, copy=True)
         mean_labels = num_labels.sum().expand(shape[0])
@@ -267,21 +278,30 @@ def _check_indices(indices: Tensor, num_refs: int) -> Tensor:
             f'`query_embeddings` must hold indices of rows, whole numbers, with `metric="retrieved"`, '
             f"got {indices.dtype}."
         )
-    outside = (indices < 0) | (indices >= num_refs)
+    indices = indices.long()
+    missing = indices == -1
+    outside = (indices < 0) & ~missing | (indices >= num_refs)
     if bool(outside.any()):
         raise ValueError(
-            f'`query_embeddings` must hold indices from 0 to {num_refs - 1} with `metric="retrieved"`, '
-            f"got {indices[outside][0].item()} for query {int(outside.any(dim=1).int().argmax())}. An index that pads "
-            "with -1 must be asked for fewer rows."
+            f'`query_embeddings` must hold indices from 0 to {num_refs - 1} with `metric="retrieved"`, or -1 where no '
+            f"more rows were found, got {indices[outside][0].item()} for query "
+            f"{int(outside.any(dim=1).int().argmax())}."
         )
-    ordered = indices.long().sort(dim=1).values
-    repeated = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
+    resumed = (missing[:, :-1] & ~missing[:, 1:]).any(dim=1)
+    if bool(resumed.any()):
+        query = int(resumed.int().argmax())
+        raise ValueError(
+            "`query_embeddings` must hold -1, for no more rows found, at the end of a row only, got "
+            f"{indices[query].tolist()!s:.60} for query {query}."
+        )
+    ordered = indices.sort(dim=1).values
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
     if bool(repeated.any()):
         raise ValueError(
             f"`query_embeddings` must hold each index once a query, got one twice for query "
             f"{int(repeated.int().argmax())}."
         )
-    return indices.long()
+    return indices
 
 
 def _nonzero(mask: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class RetrievalMetrics(Accumulator):
         whole_order: Whether to measure `map`, `map_at_r`, `r_precision` and `mrr` too. They put the whole database in
             order for each query; without them only the first few are searched for, which is several times faster.
         similarity: Grade of a row for a query: any callable `(labels, ref_labels) -> (N, M)`, >= 0.
-        relevance_threshold: A row is relevant at this grade or above; None: at any grade above 0.
+        relevance_threshold: A row is relevant at this grade or above, up to rounding; None: at any grade above 0.
         metric: `"euclidean"` or `"cosine"`.
         empty: What an undefined query gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
         device: Where the rows are kept; by default where they come from.
