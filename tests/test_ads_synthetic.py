@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,18 +93,28 @@ def test_maker_killed_half_way_completes_the_set_on_the_next_call(ads, tmp_path)
     assert len(list(tmp_path.glob("*/1*"))) == 20
     assert not list(tmp_path.rglob("Sentiments.json"))
     # What a kill in the middle of a write leaves: the poster that would have come next, cut short.
-    (tmp_path / "0/10140.jpg.part").write_bytes(b"half")
+    (tmp_path / "0/10140.jpg.1.unfinished").write_bytes(b"half")
     make_synthetic_ads(tmp_path, **parameters)
-    assert contents(tmp_path) == contents(ads.image_root)
+    assert contents(tmp_path) == contents(ads.image_root) | {"0/10140.jpg.1.unfinished": b"half"}
 
 
 def test_maker_killed_before_its_marker_starts_afresh(tmp_path):
-    (tmp_path / "synthetic.json.part").write_bytes(b"{")
+    (tmp_path / "synthetic.json.1.unfinished").write_bytes(b"{")
     assert make_synthetic_ads(tmp_path, num_images=30, size=32).annotations.exists()
 
 
+def test_makers_of_one_set_at_a_time_make_what_one_makes(ads, tmp_path):
+    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 48}
+    for attempt in range(3):
+        root = tmp_path / str(attempt)
+        with ThreadPoolExecutor(4) as pool:
+            makers = [pool.submit(make_synthetic_ads, root, **parameters) for _ in range(4)]
+        assert len({maker.result() for maker in makers}) == 1
+        assert contents(root) == contents(ads.image_root)
+
+
 def test_maker_reuses_a_finished_set(ads, monkeypatch):
-    monkeypatch.setattr("ads.synthetic._write", lambda *_: pytest.fail("wrote to a finished set"))
+    monkeypatch.setattr("ads.synthetic.write_whole", lambda *_: pytest.fail("wrote to a finished set"))
     assert make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=3, size=48) == ads
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import own_images
+from ads.config import OwnImagesConfig
 from ads.options import parse
 
 
@@ -18,7 +19,7 @@ def in_folder_of_its_own(tmp_path, monkeypatch):
 def read(content, *options):
     Path("labels.csv").write_text(content)
     arguments = ["--images", "photos", "--labels", "labels.csv", *options]
-    images = own_images.read_labels(parse(own_images.OwnImagesConfig, arguments))
+    images = own_images.read_labels(parse(OwnImagesConfig, arguments))
     return {path: images.names_of(row) for row, path in enumerate(images.paths)}
 
 
@@ -55,7 +56,7 @@ def test_own_images_reads_semicolons_tabs_and_a_blank_first_line():
 
 def test_own_images_refuses_an_empty_separator_before_any_work():
     with pytest.raises(ValueError, match="--separator must be at least one character, got ''"):
-        parse(own_images.OwnImagesConfig, ["--images", "photos", "--label-column", "tags", "--separator", ""])
+        parse(OwnImagesConfig, ["--images", "photos", "--label-column", "tags", "--separator", ""])
 
 
 def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
@@ -64,7 +65,7 @@ def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
     assert read("path,a\n0.jpg,1\n") == {"0.jpg": ["a"]}
     os.mkfifo("pipe.csv")
     with pytest.raises(ValueError, match=r"The CSV file pipe\.csv must be a regular file"):
-        own_images.read_labels(own_images.OwnImagesConfig(images=Path("photos"), labels=Path("pipe.csv")))
+        own_images.read_labels(OwnImagesConfig(images=Path("photos"), labels=Path("pipe.csv")))
 
 
 def test_own_images_dry_run_reads_the_first_images():

@@ -39,6 +39,8 @@ DECISIONS = (
     "subset_accuracy",
 )
 """Metrics that depend on the threshold."""
+CHOSEN = "_chosen"
+"""What ends the name of a metric at thresholds that were chosen on validation."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def measure_scores(part: Scored, thresholds: Tensor, *, intervals: bool) -> tupl
     """Measure one part at 0.5 and at thresholds that were chosen on validation, those with `_chosen` at the end."""
     values: Measures = {}
     bounds: Intervals = {}
-    for suffix, threshold in (("", 0.5), ("_chosen", thresholds)):
+    for suffix, threshold in (("", 0.5), (CHOSEN, thresholds)):
         # In the first of several processes only, which has all rows.
         metrics = MultiLabelMetrics(threshold=threshold, sync_on_compute=False)
         metrics.update(part.scores, part.labels)

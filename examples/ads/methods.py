@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import InnerProduct
 from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
 
-from .run_folder import bar, clock
+from .config import Config
+from .progress import bar, clock
 
 RECIPE = MetricEmbedder().get_params()
 
@@ -87,7 +88,7 @@ class Workshop:
         head.to(self.device)
         head.standardize.fit(self.features[self.rows])
         config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best, mixup=mixup)
-        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
+        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epochs") as progress:
             self.histories[stage] = fit_embedding(
                 head,
                 self.features[self.rows],
@@ -104,7 +105,7 @@ class Workshop:
         head.to(self.device)
         head.standardize.fit(inputs[self.rows])
         config = self._config(seed=self.seed, keep_best=self.settings.keep_best)
-        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epoch") as progress:
+        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epochs") as progress:
             self.histories[stage] = fit_classifier(
                 head,
                 inputs[self.rows],
@@ -220,3 +221,13 @@ METHODS = {
     "semantic": Method("semantic projection", semantic),
     "linear-probe": Method("raw features, linear probe", linear_probe),
 }
+
+
+def settings_of(config: Config) -> MethodSettings:
+    """Return what the method of a run is trained with: its own settings, but for what the options choose."""
+    names = ("epochs", "batch_size", "lr", "lr_drops", "margin", "positive_order", "activation")
+    chosen = {name: value for name in names if (value := getattr(config, name)) is not None}
+    settings = replace(METHODS[config.method].settings, **chosen)
+    if not config.dry_run:
+        return settings
+    return replace(settings, epochs=min(settings.epochs, 2), batch_size=min(settings.batch_size, 16))

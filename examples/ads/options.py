@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import types
 from dataclasses import MISSING, field, fields
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+from .resume import with_saved_options
+from .values import argument, flag
 
 ConfigT = TypeVar("ConfigT")
 
 
-def option(default: Any, help: str) -> Any:
-    """Make a field with a default and its documentation."""
-    return field(default=default, metadata={"help": help})
+def option(
+    default: Any, help: str, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> Any:
+    """Make a field with a default, its documentation and, for a number, its range."""
+    return field(default=default, metadata={"help": help, "least": least, "above": above, "most": most})
 
 
 def parse(config_class: type[ConfigT], argv: list[str] | None = None) -> ConfigT:
-    """Read a configuration from the command line.
+    """Read a configuration from the command line; with `--resume` from the run that goes on.
 
     Args:
         config_class: A dataclass of `option` fields of type bool, int, float, str, Path, Literal, tuples of these, or
@@ -26,39 +29,25 @@ def parse(config_class: type[ConfigT], argv: list[str] | None = None) -> ConfigT
 
     Returns:
         The configuration.
+
+    Raises:
+        ValueError: If the options do not go together, or not with those of the run that goes on.
+        OSError: If there is no run to resume.
     """
     parser = argparse.ArgumentParser(
-        description=config_class.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=config_class.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # so that what is given can be told from what is not
     )
     hints = get_type_hints(config_class)
     for item in fields(config_class):  # type: ignore[arg-type]
         default = None if item.default is MISSING else item.default
         shown = "" if default is None or default is False or default == () else f" (default: {default})"
         parser.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            default=default,
+            flag(item.name),
             required=item.default is MISSING,
             help=item.metadata["help"] + shown,
-            **_argument(hints[item.name]),
+            **argument(hints[item.name]),
         )
-    return config_class(**vars(parser.parse_args(argv)))
-
-
-def _argument(hint: Any) -> dict[str, Any]:
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(choice for choice in get_args(hint) if choice is not type(None))
-    if hint is bool:
-        return {"action": "store_true"}
-    if get_origin(hint) is Literal:
-        return {"choices": get_args(hint)}
-    if get_origin(hint) is tuple:
-        return {"type": _tuple_of(get_args(hint)[0]), "metavar": "A,B,..."}
-    return {"type": hint, "metavar": {Path: "PATH", str: "NAME"}.get(hint, hint.__name__.upper())}
-
-
-def _tuple_of(kind: Any) -> Any:
-    def read(text: str) -> tuple[Any, ...]:
-        return tuple(kind(part) for part in text.split(",") if part)
-
-    read.__name__ = f"comma-separated {kind.__name__}"
-    return read
+    given = vars(parser.parse_args(argv))
+    return config_class(**(with_saved_options(config_class, given) if given.get("resume") else given))

@@ -1,11 +1,15 @@
-"""The report of a run: the comparison table, beside what the paper states, and the figures."""
+"""The report of a run: the comparison table, what must be known of it, every metric, the data and the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ads.evaluation import DECISIONS
+from ads.baseline import below_frequencies
+from ads.evaluation import CHOSEN, DECISIONS
+from ads.labelled_images import LabelledImages
+from ads.plots import MAX_LABELS
+from ads.synthetic import SENTIMENTS
 from mlmetric.metrics import METRIC_NAMES
 
 Measures = Mapping[str, float]
@@ -29,14 +33,17 @@ RETRIEVAL = {
     "retrieval_map": "mAP of retrieval",
     "size_ratio_at_10": "size ratio@10",
 }
-NOTE = (
-    "Measured on the test part. Decisions at a probability of 0.5; with * at thresholds chosen on the validation part. "
-    "NDCG@10 (Jaccard gain), P@10 and mAP of retrieval (a retrieved image shares a label): test images as queries, "
-    "training images as the database; the size ratio is the labels that a retrieved image carries by those of an "
-    "average one."
-)
+_NOTES = {
+    "*": "With * at thresholds chosen on the validation part, else at a probability of 0.5.",
+    "@10": "A retrieved image is relevant if it shares a label; test images are queries, training images the database.",
+    "NDCG": "NDCG counts the Jaccard similarity of the label sets.",
+    "size ratio": "The size ratio is the labels that a retrieved image carries by those of an average one.",
+}
+"""What explains the columns or rows whose names hold the key."""
+PAPER = "From image to emotion: multi-label image classification based on triplet loss (2021)"
+_PAPER_NOTE = f'"Paper" means "{PAPER}".'
 # Table of the paper and the rivals that it quotes, on the real images of Pittsburgh Ads.
-PAPER = {
+_PAPER_TABLE = {
     "paper, run 1 (10 epochs, margin 1)": {"map": 0.271, "macro_f1": 0.179},
     "paper, run 2 (10 epochs, margin 2)": {"map": 0.273, "macro_f1": 0.176},
     "paper, run 3 (20 epochs, margin 1)": {"map": 0.252, "macro_f1": 0.175},
@@ -44,19 +51,17 @@ PAPER = {
     "Pilli 2020, as the paper quotes it": {"map": 0.233, "of1": 0.399},
     "GCN 2019, as the paper quotes it": {"map": 0.332, "of1": 0.470},
 }
-FIGURES = {
-    "label_counts.png": "Label counts before and after undersampling (paper, figure 2)",
-    "embedding_loss.png": "Loss of stage one by epoch (paper, figure 5, for its triplet loss)",
-    "bce.png": "Loss of the classifier by epoch (paper, figure 6, binary cross entropy)",
-    "f1.png": "Macro F1 by epoch (paper, figure 7)",
-    "map.png": "mAP by epoch (paper, figure 8)",
+_CAPTIONS = {
+    "label_counts.png": "Label counts before and after undersampling",
+    "embedding_loss.png": "Loss of stage one by epoch",
+    "bce.png": "Loss of the classifier by epoch (binary cross entropy)",
+    "f1.png": "Macro F1 by epoch",
+    "map.png": "mAP by epoch",
     "cooccurrence.png": "Label co-occurrence",
     "ap_by_support.png": "Average precision of each label by its support",
     "embedding.png": "The embedding in two dimensions",
     "retrieval.png": "Test images and their nearest training images",
 }
-
-
 INTERVAL_NOTE = (
     "Intervals by the bootstrap over test images: how much the choice of test images matters, not how much another "
     "training would. Empty where nothing is defined."
@@ -72,9 +77,32 @@ def table(rows: Mapping[str, Measures], columns: Sequence[str] = tuple(COLUMNS))
     return _markdown(["method", *(COLUMNS[column] for column in columns)], cells)
 
 
-def interval_table(rows: Mapping[str, Measures], intervals: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Lay every measure out with its interval, a column for each method."""
-    names = METRIC_NAMES | {f"{key}_chosen": f"{METRIC_NAMES[key]}*" for key in DECISIONS} | RETRIEVAL
+_INTERVAL_NOTE = (
+    "Intervals by the bootstrap over test images: how much the choice of test images matters, not how much another "
+    "training would. Empty where nothing is defined."
+)
+
+
+def is_pittsburgh(images: LabelledImages) -> bool:
+    """Say whether the images are such as the paper's: real ones with the 30 sentiments of Pittsburgh Ads."""
+    return not images.synthetic and images.label_names == [sentiment.abbreviation for sentiment in SENTIMENTS]
+
+
+def note(names: Iterable[str]) -> str:
+    """Explain the metrics of a table, and nothing that is not in it."""
+    shown = list(names)
+    notes = [text for key, text in _NOTES.items() if any(key in name for name in shown)]
+    return " ".join(["Measured on the test part.", *notes])
+
+
+def _interval_table(rows: Mapping[str, Measures], intervals: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """Lay every measure out with its interval, a column for each method, and explain them."""
+    chosen = {f"{key}{CHOSEN}": f"{METRIC_NAMES[key]}*" for key in DECISIONS}
+    names = {
+        key: name
+        for key, name in (METRIC_NAMES | chosen | RETRIEVAL).items()
+        if any(key in measures for measures in rows.values())
+    }
 
     def cell(method: str, key: str) -> str:
         if key not in rows[method]:
@@ -82,9 +110,8 @@ def interval_table(rows: Mapping[str, Measures], intervals: Mapping[str, Mapping
         low, high = intervals[method][key]
         return f"{rows[method][key]:.3f} ({low:.3f} to {high:.3f})"
 
-    return _markdown(
-        ["metric", *rows], ([name, *(cell(method, key) for method in rows)] for key, name in names.items())
-    )
+    cells = ([name, *(cell(method, key) for method in rows)] for key, name in names.items())
+    return [_markdown(["metric", *rows], cells), f"{note(names.values())} {_INTERVAL_NOTE}"]
 
 
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -115,40 +142,62 @@ def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures
     return rows
 
 
-def comparison_report(title: str, runs: Mapping[str, Mapping[str, Any]], *, with_paper: bool) -> str:
-    """Write the report of several runs on one set: one table, beside what the paper states.
+def results(rows: Mapping[str, Measures], *, with_paper: bool, below: Iterable[str] | None = None) -> list[str]:
+    """Lay out the table of a run or a comparison and say what must be known to read it.
+
+    Args:
+        rows: For each method its test measures.
+        with_paper: Whether a method is the paper's.
+        below: The sentences on methods below the label frequencies; by default those of these rows.
+
+    Returns:
+        Paragraphs.
+    """
+    sentences = below_frequencies(rows) if below is None else below
+    return [table(rows), note(COLUMNS.values()) + (f" {_PAPER_NOTE}" if with_paper else ""), *sentences]
+
+
+def comparison_report(
+    title: str, runs: Mapping[str, Mapping[str, Any]], *, is_pittsburgh: bool, failed_figures: Mapping[str, str]
+) -> str:
+    """Write the report of several runs on one set: one table.
 
     Args:
         title: Its heading.
         runs: For each run the content of its `metrics.json`.
-        with_paper: Whether the paper's table stands beside it.
+        is_pittsburgh: Whether the images are those of the paper: then its table stands beside.
+        failed_figures: For each figure that could not be drawn the reason.
 
     Returns:
         Markdown.
     """
     caveats = dict.fromkeys(caveat for metrics in runs.values() for caveat in metrics["caveats"])
-    parts = [f"# {title}", *_quoted(caveats), table(comparison_rows(runs)), NOTE]
-    parts += ["![The methods on the test images](comparison.png)", *(_paper() if with_paper else [])]
+    below = dict.fromkeys(sentence for metrics in runs.values() for sentence in below_frequencies(metrics["test"]))
+    with_paper = any(metrics["method"] == "paper" for metrics in runs.values())
+    warned = dict.fromkeys(text for metrics in runs.values() for text in metrics["warnings"])
+    parts = [f"# {title}", *_quoted(caveats), *results(comparison_rows(runs), below=below, with_paper=with_paper)]
+    parts += [] if failed_figures else ["![The methods on the test images](comparison.png)"]
+    parts += _failed(failed_figures) + (_paper() if is_pittsburgh else []) + _warned(warned)
     return "\n\n".join(parts) + "\n"
 
 
-def run_report(title: str, metrics: Mapping[str, Any], *, figures: Collection[str], with_paper: bool) -> str:
+def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -> str:
     """Write the report of one run.
 
     Args:
         title: Its heading.
         metrics: The content of `metrics.json`.
-        figures: The files that were drawn.
-        with_paper: Whether the paper's table stands beside the run's.
+        is_pittsburgh: Whether the images are those of the paper: then its table stands beside.
 
     Returns:
         Markdown.
     """
     data, seconds = metrics["data"], metrics["seconds"]
-    parts = [f"# {title}", *_quoted(metrics["caveats"]), "## Results", table(metrics["test"]), NOTE]
-    parts += ["## Every metric, with 95 % intervals (test)", interval_table(metrics["test"], metrics["test_intervals"])]
-    parts += [INTERVAL_NOTE]
-    parts += _paper() if with_paper else []
+    parts = [f"# {title}", *_quoted(metrics["caveats"]), "## Results"]
+    parts += results(metrics["test"], with_paper=metrics["method"] == "paper")
+    parts += ["## Every metric, with 95 % intervals (test)"]
+    parts += _interval_table(metrics["test"], metrics["test_intervals"])
+    parts += _paper() if is_pittsburgh else []
     parts += [
         "## Data",
         f"{data['images']} images ({data['train']} / {data['validation']} / {data['test']} for training, validation "
@@ -162,10 +211,14 @@ def run_report(title: str, metrics: Mapping[str, Any], *, figures: Collection[st
         "| step | seconds |\n| --- | ---: |\n"
         + "\n".join(f"| {step} | {value:.1f} |" for step, value in seconds.items()),
         f"Of the last start, if the run was resumed. Peak memory of the process: {metrics['peak_memory_mb']:.0f} MB.",
+        *_warned(metrics["warnings"]),
         "## Figures",
     ]
-    drawn = {name: caption for name, caption in FIGURES.items() if name in figures}
-    parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in drawn.items()]
+    if data["labels"] > MAX_LABELS:
+        parts += [f"Figures of labels name the {MAX_LABELS} most frequent of the {data['labels']} labels."]
+    failed = metrics["failed_figures"]
+    drawn = {name: caption for name, caption in _CAPTIONS.items() if name in metrics["figures"]}
+    parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in drawn.items()] + _failed(failed)
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,8 +226,22 @@ def _quoted(caveats: Iterable[str]) -> list[str]:
     return [f"> **{caveat}**" for caveat in caveats]
 
 
+def _warned(texts: Iterable[str]) -> list[str]:
+    lines = "\n".join(f"- {' '.join(text.split())}" for text in texts)
+    return ["## Warnings of the run", lines] if lines else []
+
+
+def _failed(figures: Mapping[str, str]) -> list[str]:
+    return [f"The figure `{name}` could not be drawn: {' '.join(reason.split())}" for name, reason in figures.items()]
+
+
 def _paper() -> list[str]:
-    return ["### What the paper states, on the real images", table(PAPER, ("map", "macro_f1", "of1"))]
+    return [
+        f'### What "{PAPER}" states',
+        table(_PAPER_TABLE, ("map", "macro_f1", "of1")),
+        "On 30,340 images of Pittsburgh Ads, in a split that is not published: the numbers of this run are of the same "
+        "kind of images, not of the same ones.",
+    ]
 
 
 def _count_table(labels: Mapping[str, Mapping[str, float | None]]) -> str:

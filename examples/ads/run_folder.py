@@ -1,131 +1,131 @@
-"""The folder of a run: which one it is, and what is written there besides checkpoints and figures."""
+"""The folder of a run: made, held by one run at a time, and left as it was found by a start that failed."""
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
-import resource
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from tqdm import tqdm
-
 from mlmetric.distributed import on_first_rank, rank
 
-from .labelled_images import LabelledImages
+from .config import Config
+from .files import UNFINISHED, write_whole
+from .locks import locked
+from .resume import LOCK, RUNS, read_options
 
-RUNS = Path("runs")
 _PACKAGES = ("mlmetric", "torch", "torchvision", "pytorch-metric-learning", "numpy", "scikit-learn", "imbalanced-learn")
-_MAY_DIFFER_ON_RESUME = {"output", "resume", "num_workers", "device", "cache", "on_bad_image"}
 
 
-def open_run_folder(config: Any, name: str) -> Path:
-    """Choose the folder of a run, the same for all its processes: a new one, or that of the killed run to resume.
+class RunInterrupted(KeyboardInterrupt):
+    """A run was interrupted; `folder` is what `--resume --output` goes on with."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+@contextmanager
+def open_run_folder(config: Config) -> Iterator[Path]:
+    """Open the folder of a run, the same for all its processes: a new one, or that of the run to resume.
+
+    While it is open no other run can open it. If the run fails before its first checkpoint, what was made here is
+    removed again: there is nothing to go on with.
 
     Args:
-        config: A configuration with `output` and `resume`.
-        name: Of the example; new folders are named after it and the time.
+        config: The options; `output` is the folder, by default a new one named after the example and the time.
 
-    Returns:
+    Yields:
         The folder, with the options in its `config.json`.
 
     Raises:
-        ValueError: If a folder to resume was run with other options.
-        FileExistsError: If `output` holds a run and `resume` is not asked for.
-        FileNotFoundError: If there is no run to resume.
+        BlockingIOError: If another run uses the folder.
+        FileExistsError: If `output` holds a run and `resume` is not asked for, or a `config.json` that is no run's.
+        RunInterrupted: In place of a KeyboardInterrupt in the block.
     """
-    return on_first_rank(lambda: _open_run_folder(config, name))
+    with ExitStack() as stack:
+        folder = on_first_rank(lambda: _open(config, stack))
+        before = set(_content(folder))
+        try:
+            yield folder
+        except KeyboardInterrupt as error:
+            raise RunInterrupted(folder) from error
+        except Exception:
+            if rank() == 0 and not config.resume and not _has_checkpoint(folder):
+                _remove_start(folder, before)
+            raise
 
 
-def _open_run_folder(config: Any, name: str) -> Path:
-    folder = config.output
-    if folder is None:
-        started = sorted(path.parent for path in RUNS.glob(f"{name}-*/config.json"))
-        unfinished = [path for path in started if any(path.rglob("*.pt")) and not (path / "report.md").exists()]
-        if config.resume and not started:
-            raise FileNotFoundError(f"There is no run under {RUNS} to resume.")
-        folder = (unfinished or started)[-1] if config.resume else RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        if config.resume:
-            print(f"Resuming {folder}")
-    options = json.loads(json.dumps(asdict(config), default=str))
-    saved = folder / "config.json"
-    if saved.exists() and any(folder.rglob("*.pt")):  # before the first checkpoint nothing hangs on the options
-        if not config.resume:
+def _open(config: Config, stack: ExitStack) -> Path:
+    folder = config.output or _new_folder(config.example)
+    folder.mkdir(parents=True, exist_ok=True)
+    stack.callback(_remove_empty, folder)  # after the lock is gone
+    try:
+        stack.enter_context(locked(folder / LOCK))
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f"Another run is using {folder}: wait until it has ended, or choose another --output."
+        ) from error
+    for path in _content(folder):
+        if path.suffix == UNFINISHED:  # of a run that was killed as it wrote
+            path.unlink()
+    if not config.resume:
+        if _has_checkpoint(folder):  # before the first one nothing hangs on the options
             raise FileExistsError(f"{folder} holds a run already: add --resume to go on with it, or choose another.")
-        before = json.loads(saved.read_text())["options"]
-        for option, value in options.items():
-            if option not in _MAY_DIFFER_ON_RESUME and before.get(option) != value:
-                raise ValueError(
-                    f"The run in {folder} was started with --{option.replace('_', '-')} {before.get(option)}, "
-                    f"not {value}: resume with the options of the start, or start another run."
-                )
-    elif config.resume and not folder.is_dir():
-        raise FileNotFoundError(f"There is no run in {folder} to resume.")
-    save_config(folder, options)
+        if (folder / "config.json").exists():
+            try:
+                read_options(type(config), folder)
+            except ValueError as error:
+                raise FileExistsError(f"{error} It is not overwritten: choose another --output.") from error
+    save_config(folder, asdict(config))
+    print(f"{'Resuming' if config.resume else 'Run folder:'} {folder}")
     return folder
+
+
+def _new_folder(example: str) -> Path:
+    """Make a folder that no other run has."""
+    stem = f"{example}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
+
+
+def _content(folder: Path) -> Iterator[Path]:
+    """List what is in a folder and in those right below it, as deep as a run writes its own files."""
+    return chain(folder.glob("*"), folder.glob("*/*"))
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(path.suffix == ".pt" for path in _content(folder))
+
+
+def _remove_start(folder: Path, before: Collection[Path]) -> None:
+    """Remove what a start writes, but nothing that was there before or is of someone else."""
+    written = [path for path in _content(folder) if path not in before and path.name in ("config.json", "split.json")]
+    for path in (folder / "config.json", *written):
+        with suppress(OSError):
+            path.unlink()
+    made = [path for path in _content(folder) if path not in before and path.is_dir()]
+    for path in sorted(made, reverse=True):
+        _remove_empty(path)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def save_config(folder: Path, options: Mapping[str, Any], **resolved: Any) -> None:
     """Write `config.json`: the options, what they resolved to, and the versions."""
     versions = {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()}
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"options": dict(options), "resolved": resolved, "versions": versions}
     write_whole(folder / "config.json", json.dumps(content, indent=1, default=str))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file such that it is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
-def save_predictions(
-    path: Path, images: LabelledImages, parts: Mapping[str, Tensor], scores: Tensor, thresholds: Tensor
-) -> None:
-    """Write `predictions.csv`: for each image of some parts its labels, what is predicted, and each probability."""
-    names = images.label_names
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "part", "labels", "predicted", *(f"probability_{name}" for name in names)])
-        for part, rows in parts.items():
-            for row in rows.tolist():
-                decided = (scores[row] >= thresholds).tolist()
-                predicted = [name for name, yes in zip(names, decided, strict=True) if yes]
-                probabilities = [f"{score:.6f}" for score in scores[row].tolist()]
-                labels = images.names_of(row)
-                writer.writerow([images.paths[row], part, "|".join(labels), "|".join(predicted), *probabilities])
-
-
-def bar(name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "it") -> Any:
-    """Draw a progress bar with counts and rates; nothing where the output is no terminal, or not the first process."""
-    return tqdm(items, desc=name, total=total, unit=unit, disable=True if rank() else None)
-
-
-def advance(progress: Any, done: int, total: int) -> None:
-    """Move a progress bar to where `done` of `total` are."""
-    progress.total = total
-    progress.update(done - progress.n)
-
-
-@contextmanager
-def clock(step: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Note how long a step takes."""
-    start = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - start
-
-
-def peak_memory_mb() -> float:
-    """Return the largest resident set of this process so far, in MB (10^6 bytes)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .files import UNFINISHED, write_whole
 from .posters import draw_poster
 
 __all__ = ["SENTIMENTS", "Sentiment", "SyntheticAds", "make_synthetic_ads"]
@@ -124,8 +125,9 @@ def make_synthetic_ads(
 
     As in the real set a few sentiments are common and most are rare, 3 to 5 annotators an image disagree, and some
     answers are free text or empty. Unlike there, rare sentiments are raised to a floor so that every part of a split
-    can have some: each has at least 1 % of the images and at least 3. Files are written atomically; a finished set is
-    reused and one that was left half made is completed.
+    can have some: each has at least 1 % of the images and at least 3. Files are written whole or not at all; a finished
+    set is reused and one that was left half made is completed. Several processes may make one set at a time: the bytes
+    of each file are the same.
 
     Args:
         root: The folder of the set; new, empty, or holding the set of the same parameters.
@@ -158,7 +160,7 @@ def make_synthetic_ads(
             # A generator of its own, so that a poster does not depend on which ones are there already.
             rng = np.random.default_rng([seed, index])
             poster = draw_poster(rng, shown[index], _headline(rng, shown[index]), size)
-            _write(path, _encode(poster, path.suffix))
+            write_whole(path, _encode(poster, path.suffix))
     # The annotations come last, so that a set that has them is complete.
     texts = {
         root / "README.txt": _README.format(**parameters),
@@ -167,32 +169,27 @@ def make_synthetic_ads(
     }
     for path, text in texts.items():
         if not path.exists():
-            _write(path, text.encode("latin-1"))
+            write_whole(path, text.encode("latin-1"))
     return files
 
 
 def _claim(root: Path, parameters: dict[str, Any]) -> None:
+    """Mark the folder of the set, or find it marked; several runs may come at a time."""
     marker = root / "synthetic.json"
     if not marker.exists():
-        if root.exists() and any(path.suffix != ".part" for path in root.iterdir()):
+        strangers = [path for path in root.glob("*") if path.suffix != UNFINISHED]
+        if strangers and not marker.exists():  # the marker is first there: another run is making the set
             raise FileExistsError(
                 f"`root` must be a new or empty folder, but {root} holds files that are no synthetic set. "
                 "Choose another folder."
             )
-        _write(marker, json.dumps(parameters).encode())
-    found = json.loads(marker.read_text())
+        write_whole(marker, json.dumps(parameters).encode())
+    found = json.loads(marker.read_bytes())
     if found != parameters:
         raise FileExistsError(
             f"`root` must be free for a synthetic set of {parameters}, but {root} holds one of {found}. "
             "Delete that folder or choose another."
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _key(index: int) -> str:

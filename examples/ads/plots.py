@@ -1,0 +1,215 @@
+"""The plots of a run, each a function of numbers and a path, and each bounded in size whatever the number of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from sklearn.manifold import TSNE
+
+from mlmetric.data import read_image
+from mlmetric.labels import label_counts
+
+from .files import write_whole
+
+mpl.use("Agg")
+mpl.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
+
+Floats = npt.NDArray[Any]
+Labels = npt.NDArray[Any]
+MAX_LABELS = 40
+"""How many labels a plot names: the most frequent ones."""
+_MAX_CHARACTERS = 32  # of a label
+
+_COLOURS = [colour for i, colour in enumerate(plt.get_cmap("tab10").colors) if i != 7]  # grey is for "none"
+
+
+def most_frequent(counts: Floats, number: int = MAX_LABELS) -> npt.NDArray[np.int64]:
+    """Return the labels of the largest counts, the largest first; of equal ones the first."""
+    return np.argsort(-np.asarray(counts, dtype=np.float64), kind="stable")[:number]
+
+
+def _selection(num_labels: int) -> str:
+    """Say in a title that labels were left out."""
+    return f"\n(the {MAX_LABELS} most frequent of {num_labels} labels)" if num_labels > MAX_LABELS else ""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_CHARACTERS else f"{name[: _MAX_CHARACTERS - 3]}..."
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    write_whole(path, picture.getvalue())
+
+
+def plot_label_counts(before: Labels, after: Labels, names: Sequence[str], path: Path) -> None:
+    """Draw how many training images carry each label, before and after undersampling."""
+    order = most_frequent(before)
+    figure, axes = plt.subplots(figsize=(max(6.0, 0.34 * len(order)), 4.2), layout="constrained")
+    places = np.arange(len(order))
+    axes.bar(places - 0.2, before[order], 0.4, label="before", color=_COLOURS[0])
+    axes.bar(places + 0.2, after[order], 0.4, label="after", color=_COLOURS[1])
+    axes.set_xticks(places, [_short(names[i]) for i in order], rotation=60, ha="right", rotation_mode="anchor")
+    axes.set(ylabel="training images with the label")
+    axes.set_title(f"Label counts before and after undersampling{_selection(len(names))}")
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_curve(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str, unit: str) -> None:
+    """Draw one or more curves over epochs."""
+    figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    axes.set(xlabel="epoch", ylabel=unit, title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_comparison(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], path: Path) -> None:
+    """Draw how methods compare: a group of bars for each metric, a bar for each method that has it."""
+    figure, axes = plt.subplots(figsize=(max(7.0, 1.9 * len(columns)), 4.4), layout="constrained")
+    width = 0.84 / len(rows)
+    for number, (method, measures) in enumerate(rows.items()):
+        known = [place for place, column in enumerate(columns) if column in measures]
+        values = [measures[list(columns)[place]] for place in known]
+        places = np.array(known) + (number - (len(rows) - 1) / 2) * width
+        bars = axes.bar(places, values, width, label=method, color=plt.get_cmap("tab10")(number % 10))
+        axes.bar_label(bars, fmt="%.2f", fontsize=6, rotation=90, padding=2)
+    axes.set_xticks(range(len(columns)), columns.values())
+    axes.set(ylabel="score", ylim=(0, 1.08), title="The methods on the test images")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def plot_cooccurrence(cooccurrence: Floats, names: Sequence[str], path: Path) -> None:
+    """Draw the share of the rows of one label that carry another."""
+    counts = np.diag(cooccurrence)
+    order = most_frequent(counts)
+    share = cooccurrence[np.ix_(order, order)] / np.maximum(counts[order], 1)[:, None]
+    np.fill_diagonal(share, np.nan)
+    side = max(5.0, 0.26 * len(order) + 2)
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    image = axes.imshow(share, cmap="viridis", vmin=0)
+    ordered = [_short(names[i]) for i in order]
+    axes.set_xticks(range(len(order)), ordered, rotation=90)
+    axes.set_yticks(range(len(order)), ordered)
+    axes.set(xlabel="... also carries this label", ylabel="of the training images with this label ...")
+    axes.set_title(f"Label co-occurrence, most frequent label first{_selection(len(names))}")
+    figure.colorbar(image, ax=axes, label="share of images", shrink=0.8)
+    _save(figure, path)
+
+
+def plot_ap_by_support(
+    average_precision: Floats, support: Labels, num_rows: int, names: Sequence[str], path: Path
+) -> None:
+    """Draw the average precision of each label over its number of positives, and what chance reaches."""
+    figure, axes = plt.subplots(figsize=(8.4, 5.2), layout="constrained")
+    known = support > 0
+    axes.scatter(support[known], average_precision[known], s=22, color=_COLOURS[0], zorder=3, label="label")
+    named = [label for label in most_frequent(support) if known[label]]
+    for i, height in _spread(support, average_precision, named).items():
+        axes.annotate(
+            _short(names[i]), (support[i], height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center"
+        )
+    chance = np.arange(1, support.max() + 1)
+    axes.plot(chance, chance / num_rows, color="grey", linestyle="--", label="chance: share of positives")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.margins(x=0.12)
+    axes.set(xlabel=f"positives among {num_rows} test images (log scale)", ylabel="average precision", ylim=(0, 1.03))
+    of_all = f"\n({len(named)} of {known.sum()} labels are named)" if known.sum() > len(named) else ""
+    axes.set_title(f"Average precision of each label by its support (test){of_all}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
+    _save(figure, path)
+
+
+def _spread(support: Labels, heights: Floats, labels: Sequence[int], *, gap: float = 0.026) -> dict[int, float]:
+    """Push names apart that would cover each other: labels of about the same support and average precision."""
+    placed: dict[int, float] = {}
+    for i in sorted(labels, key=lambda i: heights[i]):
+        near = [height for j, height in placed.items() if abs(np.log10(support[i] / support[j])) < 0.17]
+        height = float(heights[i])
+        while any(abs(height - other) < gap for other in near):
+            height += 0.002
+        placed[int(i)] = height
+    return placed
+
+
+def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], path: Path, *, seed: int) -> None:
+    """Draw embeddings in two dimensions by t-SNE, coloured by the rarest of the eight most frequent labels."""
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
+    frequent = most_frequent(label_counts(labels), 8)
+    figure, axes = plt.subplots(figsize=(7.6, 5.6), layout="constrained")
+    colour = np.full(len(labels), -1)
+    for rank, label in enumerate(frequent):
+        colour[labels[:, label] > 0] = rank
+    axes.scatter(*points[colour < 0].T, s=8, color="lightgrey", label="none of these")
+    for rank, label in enumerate(frequent):
+        axes.scatter(*points[colour == rank].T, s=10, color=_COLOURS[rank], label=_short(names[label]))
+    axes.set(xticks=[], yticks=[], xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2")
+    axes.set_title(f"Embedding of {len(points)} validation and test images")
+    axes.legend(title="rarest of the eight\nmost frequent labels", loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def plot_retrieval(
+    query_paths: Sequence[Path],
+    neighbour_paths: Sequence[Sequence[Path]],
+    query_names: Sequence[set[str]],
+    neighbour_names: Sequence[Sequence[set[str]]],
+    path: Path,
+) -> None:
+    """Draw query images with their nearest neighbours and the labels that they share."""
+    columns = 1 + len(neighbour_paths[0])
+    figure, grid = plt.subplots(
+        len(query_paths), columns, figsize=(2.1 * columns, 2.75 * len(query_paths)), squeeze=False, layout="constrained"
+    )
+    for row, query in enumerate(query_paths):
+        _picture(grid[row, 0], query, f"query: {_list(query_names[row])}", "black")
+        for column, neighbour in enumerate(neighbour_paths[row], start=1):
+            shared = query_names[row] & neighbour_names[row][column - 1]
+            text = f"shares {_list(shared) or 'nothing'}"
+            _picture(grid[row, column], neighbour, text, "green" if shared else "red")
+    figure.suptitle("Test images (left) and their nearest training images in the embedding, nearest first")
+    _save(figure, path)
+
+
+def _picture(axes: plt.Axes, path: Path, text: str, colour: str) -> None:
+    thumbnail = read_image(path)
+    thumbnail.thumbnail((200, 200))
+    axes.imshow(thumbnail)
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(_wrapped(text), fontsize=7, color=colour)
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(_short(name) for name in sorted(names))
+
+
+def _wrapped(text: str, width: int = 30, lines: int = 4) -> str:
+    words, rows = text.split(" "), [""]
+    for word in words:
+        if len(rows[-1]) + len(word) >= width:
+            rows.append("")
+        rows[-1] += f"{word} "
+    kept = rows[:lines]
+    return "\n".join(row.strip() for row in kept) + (" ..." if len(rows) > lines else "")

@@ -1,0 +1,128 @@
+"""The options of the examples: their types, their ranges, and those of a run that goes on."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ads.config import AdsConfig, OwnImagesConfig
+from ads.locks import locked
+from ads.options import parse
+from ads.resume import LOCK
+
+
+@pytest.fixture(autouse=True)
+def in_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--epochs", "0", "at least 1, got 0"),
+        ("--batch-size", "1", "at least 2, got 1"),
+        ("--lr", "0", "above 0, got 0.0"),
+        ("--lr", "inf", "above 0, got inf"),
+        ("--lr", "nan", "above 0, got nan"),
+        ("--lr-drops", "5,0", "at least 1, got 0"),
+        ("--margin", "-1", "at least 0, got -1.0"),
+        ("--margin", "nan", "at least 0, got nan"),
+        ("--image-batch-size", "0", "at least 1, got 0"),
+        ("--num-workers", "-1", "at least 0, got -1"),
+        ("--seed", "-1", "at least 0 and at most 4294967295, got -1"),
+        ("--seed", "4294967296", "at least 0 and at most 4294967295, got 4294967296"),
+        ("--min-votes", "0", "at least 1, got 0"),
+        ("--synthetic-images", "29", "at least 30, got 29"),
+        ("--device", "meta", "auto, cpu, cuda, cuda:N or mps, got meta"),
+        ("--device", "cuda:99", None),
+    ],
+)
+def test_a_number_out_of_its_range_or_another_device_is_refused_by_the_name_of_its_option(option, value, expected):
+    message = f"{option} must be {expected}." if expected else f"{option} {value} cannot be used here: torch finds"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        parse(AdsConfig, [option, value, *(["--method", "paper"] if option == "--margin" else [])])
+
+
+def test_what_is_no_file_or_folder_is_refused_by_the_name_of_its_option():
+    Path("a.json").write_text("{}")
+    for arguments, message in (
+        (["--annotations", "b.json", "--image-root", "."], r"--annotations b\.json is no file"),
+        (["--annotations", "a.json", "--image-root", "a.json"], r"--label-list Sentiments_List\.txt is no file"),
+        (["--annotations", "a.json", "--image-root", "x", "--label-list", "a.json"], "--image-root x is no folder"),
+        (["--image-root", "."], "--label-list and --image-root are for --annotations, which is not given"),
+        (["--weights", "w.pth"], r"--weights w\.pth is no file"),
+        (["--output", "a.json"], r"--output a\.json is no folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse(AdsConfig, arguments)
+    for arguments, message in (
+        (["--images", "x"], "--images x is no folder"),
+        (["--images", "."], r"--labels labels\.csv is no file"),
+        (["--images", ".", "--labels", "a.json", "--separator", ""], "--separator must be the text between two names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse(OwnImagesConfig, arguments)
+
+
+def save(folder, config):
+    """Write the `config.json` of a run."""
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"options": asdict(config)}, default=str))
+
+
+def test_resume_takes_every_option_of_the_run_but_those_that_bear_on_no_number():
+    numbers = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
+    started = parse(AdsConfig, ["--output", "run", "--dry-run", "--method", "paper", *numbers])
+    save("run", started)
+    resumed = parse(AdsConfig, ["--output", "run", "--resume", "--num-workers", "0", "--seed", "3"])
+    assert asdict(resumed) == asdict(started) | {"resume": True, "num_workers": 0}
+    assert type(resumed.lr) is float
+    assert resumed.cache == Path("runs/feature_cache")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "saved"),
+    [("--backbone", "resnet18", "resnet50"), ("--lr", "0.5", "None"), ("--lr-drops", "5", "()"), ("--seed", "0", "3")],
+)
+def test_resume_with_an_option_that_contradicts_the_run_is_refused_by_its_name(option, value, saved):
+    save("run", AdsConfig(seed=3))
+    message = f"The run in run was started with {option} {saved}, not "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.* leave the option out"):
+        parse(AdsConfig, ["--output", "run", "--resume", option, value])
+
+
+def test_resume_alone_takes_the_latest_run_that_is_neither_finished_nor_running():
+    for number in range(4):
+        save(f"runs/ad_sentiment-{number}", AdsConfig(seed=number))
+    save("runs/own_images-9", AdsConfig())
+    Path("runs/ad_sentiment-2/report.md").touch()
+    with locked(Path("runs/ad_sentiment-3") / LOCK):
+        assert parse(AdsConfig, ["--resume"]).seed == 1
+    config = parse(AdsConfig, ["--resume"])
+    assert (config.seed, config.output) == (3, Path("runs/ad_sentiment-3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "JSONDecodeError"),
+        ("[" * 100_000, "RecursionError"),
+        ("[]", "TypeError"),
+        ('{"options": []}', "AttributeError"),
+        ('{"options": {"speed": 1}}', "there is no option --speed"),
+        ('{"options": {"seed": "x"}}', "--seed cannot be 'x'"),
+        ('{"options": {"seed": true}}', "--seed cannot be True"),
+        ('{"options": {"seed": null}}', "--seed cannot be None"),
+        ('{"options": {"method": "best"}}', "--method cannot be 'best'"),
+        ('{"options": {"method": ["paper"]}}', "--method cannot be ['paper']"),
+        ('{"options": {"lr_drops": [1.5]}}', "--lr-drops cannot be [1.5]"),
+    ],
+)
+def test_resume_of_a_broken_config_names_the_file(text, reason):
+    Path("run").mkdir()
+    Path("run/config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"^run/config\.json is no configuration of .*{re.escape(reason)}"):
+        parse(AdsConfig, ["--output", "run", "--resume"])

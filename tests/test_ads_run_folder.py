@@ -1,0 +1,200 @@
+"""The folder of a run: one run at a time, nothing left of a start that failed, files whole and in UTF-8."""
+
+import csv
+import errno
+import logging
+import os
+import re
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from ads import locks, progress
+from ads.config import AdsConfig
+from ads.files import open_whole, write_whole
+from ads.labelled_images import LabelledImages
+from ads.locks import is_locked, locked
+from ads.predictions import save_predictions
+from ads.progress import advance, bar
+from ads.run_folder import RunInterrupted, open_run_folder
+from ads.run_warnings import collected_warnings
+
+
+@pytest.fixture(autouse=True)
+def in_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def files():
+    return {path.as_posix() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_one_output_is_for_one_run_at_a_time():
+    config = AdsConfig(output=Path("run"))
+    with open_run_folder(config):
+        with (
+            pytest.raises(
+                BlockingIOError, match=r"^Another run is using run: wait until it has ended, or choose another --output"
+            ),
+            open_run_folder(config),
+        ):
+            pass
+        assert files() == {"run/.lock", "run/config.json"}
+    assert files() == {"run/config.json"}
+    with open_run_folder(config) as folder:
+        assert folder == Path("run")
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own():
+    def start(_):
+        with open_run_folder(AdsConfig()) as folder:
+            return folder
+
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(start, range(8)))
+    assert len(set(folders)) == 8
+    assert all((folder / "config.json").exists() for folder in folders)
+
+
+def test_a_start_that_failed_is_removed_and_nothing_else():
+    Path("run/photos").mkdir(parents=True)
+    for name in ("notes.txt", "photos/config.json", "photos/a.jpg"):
+        (Path("run") / name).write_text("mine")
+    before = files()
+
+    def fail(*outputs, checkpoint=None, error=ValueError):
+        for output in outputs:
+            with open_run_folder(AdsConfig(output=output)) as folder:
+                write_whole(folder / "paper" / "config.json", "{}")
+                write_whole(folder / "paper" / "split.json", "{}")
+                if checkpoint is not None:
+                    (folder / checkpoint).touch()
+                raise error("no weights")
+
+    for output in (None, Path("new/run"), Path("run")):
+        with pytest.raises(ValueError, match="no weights"):
+            fail(output)
+    assert files() == before
+    assert not list(Path("runs").iterdir())
+    assert not Path("run/paper").exists()
+    with pytest.raises(ValueError, match="no weights"):
+        fail(Path("later"), checkpoint="paper/embedding.pt")
+    with pytest.raises(RunInterrupted) as interrupted:
+        fail(Path("stopped"), error=KeyboardInterrupt)
+    assert interrupted.value.folder == Path("stopped")
+    assert {"later/config.json", "stopped/config.json"} <= files()
+
+
+def test_a_config_of_another_program_is_not_overwritten():
+    Path("run").mkdir()
+    Path("run/config.json").write_text('{"theme": "dark"}')
+    with (
+        pytest.raises(
+            FileExistsError, match=r"run/config\.json is no configuration .* not overwritten: choose another"
+        ),
+        open_run_folder(AdsConfig(output=Path("run"))),
+    ):
+        pass
+    assert Path("run/config.json").read_text() == '{"theme": "dark"}'
+
+
+def test_a_lock_excludes_until_its_block_ends(monkeypatch):
+    lock = Path("lock")
+    assert not is_locked(lock)
+    with locked(lock):
+        assert is_locked(lock)
+        with pytest.raises(BlockingIOError, match="lock is locked by another process"), locked(lock):
+            pass
+    assert not lock.exists()
+    lock.touch()  # of a process that was killed
+    assert not is_locked(lock)
+    with locked(lock):
+        assert is_locked(lock)
+
+
+def test_where_there_are_no_locks_a_warning_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(locks, "fcntl", None)
+    with locked(Path("lock")):
+        assert not is_locked(Path("lock"))
+    assert "There are no file locks here: do not start a second run" in caplog.text
+
+
+def test_a_file_that_cannot_be_written_is_named_and_stays_as_it_was(monkeypatch):
+    write_whole(Path("a/report.md"), "former")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"^\[Errno 28\] a/report\.md could not be written: No space left on device\.$"):
+        write_whole(Path("a/report.md"), "new")
+
+    def write_half():
+        with open_whole(Path("a/b"), "wb") as file:
+            file.write(b"half")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        write_half()
+    assert files() == {"a/report.md"}
+    assert Path("a/report.md").read_text() == "former"
+
+
+def test_report_and_predictions_hold_any_label_and_any_file_name_whatever_the_locale(monkeypatch):
+    names = ["café", "海, sea"]
+    path = os.fsdecode(b"caf\xe9.jpg")  # not UTF-8
+    labels = torch.tensor([[1, 1]], dtype=torch.uint8)
+    images = LabelledImages("", Path(), [path], labels, labels, names)
+    monkeypatch.setattr("io.text_encoding", lambda encoding, *_: encoding or "ascii")
+    write_whole(Path("report.md"), f"{names[1]} {path}")
+    assert Path("report.md").read_bytes() == "海, sea caf".encode() + b"\xe9.jpg"
+    save_predictions(
+        Path("predictions.csv"),
+        images,
+        {"test": torch.tensor([0])},
+        torch.tensor([[0.9, 0.1]]),
+        torch.tensor([0.5, 0.5]),
+    )
+    assert b"caf\xe9.jpg,test" in Path("predictions.csv").read_bytes()
+    with Path("predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"] == path
+    assert (row["labels"], row["predicted"]) == ("|".join(names), names[0])
+    assert row["probability_海, sea"] == "0.100000"
+
+
+def test_a_bar_on_no_terminal_is_lines_but_not_too_many(capsys, monkeypatch):
+    seconds = iter([0.0, 5, 20, 21, 60, 61])  # at the start, after each item, at the end
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    assert list(bar("features", range(4), unit="images")) == [0, 1, 2, 3]
+    lines = ["features: started", "features: 2 of 4 images, about 20 s left", "features: 4 images in 61.0 s"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
+    def train():
+        with bar("linear_probe", total=9, unit="epochs") as shown:
+            advance(shown, 3, 9)
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        train()
+    assert re.search(r"linear_probe: 3 epochs in \d\.\d s, not finished\n$", capsys.readouterr().err)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_warned_of_or_logged_is_collected_once_in_each_run(caplog):
+    def step():
+        for _ in range(2):
+            warnings.warn("the loss rose", UserWarning, stacklevel=1)
+            logging.getLogger("mlmetric.data").warning("%s is torn", "part-1.npy")
+        logging.getLogger("mlmetric.data").info("all is well")
+
+    for _ in range(2):
+        with collected_warnings() as texts:
+            step()
+        assert texts == ["the loss rose", "part-1.npy is torn"]
+    assert "the loss rose" in caplog.text
