@@ -54,13 +54,17 @@ def test_what_is_no_file_or_folder_is_refused_by_the_name_of_its_option():
         (["--image-root", "."], "--label-list and --image-root are for --annotations, which is not given"),
         (["--weights", "w.pth"], r"--weights w\.pth is no file"),
         (["--output", "a.json"], r"--output a\.json is no folder"),
+        (["--cache", "a.json"], r"--cache a\.json is no folder"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(AdsConfig, arguments)
     for arguments, message in (
         (["--images", "x"], "--images x is no folder"),
         (["--images", "."], r"--labels labels\.csv is no file"),
-        (["--images", ".", "--labels", "a.json", "--separator", ""], "--separator must be the text between two names"),
+        (
+            ["--images", ".", "--labels", "a.json", "--separator", ""],
+            "--separator must be at least one character, got ''",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             parse(OwnImagesConfig, arguments)
@@ -73,7 +77,7 @@ def save(folder, config):
     (folder / "config.json").write_text(json.dumps({"options": asdict(config)}, default=str))
 
 
-def test_resume_takes_every_option_of_the_run_but_those_that_bear_on_no_number():
+def test_resume_takes_every_option_of_the_run_but_those_that_may_change():
     numbers = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
     started = parse(AdsConfig, ["--output", "run", "--dry-run", "--method", "paper", *numbers])
     save("run", started)

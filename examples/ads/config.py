@@ -69,8 +69,10 @@ class Config:
         self._check_file("word_vectors", self.word_vectors)
         if self.weights.endswith((".pth", ".pt")):
             self._check_file("weights", Path(self.weights))
-        if self.output is not None and self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output {self.output} is no folder: choose another.")
+        for name in ("output", "cache"):
+            folder = getattr(self, name)
+            if folder is not None and folder.exists():
+                self._check_folder(name, folder)
         self.torch_device()
 
     def torch_device(self) -> str:
@@ -96,7 +98,7 @@ class Config:
         return self.device
 
     def _check_file(self, name: str, path: Path | None) -> None:
-        if path is not None and not path.is_file():
+        if path is not None and (not path.exists() or path.is_dir()):
             raise ValueError(f"{flag(name)} {path} is no file.")
 
     def _check_folder(self, name: str, path: Path | None) -> None:
@@ -158,6 +160,6 @@ class OwnImagesConfig(Config):
     def __post_init__(self) -> None:
         self._check_folder("images", self.images)
         self._check_file("labels", self.labels)
-        if not self.separator:
-            raise ValueError("--separator must be the text between two names, such as '|', got none.")
+        if self.separator == "":
+            raise ValueError("--separator must be at least one character, got ''.")
         super().__post_init__()

@@ -28,12 +28,21 @@ def is_first() -> bool:
 
 
 def read_on_first(function: Callable[[], T]) -> T:
-    """Call a function in the first process only, and return its result in all."""
+    """Call a function in the first process only, and return its result in all; where it exits, all exit."""
     if not is_joined():
         return function()
     from mlmetric.distributed import on_first_rank
 
-    return on_first_rank(function)
+    def result_or_exit() -> tuple[T | None, SystemExit | None]:
+        try:
+            return function(), None
+        except SystemExit as end:
+            return None, end
+
+    result, end = on_first_rank(result_or_exit)
+    if end is not None:
+        raise end
+    return result  # type: ignore[return-value]
 
 
 @contextmanager

@@ -21,8 +21,8 @@ def with_saved_options(config_class: type[Any], given: Mapping[str, Any]) -> dic
 
     Args:
         config_class: The dataclass of the options; its `example` names the runs.
-        given: The options of the command line. Those that bear on no number (the device, the cache, ...) replace the
-            saved ones; any other must be as it was.
+        given: The options of the command line. Those that say where a run is computed (the device, the cache, ...) or
+            what to do with bad images replace the saved ones; any other must be as it was.
 
     Returns:
         The options for `config_class`, with the folder of the run as `output`.

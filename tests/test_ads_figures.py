@@ -1,0 +1,106 @@
+"""The figures of a run: bounded whatever the labels are, and none of them ends a run."""
+
+import errno
+import os
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from ads import plots
+from ads.figures import draw
+
+NUM_LABELS = 1800
+
+
+@pytest.fixture
+def names():
+    return [f"label {number} " + "x" * (200 if number % 7 == 0 else 0) for number in range(NUM_LABELS)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int8, bool, np.float16, np.float64])
+def test_the_most_frequent_labels_are_those_of_the_largest_counts_whatever_the_dtype(dtype):
+    labels = np.zeros((300, 5), dtype=dtype)
+    for label, count in enumerate((3, 299, 0, 200, 3)):
+        labels[:count, label] = 1
+    counts = plots.label_counts(labels)
+    assert plots.most_frequent(counts).tolist() == [1, 3, 0, 4, 2]
+    assert plots.most_frequent(counts, 2).tolist() == [1, 3]
+    assert plots.most_frequent(np.array([1, 2, 0], dtype=np.uint64)).tolist() == [1, 0, 2]
+
+
+@pytest.mark.filterwarnings("ignore:The default learning rate")
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32])
+def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, monkeypatch):
+    labels = np.zeros((60, 10), dtype=dtype)
+    for label in range(10):
+        labels[: 60 - 5 * label, label] = 1
+    legends = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: legends.append(figure.axes[0].get_legend()))
+    embeddings = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    plots.plot_embedding(embeddings, labels, [f"label {i}" for i in range(10)], tmp_path / "a.png", seed=0)
+    plt.close("all")
+    assert [text.get_text() for text in legends[0].get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
+
+
+def test_figures_of_many_and_long_labels_are_bounded_and_say_so(names, tmp_path, monkeypatch):
+    counts = np.arange(NUM_LABELS, 0, -1, dtype=np.uint64)
+    titles = {}
+    save = plots._save
+
+    def keep_title(figure, path):
+        titles[path.name] = figure.axes[0].get_title()
+        save(figure, path)
+
+    monkeypatch.setattr(plots, "_save", keep_title)
+    chance = np.random.default_rng(0).random(NUM_LABELS)
+    failed = draw(
+        {
+            "counts.png": lambda path: plots.plot_label_counts(counts, counts, names, path),
+            "cooccurrence.png": lambda path: plots.plot_cooccurrence(np.diag(counts.astype(float)), names, path),
+            "ap.png": lambda path: plots.plot_ap_by_support(chance, counts, 2000, names, path),
+        },
+        tmp_path,
+    )
+    assert not failed
+    for path in tmp_path.iterdir():
+        with Image.open(path) as figure:
+            assert max(figure.size) < 2500
+    assert titles["counts.png"].endswith("(the 40 most frequent of 1800 labels)")
+    assert titles["cooccurrence.png"].endswith("(the 40 most frequent of 1800 labels)")
+    assert titles["ap.png"].endswith("(40 of 1800 labels are named)")
+
+
+@pytest.mark.parametrize("error", [MemoryError("17 GB"), OSError(errno.ENOSPC, "No space left"), ValueError("bad")])
+def test_a_figure_that_fails_is_logged_and_named_and_the_others_are_drawn(error, tmp_path, caplog):
+    def fail(path):
+        plt.figure()
+        raise error
+
+    (tmp_path / "a.png").write_bytes(b"of a former start")
+    figures = {"a.png": fail, "b.png": lambda path: plots.plot_curve({"loss": [(1, 0.5)]}, path, title="", unit="")}
+    assert draw(figures, tmp_path) == {"a.png": f"{type(error).__name__}: {error}"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
+    assert "The figure a.png could not be drawn" in caplog.text
+    assert not plt.get_fignums()
+
+
+def test_a_full_disk_leaves_no_part_of_a_figure(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    curve = {"f1.png": lambda path: plots.plot_curve({"loss": [(1, 0.5)]}, path, title="", unit="")}
+    assert "f1.png could not be written: No space left on device." in draw(curve, tmp_path)["f1.png"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_with_characters_that_the_font_lacks_are_drawn_and_that_is_said_once(tmp_path, caplog):
+    counts, names = np.array([3, 2]), ["海岸", "$a_$"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as `python -W error`
+        assert not draw({"a.png": lambda path: plots.plot_label_counts(counts, counts, names, path)}, tmp_path)
+    assert (tmp_path / "a.png").exists()
+    assert caplog.text.count("The font lacks characters of the labels; boxes stand for them.") == 1
