@@ -191,7 +191,7 @@ def run_pipeline(config: Config, images: LabelledImages, folder: Path, warned: l
     on_first_rank(lambda: write_whole(folder / "split.json", json.dumps(split, indent=1)))
 
     # 3. Undersampling, of the training part only.
-    with clock("undersampling", seconds), bar("undersampling", total=1, unit="sets") as progress:
+    with clock("undersampling", seconds), bar("undersampling", total=1, unit="set") as progress:
         kept, targets = undersample(config, features[train], images.targets[train])
         progress.update()
 
@@ -290,7 +290,7 @@ def run_pipeline(config: Config, images: LabelledImages, folder: Path, warned: l
     report = run_report(f"A run on {images.title}", metrics, is_pittsburgh=is_pittsburgh(images))
     write_whole(folder / "report.md", report)
     shown = results(measures["test"], with_paper=config.method == "paper")
-    print("", "\n".join(caveats), *shown, f"Report, figures and checkpoints: {folder}", sep="\n\n")
+    print(*caveats, *shown, f"Report, figures and checkpoints: {folder}", sep="\n\n")
     return metrics
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import warnings
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -99,8 +100,9 @@ def test_a_full_disk_leaves_no_part_of_a_figure(tmp_path, monkeypatch):
 
 def test_labels_with_characters_that_the_font_lacks_are_drawn_and_that_is_said_once(tmp_path, caplog):
     counts, names = np.array([3, 2]), ["海岸", "$a_$"]
+    plot = partial(plots.plot_label_counts, counts, counts, names)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # as `python -W error`
-        assert not draw({"a.png": lambda path: plots.plot_label_counts(counts, counts, names, path)}, tmp_path)
-    assert (tmp_path / "a.png").exists()
-    assert caplog.text.count("The font lacks characters of the labels; boxes stand for them.") == 1
+        assert not draw({"a.png": plot, "b.png": plot}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+    assert caplog.messages == ["The font of the figures lacks characters of the labels: boxes stand for them."]

@@ -117,6 +117,7 @@ def test_resume_alone_takes_the_latest_run_that_is_neither_finished_nor_running(
         ("[]", "TypeError"),
         ('{"options": []}', "AttributeError"),
         ('{"options": {"speed": 1}}', "there is no option --speed"),
+        ('{"options": {"example": 1}}', "there is no option --example"),
         ('{"options": {"seed": "x"}}', "--seed cannot be 'x'"),
         ('{"options": {"seed": true}}', "--seed cannot be True"),
         ('{"options": {"seed": null}}', "--seed cannot be None"),

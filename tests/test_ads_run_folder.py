@@ -174,6 +174,12 @@ def test_a_bar_on_no_terminal_is_lines_but_not_too_many(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == lines
 
 
+def test_a_bar_of_a_step_with_nothing_left_to_do_says_that_it_is_done(capsys):
+    with bar("features", unit="images"):
+        pass
+    assert re.search(r"^features: done in 0\.\d s$", capsys.readouterr().err, re.MULTILINE)
+
+
 def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
     def train():
         with bar("linear_probe", total=9, unit="epochs") as shown:

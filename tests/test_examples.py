@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -68,6 +69,12 @@ FILES = {
 @pytest.fixture(autouse=True)
 def in_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Draw none: they take most of the time of a dry run."""
+    monkeypatch.setattr("ads.figures.draw", lambda figures, folder: {})
 
 
 def run_ads(*arguments):
@@ -194,6 +201,7 @@ def test_ad_sentiment_compares_every_method_on_one_cache(capsys):
         assert figure.width > 500
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_ad_sentiment_takes_word_vectors_and_each_setting_of_a_method():
     names = ["Active", "Alarmed", "Sad"]
     Path("words.txt").write_text("".join(f"{name.lower()} {i} 1 0\n" for i, name in enumerate(names, start=1)))
@@ -211,6 +219,7 @@ def test_ad_sentiment_takes_word_vectors_and_each_setting_of_a_method():
     [["--undersampler", "none", "--soft-labels"], ["--undersampler", "tomek"], ["--undersampler", "remedial"]],
 )
 @pytest.mark.filterwarnings("ignore:MultiLabelTomekLinks")
+@pytest.mark.usefixtures("without_figures")
 def test_ad_sentiment_takes_soft_labels_and_other_undersamplers(options):
     run_ads("--dry-run", "--output", "run", *options)
     metrics = json.loads(Path("run/metrics.json").read_text())
@@ -260,6 +269,7 @@ def real_set(folder, num_images=40):
     return ["--annotations", f"{folder}/Sentiments.json", "--image-root", str(folder), "--epochs", "2"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_ad_sentiment_on_a_set_in_the_form_of_the_real_one(capsys):
     run_ads(*real_set(Path("set")), "--output", "run")
     printed = capsys.readouterr().out
@@ -267,6 +277,7 @@ def test_ad_sentiment_on_a_set_in_the_form_of_the_real_one(capsys):
     assert json.loads(Path("run/metrics.json").read_text())["data"]["labels"] == 3
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_ad_sentiment_with_bad_images_stops_and_loses_nothing_or_skips_them(capsys):
     arguments = real_set(Path("set"))
     Path("set/0/3.jpg").unlink()
@@ -295,6 +306,7 @@ def test_ad_sentiment_on_real_images_without_weights_is_an_error_that_names_the_
         run_ads(*arguments, "--weights", "DEFAULT", "--output", "run")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_ad_sentiment_on_synthetic_images_goes_on_with_random_weights_and_says_so(monkeypatch, caplog, capsys):
     def no_network(*_, **__):
         raise OSError("no network")
@@ -316,6 +328,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_options(finished_ru
     assert (finished_run / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_resume_alone_takes_the_latest_unfinished_run_and_its_options(finished_run, capsys):
     run = Path("runs/ad_sentiment-20260101-000000")
     shutil.copytree(finished_run, run)
@@ -392,6 +405,7 @@ def test_what_fails_or_warns_on_the_way_is_named_in_the_report_and_does_not_end_
     assert set(re.findall(r"figures/(\w+\.png)", report)) == FIGURES - {"embedding.png"}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_full_disk_names_the_file_and_leaves_no_temporary_one(finished_run, monkeypatch):
     sync = os.fsync
 
@@ -565,7 +579,7 @@ def test_help_explains_every_option(capsys):
         with pytest.raises(SystemExit):
             parse(config, ["--help"])
         help_text = capsys.readouterr().out
-        for option in config.__dataclass_fields__.values():
+        for option in fields(config):
             assert f"--{option.name.replace('_', '-')}" in help_text
             assert len(option.metadata["help"]) > 10
 
@@ -579,6 +593,7 @@ def own_folder(header, rows, num_images=30):
 
 
 @pytest.mark.parametrize("form", ["a column each", "one column"])
+@pytest.mark.usefixtures("without_figures")
 def test_own_images_takes_both_forms_of_csv(form, capsys):
     sets = [{"beach"} if i % 3 == 0 else {"sunset"} if i % 3 == 1 else {"beach", "sunset"} for i in range(30)]
     if form == "a column each":
@@ -611,6 +626,7 @@ def test_own_images_names_what_does_not_fit(header, row, options, message):
         own_images.main(parse(OwnImagesConfig, [*arguments, *options]))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_own_images_of_too_few_images_or_another_encoding_is_an_error():
     arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(6)], num_images=6)
     with pytest.raises(ValueError, match="6 images are too few to train, validate and test: give 20 or more"):
@@ -620,6 +636,7 @@ def test_own_images_of_too_few_images_or_another_encoding_is_an_error():
         own_images.main(parse(OwnImagesConfig, arguments))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_own_images_takes_any_name_for_a_label_and_counts_lines_as_an_editor_does():
     arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(30)])
     own_images.main(parse(OwnImagesConfig, arguments))

@@ -27,9 +27,9 @@ from .progress import bar
 
 _MAX_EMBEDDED = 2000
 _NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
-_LACKING = "The font lacks characters of the labels; boxes stand for them."
+_LACKING = "The font of the figures lacks characters of the labels: boxes stand for them."
 
-Figures = dict[str, Callable[[Path], None]]
+Figures = Mapping[str, Callable[[Path], None]]
 """For each file of a figure the function that draws it there."""
 
 
@@ -40,6 +40,7 @@ def draw(figures: Figures, folder: Path) -> dict[str, str]:
         For each one that could not be drawn the reason.
     """
     failed = {}
+    texts: dict[str, None] = {}
     for name, draw_to in bar("figures", figures.items(), unit="figures"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -51,9 +52,10 @@ def draw(figures: Figures, folder: Path) -> dict[str, str]:
                 logging.warning("The figure %s could not be drawn (%s).", name, failed[name])
             finally:
                 plt.close("all")
-        texts = [str(warning.message) for warning in caught]
-        for text in dict.fromkeys(_LACKING if "missing from font" in text else text for text in texts):
-            logging.warning("In the figure %s: %s", name, text)
+        for text in [str(warning.message) for warning in caught]:
+            texts[_LACKING if "missing from font" in text else f"The figure {name}: {text}"] = None
+    for text in texts:
+        logging.warning("%s", text)
     return failed
 
 

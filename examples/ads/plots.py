@@ -167,7 +167,8 @@ def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], pat
         axes.scatter(*points[colour == rank].T, s=10, color=_COLOURS[rank], label=_short(names[label]))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2")
     axes.set_title(f"Embedding of {len(points)} validation and test images")
-    axes.legend(title="rarest of the eight\nmost frequent labels", loc="center left", bbox_to_anchor=(1, 0.5))
+    title = f"rarest of the {len(frequent)}\nmost frequent labels"
+    axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ class _Lines:
 
     def __init__(self, name: str, items: Iterable[Any] | None, *, total: int | None, unit: str) -> None:
         self.name, self.items, self.unit = name, items, unit
-        self.total = len(items) if total is None and hasattr(items, "__len__") else total
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.n = 0
         self.start = self.shown = time.monotonic()
         self._print("started")
@@ -44,7 +44,8 @@ class _Lines:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         seconds = time.monotonic() - self.start
-        self._print(f"{self.n} {self.unit} in {seconds:.1f} s" + (", not finished" if kind else ""))
+        done = f"{self.n} {self.unit}" if self.n or kind else "done"  # all of it was there already
+        self._print(f"{done} in {seconds:.1f} s" + (", not finished" if kind else ""))
 
     def update(self, count: int = 1) -> None:
         """Note that so many more are done."""

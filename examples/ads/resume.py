@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def read_options(config_class: type[Any], folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{wrong} ({type(error).__name__}: {error}). Put the file back, or start another run."
         ) from error
-    unknown = [name for name, _ in options if name not in config_class.__dataclass_fields__]
+    known = {item.name for item in fields(config_class)}
+    unknown = [name for name, _ in options if name not in known]
     if unknown:
         raise ValueError(f"{wrong}: there is no option {flag(unknown[0])}. Start another run.")
     try:
