@@ -5,6 +5,9 @@ import errno
 import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +116,33 @@ def test_a_lock_excludes_until_its_block_ends(monkeypatch):
     assert not is_locked(lock)
     with locked(lock):
         assert is_locked(lock)
+
+
+HOLDS_A_LOCK_AND_DIES = """
+import os, time
+from pathlib import Path
+from ads.locks import locked
+
+with locked(Path("lock")):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    os._exit(9)
+"""
+
+
+def test_a_lock_ends_with_its_process_though_a_child_of_it_lives():
+    environment = {**os.environ, "PYTHONPATH": str(Path(locks.__file__).parents[1])}
+    command = [sys.executable, "-c", HOLDS_A_LOCK_AND_DIES]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        try:
+            assert process.wait(timeout=60) == 9
+            assert Path("lock").exists()
+            assert not is_locked(Path("lock"))
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_where_there_are_no_locks_a_warning_says_so(monkeypatch, caplog):

@@ -13,6 +13,18 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_held: set[int] = set()
+
+
+def _close_in_child() -> None:
+    """Leave the locks to the parent: a process that it forked, to read images say, may outlive it for seconds."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -31,11 +43,13 @@ def locked(path: Path) -> Iterator[None]:
         logging.warning("There are no file locks here: do not start a second run on %s.", path.parent)
         yield
         return
+    _held.add(handle)
     try:
         yield
     finally:
         with suppress(OSError):
             path.unlink()
+        _held.discard(handle)
         os.close(handle)
 
 
