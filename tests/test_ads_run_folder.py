@@ -22,7 +22,7 @@ from ads.labelled_images import LabelledImages
 from ads.locks import is_locked, locked
 from ads.predictions import save_predictions
 from ads.progress import advance, bar
-from ads.run_folder import RunInterrupted, open_run_folder
+from ads.run_folder import RunInterrupted, open_run_folder, save_config
 from ads.run_warnings import collected_warnings
 
 
@@ -64,29 +64,25 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own():
 
 def test_a_start_that_failed_is_removed_and_nothing_else():
     Path("run/photos").mkdir(parents=True)
-    for name in ("notes.txt", "photos/config.json", "photos/a.jpg"):
+    for name in ("notes.txt", "photos/config.json", "photos/split.json", "photos/a.jpg"):
         (Path("run") / name).write_text("mine")
     before = files()
 
-    def fail(*outputs, checkpoint=None, error=ValueError):
-        for output in outputs:
-            with open_run_folder(AdsConfig(output=output)) as folder:
-                write_whole(folder / "paper" / "config.json", "{}")
-                write_whole(folder / "paper" / "split.json", "{}")
-                if checkpoint is not None:
-                    (folder / checkpoint).touch()
-                raise error("no weights")
+    def fail(output, error, **resolved):
+        with open_run_folder(AdsConfig(output=output)) as folder:
+            save_config(folder / "paper", {}, **resolved)
+            raise error
 
     for output in (None, Path("new/run"), Path("run")):
         with pytest.raises(ValueError, match="no weights"):
-            fail(output)
+            fail(output, ValueError("no weights"))
     assert files() == before
     assert not list(Path("runs").iterdir())
     assert not Path("run/paper").exists()
-    with pytest.raises(ValueError, match="no weights"):
-        fail(Path("later"), checkpoint="paper/embedding.pt")
+    with pytest.raises(ValueError, match="bad image"):
+        fail(Path("later"), ValueError("bad image"), weights="random")
     with pytest.raises(RunInterrupted) as interrupted:
-        fail(Path("stopped"), error=KeyboardInterrupt)
+        fail(Path("stopped"), KeyboardInterrupt())
     assert interrupted.value.folder == Path("stopped")
     assert {"later/config.json", "stopped/config.json"} <= files()
 

@@ -35,7 +35,7 @@ class RunInterrupted(KeyboardInterrupt):
 def open_run_folder(config: Config) -> Iterator[Path]:
     """Open the folder of a run, the same for all its processes: a new one, or that of the run to resume.
 
-    While it is open no other run can open it. If the run fails before its first checkpoint, what was made here is
+    While it is open no other run can open it. If the run fails before its network is loaded, what was made here is
     removed again: there is nothing to go on with.
 
     Args:
@@ -57,8 +57,9 @@ def open_run_folder(config: Config) -> Iterator[Path]:
         except KeyboardInterrupt as error:
             raise RunInterrupted(folder) from error
         except Exception:
-            if rank() == 0 and not config.resume and not _has_checkpoint(folder):
-                _remove_start(folder, before)
+            if rank() == 0 and not config.resume:
+                with suppress(OSError):
+                    _remove_start(folder, before)
             raise
 
 
@@ -108,12 +109,23 @@ def _has_checkpoint(folder: Path) -> bool:
     return any(path.suffix == ".pt" for path in _content(folder))
 
 
+def _written(folder: Path, before: Collection[Path]) -> list[Path]:
+    """List the files that a start wrote, but none that was there before or is of someone else."""
+    new = [path for path in _content(folder) if path not in before and path.name in ("config.json", "split.json")]
+    return [folder / "config.json", *new]
+
+
+def _has_begun(written: Collection[Path]) -> bool:
+    """Say whether a run came so far that its options are resolved."""
+    return any(json.loads(path.read_bytes()).get("resolved") for path in written if path.name == "config.json")
+
+
 def _remove_start(folder: Path, before: Collection[Path]) -> None:
-    """Remove what a start writes, but nothing that was there before or is of someone else."""
-    written = [path for path in _content(folder) if path not in before and path.name in ("config.json", "split.json")]
-    for path in (folder / "config.json", *written):
-        with suppress(OSError):
-            path.unlink()
+    written = _written(folder, before)
+    if _has_begun(written):
+        return
+    for path in written:
+        path.unlink(missing_ok=True)
     made = [path for path in _content(folder) if path not in before and path.is_dir()]
     for path in sorted(made, reverse=True):
         _remove_empty(path)
