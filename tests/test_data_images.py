@@ -1,11 +1,19 @@
+import concurrent.futures
+import errno
 import os
+import pickle
+import stat
 import struct
+import subprocess
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.PngImagePlugin import PngInfo
 from torchvision import transforms
 
 from mlmetric.data import BadImageError, ImageDataset, read_image
@@ -67,9 +75,168 @@ def test_read_image_that_is_text_or_empty_or_a_folder_is_named(tmp_path):
     text.write_text("not an image")
     empty = tmp_path / "empty.png"
     empty.touch()
-    for path in (text, empty, tmp_path):
+    for path in (text, empty):
         with pytest.raises(BadImageError, match=f"{path.name} is truncated or no image"):
             read_image(path)
+    with pytest.raises(BadImageError, match=f"{tmp_path.name} is no regular file"):
+        read_image(tmp_path)
+
+
+def broken_exif(picture, path, kind):
+    if kind == "no tiff":
+        picture.save(path, exif=b"Exif\0\0garbage-not-tiff")
+    elif kind == "no hexadecimals":
+        text = PngInfo()
+        text.add_text("Raw profile type exif", "\nexif\n  4\nzzzz\n")
+        picture.save(path, pnginfo=text)
+    elif kind == "cut":
+        exif = Image.Exif()
+        exif[0x010E] = "a description of some length"
+        picture.save(path, exif=exif.tobytes()[:-8])
+    else:
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[34665] = 10**6  # where the camera's settings should be
+        tags.tagtype[34665] = TiffImagePlugin.TiffTags.LONG
+        picture.save(path, tiffinfo=tags)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.png", "no tiff"),
+        ("a.webp", "no tiff"),
+        ("a.jpg", "no tiff"),
+        ("a.png", "no hexadecimals"),
+        ("a.png", "cut"),
+        ("a.webp", "cut"),
+        ("a.tif", "leads outside"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_read_image_with_broken_exif_gives_the_pixels_as_they_are(name, kind, picture, tmp_path):
+    broken_exif(picture, tmp_path / name, kind)
+    with Image.open(tmp_path / name) as plain:
+        expected = np.asarray(plain)
+    assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected)
+
+
+def test_read_image_is_upright_for_whoever_turns_it_again_and_can_be_pickled(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
+        picture.save(tmp_path / name, exif=exif)
+        image = read_image(tmp_path / name)
+        again = ImageOps.exif_transpose(pickle.loads(pickle.dumps(image)))
+        assert (image.size, again.size) == ((20, 30), (20, 30))
+        assert np.array_equal(np.asarray(again), np.asarray(image))
+
+
+def test_read_image_starts_no_program_on_a_postscript_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **_: started.append(args))
+    monkeypatch.setattr(subprocess, "check_call", lambda *args, **_: started.append(args))
+    with pytest.raises(BadImageError, match=r"x\.jpg is truncated or no image"):
+        read_image(path)
+    assert started == []
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.jpg", "a.png", "a.ppm", "a.tif", "a.webp"])
+def test_read_image_goes_by_content_and_not_by_name(name, picture, tmp_path):
+    picture.save(tmp_path / name)
+    (tmp_path / name).rename(tmp_path / "image")
+    assert read_image(tmp_path / "image").size == (30, 20)
+
+
+@pytest.mark.parametrize("name", ["a.ico", "a.pcx", "a.sgi", "a.tga"])
+def test_read_image_of_another_format_is_refused(name, picture, tmp_path):
+    picture.save(tmp_path / name)
+    with pytest.raises(BadImageError, match=rf"{name} is truncated or no image"):
+        read_image(tmp_path / name)
+
+
+def test_read_image_reads_regular_files_only_and_follows_links(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    for name, target in [("link", "a.png"), ("itself", "itself"), ("dangling", "gone"), ("below", "a.png/b.png")]:
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "fifo")
+    assert read_image(tmp_path / "link").size == (30, 20)
+    for name in ("itself", "dangling", "below", "a.png/b.png", "n" * 300, "a\0b"):
+        with pytest.raises(BadImageError, match="does not exist"):
+            read_image(tmp_path / name)
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        with pytest.raises(BadImageError, match=f"{path} is no regular file"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("place", ["stat", "open", "decode"])
+def test_read_image_where_the_machine_fails_is_no_bad_image(code, place, picture, tmp_path, monkeypatch):
+    picture.save(tmp_path / "a.png")
+
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code), str(tmp_path / "a.png"))
+
+    if place == "stat":
+        monkeypatch.setattr(stat, "S_ISREG", fail)
+    elif place == "open":
+        monkeypatch.setattr(Path, "open", fail)
+    else:
+        monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(OSError, match=r"a\.png") as error:
+        read_image(tmp_path / "a.png")
+    assert error.value.errno == code
+
+
+def test_read_image_without_memory_is_an_error_of_the_machine_that_names_the_image(picture, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    picture.save(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", fail)
+        with pytest.raises(OSError, match=r"a\.png could not be read: there was too little memory") as error:
+            read_image(tmp_path / "a.png")
+    assert error.value.errno == errno.ENOMEM
+    with pytest.raises(OSError, match=r"too little memory for the `transform` of .*a\.png, 30 x 20 pixels"):
+        ImageDataset(tmp_path, ["a.png"], transform=fail)[0]
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (16_000, 1), (3, 4_600)])
+def test_read_image_so_thin_that_it_is_too_large_once_resized_is_refused(size, tmp_path):
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    with pytest.raises(BadImageError, match=rf"thin\.png is too thin: {size[0]} x {size[1]} pixels .* resized to 256"):
+        read_image(tmp_path / "thin.png")
+
+
+def test_read_image_of_a_banner_is_no_thin_image(tmp_path):
+    Image.new("RGB", (1500, 1)).save(tmp_path / "banner.png")
+    assert read_image(tmp_path / "banner.png", max_pixels=1500).size == (1500, 1)
+
+
+def test_read_image_copies_no_pixels_of_an_image_that_is_as_it_should_be(picture, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a copy")
+
+    picture.save(tmp_path / "a.png")
+    for name in ("copy", "convert", "transpose"):
+        monkeypatch.setattr(Image.Image, name, fail)
+    assert read_image(tmp_path / "a.png").size == (30, 20)
+
+
+def test_read_image_from_threads_leaves_the_warning_filters_as_they_were(picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda _: read_image(tmp_path / "a.png").size, range(200)))
+    assert set(sizes) == {(30, 20)}
+    assert warnings.filters == before
+
+
+def test_read_image_of_a_transparent_palette_warns_of_nothing(picture, tmp_path):
+    picture.convert("P").save(tmp_path / "a.png", transparency=bytes(range(10)))
+    assert read_image(tmp_path / "a.png").mode == "RGB"
 
 
 def write_png_header(path, width, height):
@@ -124,6 +291,18 @@ def test_dataset_identity_follows_the_file(picture, tmp_path):
     assert len(first) == 32
     os.utime(path, ns=(1, 1))
     assert dataset.identity(0) != first
+
+
+def test_dataset_identity_where_the_machine_fails_is_an_error_and_not_none(picture, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    assert ImageDataset(tmp_path, ["itself.png"]).identity(0) is None
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        ImageDataset(tmp_path, ["a.png"]).identity(0)
 
 
 def test_dataset_identity_follows_folder_and_transform(picture, tmp_path):

@@ -1,7 +1,8 @@
 """Images from records, splits of multi-label data, and features of a frozen network, cached."""
 
 from mlmetric.data._features import ExtractedFeatures, extract_features
-from mlmetric.data._images import BadImageError, BadImagesError, ImageDataset, read_image
+from mlmetric.data._images import BadImagesError, ImageDataset
+from mlmetric.data._read_image import BadImageError, read_image
 from mlmetric.data._splits import stratified_split
 
 __all__ = [

@@ -2,57 +2,59 @@
 
 It is a folder for each network and preprocessing, in it parts: arrays of (image identity, feature) rows. A part is
 written under another name and renamed when it is whole, and its name carries the digest of its content: what is torn
-or altered is found out and never used.
+or altered is found out and never used. Runs that share a cache need no lock: a part, once there, is only ever replaced
+by one that contains its rows.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import os
 import shutil
-import time
-from collections.abc import Iterable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from mlmetric._atomic_write import atomic_write
+
+if sys.platform != "win32":
+    import fcntl
+
 _log = logging.getLogger(__name__)
 _ROWS_PER_BLOCK = 4096
-_STALE_SECONDS = 3600
+_LISTINGS = 100
 
 
 class FeatureCache:
-    """The parts of one network's cache."""
+    """The parts of one network's cache, and features that are to become the next part.
+
+    Raises:
+        OSError: If the folder cannot be made or read.
+        ValueError: If there are parts with features of several sizes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         self.parts: list[npt.NDArray[Any]] = []
         self.paths: list[Path] = []
-        for path in folder.glob("unfinished-*.npy"):  # of killed runs; one being written is younger
-            with suppress(FileNotFoundError):  # whole by now
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-        for path in sorted(folder.glob("part-*.npy")):
-            with suppress(FileNotFoundError):  # merged by another run
-                self._add_if_whole(path)
-
-    def _add_if_whole(self, path: Path) -> None:
-        if path.stem == f"part-{_digest(path)}":
-            self._add(path)
-        else:
-            _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
-            path.unlink()
-
-    def _add(self, path: Path) -> None:
-        self.parts.append(np.load(path, mmap_mode="r"))
-        self.paths.append(path)
+        self._new: list[tuple[bytes, npt.NDArray[np.float32]]] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno, f"The cache folder {folder} could not be made: {reason}. Choose another."
+            ) from error
+        _remove_unfinished(folder)
+        self._list()
 
     def known(self) -> dict[bytes, tuple[int, int]]:
         """Return for each identity its part and row."""
@@ -62,13 +64,21 @@ class FeatureCache:
             for row, identity in enumerate(part["identity"])
         }
 
-    def append(self, rows: list[tuple[bytes, npt.NDArray[np.float32]]], *, still_to_come: int) -> None:
-        if not rows:
+    def add(self, identities: Sequence[bytes | None], features: npt.NDArray[np.float32]) -> None:
+        """Note the features of these images for the next part, but for images without identity."""
+        self._check_size(features.shape[1])
+        pairs = zip(identities, features, strict=True)
+        self._new += [(identity, feature) for identity, feature in pairs if identity is not None]
+
+    def write(self, *, still_to_come: int) -> None:
+        """Write what was added as a part; on a disk without space for that and as many rows more, raise OSError."""
+        if not self._new:
             return
-        part = np.empty(len(rows), dtype=[("identity", "u1", 32), ("feature", "<f4", rows[0][1].shape)])
-        part["identity"] = [np.frombuffer(identity, dtype=np.uint8) for identity, _ in rows]
-        part["feature"] = [feature for _, feature in rows]
-        self._write([part], len(part), part.dtype, still_to_come)
+        part = np.empty(len(self._new), dtype=_part_dtype(len(self._new[0][1])))
+        part["identity"] = [np.frombuffer(identity, dtype=np.uint8) for identity, _ in self._new]
+        part["feature"] = [feature for _, feature in self._new]
+        self._write(lambda: [part], len(part), part.dtype, still_to_come)
+        self._new = []
 
     def merge(self, identities: list[bytes]) -> None:
         """Write these images, if they are all that is cached, as one part in this order."""
@@ -90,16 +100,51 @@ class FeatureCache:
             )
         return np.stack([self.parts[part]["feature"][row] for part, row in map(places.__getitem__, identities)])
 
+    def _list(self) -> None:
+        """Read the parts in the folder; once more where another run merges them meanwhile."""
+        for _ in range(_LISTINGS):
+            self.parts, self.paths = [], []
+            with suppress(FileNotFoundError):  # merged: what it contained is in a part that was not listed
+                for path in sorted(self.folder.glob("part-*.npy")):
+                    self._add_if_sound(path)
+                return
+        raise OSError(f"{self.folder} changes all the time: other runs share this cache. Run again.")
+
+    def _add_if_sound(self, path: Path) -> None:
+        if not path.is_file() and os.path.lexists(path):
+            _log.warning("%s is no regular file; it is not used.", path)
+        elif path.stem != f"part-{_digest(path)}":
+            _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
+            with suppress(OSError):
+                path.unlink()
+        elif (part := _load(path)) is None:
+            _log.warning("%s contains anything but finite features; it is not used.", path)
+        else:
+            self._check_size(part.dtype["feature"].shape[0])
+            self.parts.append(part)
+            self.paths.append(path)
+
+    def _check_size(self, size: int) -> None:
+        """Refuse features of another size than those that are there."""
+        known = [part["feature"].shape[1] for part in self.parts[:1]] + [len(feature) for _, feature in self._new[:1]]
+        if known and size != known[0]:
+            raise ValueError(
+                f"`backbone` must give features of one size, got {known[0]} and {size} for the cache {self.folder}. "
+                "Let it give one size for images of all sizes, and let `fingerprint` tell networks apart; if that is "
+                "so, remove this folder."
+            )
+
     def _is_in_order(self, identities: list[bytes]) -> bool:
         wanted = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(-1, 32)
         return len(self.parts) == 1 and np.array_equal(self.parts[0]["identity"][: len(wanted)], wanted)
 
     def _merge(self, order: list[tuple[int, int]]) -> None:
         parts, paths = self.parts, self.paths
-        blocks = (
-            np.stack([parts[part][row] for part, row in order[start : start + _ROWS_PER_BLOCK]])
-            for start in range(0, len(order), _ROWS_PER_BLOCK)
-        )
+
+        def blocks() -> Iterator[npt.NDArray[Any]]:
+            for start in range(0, len(order), _ROWS_PER_BLOCK):
+                yield np.stack([parts[part][row] for part, row in order[start : start + _ROWS_PER_BLOCK]])
+
         self.parts, self.paths = [], []
         try:
             self._write(blocks, len(order), parts[0].dtype, 0)
@@ -108,34 +153,92 @@ class FeatureCache:
             self.parts, self.paths = parts, paths
             return
         for path in set(paths) - set(self.paths):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a part too many does no harm
+                path.unlink()
 
-    def _write(self, blocks: Iterable[npt.NDArray[Any]], num_rows: int, dtype: Any, still_to_come: int) -> None:
-        unfinished = self.folder / f"unfinished-{uuid4().hex}.npy"
+    def _write(
+        self, blocks: Callable[[], Iterable[npt.NDArray[Any]]], num_rows: int, dtype: Any, still_to_come: int
+    ) -> None:
         needed = (num_rows + still_to_come) * dtype.itemsize
+        header = io.BytesIO()
+        fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_rows,)}
+        np.lib.format.write_array_header_2_0(header, fields)
+        digest = hashlib.sha256(header.getvalue())
+        for block in blocks():
+            digest.update(block.tobytes())
+        path = self.folder / f"part-{digest.hexdigest()[:32]}.npy"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # removed since the start, maybe
             free = shutil.disk_usage(self.folder).free
             if free < needed:
                 raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
-            with unfinished.open("wb") as file:
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_rows,)}
-                np.lib.format.write_array_header_2_0(file, header)
-                for block in blocks:
+            with ExitStack() as until_renamed, atomic_write(path) as file:
+                until_renamed.enter_context(_locked(file))
+                file.write(header.getvalue())
+                for block in blocks():
                     file.write(block.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error.strerror
+            kept = " What was written before is kept there." if any(part.exists() for part in self.paths) else ""
             raise OSError(
                 error.errno,
-                f"The features could not be written to {self.folder}: {error.strerror}. What was computed before is "
-                "kept there. Free some space, or take another cache folder, and run again.",
+                f"The features could not be written to {self.folder}: {reason}.{kept} Free some space, or take another "
+                "cache folder, and run again.",
             ) from error
-        path = self.folder / f"part-{_digest(unfinished)}.npy"
-        unfinished.rename(path)
-        self._add(path)
+        try:
+            part = np.load(path, mmap_mode="r")
+        except FileNotFoundError:  # merged by another run already
+            part = np.concatenate(list(blocks()))
+        self.parts.append(part)
+        self.paths.append(path)
+
+
+def _part_dtype(size: int) -> np.dtype[Any]:
+    return np.dtype([("identity", "u1", 32), ("feature", "<f4", (size,))])
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _load(path: Path) -> npt.NDArray[Any] | None:
+    """Map a part into memory; None if it is none, or was written before features had to be finite."""
+    try:
+        part = np.load(path, mmap_mode="r")
+    except OSError:
+        raise
+    except Exception:  # NumPy meets foreign content with many errors
+        return None
+    is_part = (
+        isinstance(part, np.ndarray)
+        and part.ndim == 1
+        and part.dtype.names == ("identity", "feature")
+        and len(part.dtype["feature"].shape) == 1
+        and part.dtype == _part_dtype(part.dtype["feature"].shape[0])
+        and np.isfinite(part["feature"]).all()
+    )
+    return part if is_part else None
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Lock a file being written, beyond its closing; the lock goes with the process, however that ends."""
+    if sys.platform == "win32":  # which lets nobody remove an open file
+        yield
+        return
+    with os.fdopen(os.dup(file.fileno()), "wb") as same:
+        with suppress(OSError):  # on a file system without locks
+            fcntl.flock(same, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs left: temporary files with content, which the run that writes them would have locked."""
+    for path in folder.glob("part-*.tmp"):
+        with suppress(OSError):  # locked, or renamed by now
+            if path.is_file() and path.stat().st_size > 0:
+                with path.open("r+b") as file:
+                    if sys.platform != "win32":
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()

@@ -5,27 +5,27 @@ What is in no part of the cache is computed; so a killed run, an added image and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from mlmetric._modes import evaluation_mode
 from mlmetric.data._feature_cache import FeatureCache
-from mlmetric.data._images import BadImageError, BadImagesError
+from mlmetric.data._images import BadImagesError
+from mlmetric.data._reading import IdentifiedImages, name_of, read_batches
 from mlmetric.distributed import gather_objects, num_ranks, on_first_rank, rank
 
 _BATCHES_PER_PART = 8
 
-_Batch = tuple[list[int], Tensor | None, dict[int, str]]
 
-
+@runtime_checkable
 class Backbone(Protocol):
     """What extraction asks of a network: `mlmetric.heads.FrozenBackbone` is one."""
 
@@ -34,19 +34,6 @@ class Backbone(Protocol):
 
     def fingerprint(self) -> str:
         """Digest all that determines a feature besides the image."""
-
-
-class IdentifiedImages(Protocol):
-    """What extraction asks of a data set: `mlmetric.data.ImageDataset` is one."""
-
-    def __len__(self) -> int:
-        """Count the images."""
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return a preprocessed image and something else, or raise `BadImageError`."""
-
-    def identity(self, index: int) -> bytes | None:
-        """Return 32 bytes that change when the image does; None if it does not exist."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +66,14 @@ def extract_features(
     Where torch.distributed has joined processes, call this in each of them with the same data set and a cache folder
     that all of them see. Each computes its share of the images, and all return the features of all.
 
+    Whatever ends the extraction early, an error or Ctrl-C, the features of all batches before are in the cache.
+
+    On Linux the processes that read images are forked, so that transforms may be lambdas and scripts need no `__main__`
+    guard. A lock that another thread holds at that moment stays locked in them: beside threads that draw random numbers
+    from torch's global generator, a transform that draws from it, too, can wait for ever. The extraction then ends
+    after ten minutes; use `num_workers=0` there. On other systems the processes start afresh: the data set must be
+    picklable, and scripts need the guard.
+
     Args:
         backbone: The network, on any device. Images pass through a torch module in evaluation mode, whatever mode it
             is in; anything else must be in it.
@@ -94,71 +89,112 @@ def extract_features(
 
     Raises:
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
-        TypeError: If the data set gives images that are no tensors.
-        ValueError: If `on_bad_image` is neither of these, or there is no image.
-        OSError: If the disk has no space for the features, or a worker no memory; features computed are kept. Or if
-            joined processes do not see the same cache folder.
+        TypeError: If the data set has no `identity`, or gives images that are no tensors; if the backbone has no
+            `fingerprint`, or returns anything but a dense tensor.
+        ValueError: If `on_bad_image` is neither of these, or there is no image; if images of a batch differ in shape;
+            if features are not of shape `(N, D)`, not finite, or of another D than those in the cache.
+        OSError: If the machine fails: no space on the disk, too little memory, too many open files, a process that
+            reads images dies or does not answer for ten minutes. A failure to read an image is one of the machine
+            unless the file's content is at fault, and ends the extraction with `on_bad_image="skip"`, too. Or if joined
+            processes do not see the same cache folder.
     """
-    if on_bad_image not in ("error", "skip"):
-        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
-    if len(dataset) == 0:
-        raise ValueError("`dataset` must hold at least one image, got none.")
+    _check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
     store = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
     network = backbone if isinstance(backbone, nn.Module) else nn.Module()
     parameter = next(network.parameters(), None)
     like = torch.empty(0) if parameter is None else parameter
     identities = [dataset.identity(index) for index in range(len(dataset))]
     known = store.known()
-    loader = DataLoader(
-        _OrReason(dataset),
-        batch_sampler=_missing_batches(identities, known, batch_size),
-        num_workers=num_workers,
-        collate_fn=_collate,
-        generator=torch.Generator(),  # its own: the global one is the caller's
-        prefetch_factor=4 if num_workers else None,
-    )
     own = [index for cell in _cells(len(dataset), batch_size) for index in cell]
     done = sum(identities[index] in known for index in own)
     bad: dict[int, str] = {}
-    rows: list[tuple[bytes, npt.NDArray[np.float32]]] = []
-    for number, (good, images, reasons) in enumerate(_workers_explained(loader), start=1):
-        bad |= reasons
-        if images is not None:
-            with evaluation_mode(network), torch.inference_mode():
-                features = backbone(images.to(like, non_blocking=True)).float().cpu().numpy()
-            rows += [(_known(identities[index]), row) for index, row in zip(good, features, strict=True)]
-        done += len(good) + len(reasons)
-        if number % _BATCHES_PER_PART == 0:
-            store.append(rows, still_to_come=len(own) - done)
-            rows = []
-        if progress is not None:
-            progress(done, len(own))
-    store.append(rows, still_to_come=0)
-    for reasons in gather_objects(bad):  # when all have answered, all have written
-        bad |= reasons
+    missing = _missing_batches(identities, known, batch_size)
+    try:
+        with closing(read_batches(dataset, missing, num_workers)) as batches:
+            for number, batch in enumerate(batches, start=1):
+                bad |= batch.reasons
+                if batch.images is not None:
+                    with evaluation_mode(network), torch.inference_mode():
+                        output = backbone(batch.images.to(like, non_blocking=True))
+                    features = _checked(output, dataset, batch.indices)
+                    store.add([identities[index] for index in batch.indices], features)
+                done += len(batch.indices) + len(batch.reasons)
+                if number % _BATCHES_PER_PART == 0:
+                    store.write(still_to_come=len(own) - done)
+                if progress is not None:
+                    progress(done, len(own))
+    finally:
+        store.write(still_to_come=0)
+    absent = {
+        index: f"{name_of(dataset, index)} did not exist when the extraction began: run again."
+        for index, identity in enumerate(identities)
+        if identity is None
+    }
+    answers = gather_objects((absent, bad))  # when all have answered, all have written
+    all_bad: dict[int, str] = {}
+    for reasons in [absent for absent, _ in answers] + [bad for _, bad in answers]:
+        all_bad |= reasons
 
-    bad_images = [bad[index] for index in sorted(bad)]
+    bad_images = [all_bad[index] for index in sorted(all_bad)]
     if bad_images and (on_bad_image == "error" or len(bad_images) == len(dataset)):
         raise BadImagesError(bad_images, len(dataset))
-    indices = np.array([index for index in range(len(dataset)) if index not in bad], dtype=np.int64)
-    return ExtractedFeatures(_gather(store, [_known(identities[index]) for index in indices]), indices, bad_images)
+    good = {
+        index: identity for index, identity in enumerate(identities) if index not in all_bad and identity is not None
+    }
+    features = _gather(store, list(good.values()))
+    return ExtractedFeatures(features, np.array(list(good), dtype=np.int64), bad_images)
 
 
-def _workers_explained(loader: Iterable[_Batch]) -> Iterator[_Batch]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise OSError(
-            f"A process that reads images died ({error}). It may have had too little (shared) memory: run again with "
-            "`num_workers=0`, `--num-workers 0` in the examples. Features computed before are kept."
-        ) from error
+def _check_arguments(
+    backbone: Backbone, dataset: IdentifiedImages, batch_size: int, num_workers: int, on_bad_image: str
+) -> None:
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if num_workers < 0:
+        raise ValueError(f"`num_workers` must be 0 or more, got {num_workers}.")
+    if not isinstance(backbone, Backbone):
+        raise TypeError(
+            f"`backbone` must be callable and have the method `fingerprint`, got {type(backbone).__name__}. Wrap a "
+            "module in `mlmetric.heads.FrozenBackbone`."
+        )
+    if not isinstance(dataset, IdentifiedImages):
+        raise TypeError(
+            f"`dataset` must have a length, items and the method `identity`, got {type(dataset).__name__}. Give an "
+            "`ImageDataset` of the paths that are wanted, in place of a `Subset` or `ConcatDataset`."
+        )
+    if len(dataset) == 0:
+        raise ValueError("`dataset` must hold at least one image, got none.")
 
 
-def _known(identity: bytes | None) -> bytes:
-    assert identity is not None, "an image that was read exists"
-    return identity
+def _checked(output: Any, dataset: IdentifiedImages, indices: list[int]) -> npt.NDArray[np.float32]:
+    """Return what the backbone gave as an array, or say what is wrong with it."""
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"`backbone` must return a tensor of features (N, D), got {type(output).__name__}. Wrap the network in a "
+            "module that picks the features out of what it returns."
+        )
+    if output.layout != torch.strided or output.is_meta or output.is_complex():
+        raise TypeError(
+            "`backbone` must return a dense tensor of real numbers, got one of layout "
+            f"{output.layout}, {output.dtype}, on {output.device}."
+        )
+    if output.ndim != 2 or len(output) != len(indices):
+        raise ValueError(
+            f"`backbone` must return features of shape ({len(indices)}, D) for {len(indices)} images, got "
+            f"{tuple(output.shape)}."
+        )
+    features: npt.NDArray[np.float32] = output.float().cpu().numpy()
+    broken = ~np.isfinite(features).all(1)
+    if broken.any():
+        first = name_of(dataset, indices[int(broken.argmax())])
+        raise ValueError(
+            f"`backbone` must return finite features, got NaN or infinite ones for {broken.sum()} of {len(indices)} "
+            f"images, the first: {first}. Look at its weights, its precision and the preprocessing. The features of "
+            "this batch are not kept, those of the batches before are."
+        )
+    return features
 
 
 def _cells(num_images: int, batch_size: int) -> list[range]:
@@ -181,28 +217,3 @@ def _gather(store: FeatureCache, identities: list[bytes]) -> npt.NDArray[np.floa
         on_first_rank(lambda: FeatureCache(store.folder).merge(identities))
         store = FeatureCache(store.folder)
     return store.gather(identities)
-
-
-class _OrReason(Dataset[tuple[int, Tensor | str]]):
-    """Images by index, with the reason in place of one that cannot be read: a worker must not die of it."""
-
-    def __init__(self, dataset: IdentifiedImages) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        try:
-            image = self.dataset[index][0]
-        except BadImageError as error:
-            return index, str(error)
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"`dataset` must give images as tensors, got {type(image).__name__}. Give it the backbone's transform."
-            )
-        return index, image
-
-
-def _collate(batch: list[tuple[int, Tensor | str]]) -> _Batch:
-    """Stack the images of a batch, in the worker; return their indices, them, and the reasons for those left out."""
-    images = {index: image for index, image in batch if isinstance(image, Tensor)}
-    reasons = {index: reason for index, reason in batch if isinstance(reason, str)}
-    return list(images), torch.stack(list(images.values())) if images else None, reasons

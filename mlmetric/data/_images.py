@@ -1,24 +1,20 @@
-"""Image files: reading one robustly, and many as a data set."""
+"""Image files and their labels as a data set."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
-import warnings
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-_MAX_PIXELS = 100_000_000
-
-
-class BadImageError(ValueError):
-    """One image that cannot be read; the message names the file and the reason."""
+from mlmetric.data._read_image import MAX_PIXELS, is_absent, read_image
 
 
 class BadImagesError(ValueError):
@@ -37,60 +33,10 @@ class BadImagesError(ValueError):
         )
 
 
-def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> Image.Image:
-    """Read an image file as RGB.
-
-    Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are turned upright as
-    their camera noted. The size is looked at before a pixel is decoded.
-
-    Args:
-        path: The file, of any format that Pillow reads.
-        max_pixels: Refuse images with more pixels than this; 100 million (10,000 x 10,000) decode to 300 MB.
-            Pillow's own limit, about 179 million, stands above it.
-
-    Returns:
-        The decoded image.
-
-    Raises:
-        BadImageError: If the file is missing, no image, truncated, or too large.
-    """
-    try:
-        with (
-            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(path) as image,
-        ):
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImageError(f"{path} is too large: {width} x {height} pixels, at most {max_pixels} are read.")
-            upright = ImageOps.exif_transpose(image)
-            return _eight_bits(upright, path).convert("RGB")
-    except BadImageError:
-        raise
-    except FileNotFoundError as error:
-        raise BadImageError(f"{path} does not exist.") from error
-    except Image.DecompressionBombError as error:
-        raise BadImageError(f"{path} is too large: {error}") from error
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on torn files.
-        raise BadImageError(f"{path} is truncated or no image ({type(error).__name__}: {error}).") from error
-
-
 def _describe(transform: Callable[[Image.Image], Any] | None) -> str:
     if inspect.isfunction(transform) and "<" not in transform.__qualname__:
         return f"{transform.__module__}.{transform.__qualname__}"
     return repr(transform)
-
-
-def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
-    """Scale deeper greys to 8 bits, which a plain conversion would clip."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise BadImageError(f"{path} holds numbers beyond 16 bits (mode {image.mode}): save it with 8 or 16 bits.")
-    if image.mode == "I" and values.max() <= 255:
-        return image
-    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
 
 
 class ImageDataset(Dataset[tuple[Any, Tensor]]):
@@ -114,7 +60,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         labels: Tensor | None = None,
         *,
         transform: Callable[[Image.Image], Any] | None = None,
-        max_pixels: int = _MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.root = Path(root)
         self.paths = [str(path) for path in paths]
@@ -131,8 +77,17 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image = read_image(self.root / self.paths[index], max_pixels=self.max_pixels)
-        return (image if self.transform is None else self.transform(image)), self.labels[index]
+        path = self.root / self.paths[index]
+        image = read_image(path, max_pixels=self.max_pixels)
+        if self.transform is None:
+            return image, self.labels[index]
+        try:
+            return self.transform(image), self.labels[index]
+        except MemoryError as error:
+            size = f"{image.width} x {image.height} pixels"
+            raise OSError(
+                errno.ENOMEM, f"There was too little memory for the `transform` of {path}, {size}."
+            ) from error
 
     def identity(self, index: int) -> bytes | None:
         """Digest path, size and time of change of an image file and its preprocessing, 32 bytes; None without a file.
@@ -148,9 +103,11 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
                 "functions, or as classes whose `__repr__` names their settings."
             )
         try:
-            path = (self.root / self.paths[index]).resolve()
-            stat = path.stat()
-        except (OSError, ValueError):  # a name with a null byte is a ValueError
-            return None
+            path = os.path.realpath(self.root / self.paths[index])  # unlike `Path.resolve`, takes a link to itself
+            stat = Path(path).stat()
+        except (OSError, ValueError) as error:
+            if is_absent(error):
+                return None
+            raise
         described = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{self._described}"
         return hashlib.sha256(described.encode("utf-8", "surrogateescape")).digest()
