@@ -83,6 +83,16 @@ def test_backbone_takes_any_module_and_averages_maps(generator):
     torch.testing.assert_close(FrozenBackbone(Map())(images), images[:, :2].mean((2, 3)))
 
 
+@pytest.mark.parametrize(("give", "kind"), [(lambda x: (x, x), "tuple"), (lambda x: {"features": x}, "dict")])
+def test_backbone_of_a_module_that_gives_no_tensor_says_so(give, kind):
+    class Odd(nn.Module):
+        def forward(self, images):
+            return give(images)
+
+    with pytest.raises(TypeError, match=f"must return a tensor of features, but Odd returns {kind}"):
+        FrozenBackbone(Odd())(torch.zeros(1, 3))
+
+
 def test_backbone_loads_a_state_dict_into_a_module(tmp_path):
     path = tmp_path / "own.pt"
     source = nn.Linear(3, 2)

@@ -108,6 +108,11 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map a batch of images, `(N, 3, H, W)` for a torchvision model, to features `(N, D)`."""
         features: Tensor = self.model(images)
+        if not isinstance(features, Tensor):
+            raise TypeError(
+                f"`model` must return a tensor of features, but {self.name} returns {type(features).__name__}. Wrap it "
+                "in a module that picks the features out."
+            )
         if features.ndim > 2:
             return features.flatten(2).mean(2) if self.pooling == "avg" else features.flatten(2).amax(2)
         if self.pooling == "max" and self.feature_size is None:
