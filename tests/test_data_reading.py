@@ -138,6 +138,22 @@ def test_read_batches_where_a_process_was_killed_while_it_had_nothing_to_do_says
         list(batches)
 
 
+def test_read_batches_where_a_process_is_killed_while_it_answers_says_so(monkeypatch):
+    dataset = Numbers(lambda index: torch.zeros(2_000_000))  # more than a pipe takes
+    batches = read_batches(dataset, BATCHES, 1)
+    next(batches)
+    (process,) = multiprocessing.active_children()
+    wait = reading_module._Reader._wait
+
+    def wait_and_kill(reader):
+        wait(reader)
+        process.kill()
+
+    monkeypatch.setattr(reading_module._Reader, "_wait", wait_and_kill)
+    with pytest.raises(OSError, match=r"died \(signal 9, Killed\)"):
+        next(batches)
+
+
 def test_read_batches_where_a_process_hangs_ends_with_an_error(monkeypatch):
     monkeypatch.setattr(reading_module, "_TIMEOUT_SECONDS", 0.2)
     dataset = Numbers(lambda index: time.sleep(600) if index == 5 else torch.zeros(1))

@@ -119,24 +119,26 @@ class _Reader:
             raise self._death() from error
 
     def answer(self) -> Batch:
-        last = time.monotonic() + _TIMEOUT_SECONDS
+        self._wait()
         try:
-            while not self._connection.poll(min(_POLL_SECONDS, _TIMEOUT_SECONDS)):
-                if not self._process.is_alive() and not self._connection.poll(0):
-                    raise self._death()
-                if time.monotonic() > last:
-                    raise TimeoutError(
-                        f"A process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The file "
-                        "system may not answer; or another thread held a lock, such as that of torch's random "
-                        f"generator, when the process was forked, and it waits for that lock: {_ADVICE}"
-                    )
             answer = pickle.loads(self._connection.recv_bytes())
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
             raise self._death() from error
         if isinstance(answer, BaseException):
             raise answer
         indices, array, dtype, reasons = answer
         return Batch(indices, None if array is None else torch.from_numpy(array).view(dtype), reasons)
+
+    def _wait(self) -> None:
+        """Wait until there is an answer, or the process has died."""
+        last = time.monotonic() + _TIMEOUT_SECONDS
+        while not self._connection.poll(min(_POLL_SECONDS, _TIMEOUT_SECONDS)) and self._process.is_alive():
+            if time.monotonic() > last:
+                raise TimeoutError(
+                    f"A process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The file system "
+                    "may not answer; or another thread held a lock, such as that of torch's random generator, when the "
+                    f"process was forked, and it waits for that lock: {_ADVICE}"
+                )
 
     def _death(self) -> OSError:
         self._process.join(_POLL_SECONDS)
