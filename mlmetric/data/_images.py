@@ -42,6 +42,8 @@ def _describe(transform: Callable[[Image.Image], Any] | None) -> str:
 class ImageDataset(Dataset[tuple[Any, Tensor]]):
     """Images and their labels, from records.
 
+    An item raises what `read_image` raises; and OSError, which names the image, if its transform lacks memory.
+
     Args:
         root: The folder that `paths` are relative to.
         paths: N paths.
