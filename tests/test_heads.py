@@ -186,9 +186,26 @@ def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), other)
     with pytest.raises(ValueError, match=r"other\.pth do not fit ResNet: 120 tensors are missing, 2 unexpected"):
         FrozenBackbone("resnet18", weights=other)
-    torch.save([1, 2], other)
-    with pytest.raises(ValueError, match=r"a dict of tensors; .* holds something else"):
-        FrozenBackbone("resnet18", weights=other)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([1, 2], "holds list"),
+        ({"epoch": 3}, "holds int at 'epoch'"),
+        ({0: torch.zeros(2)}, "holds a name that is no string at 0"),
+        ({"weight": torch.eye(2).to_sparse()}, r"holds a sparse tensor \(torch\.sparse_coo\) at 'weight'"),
+        ({"weight": torch.empty(2, device="meta")}, r"holds a tensor without content \(device meta\) at 'weight'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_backbone_names_what_a_file_holds_that_is_no_state_dict(content, found, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(
+        ValueError, match=rf"must be a file of a state dict, a dict of tensors by name; \S*other\.pth {found}"
+    ):
+        FrozenBackbone(nn.Linear(2, 2), weights=path)
 
 
 def test_standardize_brings_training_features_to_mean_0_and_deviation_1(generator):

