@@ -483,6 +483,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(estimator):
 
 
 @each_estimator
+def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_alone(estimator):
+    X, y = table()
+
+    def fit(seed):
+        return estimator(**FAST | {"random_state": seed, "n_members": 2}).fit(X, y)
+
+    alone = [fit(seed) for seed in range(3)]
+    state = torch.get_rng_state()
+    together = joblib.Parallel(n_jobs=3, backend="threading")(joblib.delayed(fit)(seed) for seed in range(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    for first, second in zip(alone, together, strict=True):
+        assert first.history_ == second.history_
+        assert np.array_equal(first.transform(X), second.transform(X))
+
+
+@each_estimator
 def test_a_random_state_goes_on_and_a_clone_has_its_own(estimator):
     X, y = table()
     shared = estimator(**FAST | {"random_state": np.random.RandomState(0)})
@@ -1023,6 +1039,7 @@ def test_paper_takes_other_settings(estimator):
     assert settings["batch_size"] == 256
 
 
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does at first
 @each_estimator
 def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
     X, y = table()
@@ -1049,7 +1066,7 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         ({"validation_fraction": -0.1}, r"`validation_fraction` must be in \[0, 1\), got -0\.1"),
         ({"max_epochs": 0}, "`max_epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
-        ({"lr": -0.1}, r"`lr` must be above 0, got -0\.1"),
+        ({"lr": -0.1}, r"`lr` must be above 0 and finite, got -0\.1"),
         ({"mixup": -0.4}, r"`mixup` must be at least 0 and finite, got -0\.4"),
         ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
         ({"patience": 0}, "`patience` must be None or at least 1, got 0"),

@@ -1,6 +1,9 @@
 """The two stages: they learn, repeat themselves, resume to the bit, and refuse what they cannot do."""
 
 import dataclasses
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,9 +12,11 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 
 from mlmetric import similarity
 from mlmetric.heads import ClassifierHead, EmbeddingHead
+from mlmetric.losses import LogRatioLoss
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training._checkpoint import write_checkpoint
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
 
@@ -195,7 +200,7 @@ def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
         ),
         ((make_classifier(), features * 2, labels, CONFIG), "inputs was"),
         ((make_classifier(), features, 1 - labels, CONFIG), "labels was"),
-        ((ClassifierHead(12, 4, activation="softmax"), features, labels, CONFIG), "module was"),
+        ((ClassifierHead(12, 4, activation="softmax"), features, labels, CONFIG), r"module\.activation was"),
     ):
         head, inputs, targets, config = changed
         with pytest.raises(ValueError, match=f"of other settings or data: {name}"):
@@ -204,7 +209,7 @@ def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
 
 def test_checkpoint_of_another_loss_or_miner_is_refused(rows, tmp_path):
     embed(rows, checkpoint=tmp_path / "embedding.pt")
-    with pytest.raises(ValueError, match=r"objective was .*margin=0\.05.* and is .*margin=0\.3"):
+    with pytest.raises(ValueError, match=r"loss\.margin was 0\.05 and is 0\.3"):
         fit_embedding(
             make_head(),
             *rows,
@@ -230,7 +235,7 @@ def test_checkpoint_of_another_similarity_or_distance_is_refused(rows, tmp_path,
     first = MultiLabelSemiHardMiner(similarity.Jaccard(), positive_threshold=0.1)
     options = {"loss": TripletMarginLoss(), "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, miner=first, **options)
-    with pytest.raises(ValueError, match="of other settings or data: objective was"):
+    with pytest.raises(ValueError, match=r"of other settings or data: miner\."):
         fit_embedding(make_head(), *rows, miner=other, **options)
     assert fit_embedding(make_head(), *rows, miner=first, **options) == history
 
@@ -255,10 +260,10 @@ def test_fit_embedding_trains_and_restores_the_parameters_of_a_loss(rows, tmp_pa
 def test_checkpoint_that_is_torn_is_named(rows, tmp_path):
     path = tmp_path / "torn.pt"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(OSError, match=r"torn\.pt cannot be read .*remove it to train anew"):
+    with pytest.raises(OSError, match=r"torn\.pt is damaged, .*Remove it to train anew"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     torch.save(make_classifier().state_dict(), path)
-    with pytest.raises(OSError, match=r"torn\.pt cannot be read \(KeyError\)"):
+    with pytest.raises(OSError, match=r"torn\.pt is damaged, or was not written by this version"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
 
 
@@ -271,7 +276,7 @@ def test_checkpoint_that_cannot_be_written_keeps_the_one_before(rows, tmp_path, 
             raise OSError(28, "No space left on device")
         written.append(path)
 
-    monkeypatch.setattr("mlmetric.training._loop.os.fsync", full_after_two)
+    monkeypatch.setattr("mlmetric._atomic_write.os.fsync", full_after_two)
     with pytest.raises(OSError, match=r"stage\.pt could not be written: No space left on device.*Free some space"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     assert [file.name for file in path.parent.iterdir()] == ["stage.pt"]
@@ -321,7 +326,13 @@ def test_fit_rows_that_do_not_fit_are_named(rows):
         ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
         ({"seed": -1}, "`seed` must be at least 0, got -1"),
-        ({"lr": 0.0}, r"`lr` must be above 0, got 0\.0"),
+        ({"lr": 0.0}, r"`lr` must be above 0 and finite, got 0\.0"),
+        ({"lr": float("inf")}, "`lr` must be above 0 and finite, got inf"),
+        ({"lr": float("nan")}, "`lr` must be above 0 and finite, got nan"),
+        ({"epochs": float("nan")}, "`epochs` must be at least 1, got nan"),
+        ({"seed": 2**32}, "`seed` must be at most 4294967295, got 4294967296"),
+        ({"weight_decay": -0.1}, r"`weight_decay` must be at least 0 and finite, got -0\.1"),
+        ({"mixup": float("inf")}, "`mixup` must be at least 0 and finite, got inf"),
     ],
 )
 def test_training_config_names_what_is_out_of_range(arguments, message):
@@ -353,3 +364,185 @@ def test_fit_classifier_validation_of_softmax_ranks_probabilities(rows):
     by_probability = float(mean_average_precision(head.probabilities(logits), labels))
     assert by_probability != pytest.approx(float(mean_average_precision(logits, labels)))
     assert history[-1]["val_map"] == pytest.approx(by_probability)
+
+
+def plain_loss(embeddings, labels):
+    return embeddings.square().mean()
+
+
+class Powered(torch.nn.Module):
+    """A loss whose attribute has another name than its argument."""
+
+    def __init__(self, exponent):
+        super().__init__()
+        self.raised_to = exponent
+
+    def forward(self, embeddings, labels):
+        return self.power(self.raised_to, embeddings, labels)
+
+    @staticmethod
+    def power(exponent, embeddings, labels):
+        return embeddings.pow(exponent).mean()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda e, y: e.square().mean(), lambda e, y: (e - 1).square().mean()),
+        (LogRatioLoss(lambda a, b: a.double() @ b.double().T), LogRatioLoss(lambda a, b: -(a.double() @ b.double().T))),
+        (Powered(2), Powered(4)),
+        (Powered(2).forward, Powered(4).forward),
+        (functools.partial(Powered.power, 2), functools.partial(Powered.power, 4)),
+    ],
+    ids=["lambdas", "similarities of LogRatioLoss", "attributes by another name", "bound methods", "partials"],
+)
+def test_checkpoint_tells_losses_apart(rows, first, second, tmp_path):
+    options = {"config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
+    history = fit_embedding(make_head(), *rows, loss=first, **options)
+    assert fit_embedding(make_head(), *rows, loss=first, **options) == history
+    with pytest.raises(ValueError, match=r"of other settings or data: loss\S* was .* and is .*Remove it to train anew"):
+        fit_embedding(make_head(), *rows, loss=second, **options)
+
+
+def test_checkpoint_tells_heads_apart_by_a_setting_that_their_repr_does_not_show(rows, tmp_path):
+    class Scaled(torch.nn.Linear):
+        def __init__(self, scale):
+            super().__init__(12, 4)
+            self.gain = scale
+
+        def forward(self, inputs):
+            return self.gain * super().forward(inputs)
+
+    options = {"loss": plain_loss, "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
+    history = fit_embedding(Scaled(1.0), *rows, **options)
+    with pytest.raises(ValueError, match=r"module\.gain was 1\.0 and is 2\.0"):
+        fit_embedding(Scaled(2.0), *rows, **options)
+    assert fit_embedding(Scaled(1.0), *rows, **options) == history  # weights of another start are no other setting
+
+
+def test_checkpoint_tells_trained_weights_from_frozen_ones(rows, tmp_path):
+    options = {"loss": plain_loss, "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
+    fit_embedding(make_head(), *rows, **options)
+    frozen = make_head()
+    frozen.layers[0].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"module\.layers\.0\.bias was .* trained and is .* not trained"):
+        fit_embedding(frozen, *rows, **options)
+
+
+def test_checkpoint_of_a_loss_that_is_a_method_of_the_trained_head_is_gone_on_with(rows, tmp_path):
+    features, labels = rows
+    path = tmp_path / "classifier.pt"
+    history = None
+    for _ in range(2):
+        head = ClassifierHead(12, 4)
+        again = fit_classifier(
+            head, features, labels, loss=lambda z, y, head=head: head.loss(z, y), config=CONFIG, checkpoint=path
+        )
+        history = again if history is None else history
+        assert again == history
+
+
+def test_checkpoint_with_any_byte_altered_is_refused(rows, tmp_path):
+    path = tmp_path / "stage.pt"
+    fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+    content = path.read_bytes()
+    for place in range(0, len(content), len(content) // 40):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(OSError, match=r"stage\.pt is damaged, .*Remove it to train anew"):
+            fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(OSError, match=r"stage\.pt is damaged"):
+        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("module", {}),
+        ("module", {"linear.weight": torch.zeros(2)}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("scheduler", {}),
+        ("history", None),
+        ("history", [3]),
+        ("best", (0.5, 1)),
+        ("objective", None),
+    ],
+)
+def test_checkpoint_of_the_same_settings_with_other_insides_is_refused(rows, part, content, tmp_path):
+    path = tmp_path / "stage.pt"
+    config = dataclasses.replace(CONFIG, epochs=1, keep_best=True)
+    fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
+    write_checkpoint(path, torch.load(path, weights_only=True) | {part: content})
+    with pytest.raises(OSError, match=r"stage\.pt does not fit what is trained \(\w+\)\. Remove it to train anew"):
+        fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
+
+
+def test_checkpoint_that_is_no_file_is_named(rows, tmp_path):
+    with pytest.raises(OSError, match=r"is no regular file: choose another path"):
+        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=tmp_path)
+
+
+def test_fit_that_diverges_warns_of_the_learning_rate_once(rows):
+    def distant(embeddings, labels):
+        return (embeddings - 3 * labels).square().mean()
+
+    told = pytest.warns(UserWarning, match=r"Training diverges: .* Lower the learning rate \(3\.0\)")
+    with told:
+        history = fit_embedding(make_head(), *rows, loss=distant, config=dataclasses.replace(CONFIG, lr=3.0))
+    assert len(told) == 1
+    assert history[0]["loss"] > 100
+    assert fit_embedding(make_head(), *rows, loss=distant, config=CONFIG)[0]["loss"] < 30  # and no word
+
+
+def test_fit_whose_loss_begins_at_0_and_grows_warns_of_the_learning_rate(rows):
+    calls = []
+
+    def grows(embeddings, labels):
+        calls.append(1)
+        return embeddings.square().mean() * 0 + (len(calls) - 1) * 100.0
+
+    with pytest.warns(UserWarning, match=r"the loss of epoch 1 is .*, that of the first batch was 0\. Lower"):
+        fit_embedding(make_head(), *rows, loss=grows, config=dataclasses.replace(CONFIG, epochs=1))
+
+
+def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_alone(rows):
+    heads = [make_head(dropout=0.5) for _ in range(8)]
+
+    def fit(number):
+        head, seed = heads[number], number % 4
+        history = embed(rows, head, dataclasses.replace(CONFIG, seed=seed, mixup=0.3, epochs=2))[1]
+        return history, head.state_dict()
+
+    alone = [fit(number) for number in range(4)]
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(fit, range(4, 8)))
+    assert torch.equal(torch.get_rng_state(), state)
+    for (history, weights), (expected, expected_weights) in zip(together, alone, strict=True):
+        assert history == expected
+        assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
+
+
+def test_apply_in_batches_from_threads_is_in_evaluation_mode_until_the_last_has_left(rows):
+    inside, go_on = threading.Barrier(2), threading.Event()
+
+    class Waits(torch.nn.Dropout):
+        def forward(self, inputs):
+            outputs = super().forward(inputs)
+            if threading.current_thread() is not threading.main_thread():
+                inside.wait()
+                go_on.wait()
+                outputs = super().forward(inputs)
+            return outputs
+
+    module = torch.nn.Sequential(Waits(0.9), torch.nn.Dropout().eval()).train()
+    module[1].eval()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(apply_in_batches, module, rows[0])
+        inside.wait()
+        assert torch.equal(apply_in_batches(module, rows[0]), rows[0])  # comes and goes while the other is at it
+        go_on.set()
+        assert torch.equal(other.result(), rows[0])
+    assert [part.training for part in module.modules()] == [True, True, False]

@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import functools
 
-import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, TripletMarginLoss
@@ -32,7 +31,6 @@ from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
-from mlmetric.training._identity import describe
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
 
@@ -345,9 +343,9 @@ def test_checkpoint_of_other_options_is_refused(rows, setting, message, tmp_path
 def test_checkpoint_of_another_classifier_is_refused(rows, tmp_path):
     path = tmp_path / "stage.pt"
     embed(rows, classifier=ClassifierHead(4, 4), checkpoint=path)
-    with pytest.raises(ValueError, match=r"objective was .*sigmoid.* and is .*softmax"):
+    with pytest.raises(ValueError, match=r"classifier\.activation was 'sigmoid' and is 'softmax'"):
         embed(rows, classifier=ClassifierHead(4, 4, activation="softmax"), checkpoint=path)
-    with pytest.raises(ValueError, match=r"objective was .*ClassifierHead.* and is .*None"):
+    with pytest.raises(ValueError, match=r"classifier was mlmetric\.heads\S*ClassifierHead .* and is None"):
         embed(rows, checkpoint=path)
 
 
@@ -938,7 +936,7 @@ def test_normalize_outside_0_to_1_is_refused(setting):
 def test_normalize_is_part_of_what_a_checkpoint_is_made_of(rows, tmp_path):
     first, second = heads_of_lengths(0.5, 0.25)
     embed(rows, first, checkpoint=tmp_path / "stage.pt")
-    with pytest.raises(ValueError, match=r"module was .*normalize=0\.5.* and is .*normalize=0\.25"):
+    with pytest.raises(ValueError, match=r"module\.normalize was 0\.5 and is 0\.25"):
         embed(rows, second, checkpoint=tmp_path / "stage.pt")
 
 
@@ -959,22 +957,6 @@ def test_training_on_the_cpu_leaves_the_generators_of_cuda_alone(rows):
     before = torch.cuda.get_rng_state()
     embed(rows)
     assert torch.equal(torch.cuda.get_rng_state(), before)
-
-
-def test_classes_within_a_loss_are_told_apart():
-    first, second = (describe(functools.partial(make, margin=1.0)) for make in (ContrastiveLoss, TripletMarginLoss))
-    assert "TripletMarginLoss" in second
-    assert first != second
-
-
-def test_numbers_arrays_and_mappings_within_a_loss_are_told_apart():
-    for first, second in (
-        (np.float32(0.25), np.float32(0.5)),
-        (np.zeros(3), np.array([0.0, 1.0, 0.0])),
-        ({"margin": 1}, {"margin": 2}),
-    ):
-        assert describe(first) != describe(second)
-        assert describe(first) == describe(copy.deepcopy(first))
 
 
 def test_validation_that_does_not_fit_the_training_rows_is_named_before_training(rows):

@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from mlmetric._global_generator import seeded_globally
 from mlmetric.estimators._embedder import MetricEmbedder
 from mlmetric.estimators._rows import Rows, read_rows
 from mlmetric.heads import ClassifierHead
@@ -150,7 +150,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         trained_on, held_back, seed = self._fit_head(rows, held_back)
         embedded, held_back = self._embedded(trained_on), held_back and self._embedded(held_back)
         size = embedded.features.shape[1]
-        with torch.random.fork_rng(devices=[]):  # the random start is drawn, and replaced
+        with seeded_globally(seed):  # the random start is drawn, and replaced
             self.classifier_ = ClassifierHead(size, rows.labels.shape[1], activation=self.activation)
         self.classifier_.init_from_labels(embedded.labels)
         if self.standardize:

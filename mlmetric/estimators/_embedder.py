@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -17,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from mlmetric._global_generator import seeded_globally
 from mlmetric.estimators._rows import Rows, hold_back, read_rows, read_training_rows, read_validation_rows
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, Standardize
 from mlmetric.losses import LogRatioLoss
@@ -66,7 +66,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         patience: Stop after this many epochs without a better score; None trains them all.
         device: Where it is trained and applied, such as "cpu" or "cuda"; a pickle holds the trained heads
             on the CPU.
-        random_state: Fixes everything: starts, batches, dropout, mixing, what is held back.
+        random_state: Fixes everything: starts, batches, dropout, mixing, what is held back. These draw from torch's
+            global generator, which ends in the state that it was in. Fits in several threads therefore run one after
+            the other; a thread must not draw from that generator outside of a fit while another one fits.
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module for features as they come.
@@ -134,7 +136,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         The triplet loss on the squared Euclidean distance, one triplet for each anchor, its positive the farthest one;
         batches of 256 rows, 10 epochs at a learning rate of 0.01; no dropout, nothing held back. Its other two runs
-        have `max_epochs=20, lr_drops=(15,)`.
+        have `max_epochs=20, lr_drops=(15,)`. On standardised features this rate is often too high: a warning then says
+        that training diverges, and 0.001 is better.
 
         Args:
             margin: Of the triplet loss.
@@ -236,8 +239,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 "`validation_fraction`, or pass `validation`."
             )
         members, self.history_ = [], []
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: heads are made there
+        with seeded_globally(seed):  # heads are made on the CPU
             for number in range(self.n_members):
                 member = (RECOMMENDED_HEAD if self.head is None else self.head)(rows.features.shape[1])
                 self.history_.append(self._fit_member(member, rows, held_back, seed=seed % 100_000 + number))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_MAX_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -24,7 +26,10 @@ class TrainingConfig:
             [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
         keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.
         patience: Stop after this many epochs without a better score on validation; None trains them all.
-        seed: Fixes batches, dropout, and a miner's draws where the miner has no generator of its own.
+        seed: Fixes batches, dropout, and a miner's draws where the miner has no generator of its own; below 2^32. These
+            draw from torch's global generator, which is seeded for each epoch and put back into its state after it.
+            Fits in several threads therefore take turns, epoch by epoch; what a thread draws from that generator
+            outside of a fit while another one trains changes both.
 
     Raises:
         ValueError: If a number is out of range.
@@ -43,12 +48,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
-        if not self.lr > 0:
-            raise ValueError(f"`lr` must be above 0, got {self.lr}.")
-        if not 0 <= self.mixup < math.inf:
-            raise ValueError(f"`mixup` must be at least 0 and finite, got {self.mixup}.")
+        if self.seed > _MAX_SEED:
+            raise ValueError(f"`seed` must be at most {_MAX_SEED}, got {self.seed}.")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"`lr` must be above 0 and finite, got {self.lr}.")
+        for name in ("weight_decay", "mixup"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)}.")
         for name in ("items_per_label", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mlmetric._fingerprint import describe
+from mlmetric._global_generator import seeded_globally
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.labels import check_labels
 from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training._batch import Batch
+from mlmetric.training._checkpoint import read_checkpoint, serialized, write_checkpoint
 from mlmetric.training._config import TrainingConfig
-from mlmetric.training._identity import describe, digest
+from mlmetric.training._divergence import warn_of_divergence
 
 EpochRecord = dict[str, float]
 """What one epoch measured, by name; `epoch` counts from 1."""
@@ -45,11 +48,11 @@ class Stage:
         config: TrainingConfig | None,
         checkpoint: str | Path | None,
         callback: Callable[[EpochRecord], None] | None,
-        objective: tuple[Any, ...] = (),
+        objective: dict[str, Any],
     ) -> None:
         self.module = module
         self.objective = objective
-        self.trained = nn.ModuleList([module, *(part for part in objective if isinstance(part, nn.Module))])
+        self.trained = nn.ModuleList([module, *(part for part in objective.values() if isinstance(part, nn.Module))])
         self.config = TrainingConfig() if config is None else config
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.callback = callback
@@ -63,6 +66,8 @@ class Stage:
         self.history: list[EpochRecord] = []
         self.best: tuple[float, int, dict[str, Any]] | None = None
         self.draws_of_rank = torch.Generator()
+        self.first_loss = math.nan
+        self.warned = False
 
     def forward(self, inputs: Tensor, batch: Batch) -> Tensor:
         """Pass these rows through the module, each rank its share of them; return what comes out for all."""
@@ -71,8 +76,8 @@ class Stage:
             outputs: Tensor = self.module(batch.of(inputs).to(device))
             return outputs
         own = batch.part(rank(), num_ranks())
-        with self._fork_rng():  # dropout differs between ranks; what is drawn after it, by a miner, does not
-            self._seed(int(torch.randint(2**62, (), generator=self.draws_of_rank)))
+        seed = int(torch.randint(2**62, (), generator=self.draws_of_rank))
+        with seeded_globally(seed, device):  # so dropout differs between ranks, and what a miner draws does not
             outputs = self.module(own.of(inputs).to(device))
         return gather_rows(outputs)
 
@@ -107,6 +112,10 @@ class Stage:
             with self._seeded():
                 record = self._epoch(labels, step, count)
             self.history.append(record)
+            if not self.warned and rank() == 0:
+                self.warned = warn_of_divergence(
+                    record["loss"], first_loss=self.first_loss, epoch=len(self.history), lr=self.config.lr
+                )
             if validation is not None:
                 measured, score = on_first_rank(validate)  # all go by one number, and stop together
                 record |= measured
@@ -144,6 +153,8 @@ class Stage:
             loss.backward()  # type: ignore[no-untyped-call]
             sum_over_ranks(part.grad for part in self.module.parameters() if part.grad is not None)
             self.optimizer.step()
+            if math.isnan(self.first_loss):
+                self.first_loss = float(loss.detach())
             total_loss += loss.detach() * len(batch)
             total_count += number
             num_rows += len(batch)
@@ -189,49 +200,34 @@ class Stage:
     def _seeded(self) -> Iterator[None]:
         """Give each epoch random numbers of its own, so that a resumed run draws what one never killed draws."""
         seed = self.config.seed * 100_003 + len(self.history)
-        with self._fork_rng():
-            self._seed(seed)
+        with seeded_globally(seed, device_of(self.module)):
             self.draws_of_rank.manual_seed(seed * num_ranks() + rank())
             yield
 
-    def _fork_rng(self) -> AbstractContextManager[None]:
-        device = device_of(self.module)
-        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-    def _seed(self, seed: int) -> None:
-        """Seed the generators that are forked; `torch.manual_seed` would seed those of every device."""
-        device = device_of(self.module)
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        elif device.type not in ("cpu", "meta"):
-            torch.get_device_module(device).manual_seed(seed)
-
-    def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+    def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, str]:
         """Describe what a checkpoint must have been made of for training to go on from it, and what ranks share."""
         if self.checkpoint is None and num_ranks() == 1:
             return {}
-        return {
-            **asdict(self.config),
-            "module": repr(self.module),
-            "objective": [describe(part) for part in self.objective],
-            "inputs": digest(inputs),
-            "labels": digest(labels),
-            "validation": None if validation is None else [digest(torch.as_tensor(part)) for part in validation],
-        }
+        state: list[Tensor] = list(self.trained.parameters())
+        for part in self.trained.modules():
+            if isinstance(part, nn.modules.batchnorm._NormBase):  # whose buffers training moves
+                state += part.buffers()
+        settings = describe({**asdict(self.config), "module": self.module, **self.objective}, state=state)
+        for name, rows in (("inputs", inputs), ("labels", labels), ("validation", validation)):
+            settings |= describe({name: rows})
+        return settings
 
     def _check_ranks(self) -> None:
         """See that all processes train the same on the same rows."""
         if num_ranks() == 1:
             return
         given = gather_objects(self.settings)
-        for name in self.settings:
-            values = [settings[name] for settings in given]
+        for name in dict.fromkeys(chain.from_iterable(given)):
+            values = [settings.get(name, "absent") for settings in given]
             if any(value != values[0] for value in values):
                 raise ValueError(
-                    f"Every process must be given the same rows and settings, but {name} differs: {values}. Give each "
-                    "of them all rows: every batch is shared out among them."
+                    f"Every process must be given the same rows and settings, but {name} differs: {', '.join(values)}. "
+                    "Give each of them all rows: every batch is shared out among them."
                 )
         for part in self.module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
@@ -250,32 +246,41 @@ class Stage:
 
     def _restored(self) -> bytes:
         self._restore()
-        return self._serialized()
+        return serialized(self._state())
 
     def _restore(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
+        state = None if self.checkpoint is None else read_checkpoint(self.checkpoint, device_of(self.module))
+        if state is None:
             return
-        try:
-            state = torch.load(self.checkpoint, map_location=device_of(self.module), weights_only=True)
-            saved = state["settings"]
-        except Exception as error:
-            raise OSError(
-                f"The checkpoint {self.checkpoint} cannot be read ({type(error).__name__}); remove it to train anew."
-            ) from error
-        for name, value in self.settings.items():
-            if saved.get(name) != value:
+        saved = state["settings"]
+        for name in {**self.settings, **saved}:
+            was, now = (settings.get(name, "absent") for settings in (saved, self.settings))
+            if was != now:
                 raise ValueError(
-                    f"The checkpoint {self.checkpoint} is of other settings or data: {name} was {saved.get(name)!r} "
-                    f"and is {value!r}. Remove it to train anew."
+                    f"The checkpoint {self.checkpoint} is of other settings or data: {name} was {was} and is {now}. "
+                    "Remove it to train anew."
                 )
-        self._load(state)
+        try:
+            self._load(state)
+        except Exception as error:  # whatever torch raises where a state does not fit
+            raise OSError(
+                f"The checkpoint {self.checkpoint} does not fit what is trained ({type(error).__name__}). Remove it to "
+                "train anew."
+            ) from error
 
     def _load(self, state: dict[str, Any]) -> None:
+        history, best, schedule = state["history"], state["best"], state["scheduler"]
+        known = schedule.keys() == self.scheduler.state_dict().keys()
+        if not known or not all(isinstance(record, dict) for record in history):
+            raise ValueError("The history or the schedule has another form.")
+        self.best = best
+        if self.config.keep_best and self.best is not None:
+            self._load_trained(self.best[2])  # so that a state that does not fit is found here
         self._load_trained(state)
-        self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.history = state["history"]
+        self.scheduler.load_state_dict(schedule)
+        self.history = list(history)
+        self.first_loss = state["first_loss"]
 
     def _load_trained(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
@@ -286,38 +291,20 @@ class Stage:
         objective = [part.state_dict() for part in self.trained[1:]]
         return {"module": self.module.state_dict(), "objective": objective}
 
-    def _serialized(self) -> bytes:
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             "settings": self.settings,
             **self._trained_state(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": self.history,
+            "first_loss": self.first_loss,
         }
-        serialized = io.BytesIO()
-        torch.save(state, serialized)
-        return serialized.getvalue()
 
     def _save(self) -> None:
-        if self.checkpoint is None or rank() > 0:
-            return
-        serialized = self._serialized()
-        unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
-        try:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(serialized)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self.checkpoint)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise OSError(
-                error.errno,
-                f"The checkpoint {self.checkpoint} could not be written: {error.strerror}. What was there before is "
-                "kept. Free some space, or take another folder, and resume.",
-            ) from error
+        if self.checkpoint is not None and rank() == 0:
+            write_checkpoint(self.checkpoint, self._state())
 
     def _report(self, record: EpochRecord) -> None:
         if self.callback is not None:

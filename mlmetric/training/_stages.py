@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -75,7 +76,10 @@ def fit_embedding(
             training rows, which count by the labels that are trained on. Epochs are scored by this retrieval, with a
             classifier by the sum of it and its mAP, for which labels must be 0 or 1.
         checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
-            on from there.
+            on from there, provided that head, loss, miner, classifier, `config` and rows are the same. They are
+            compared by all that they are made of but their weights, functions of your own by their code: another
+            version of Python, or of a package that they are from, is another setting. Give new objects, not some that
+            were trained with: a loss with a memory, for example, begins with it empty.
         callback: Called with the record of each epoch, those restored from a checkpoint included.
 
     Returns:
@@ -86,9 +90,14 @@ def fit_embedding(
         ValueError: If shapes do not fit, labels of `validation` are soft where a classifier is measured, the loss
             wants labels 0 or 1 and rows are mixed, the checkpoint is of other settings or other data, or joined
             processes are given different ones.
-        TypeError: If `validation` holds no tensors.
+        TypeError: If `validation` holds no tensors, or, with a checkpoint, something that the loss or another part
+            holds cannot be looked into, as an open file; a method `fingerprint()` of its class then says what it is.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
-        OSError: If a checkpoint cannot be written or read.
+        OSError: If a checkpoint cannot be written or read, or is damaged.
+
+    Warns:
+        UserWarning: If an epoch ends with a loss of more than 10 times that of the first batch, as at a learning rate
+            that is too high.
     """
     device = device_of(head)
     _check_validation(validation, features, labels, hard=classifier is not None)
@@ -96,8 +105,8 @@ def fit_embedding(
         raise ValueError(
             f"`mixup` makes soft labels, which `{type(loss).__name__}` does not take, got {config.mixup}: set it to 0."
         )
-    if not classifier_weight >= 0:
-        raise ValueError(f"`classifier_weight` must be at least 0, got {classifier_weight}.")
+    if not 0 <= classifier_weight < math.inf:
+        raise ValueError(f"`classifier_weight` must be at least 0 and finite, got {classifier_weight}.")
 
     def step(batch: Batch) -> tuple[Tensor, int]:
         embeddings = stage.forward(features, batch)
@@ -128,7 +137,8 @@ def fit_embedding(
     for part in (loss, classifier):
         if isinstance(part, nn.Module):
             part.to(device)
-    stage = Stage(head, config, checkpoint, callback, objective=(loss, miner, classifier, classifier_weight))
+    objective = {"loss": loss, "miner": miner, "classifier": classifier, "classifier_weight": classifier_weight}
+    stage = Stage(head, config, checkpoint, callback, objective)
     count = None if miner is None else "triplets"
     return stage.fit(features, labels, step, validate, validation=validation, count=count)
 
@@ -166,9 +176,13 @@ def fit_classifier(
     Raises:
         ValueError: If shapes do not fit, labels of `validation` are soft, the checkpoint is of other settings or other
             data, or joined processes are given different ones.
-        TypeError: If `head` is no torch module, or `validation` holds no tensors.
+        TypeError: If `head` is no torch module, `validation` holds no tensors, or something cannot be compared with
+            a checkpoint, as in `fit_embedding`.
         FloatingPointError: If the loss is no longer finite; the checkpoint of the epoch before stays.
-        OSError: If a checkpoint cannot be written or read.
+        OSError: If a checkpoint cannot be written or read, or is damaged.
+
+    Warns:
+        UserWarning: If training diverges, as in `fit_embedding`.
     """
     if not isinstance(head, nn.Module):
         raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
@@ -194,7 +208,7 @@ def fit_classifier(
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
         }, ranked
 
-    stage = Stage(head, config, checkpoint, callback, objective=(loss,))
+    stage = Stage(head, config, checkpoint, callback, {"loss": loss})
     return stage.fit(embeddings, labels, step, validate, validation=validation, count=None)
 
 
@@ -202,7 +216,8 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     """Pass rows through a module in evaluation mode, without gradients.
 
     Args:
-        module: It and its parts are left in the modes that they were in.
+        module: It and its parts are left in the modes that they were in. Several threads may pass rows through one
+            module, while none trains it.
         inputs: Shape `(N, D)`.
         batch_size: Rows at a time.
 

@@ -31,7 +31,6 @@ whose size ratio is allowed count. Deviations are of training and of what is hel
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -45,12 +44,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from mlmetric._fingerprint import fingerprint
 from mlmetric.data import stratified_split
 from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
 from mlmetric.losses import LogRatioLoss
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision, ndcg_at_k, size_ratio_at_k
 from mlmetric.neighbors import kneighbors
-from mlmetric.training._identity import describe, digest
 from quality_methods import METHODS, RECOMMENDED, SINGLE_RECOMMENDED, Method, Parts, Result
 from quality_sets import read_sets, small_set, wide_sets
 from quality_tables import MEASURES, Runs, places, summary, table
@@ -170,14 +169,13 @@ def results(cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tupl
 def identity(name: str, X: Tensor, y: Tensor, n_train: int) -> str:
     """Digest what a run is of: the method with all its settings, the rows, and how many of them train.
 
-    Code is not in it: begin another file where that has changed.
+    The code of the package is not in it: begin another file where that has changed.
     """
     method = METHODS[name]
     methods = [method] if method.rate_of is None else [method, METHODS[method.rate_of]]
-    settings = [describe([each.make, each.rates]) for each in methods]
-    defaults = describe([MetricEmbedder(), RECOMMENDED_HEAD, LogRatioLoss(), REGULARISATION, NUM_NEIGHBORS])
-    text = "\n".join(map(str, [*settings, defaults, digest(X), digest(y), n_train]))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    settings = [[each.make, each.rates] for each in methods]
+    defaults = [MetricEmbedder(), RECOMMENDED_HEAD, LogRatioLoss(), REGULARISATION, NUM_NEIGHBORS]
+    return fingerprint(settings=settings, defaults=defaults, X=X, y=y, n_train=n_train)[:16]
 
 
 def keep(path: Path, done: Mapping[str, Any]) -> None:
