@@ -161,6 +161,16 @@ def test_measures_of_sets_given_soft_labels_raise(name):
         getattr(imbalance, name)(np.array([[1.0, 0.0], [0.25, 0.0]]))
 
 
+@pytest.mark.parametrize("num_labels", [1, 7, 8, 9, 65])
+def test_tcs_counts_the_distinct_label_sets_of_any_width(num_labels):
+    rng = np.random.default_rng(num_labels)
+    rows = rng.integers(0, 2, (30, num_labels), dtype=np.uint8)
+    labels = np.concatenate([rows, rows[::2], np.zeros((1, num_labels), dtype=np.uint8)])
+    expected = math.log(3 * num_labels * len({tuple(row) for row in labels.tolist()}))
+    assert imbalance.tcs(labels, num_features=3) == pytest.approx(expected)
+    assert imbalance.imbalance_report(labels, num_features=3).tcs == pytest.approx(expected)
+
+
 def test_tcs_without_features_raises():
     with pytest.raises(ValueError, match="`num_features` must be at least 1, got 0"):
         imbalance.tcs(TABLE, num_features=0)

@@ -33,15 +33,22 @@ def scumble_per_instance(labels: Labels) -> Floats:
         Charte et al., HAIS 2014, and Neurocomputing 326-327, 2019 (arXiv 1802.05033). Both means run over
         the row's own labels: with the 0 of each absent label in it, the geometric mean would vanish.
     """
-    active = read_hard_labels(labels) > 0
-    ratios = np.nan_to_num(ir_lbl(labels), nan=1.0)
+    values = read_hard_labels(labels)
+    return scumble_from_ratios(values, ir_lbl(values))
+
+
+def scumble_from_ratios(values: Floats, ratios: Floats) -> Floats:
+    """Measure each row of a multi-hot matrix, given the imbalance ratios of its labels."""
+    rows, columns = np.nonzero(values)
+    own = ratios[columns]
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    geometric = np.exp(np.add.reduceat(np.log(own), starts) / sizes)
+    arithmetic = np.add.reduceat(own, starts) / sizes
     # Rows of equal ratios are set apart: their two means differ by rounding alone.
-    uneven = np.where(active, ratios, -np.inf).max(axis=1) > np.where(active, ratios, np.inf).min(axis=1)
-    sizes = active[uneven].sum(axis=1)
-    geometric = np.exp(active[uneven] @ np.log(ratios) / sizes)
-    arithmetic = active[uneven] @ ratios / sizes
-    scores = np.zeros(len(active))
-    scores[uneven] = np.maximum(1 - geometric / arithmetic, 0)
+    uneven = np.maximum.reduceat(own, starts) > np.minimum.reduceat(own, starts)
+    scores = np.zeros(len(values))
+    scores[rows[starts]] = np.where(uneven, np.maximum(1 - geometric / arithmetic, 0), 0)
     return scores
 
 

@@ -16,20 +16,20 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def read_labels(labels: Labels) -> Floats:
-    """Return soft or hard labels as a float64 array, at least one row and one label."""
+    """Return soft or hard labels as a float64 array, not to be written to, at least one row and one label."""
     dense: Any = labels
     if sparse.issparse(labels):
         dense = dense.toarray()
     elif isinstance(labels, torch.Tensor):
         dense = labels.detach().cpu().double().numpy()
-    values: Floats = check_labels(dense).astype(np.float64)
+    values: Floats = check_labels(dense).astype(np.float64, copy=False)
     if values.size == 0:
         raise ValueError(f"`labels` must have at least one row and one label, got shape {values.shape}.")
     return values
 
 
 def read_hard_labels(labels: Labels) -> Floats:
-    """Return multi-hot labels as a float64 array."""
+    """Return multi-hot labels as a float64 array, not to be written to."""
     values = read_labels(labels)
     soft = (values != 0) & (values != 1)
     if soft.any():

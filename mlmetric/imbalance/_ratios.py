@@ -64,8 +64,7 @@ def mean_ir(labels: Labels) -> float:
     Source:
         Charte et al. 2015. Deviation: labels without positives are left out.
     """
-    ratios = _present(ir_lbl(labels))
-    return float(ratios.mean()) if len(ratios) else math.nan
+    return mean_of_ratios(ir_lbl(labels))
 
 
 def cvir(labels: Labels) -> float:
@@ -91,8 +90,7 @@ def cvir(labels: Labels) -> float:
     Source:
         Charte et al. 2015 (deviation over L - 1). Deviation: labels without positives are left out.
     """
-    ratios = _present(ir_lbl(labels))
-    return float(ratios.std(ddof=1) / ratios.mean()) if len(ratios) > 1 else math.nan
+    return variation_of_ratios(ir_lbl(labels))
 
 
 def majority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
@@ -117,7 +115,7 @@ def majority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
     Source:
         Charte et al. 2015.
     """
-    return ir_lbl(labels) < mean_ir(labels) * (1 - _ROUNDING)
+    return below_mean(ir_lbl(labels))
 
 
 def minority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
@@ -142,7 +140,25 @@ def minority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
     Source:
         Charte et al. 2015.
     """
-    return ir_lbl(labels) > mean_ir(labels) * (1 + _ROUNDING)
+    return above_mean(ir_lbl(labels))
+
+
+def mean_of_ratios(ratios: Floats) -> float:
+    present = _present(ratios)
+    return float(present.mean()) if len(present) else math.nan
+
+
+def variation_of_ratios(ratios: Floats) -> float:
+    present = _present(ratios)
+    return float(present.std(ddof=1) / present.mean()) if len(present) > 1 else math.nan
+
+
+def below_mean(ratios: Floats) -> npt.NDArray[np.bool_]:
+    return ratios < mean_of_ratios(ratios) * (1 - _ROUNDING)
+
+
+def above_mean(ratios: Floats) -> npt.NDArray[np.bool_]:
+    return ratios > mean_of_ratios(ratios) * (1 + _ROUNDING)
 
 
 def _present(ratios: Floats) -> Floats:

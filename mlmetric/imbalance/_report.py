@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlmetric.imbalance._concurrence import scumble, scumble_per_label
-from mlmetric.imbalance._matrix import Floats, Labels, read_hard_labels
-from mlmetric.imbalance._ratios import cvir, ir_lbl, majority_labels, mean_ir, minority_labels
-from mlmetric.imbalance._size import label_cardinality, label_density, tcs
+from mlmetric.imbalance._concurrence import scumble_from_ratios
+from mlmetric.imbalance._matrix import Floats, Labels, divide, read_hard_labels
+from mlmetric.imbalance._ratios import above_mean, below_mean, ir_lbl, mean_of_ratios, variation_of_ratios
+from mlmetric.imbalance._size import tcs
+from mlmetric.labels import label_counts
 
 _KIND_COLOURS = {"majority": "tab:blue", "neither": "tab:grey", "minority": "tab:orange"}
 
@@ -152,20 +153,23 @@ def imbalance_report(
     names = list(map(str, range(values.shape[1]))) if label_names is None else [str(name) for name in label_names]
     if len(names) != values.shape[1]:
         raise ValueError(f"`label_names` must name the {values.shape[1]} columns of `labels`, got {len(names)} names.")
+    counts, ratios = label_counts(values), ir_lbl(values)
+    scores = scumble_from_ratios(values, ratios)
+    cardinality = float(counts.sum()) / len(values)
     return ImbalanceReport(
         label_names=names,
-        counts=values.sum(axis=0).astype(np.int64),
-        ir_lbl=ir_lbl(values),
-        scumble_per_label=scumble_per_label(values),
-        is_majority=majority_labels(values),
-        is_minority=minority_labels(values),
+        counts=counts.astype(np.int64),
+        ir_lbl=ratios,
+        scumble_per_label=divide(scores @ values, counts),
+        is_majority=below_mean(ratios),
+        is_minority=above_mean(ratios),
         num_rows=len(values),
         num_rows_without_label=int((~values.any(axis=1)).sum()),
-        cardinality=label_cardinality(values),
-        density=label_density(values),
-        mean_ir=mean_ir(values),
-        cvir=cvir(values),
-        scumble=scumble(values),
+        cardinality=cardinality,
+        density=cardinality / values.shape[1],
+        mean_ir=mean_of_ratios(ratios),
+        cvir=variation_of_ratios(ratios),
+        scumble=float(scores.mean()),
         tcs=None if num_features is None else tcs(values, num_features=num_features),
     )
 

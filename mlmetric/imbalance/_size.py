@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mlmetric._label_sets import label_set_keys
 from mlmetric.imbalance._matrix import Labels, read_hard_labels, read_labels
 
 
@@ -36,7 +37,7 @@ def tcs(labels: Labels, *, num_features: int) -> float:
     if num_features < 1:
         raise ValueError(f"`num_features` must be at least 1, got {num_features}.")
     values = read_hard_labels(labels)
-    return math.log(num_features * values.shape[1] * len(np.unique(values, axis=0)))
+    return math.log(num_features * values.shape[1] * len(np.unique(label_set_keys(values))))
 
 
 def label_cardinality(labels: Labels) -> float:

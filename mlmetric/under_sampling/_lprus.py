@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
+from mlmetric._label_sets import label_set_keys
 from mlmetric.under_sampling._base import BaseMultiLabelSampler, removal_budget
 from mlmetric.under_sampling._data import LabelArray, Rows
 
@@ -23,8 +24,8 @@ class LPRUS(BaseMultiLabelSampler):
     equal ones from the last to appear.
 
     Args:
-        percentage: Share of the rows to remove, in per cent, above 0 and below 100; rounded down to whole rows. Fewer
-            go where the bags above the mean do not have as many to give.
+        percentage: Share of the rows to remove, in per cent, 0 or more and below 100; rounded down to whole rows. Fewer
+            go where the bags above the mean do not have as many to give. 0 removes none.
         random_state: Seed or `numpy.random.RandomState` of the draws.
 
     Attributes:
@@ -47,8 +48,9 @@ class LPRUS(BaseMultiLabelSampler):
         shares that are no whole numbers.
     """
 
+    _reads_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "percentage": [Interval(Real, 0, 100, closed="neither")],
+        "percentage": [Interval(Real, 0, 100, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -59,10 +61,9 @@ class LPRUS(BaseMultiLabelSampler):
 
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
         random_state = check_random_state(self.random_state)
-        # Eight labels in a byte, all bytes of a row in one value: sets are equal where these are.
-        packed = np.packbits(labels, axis=1)
-        keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-        _, first, bag, sizes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        _, first, bag, sizes = np.unique(
+            label_set_keys(labels), return_index=True, return_inverse=True, return_counts=True
+        )
         rows_of = np.split(np.argsort(bag, kind="stable"), np.cumsum(sizes)[:-1])
         order = np.lexsort((first, sizes))
         most = np.maximum(sizes + -len(labels) // len(sizes), 0)  # no bag below the mean
