@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlmetric import under_sampling
 from mlmetric.imbalance import mean_ir
+from mlmetric.neighbors import kneighbors
 from mlmetric.under_sampling import (
     LPRUS,
     MLRUS,
     MLUL,
     REMEDIAL,
+    BaseNeighborSampler,
     LabelCapUnderSampler,
     MLeNN,
     MultiLabelTomekLinks,
@@ -190,8 +193,11 @@ def test_a_column_of_zeros_and_ones_is_one_label_and_of_more_values_class_ids():
         (np.zeros(9), "`y` must hold at least 2 classes where it holds class ids, got 1 class"),
         (LABELS[:5], r"inconsistent numbers of samples: \[9, 5\]"),
         (None, "requires y to be passed, but the target y is None"),
+        ([["sea"], ["sun", "sea"], []] * 3, "`y` must hold 0 or 1 .*rows of different lengths.*MultiLabelBinarizer"),
+        ([["sea", "sun"]] * 9, "got 'sea' at row 0, label 0.*lists of names by .*MultiLabelBinarizer"),
+        ([{"sea"}, {"sun", "sea"}, set()] * 3, "`y` must hold 0 or 1 .*got sets.*MultiLabelBinarizer"),
     ],
-    ids=["soft", "votes", "strings", "nan", "continuous", "one class", "length", "none"],
+    ids=["soft", "votes", "strings", "nan", "continuous", "one class", "length", "none", "lists", "names", "sets"],
 )
 def test_y_that_is_no_label_matrix_raises(sampler, y, message):
     with pytest.raises(ValueError, match=message):
@@ -200,12 +206,75 @@ def test_y_that_is_no_label_matrix_raises(sampler, y, message):
         clone(sampler).fit(ROWS, y)
 
 
-@each_sampler
-def test_nan_in_X_raises(sampler):
-    X = ROWS.copy()
-    X[3] = np.nan
-    with pytest.raises(ValueError, match="Input X contains NaN"):
+BY_LABELS = [sampler for sampler in SAMPLERS if not isinstance(sampler, BaseNeighborSampler)]
+BY_NEIGHBORS = [sampler for sampler in SAMPLERS if isinstance(sampler, BaseNeighborSampler)]
+ANYTHING = {
+    "nan": np.where(ROWS == 10, np.nan, ROWS),
+    "infinite": np.where(ROWS == 10, np.inf, ROWS),
+    "strings": np.array([f"{row}.jpg" for row in range(9)]).reshape(-1, 1),
+    "paths": np.array([Path(f"{row}.jpg") for row in range(9)], dtype=object).reshape(-1, 1),
+    "lists of strings": [[f"{row}.jpg", "a"] for row in range(9)],
+    "frame": pd.DataFrame({"path": [f"{row}.jpg" for row in range(9)], "size": [None, *range(8)]}),
+    "tensor": torch.full((9, 2), torch.nan),
+    "sparse": sparse.csr_array(np.where(ROWS == 10, np.nan, ROWS)),
+}
+
+
+@pytest.mark.parametrize("sampler", BY_NEIGHBORS, ids=lambda sampler: type(sampler).__name__)
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "Input X contains NaN"), (np.inf, "Input X contains infinity")])
+def test_sampler_by_neighbors_refuses_features_that_are_not_finite(sampler, value, shown):
+    X = np.where(ROWS == 10, value, ROWS)
+    with pytest.raises(ValueError, match=shown):
         clone(sampler).fit_resample(X, LABELS)
+    with pytest.raises(ValueError, match=shown):
+        clone(sampler).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("kind", ANYTHING)
+@each_sampler
+def test_sampler_takes_anything_for_features_that_it_does_not_look_at(sampler, kind):
+    X = ANYTHING[kind]
+    context = {"neighbors": kneighbors(ROWS, 5)[1]} if sampler in BY_NEIGHBORS else {}
+    expected, same = clone(sampler), clone(sampler)
+    _, y = expected.fit_resample(ROWS, LABELS)
+    X_resampled, y_resampled = same.fit_resample(X, LABELS, **context)
+    assert rows_of(same).tolist() == rows_of(expected).tolist()
+    np.testing.assert_array_equal(y_resampled, y)
+    assert type(X_resampled) is type(X)
+    wanted = [np.asarray(_dense(X), dtype=object)[row] for row in rows_of(same)]
+    pd.testing.assert_frame_equal(pd.DataFrame(np.asarray(_dense(X_resampled), dtype=object)), pd.DataFrame(wanted))
+
+
+def _dense(X):
+    return X.toarray() if sparse.issparse(X) else X
+
+
+@pytest.mark.parametrize("sampler", BY_LABELS, ids=lambda sampler: type(sampler).__name__)
+def test_sampler_by_labels_fits_and_counts_columns_of_anything(sampler):
+    fitted = clone(sampler).fit(ANYTHING["frame"], LABELS)
+    assert fitted.feature_names_in_.tolist() == ["path", "size"]
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
+        clone(sampler).fit_resample([f"{row}.jpg" for row in range(9)], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "nothing"),
+    [
+        (MLRUS(), {"percentage": 0}),
+        (LPRUS(), {"percentage": 0}),
+        (MLUL(n_neighbors=2), {"percentage": 0}),
+        (LabelCapUnderSampler(), {"cap_ratio": np.inf}),
+        (RandomLabelUnderSampler(), {"cap_ratio": np.inf}),
+        (MultiLabelTomekLinks(), {"threshold": 1}),
+        (MLeNN(), {"threshold": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_grid_has_a_value_that_removes_nothing(sampler, nothing):
+    for labels in (LABELS, np.zeros((9, 2), dtype=int)):
+        X, y = clone(sampler).set_params(**nothing).fit_resample(ROWS, labels)
+        np.testing.assert_array_equal(X, ROWS)
+        np.testing.assert_array_equal(y, labels)
 
 
 @each_sampler

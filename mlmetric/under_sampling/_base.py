@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from math import floor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from imblearn.base import BaseSampler
@@ -41,6 +41,8 @@ class BaseMultiLabelSampler(BaseSampler):
     """
 
     _sampling_type = "bypass"
+    # Whether `_fit_resample` looks at `X`; where not, `X` may hold whatever has rows and columns.
+    _reads_features: ClassVar[bool] = True
 
     def fit(self, X: Any, y: Any) -> BaseMultiLabelSampler:
         """Check parameters and data; resampling is `fit_resample`.
@@ -56,14 +58,15 @@ class BaseMultiLabelSampler(BaseSampler):
             ValueError: If a parameter is out of range, or `X` or `y` is not what `fit_resample` takes.
         """
         self._validate_params()
-        self._check_X_y(X, y)
+        self._check_X_y(X, y, self._reads_features)
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Resample the data.
 
         Args:
-            X: Array, tensor, list, scipy sparse matrix or data frame of shape `(N, d)`, finite numbers.
+            X: Array, tensor, list, scipy sparse matrix or data frame of shape `(N, d)`. The samplers by nearest
+                neighbours take finite numbers. The others go by `y` alone and take anything: NaN, strings, file paths.
             y: Multi-hot labels of shape `(N, L)`, any of these kinds, or class ids of shape `(N,)`.
 
         Returns:
@@ -71,14 +74,15 @@ class BaseMultiLabelSampler(BaseSampler):
 
         Raises:
             TypeError: If the sampler edits labels and `y` is of another kind.
-            ValueError: If a parameter is out of range, an entry of `X` or `y` NaN, `y` neither multi-hot nor class
-                ids of at least two classes, the lengths differ, every row would go, or a class id would be cleared.
+            ValueError: If a parameter is out of range, an entry of `y` NaN, or of an `X` that is looked at, `y` neither
+                multi-hot nor class ids of at least two classes, the lengths differ, every row would go, or a class id
+                would be cleared.
         """
-        return self._resample(X, y)
+        return self._resample(X, y, self._reads_features)
 
-    def _resample(self, X: Any, y: Any, **context: Any) -> tuple[Any, Any]:
+    def _resample(self, X: Any, y: Any, reads_features: bool, **context: Any) -> tuple[Any, Any]:
         self._validate_params()
-        features, labels, holds_class_ids = self._check_X_y(X, y)
+        features, labels, holds_class_ids = self._check_X_y(X, y, reads_features)
         rows, edited = self._fit_resample(features, labels, **context)
         if not len(rows):
             raise ValueError(
@@ -100,10 +104,13 @@ class BaseMultiLabelSampler(BaseSampler):
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
         """Return the rows of the result, in order, and their labels where these are not the rows' own."""
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, LabelArray, bool]:  # noqa: N802, the host's name
+    def _check_X_y(  # noqa: N802, imbalanced-learn's name
+        self, X: Any, y: Any, reads_features: bool
+    ) -> tuple[Any, LabelArray, bool]:
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        X = validate_data(self, on_host(X), accept_sparse=["csr", "csc"])
+        taken: dict[str, Any] = {} if reads_features else {"dtype": None, "ensure_all_finite": False}
+        X = validate_data(self, on_host(X), accept_sparse=["csr", "csc"], **taken)
         labels, holds_class_ids = read_labels(y)
         check_consistent_length(X, labels)
         self.sampling_strategy_ = dict(enumerate(labels.sum(axis=0).tolist()))
@@ -134,6 +141,7 @@ class BaseMultiLabelSampler(BaseSampler):
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = True
         tags.sampler_tags.sample_indices = True
+        tags.input_tags.allow_nan = tags.input_tags.string = not self._reads_features
         return tags
 
 

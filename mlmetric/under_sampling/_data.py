@@ -18,7 +18,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 def read_labels(y: Any) -> tuple[LabelArray, bool]:
     """Read `y` as a hard label matrix, and say whether it holds class ids."""
-    checked = check_array(on_host(y), accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
+    checked = check_array(_as_array(on_host(y)), accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
     values = checked.toarray() if sparse.issparse(checked) else checked
     hard = (values == 0) | (values == 1)
     if values.ndim == 1 or (values.shape[1] == 1 and not hard.all()):
@@ -31,9 +31,29 @@ def read_labels(y: Any) -> tuple[LabelArray, bool]:
         row, column = np.argwhere(~hard)[0]
         raise ValueError(
             f"`y` must hold hard labels, 0 or 1, got {values[row].tolist()[column]!r} at row {row}, label {column}. "
-            "Soft labels become hard by a threshold, say `y >= 0.5`; votes by `mlmetric.labels.votes_to_labels`."
+            "Soft labels become hard by a threshold, say `y >= 0.5`; votes by `mlmetric.labels.votes_to_labels`; lists "
+            "of names by `sklearn.preprocessing.MultiLabelBinarizer`."
         )
     return values.astype(np.uint8), False
+
+
+def _as_array(y: Any) -> Any:
+    """Return a list as an array, anything else as it is; lists of names are refused."""
+    if not isinstance(y, list | tuple):
+        return y
+    try:
+        values = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            "`y` must hold 0 or 1 for each label of each row, or one class id a row, got rows of different lengths. "
+            "Lists of labels become the former by `sklearn.preprocessing.MultiLabelBinarizer`."
+        ) from error
+    if any(isinstance(value, set | frozenset) for value in values.flat):
+        raise ValueError(
+            "`y` must hold 0 or 1 for each label of each row, or one class id a row, got sets. "
+            "Sets of labels become the former by `sklearn.preprocessing.MultiLabelBinarizer`."
+        )
+    return values
 
 
 def on_host(data: Any) -> Any:

@@ -22,8 +22,8 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
     without labels stay as they are.
 
     Args:
-        cap_ratio: The cap in multiples of the mean count over all labels, > 0; labels without positives count as 0 in
-            the mean. The cap is rounded down, and is at least 1, so that no label vanishes.
+        cap_ratio: The cap in multiples of the mean count over all labels, > 0, infinity for none; labels without
+            positives count as 0 in the mean. The cap is rounded down, and is at least 1, so that no label vanishes.
         empty_rows: `"keep"`: any row that carries the label is as likely to lose it, and a row without labels stays;
             `"skip"`: rows that still carry another label lose it first, and a row loses its last label only where
             those do not suffice; `"drop"`: as `"keep"`, and rows that lost their last label are removed.
@@ -58,8 +58,9 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
         lose their last label and on a cap that is no integer: both are settled above.
     """
 
+    _reads_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "cap_ratio": [Interval(Real, 0, None, closed="neither")],
+        "cap_ratio": [Interval(Real, 0, float("inf"), closed="right")],
         "empty_rows": [StrOptions({"keep", "skip", "drop"})],
         "random_state": ["random_state"],
     }
@@ -105,7 +106,8 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
 def label_cap(labels: LabelArray, cap_ratio: float) -> int:
     """Return the largest count that a label may have: a multiple of the mean count, rounded down, at least 1.
 
-    A cap of 29 must not become 28 because 0.29 * 100 is below 29 in binary.
+    A cap of 29 must not become 28 because 0.29 * 100 is below 29 in binary. A ratio of N L caps nothing, as do those
+    above it, infinity among them.
     """
-    cap: int = floor(cap_ratio * int(labels.sum()) / labels.shape[1] + 1e-9)
+    cap: int = floor(min(cap_ratio, labels.size) * int(labels.sum()) / labels.shape[1] + 1e-9)
     return max(1, cap)

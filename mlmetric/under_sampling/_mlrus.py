@@ -23,8 +23,8 @@ class MLRUS(BaseMultiLabelSampler):
     whole set. It ends when the budget is spent or no label is in.
 
     Args:
-        percentage: Share of the rows that may be removed, in per cent, above 0 and below 100; rounded down to whole
-            rows.
+        percentage: Share of the rows that may be removed, in per cent, 0 or more and below 100; rounded down to
+            whole rows. 0 removes none.
         random_state: Seed or `numpy.random.RandomState` of the draws.
 
     Attributes:
@@ -47,8 +47,9 @@ class MLRUS(BaseMultiLabelSampler):
         label's ratio after that label's own removals; here every removal counts, for rows carry several labels.
     """
 
+    _reads_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "percentage": [Interval(Real, 0, 100, closed="neither")],
+        "percentage": [Interval(Real, 0, 100, closed="left")],
         "random_state": ["random_state"],
     }
 

@@ -30,7 +30,8 @@ class MLUL(BaseNeighborSampler):
     where there are no others left.
 
     Args:
-        percentage: Share of the rows to remove, in per cent, above 0 and below 100; rounded down to whole rows.
+        percentage: Share of the rows to remove, in per cent, 0 or more and below 100; rounded down to whole rows. 0
+            removes none.
         n_neighbors: Number of neighbours, >= 1.
         random_state: Seed or `numpy.random.RandomState` of the draws.
 
@@ -63,7 +64,7 @@ class MLUL(BaseNeighborSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "percentage": [Interval(Real, 0, 100, closed="neither")],
+        "percentage": [Interval(Real, 0, 100, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }

@@ -30,7 +30,8 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
         """Resample the data.
 
         Args:
-            X: Array, tensor, list, scipy sparse matrix or data frame of shape `(N, d)`, finite numbers.
+            X: Array, tensor, list, scipy sparse matrix or data frame of shape `(N, d)`, finite numbers; with
+                `neighbors` anything, NaN, strings and file paths too.
             y: Multi-hot labels of shape `(N, L)`, any of these kinds, or class ids of shape `(N,)`.
             neighbors: Row numbers of the nearest other rows of each row, nearest first, integers of shape `(N, K)`:
                 `kneighbors(X, K)[1]`, or of another metric. One search with the largest K serves several samplers.
@@ -40,11 +41,12 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
             `X` and `y` resampled, each of the kind, the dtype and, for data frames, the index and columns it came in.
 
         Raises:
-            ValueError: If a parameter is out of range, an entry of `X` or `y` NaN, `y` neither multi-hot nor class
-                ids of at least two classes, the lengths differ, there are too few rows to have so many neighbours,
-                `neighbors` does not fit, or every row would go.
+            ValueError: If a parameter is out of range, an entry of `y` NaN, or of an `X` that is searched, `y` neither
+                multi-hot nor class ids of at least two classes, the lengths differ, there are too few rows to have so
+                many neighbours, `neighbors` does not fit, or every row would go.
         """
-        return self._resample(X, y, neighbors=neighbors, searched=X if isinstance(X, torch.Tensor) else None)
+        searched = X if isinstance(X, torch.Tensor) else None
+        return self._resample(X, y, neighbors is None, neighbors=neighbors, searched=searched)
 
     def _fit_resample(
         self, X: Any, labels: LabelArray, neighbors: Any = None, searched: Any = None

@@ -24,8 +24,8 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
     `MultiLabelTomekLinks(protect_minority=True)` spares them.
 
     Args:
-        cap_ratio: The cap in multiples of the mean count over all labels, > 0; labels without positives count as 0 in
-            the mean. The cap is rounded down, and is at least 1.
+        cap_ratio: The cap in multiples of the mean count over all labels, > 0, infinity for none; labels without
+            positives count as 0 in the mean. The cap is rounded down, and is at least 1.
         random_state: Seed or `numpy.random.RandomState` of the draws.
 
     Attributes:
@@ -52,8 +52,9 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
         is ours.
     """
 
+    _reads_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "cap_ratio": [Interval(Real, 0, None, closed="neither")],
+        "cap_ratio": [Interval(Real, 0, float("inf"), closed="right")],
         "random_state": ["random_state"],
     }
 

@@ -50,6 +50,7 @@ class REMEDIAL(BaseMultiLabelSampler):
         halves at the end of the set, and is silent on empty ones.
     """
 
+    _reads_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     def __init__(self) -> None:
