@@ -49,7 +49,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ in more than N, or the dtypes differ.
 
-    Example:
+    Examples:
         >>> gather_rows(torch.tensor([[1.0], [2.0]]))  # in one process
         tensor([[1.],
                 [2.]])
@@ -107,7 +107,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
     Returns:
         What the function returned on the first rank.
 
-    Example:
+    Examples:
         >>> on_first_rank(lambda: "written once")
         'written once'
     """

@@ -54,7 +54,7 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
     Raises:
         ValueError: If `labels` is no matrix in [0, 1], or `size` is not between 1 and L.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
         >>> vectors = cooccurrence_vectors(labels, size=2)
         >>> (vectors @ vectors.T).round(decimals=4)  # log 2 for labels that occur together
@@ -106,7 +106,7 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         OSError: If the file cannot be read.
         ValueError: If it is no file of word vectors, ends amid one, or has none of the words.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "vectors.txt")

@@ -32,7 +32,7 @@ def check_labels(labels: LabelMatrix, *, name: str = "labels", validate_args: bo
         TypeError: If `labels` is neither a tensor nor an array.
         ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
 
-    Example:
+    Examples:
         >>> check_labels(torch.tensor([[1, 0], [0, 1]])).shape
         torch.Size([2, 2])
     """
@@ -71,7 +71,7 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
     Raises:
         ValueError: If an index lies outside 0 to `num_labels - 1`; the message names the row.
 
-    Example:
+    Examples:
         >>> binarize([[0, 2], [], [1]], num_labels=3)
         tensor([[1, 0, 1],
                 [0, 0, 0],
@@ -107,7 +107,7 @@ def votes_to_labels(
         ValueError: If `votes` is no matrix or holds a negative number, `min_votes` is below 1, `num_annotators` has
             the wrong shape, or a label has more votes than the row has annotators.
 
-    Example:
+    Examples:
         >>> votes = torch.tensor([[3, 1, 0], [0, 2, 2]])
         >>> votes_to_labels(votes, min_votes=2)
         tensor([[1, 0, 0],
@@ -142,7 +142,7 @@ def label_counts(labels: LabelMatrix) -> LabelMatrix:
     Returns:
         float64, shape `(L,)`.
 
-    Example:
+    Examples:
         >>> label_counts(torch.tensor([[1, 0, 1], [1, 0, 0]]))
         tensor([2., 0., 1.], dtype=torch.float64)
     """
@@ -161,7 +161,7 @@ def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
     Returns:
         float64, shape `(L, L)`, symmetric.
 
-    Example:
+    Examples:
         >>> cooccurrence(torch.tensor([[1, 0, 1], [1, 1, 1]]))
         tensor([[2., 1., 2.],
                 [1., 1., 1.],

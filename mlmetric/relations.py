@@ -33,7 +33,7 @@ class LabelRelation(nn.Module):
         TypeError: If `similarity` is not callable.
         ValueError: If `negative_threshold` exceeds `positive_threshold`, or a threshold is NaN.
 
-    Example:
+    Examples:
         >>> from mlmetric.similarity import Jaccard
         >>> labels = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 0, 1]])
         >>> LabelRelation(Jaccard(), positive_threshold=0.5, negative_threshold=0.0)(labels[:1], labels)

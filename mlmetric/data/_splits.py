@@ -33,7 +33,7 @@ def stratified_split(
         TypeError: If `labels` is neither a tensor nor an array.
         ValueError: If the fractions are not positive or do not add up to 1, or labels are not hard.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 1], [0, 1], [1, 0]])
         >>> first, second = stratified_split(labels, (0.5, 0.5), generator=torch.Generator().manual_seed(0))
         >>> labels[first].sum(0).tolist(), labels[second].sum(0).tolist()

@@ -76,7 +76,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         n_features_in_: Number of features.
         feature_names_in_: Their names, if `X` had any.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, (60, 3))

@@ -54,7 +54,7 @@ class FrozenBackbone(nn.Module):
             has no submodule of a name in `unfrozen`, or no last feature map to take the maximum of.
         WeightsUnavailableError: If weights cannot be downloaded or their file cannot be read.
 
-    Example:
+    Examples:
         >>> backbone = FrozenBackbone("squeezenet1_0", weights=None)
         >>> backbone(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 512])

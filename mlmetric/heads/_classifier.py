@@ -26,7 +26,7 @@ class ClassifierHead(nn.Module):
     Raises:
         ValueError: If `activation` is neither of these.
 
-    Example:
+    Examples:
         >>> head = ClassifierHead(256, num_labels=30)
         >>> logits = head(torch.zeros(4, 256))
         >>> head.probabilities(logits).shape

@@ -38,7 +38,7 @@ class EmbeddingHead(nn.Module):
     Raises:
         ValueError: If there is no layer, a size is below 1, `clip` is not above 0, or `normalize` is outside [0, 1].
 
-    Example:
+    Examples:
         >>> EmbeddingHead(2048)(torch.zeros(4, 2048)).shape
         torch.Size([4, 256])
 

@@ -23,7 +23,7 @@ class EmbeddingEnsemble(nn.Module):
     Raises:
         ValueError: If there is no member.
 
-    Example:
+    Examples:
         >>> ensemble = EmbeddingEnsemble([nn.Identity(), nn.Identity()])
         >>> embeddings = ensemble(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
         >>> embeddings.shape, torch.cdist(embeddings, embeddings)[0, 1]

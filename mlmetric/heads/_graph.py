@@ -41,7 +41,7 @@ def cooccurrence_adjacency(
     Raises:
         ValueError: If `labels` is no matrix in [0, 1] or a setting is out of range.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]])
         >>> cooccurrence_adjacency(labels)  # label 1 implies label 0, which implies it in 2 of 5 rows
         tensor([[0.8000, 0.2000, 0.0000],

@@ -29,7 +29,7 @@ class LabelGraphHead(nn.Module):
     Raises:
         ValueError: If shapes do not fit or a number is not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
         >>> head = LabelGraphHead.from_labels(16, labels)

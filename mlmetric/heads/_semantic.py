@@ -31,7 +31,7 @@ class SemanticProjectionHead(nn.Module):
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or a setting is out of range.
 
-    Example:
+    Examples:
         >>> head = SemanticProjectionHead(16, torch.eye(3))
         >>> head(torch.zeros(4, 16)).shape
         torch.Size([4, 3])

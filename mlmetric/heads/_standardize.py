@@ -17,7 +17,7 @@ class Standardize(nn.Module):
     Args:
         num_features: D.
 
-    Example:
+    Examples:
         >>> standardize = Standardize(2).fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
         >>> standardize(torch.tensor([[3.0, 6.0]]))
         tensor([[1., 1.]])

@@ -25,7 +25,7 @@ def scumble_per_instance(labels: Labels) -> Floats:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`, or if an entry is neither 0 nor 1.
 
-    Example:
+    Examples:
         >>> scumble_per_instance(np.array([[1, 1], [1, 0], [1, 0], [0, 0], [1, 0]])).round(4)
         array([0.2, 0. , 0. , 0. , 0. ])
 
@@ -67,7 +67,7 @@ def scumble(labels: Labels) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `scumble_per_instance`.
 
-    Example:
+    Examples:
         >>> round(scumble(np.array([[1, 1], [1, 0], [1, 0], [0, 0], [1, 0]])), 4)
         0.04
 
@@ -93,7 +93,7 @@ def scumble_per_label(labels: Labels) -> Floats:
         TypeError: As for `ir_lbl`.
         ValueError: As for `scumble_per_instance`.
 
-    Example:
+    Examples:
         >>> scumble_per_label(np.array([[1, 1], [1, 0], [1, 0], [0, 0], [1, 0]])).round(4)
         array([0.05, 0.2 ])
 

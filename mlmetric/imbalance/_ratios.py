@@ -29,7 +29,7 @@ def ir_lbl(labels: Labels) -> Floats:
         TypeError: If `labels` is neither a tensor, an array nor a sparse matrix.
         ValueError: If it is not two-dimensional, empty, or an entry is NaN or outside [0, 1].
 
-    Example:
+    Examples:
         >>> ir_lbl(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]))
         array([ 1.,  2., nan])
 
@@ -57,7 +57,7 @@ def mean_ir(labels: Labels) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> mean_ir(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]))
         1.5
 
@@ -83,7 +83,7 @@ def cvir(labels: Labels) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> round(cvir(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]])), 4)
         0.4714
 
@@ -108,7 +108,7 @@ def majority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> majority_labels(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]))
         array([ True, False, False])
 
@@ -133,7 +133,7 @@ def minority_labels(labels: Labels) -> npt.NDArray[np.bool_]:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> minority_labels(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]))
         array([False,  True, False])
 

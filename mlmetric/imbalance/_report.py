@@ -134,7 +134,7 @@ def imbalance_report(
         ValueError: If it is no multi-hot matrix of at least one row and one label, the names are not L, or
             `num_features` is below 1.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0]])
         >>> print(imbalance_report(y, label_names=["eager", "calm", "sad"]))
         6 rows (1 without a label), 3 labels, cardinality 1.33, density 0.444.

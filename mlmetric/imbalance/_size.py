@@ -26,7 +26,7 @@ def tcs(labels: Labels, *, num_features: int) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `scumble_per_instance`, or if `num_features` is below 1.
 
-    Example:
+    Examples:
         >>> round(tcs(np.array([[1, 1], [1, 0], [1, 0], [0, 0]]), num_features=10), 4)  # ln(10 * 2 * 3)
         4.0943
 
@@ -53,7 +53,7 @@ def label_cardinality(labels: Labels) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> label_cardinality(np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]]))
         1.5
 
@@ -76,7 +76,7 @@ def label_density(labels: Labels) -> float:
         TypeError: As for `ir_lbl`.
         ValueError: As for `ir_lbl`.
 
-    Example:
+    Examples:
         >>> label_density(np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]]))
         0.5
 

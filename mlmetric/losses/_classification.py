@@ -25,7 +25,7 @@ class AsymmetricLoss(nn.Module):
     Raises:
         ValueError: If a gamma is below 0 or the margin outside [0, 1).
 
-    Example:
+    Examples:
         >>> AsymmetricLoss(0, 0, 0)(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # 2 log 2
         tensor(1.3863)
 
@@ -88,7 +88,7 @@ class TwoWayLoss(nn.Module):
     Raises:
         ValueError: If a temperature is not above 0.
 
-    Example:
+    Examples:
         >>> TwoWayLoss(1, 1)(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 0]]))  # log(1 + exp(-2)), and 0
         tensor(0.1269)
 

@@ -47,7 +47,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         TypeError: If `similarity` is not callable.
         ValueError: If `positives` is none of the readings or the temperature is not above 0.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
         >>> labels = torch.tensor([[1, 1], [1, 0], [0, 1]])
         >>> # Each positive pair has a Jaccard similarity of 1/2: the rows have losses of 0.4067, 0.3466 and 0.1566.

@@ -43,7 +43,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         ValueError: If the loss has no multi-label reading or takes no refs, takes no index tuple and there is a
             miner, brings a relation of its own and thresholds are given, or a size is below 1.
 
-    Example:
+    Examples:
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> from pytorch_metric_learning.losses import ContrastiveLoss
         >>> loss = ContrastiveLoss(distance=LpDistance(normalize_embeddings=False))

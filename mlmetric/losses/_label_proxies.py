@@ -30,7 +30,7 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
         **settings: Whatever else `ProxyAnchorLoss` takes: `distance`, `reducer`, `weight_init_func` ...; it is the
             attribute `loss`, and its proxies are `loss.proxies`.
 
-    Example:
+    Examples:
         >>> loss = MultiLabelProxyAnchorLoss(num_labels=3, embedding_size=2)
         >>> bool(loss(torch.eye(2), torch.tensor([[1, 0, 1], [0, 0, 1]])) > 0)
         True
@@ -71,7 +71,7 @@ class HyP2Loss(MultiLabelBaseLoss):
         ValueError: If a size is below 1, the threshold outside [-1, 1], `beta` below 0, or a distance, an index tuple
             or refs are given.
 
-    Example:
+    Examples:
         >>> loss = HyP2Loss(num_labels=2, embedding_size=2, threshold=0.25)
         >>> _ = loss.proxies.data.copy_(torch.eye(2))
         >>> # Cosines to own proxies 1 and 0.6, to others 0 and 0.8.

@@ -45,7 +45,7 @@ class LogRatioLoss(MultiLabelBaseLoss):
         TypeError: If `similarity` is not callable.
         ValueError: If `floor` or `epsilon` is not above 0, or `distance` is a similarity.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])  # label distances 1/3, 1, 3/4
         >>> LogRatioLoss()(torch.tensor([[0.0], [1.0], [-2.0]]), labels)
         tensor(1.0705)

@@ -51,7 +51,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         TypeError: If `loss` is no instance of a loss of pytorch-metric-learning, or `similarity` is not callable.
         ValueError: If the loss, or a setting of it, has no multi-label reading, or the thresholds are out of order.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> from pytorch_metric_learning.losses import ContrastiveLoss

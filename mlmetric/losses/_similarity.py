@@ -29,7 +29,7 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         TypeError: If `similarity` is not callable.
         ValueError: If `distance` is an actual distance.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
         >>> labels = torch.tensor([[1, 1], [1, 0], [0, 1]])  # similarities 1/2, 1/2, 0; cosines 0, 1, 0
         >>> SimilarityRegressionLoss()(embeddings, labels)

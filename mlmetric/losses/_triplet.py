@@ -36,7 +36,7 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
         TypeError: If `similarity` is not callable.
         ValueError: If the margin is not above 0.
 
-    Example:
+    Examples:
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> loss = MultiLabelTripletMarginLoss(margin=1.5, distance=LpDistance(normalize_embeddings=False))
         >>> embeddings = torch.tensor([[0.0], [1.0], [2.0]])

@@ -50,7 +50,7 @@ def pooled_accuracy(
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
             negative, `empty` is none of these, or is `"error"` and something is undefined.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> pooled_accuracy(preds, target)
@@ -74,7 +74,7 @@ def hamming_loss(
 
     0 is best, 1 worst. Arguments, result and errors are those of `pooled_accuracy`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> hamming_loss(preds, target)
@@ -100,7 +100,7 @@ def subset_accuracy(
     mask leaves nothing undefined. Arguments, result and errors are
     those of `pooled_accuracy`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> subset_accuracy(preds, target)
@@ -127,7 +127,7 @@ def example_f1(
     1 is best, 0 worst. A row without labels for which nothing is predicted is undefined and left out by default; to
     count it as right, pass `empty="one"`. Arguments, result and errors are otherwise those of `pooled_accuracy`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.1, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> example_f1(preds, target)

@@ -66,7 +66,7 @@ def confidence_interval(
         ValueError: If `confidence_level` or `n_resamples` is out of range, there are no `rows`, or they differ in
             number.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7], [0.4, 0.9]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 1]])
         >>> from mlmetric.metrics import subset_accuracy

@@ -57,7 +57,7 @@ def precision(
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
             negative, `average` or `empty` is none of these, or `empty` is `"error"` and something is undefined.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 0]])
         >>> precision(preds, target, average="none")  # the third label is never predicted
@@ -86,7 +86,7 @@ def recall(
     1 is best, 0 worst. A label without positives is undefined. Arguments, result and errors are those of
     `precision`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 0]])
         >>> recall(preds, target, average="none")
@@ -114,7 +114,7 @@ def f1(
     Arguments, result and errors are those of `precision`. `average="macro"` is the mean of the labels' F1; the CF1
     of multi-label image recognition is another number, `cf1`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 1, 0]])
         >>> f1(preds, target, average="none")
@@ -145,7 +145,7 @@ def cf1(
     predicted is left out of CP, one without positives out of CR, unless `empty` says otherwise.
     Arguments, result (0-d) and errors are those of `precision`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> cf1(preds, target)  # CP = (1/2 + 1/2) / 2, CR = (1/2 + 1) / 2
@@ -177,7 +177,7 @@ def of1(
 
     1 is best, 0 worst. Arguments, result (0-d) and errors are those of `precision`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> of1(preds, target)

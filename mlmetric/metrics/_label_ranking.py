@@ -48,7 +48,7 @@ def coverage_error(
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative, `empty` is none
             of these, or is `"error"` and something is undefined.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> coverage_error(preds, target)  # 1 label, and all 3
@@ -77,7 +77,7 @@ def label_ranking_average_precision(
     scikit-learn gives it 1, which is `empty="one"`. Arguments, result (in [0, 1]) and errors are otherwise those of
     `coverage_error`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> label_ranking_average_precision(preds, target)  # 1, and (1/2 + 2/3) / 2
@@ -118,7 +118,7 @@ def ranking_loss(
         TypeError: As for `coverage_error`.
         ValueError: As for `coverage_error`, or if `ties` is none of these.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> ranking_loss(preds, target)  # none of 2 pairs, and both of 2
@@ -144,7 +144,7 @@ def one_error(
     picking one of them at random gets wrong on average. A row without labels counts as 1; only one of which the mask
     leaves nothing is undefined. Arguments, result (in [0, 1]) and errors are otherwise those of `coverage_error`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.8]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> one_error(preds, target)  # 0, and 1/2

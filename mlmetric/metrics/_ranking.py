@@ -56,7 +56,7 @@ def average_precision(
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative or comes with an
             interpolation, another argument is none of the above, or `empty` is `"error"` and a label has no positives.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]])
         >>> target = torch.tensor([[1, 0], [0, 1], [1, 0]])
         >>> average_precision(preds, target)
@@ -105,7 +105,7 @@ def mean_average_precision(
         TypeError: If an argument does not hold real numbers.
         ValueError: As for `average_precision`, or if `average` is none of these.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.4, 0.2], [0.8, 0.4, 0.3], [0.7, 0.1, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
         >>> mean_average_precision(preds, target)  # the third label has no positives

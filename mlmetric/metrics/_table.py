@@ -48,7 +48,7 @@ class MultiLabelMetrics(Accumulator):
     Raises:
         ValueError: If `empty` is none of these.
 
-    Example:
+    Examples:
         >>> metrics = MultiLabelMetrics(threshold=0.5)
         >>> metrics.update(torch.tensor([[0.9, 0.6], [0.8, 0.2]]), torch.tensor([[1, 0], [1, 0]]))
         >>> metrics.update(torch.tensor([[0.3, 0.7]]), torch.tensor([[1, 1]]))

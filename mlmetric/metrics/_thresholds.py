@@ -59,7 +59,7 @@ def best_thresholds(
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, `average` is none of these, `shrinkage`
             is negative or given without `per_label`, or there is no positive at all and no `fallback`.
 
-    Example:
+    Examples:
         >>> preds = torch.tensor([[0.9, 0.3, 0.6], [0.6, 0.1, 0.5], [0.5, 0.2, 0.1], [0.1, 0.2, 0.2]])
         >>> target = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
         >>> best_thresholds(preds, target)  # the third label has no positives

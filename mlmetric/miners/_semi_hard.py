@@ -70,7 +70,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         ValueError: If a choice is not among those named above, a cap is no integer or below 0
             (`max_triplets_per_anchor`: below 1), the margin is below 0, or a threshold is NaN.
 
-    Example:
+    Examples:
         >>> from mlmetric.similarity import Jaccard
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> embeddings = torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.0, 0.0], [0.0, 2.0]])

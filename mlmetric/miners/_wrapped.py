@@ -47,7 +47,7 @@ class MultiLabelMiner(MultiLabelBaseMiner):
             or `similarity` is not callable.
         ValueError: If the miner, or a setting of it, has no multi-label reading, or the thresholds are out of order.
 
-    Example:
+    Examples:
         >>> from mlmetric.similarity import Jaccard
         >>> from pytorch_metric_learning.distances import LpDistance
         >>> from pytorch_metric_learning.miners import BatchHardMiner

@@ -56,7 +56,7 @@ def kneighbors(
             columns different, a row all-zero under `"cosine"`, `metric` unknown, `"precomputed"`, not for CUDA, or NaN
             between two rows, or `working_memory` not above 0.
 
-    Example:
+    Examples:
         >>> distances, indices = kneighbors([[0.0], [1.0], [3.0], [3.0]], k=2)
         >>> indices
         array([[1, 2],

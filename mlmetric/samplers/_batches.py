@@ -57,7 +57,7 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
     Warns:
         UserWarning: If no label has two items, so that no item has a positive.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1]])
         >>> list(MultiLabelBatchSampler(labels, batch_size=4, items_per_label=2))
         [[7, 6, 4, 5], [6, 7, 2, 0]]

@@ -64,7 +64,7 @@ def positive_report(
         ValueError: If labels are no matrix or lie outside [0, 1], there is no batch, a batch is no list of item
             numbers, or `similarity` returns another shape.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]])
         >>> report = positive_report([[0, 1, 2], [2, 0]], labels)
         >>> report.anchors_with_positive, report.positives_per_anchor

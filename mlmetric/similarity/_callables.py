@@ -18,7 +18,7 @@ SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 class Similarity:
     """Base of the configured similarities: call it on labels; add, scale and clamp it.
 
-    Example:
+    Examples:
         >>> mixed = 0.5 * Jaccard() + 0.5 * Cosine()
         >>> mixed(torch.tensor([[1, 1, 0], [0, 1, 0]]))
         tensor([[1.0000, 0.6036],
@@ -144,7 +144,7 @@ class Semantic(Similarity):
         ValueError: If `relation` is not square, not finite, not symmetric, not positive semi-definite, or has a
             diagonal entry that is not above 0.
 
-    Example:
+    Examples:
         >>> relation = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, 0.0], [0.0, 0.0, 1.0]])
         >>> Semantic(relation)(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1]]))
         tensor([[1.0000, 0.6000, 0.0000],

@@ -28,7 +28,7 @@ def inner_product(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> inner_product(torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]]))
         tensor([[2., 1., 0.],
                 [1., 2., 0.],
@@ -58,7 +58,7 @@ def jaccard(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> jaccard(torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]]))
         tensor([[1.0000, 0.3333, 0.0000],
                 [0.3333, 1.0000, 0.0000],
@@ -91,7 +91,7 @@ def dice(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> dice(torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
         tensor([[1.0000, 0.5000, 0.0000],
                 [0.5000, 1.0000, 0.6667],
@@ -123,7 +123,7 @@ def overlap(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> overlap(torch.tensor([[1, 1, 0], [0, 1, 0], [0, 1, 1]]))
         tensor([[1.0000, 1.0000, 0.5000],
                 [1.0000, 1.0000, 1.0000],
@@ -155,7 +155,7 @@ def cosine(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> cosine(torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]]))
         tensor([[1.0000, 0.7071, 0.0000],
                 [0.7071, 1.0000, 0.0000],
@@ -190,7 +190,7 @@ def hamming(
     Raises:
         ValueError: If a shape does not fit.
 
-    Example:
+    Examples:
         >>> hamming(torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]]))
         tensor([[1.0000, 0.6667, 0.0000],
                 [0.6667, 1.0000, 0.3333],

@@ -26,7 +26,7 @@ def exceeds(similarity: Tensor, threshold: float) -> Tensor:
     Returns:
         bool, the shape of `similarity`; False for NaN.
 
-    Example:
+    Examples:
         >>> exceeds(torch.tensor([0.5, 2 / 3, 0.7], dtype=torch.float16), 2 / 3)
         tensor([False, False,  True])
     """
@@ -45,7 +45,7 @@ def reaches(similarity: Tensor, threshold: float) -> Tensor:
     Returns:
         bool, the shape of `similarity`; False for NaN.
 
-    Example:
+    Examples:
         >>> reaches(torch.tensor([0.5, 2 / 3, 0.7], dtype=torch.float16), 2 / 3)
         tensor([False,  True,  True])
     """

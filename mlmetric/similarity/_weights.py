@@ -23,7 +23,7 @@ def inverse_frequency_weights(labels: Tensor, kind: str = "inverse") -> Tensor:
     Raises:
         ValueError: If `kind` is none of these.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]])
         >>> inverse_frequency_weights(labels)
         tensor([0.2500, 0.5000, 1.0000])

@@ -44,7 +44,7 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
         ValueError: In `fit_resample`, if `y` holds class ids and a row would lose its own; `empty_rows="drop"` removes
             such rows.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]])
         >>> sampler = LabelCapUnderSampler(cap_ratio=1, random_state=0)
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(7).reshape(-1, 1), y)

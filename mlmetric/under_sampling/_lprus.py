@@ -36,7 +36,7 @@ class LPRUS(BaseMultiLabelSampler):
         mean_ir_before_: MeanIR of `y`.
         mean_ir_after_: MeanIR of the result.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 0]] * 6 + [[0, 1]] * 4 + [[1, 1]] + [[0, 0]])  # four bags, three rows in the mean
         >>> sampler = LPRUS(percentage=50, random_state=0)
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(12).reshape(-1, 1), y)

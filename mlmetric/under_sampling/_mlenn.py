@@ -34,7 +34,7 @@ class MLeNN(BaseNeighborSampler):
     Raises:
         ValueError: In `fit_resample`, if there are not more rows than `n_neighbors`, or every row would go.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> X = np.array([[0], [1], [2], [3], [10], [11], [12], [13], [14]])
         >>> y = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]]

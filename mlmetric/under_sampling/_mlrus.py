@@ -35,7 +35,7 @@ class MLRUS(BaseMultiLabelSampler):
         mean_ir_before_: MeanIR of `y`.
         mean_ir_after_: MeanIR of the result.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1]])
         >>> sampler = MLRUS(percentage=50, random_state=0)
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(8).reshape(-1, 1), y)

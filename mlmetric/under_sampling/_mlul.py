@@ -47,7 +47,7 @@ class MLUL(BaseNeighborSampler):
     Raises:
         ValueError: In `fit_resample`, if there are not more rows than `n_neighbors`.
 
-    Example:
+    Examples:
         >>> X = np.array([[0.0], [1.0], [2.1], [3.3], [9.0], [9.5], [10.1], [10.8]])
         >>> y = np.array([[1], [1], [0], [0], [0], [0], [0], [1]])
         >>> sampler = MLUL(n_neighbors=2, percentage=50, random_state=0)

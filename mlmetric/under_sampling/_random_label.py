@@ -38,7 +38,7 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
         mean_ir_before_: MeanIR of `y`.
         mean_ir_after_: MeanIR of the result.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]])
         >>> sampler = RandomLabelUnderSampler(cap_ratio=1, random_state=0)
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(7).reshape(-1, 1), y)

@@ -33,7 +33,7 @@ class REMEDIAL(BaseMultiLabelSampler):
         mean_ir_before_: MeanIR of `y`.
         mean_ir_after_: The same.
 
-    Example:
+    Examples:
         >>> y = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 1]])
         >>> sampler = REMEDIAL()
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(6).reshape(-1, 1), y)

@@ -50,7 +50,7 @@ class MultiLabelTomekLinks(BaseNeighborSampler):
     Raises:
         ValueError: In `fit_resample`, if there are fewer than two rows or every row would go.
 
-    Example:
+    Examples:
         >>> X = np.array([[0.0], [0.1], [1.0], [1.2], [2.0]])
         >>> y = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [1, 1]])
         >>> sampler = MultiLabelTomekLinks()

@@ -87,7 +87,7 @@ def ndcg_at_k(
             row or after a -1, a label outside [0, 1], a grade negative or NaN, `k` not from 1 to what is retrieved,
             another argument is none of those named, or `empty` is `"error"` and a query is undefined.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> ndcg_at_k(embeddings, labels, k=2, average="none")
@@ -124,7 +124,7 @@ def acg_at_k(
     With Jaccard 1 is best: all retrieved carry the query's labels and no others. A query to which nothing is relevant
     is undefined. Arguments, result and errors that are not named here are those of `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> acg_at_k(embeddings, labels, k=2, average="none")  # the first: (0 + 1/2) / 2
@@ -155,7 +155,7 @@ def size_ratio_at_k(
     database has no labels or nothing was found. Arguments, result and errors that are not named here are those of
     `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> size_ratio_at_k(embeddings, labels, k=2, average="none")  # the first: 1 of (1 + 1 + 2) / 3
@@ -185,7 +185,7 @@ def wmap_at_k(
     `map_at_k(denominator="hits")`. A query to which nothing is relevant is undefined. Arguments, result and errors
     that are not named here are those of `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> wmap_at_k(embeddings, labels, k=3, average="none")  # the first: (0.5/2 + 1.5/3) / 2
@@ -227,7 +227,7 @@ def map_at_k(
             relevant rows against a query. `"hits"`: the hits there are, which forgives what was not retrieved.
         **options: As for `ndcg_at_k`.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> map_at_k(embeddings, labels, k=2, average="none")  # the first: 1 hit of 2, at rank 2
@@ -255,7 +255,7 @@ def map_at_r(
     which nothing is relevant is undefined. Arguments, result and errors that are not named here are those of
     `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> map_at_r(embeddings, labels, average="none")  # the first: R = 2, a hit at rank 2
@@ -281,7 +281,7 @@ def r_precision(
     1 is best: the relevant rows come first. A query to which nothing is relevant is undefined. Arguments, result
     and errors that are not named here are those of `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> r_precision(embeddings, labels, average="none")
@@ -307,7 +307,7 @@ def precision_at_k(
     such as one without labels, is undefined. Arguments, result and errors that are not named here are those of
     `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> precision_at_k(embeddings, labels, k=2, average="none")
@@ -336,7 +336,7 @@ def hit_rate_at_k(
     found, which is `recall_at_k`. A query to which nothing is relevant is undefined. Arguments, result and errors
     that are not named here are those of `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> hit_rate_at_k(embeddings, labels, k=1, average="none")
@@ -363,7 +363,7 @@ def recall_at_k(
     metric-learning papers call Recall@k is `hit_rate_at_k`. Arguments, result and errors that are not named here
     are those of `ndcg_at_k`; grades may be negative.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> recall_at_k(embeddings, labels, k=1, average="none")
@@ -397,7 +397,7 @@ def mrr(
         k: How many are looked at; None, the default, for all.
         **options: As for `ndcg_at_k`.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
         >>> mrr(embeddings, labels, average="none")

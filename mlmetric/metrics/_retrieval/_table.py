@@ -63,7 +63,7 @@ class RetrievalMetrics(Accumulator):
     Raises:
         ValueError: If a `k` is below 1, or `metric` or `empty` is none of these.
 
-    Example:
+    Examples:
         >>> metrics = RetrievalMetrics(k=2)
         >>> metrics.update(torch.tensor([[0.0], [1.0]]), torch.tensor([[1, 1, 0], [0, 0, 1]]))
         >>> metrics.update(torch.tensor([[3.0], [7.0]]), torch.tensor([[1, 0, 0], [1, 1, 0]]))
