@@ -6,8 +6,9 @@ Graph heads start from them, and [mlmetric.similarity.Semantic][] compares label
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,11 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlmetric.labels import check_labels, cooccurrence, label_counts
+from mlmetric.labels import cooccurrence, label_counts
 
 __all__ = ["WordVectors", "cooccurrence_vectors", "read_word_vectors"]
 
 _logger = logging.getLogger(__name__)
+_MAX_DIGITS = 18
 
 
 class WordVectors(NamedTuple):
@@ -69,10 +71,9 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
         embeddings", TACL 3, 2015, for the cut with square roots of the singular values. A label occurs with itself,
         each time that it occurs. Negative eigenvalues, of which inner products know nothing, are cut off.
     """
-    check_labels(labels)
+    together, counts = torch.as_tensor(cooccurrence(labels)), torch.as_tensor(label_counts(labels))
     num_labels = labels.shape[1]
     size = num_labels if size is None else size
-    together, counts = cooccurrence(labels), label_counts(labels)
     if not 1 <= size <= num_labels:
         raise ValueError(f"`size` must be between 1 and the number of labels, {num_labels}, got {size}.")
     expected = counts[:, None] * counts / max(len(labels), 1)
@@ -93,7 +94,8 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
 
     The kind is read off the file: word2vec begins with a line of two numbers, the number of words and their length. A
     name that the file has as it is, with spaces as underscores, is taken whole; otherwise the mean over its words that
-    the file has, as written or in lower case. Only the vectors of these words are kept in memory.
+    the file has, as written or in lower case. A word whose numbers are all 0 says nothing, and counts as one that the
+    file does not have. Only the vectors of these words are kept in memory.
 
     Args:
         path: The file, uncompressed, UTF-8.
@@ -103,8 +105,9 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         Vectors, and what is missing, which is logged too.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is no file of word vectors, ends amid one, or has none of the words.
+        OSError: If the file cannot be read, or is no regular file.
+        ValueError: If it is no file of word vectors, ends amid one, has fewer than it announces, a number of one of
+            these words is NaN or infinite, or it has none of the words.
 
     Examples:
         >>> import tempfile
@@ -123,7 +126,7 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         raise ValueError("`label_names` must name the labels, at least one, got none.")
     names = {name: _spellings(name) for name in label_names}
     wanted = {spelling for whole, words in names.values() for group in (whole, *words) for spelling in group}
-    found = {word: vector for word, vector in _entries(Path(path), wanted) if word in wanted}
+    found = dict(_vectors(Path(path), wanted))
     if not found:
         raise ValueError(
             f"The file {path} has a vector for none of the {len(label_names)} labels; the first is {label_names[0]!r}."
@@ -140,7 +143,7 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
                 missing_words += [word[0] for word, part in zip(words, parts, strict=True) if part is None]
         known = [part for part in parts if part is not None]
         if known:
-            vectors[row] = np.mean(known, axis=0)
+            vectors[row] = np.mean(known, axis=0, dtype=np.float64)
         else:
             missing.append(name)
     if missing or missing_words:
@@ -171,16 +174,36 @@ def _first(found: dict[str, npt.NDArray[np.float32]], spellings: _Spellings) -> 
     return next((found[spelling] for spelling in spellings if spelling in found), None)
 
 
+def _vectors(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Yield the words that are wanted, with vectors that are finite and not all 0."""
+    for word, vector in _entries(path, wanted):
+        if word not in wanted:
+            continue
+        if not np.isfinite(vector).all():
+            bad = vector[~np.isfinite(vector)][0]
+            raise ValueError(f"{path} must have finite numbers, got {bad} for {word!r}.")
+        if vector.any():
+            yield word, vector
+
+
 def _entries(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(f"{path} is no regular file.")
     with path.open("rb") as file:
         first = file.readline()
         header = first.split()
-        if len(header) == 2 and all(part.isdigit() for part in header):
+        if len(header) == 2 and all(part.isdigit() and len(part) <= _MAX_DIGITS for part in header):
             num_words, size = int(header[0]), int(header[1])
             start = file.tell()
+            num_bytes = file.seek(0, os.SEEK_END) - start
+            if num_words and not 1 <= size <= num_bytes / 2:  # a number takes two bytes or more, whatever the kind
+                raise ValueError(
+                    f"{path} announces {num_words} words of {size} numbers each, but only {num_bytes} bytes follow."
+                )
+            file.seek(start)
             if _is_text(file.readline(), size):
                 file.seek(start)
-                yield from _text_entries(path, file, size, wanted)
+                yield from _text_entries(path, file, size, wanted, num_words)
             else:
                 file.seek(start)
                 yield from _binary_entries(path, file, num_words, size)
@@ -197,11 +220,13 @@ def _is_text(line: bytes, size: int) -> bool:
 
 
 def _text_entries(
-    path: Path, lines: Iterator[bytes], size: int, wanted: set[str]
+    path: Path, lines: Iterable[bytes], size: int, wanted: set[str], num_words: int | None = None
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    num_read = 0
     for number, line in enumerate(lines, start=1):
         if not line.strip() and number > 1:
             continue
+        num_read += 1
         # From the right: a few words of GloVe's files hold spaces themselves.
         parts = line.rstrip().rsplit(b" ", max(size, 1))
         if size < 1 or len(parts) != size + 1 or (number == 1 and not _is_text(line, size)):
@@ -209,12 +234,21 @@ def _text_entries(
                 f"{path} is no file of word vectors: entry {number} is {line[:40]!r}, expected a word and "
                 f"{max(size, 1)} numbers."
             )
+        if not line.endswith(b"\n"):
+            raise ValueError(
+                f"{path} ends in entry {number}, {line[-40:]!r}, without a newline: its last number may be cut off. "
+                "Get the file anew, or add the newline if the entry is whole."
+            )
         word = parts[0].decode("utf-8", errors="replace")
         if word in wanted:
             try:
-                yield word, np.array(parts[1:], dtype=np.float32)
+                with np.errstate(over="ignore"):  # beyond float32, and refused as infinite
+                    vector = np.array(parts[1:], dtype=np.float32)
             except ValueError as error:
                 raise ValueError(f"{path} has something else than numbers for {word!r} in entry {number}.") from error
+            yield word, vector
+    if num_words is not None and num_read < num_words:
+        raise ValueError(f"{path} ends after word {num_read} of the {num_words} that it announces.")
 
 
 def _binary_entries(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import struct
 
 import numpy as np
@@ -232,6 +233,7 @@ words_of_a_file = st.text(st.characters(exclude_categories=("C", "Z")), min_size
 )
 def test_read_word_vectors_gives_back_any_words_and_numbers(words, numbers, kind, tmp_path_factory):
     # Among the bytes of these numbers are newlines and spaces, which end nothing in a binary file.
+    numbers[~numbers.any(axis=1), 0] = 1  # a word of zeros counts as missing
     path = tmp_path_factory.mktemp("words") / "vectors"
     path.write_bytes(kind({word: vector.tolist() for word, vector in zip(words, numbers, strict=False)}))
     found = read_word_vectors(path, words)
@@ -359,6 +361,67 @@ def test_read_word_vectors_of_a_text_file_with_a_word_among_the_numbers_names_it
         read_word_vectors(write(b"sea 1 2\ntree one 2\n"), ["tree"])
     with pytest.raises(ValueError, match="something else than numbers for 'palm' in entry 3"):  # a torn "palm tree"
         read_word_vectors(write(b"2 2\nsea 1 2\ntree 1 2\npalm tree 1\n"), ["palm tree"])
+
+
+@pytest.mark.parametrize("kind", [glove, word2vec_text])
+def test_read_word_vectors_of_a_text_file_that_ends_in_a_number_is_refused(kind, write):
+    for torn in (kind(PALM)[:-1], kind(PALM)[: -len("5\n")], kind(PALM)[: -len(".5\n")]):
+        with pytest.raises(ValueError, match=r"vectors ends in entry 3, b'sea 2\.0 2.*newline: .* be cut off"):
+            read_word_vectors(write(torn), ["palm"])
+
+
+def test_read_word_vectors_of_a_text_file_with_fewer_words_than_it_announces_is_refused(write):
+    whole = word2vec_text(PALM)
+    with pytest.raises(ValueError, match=r"vectors ends after word 2 of the 3 that it announces\."):
+        read_word_vectors(write(whole[: whole.index(b"sea")]), ["palm"])
+
+
+@every_kind
+@pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_read_word_vectors_of_a_label_that_are_not_finite_names_the_word(kind, bad, shown, write):
+    path = write(kind(PALM | {"zoo": [1.0, bad]}))
+    with pytest.raises(ValueError, match=rf"vectors must have finite numbers, got {shown} for 'zoo'\."):
+        read_word_vectors(path, ["sea", "zoo"])
+    assert read_word_vectors(path, ["sea"]).vectors.tolist() == [[2, 2.5]]
+
+
+def test_read_word_vectors_beyond_float32_is_refused(write):
+    with pytest.raises(ValueError, match=r"vectors must have finite numbers, got inf for 'sea'\."):
+        read_word_vectors(write(b"sea 1e39 1\n"), ["sea"])
+
+
+@every_kind
+def test_read_word_vectors_of_zeros_counts_as_missing(kind, write):
+    found = read_word_vectors(write(kind(PALM | {"zoo": [0.0, 0.0]})), ["zoo", "palm zoo", "sea"])
+    assert found.vectors.tolist() == [[0, 0], [1, 0], [2, 2.5]]
+    assert (found.missing, found.missing_words) == (("zoo",), ("zoo",))
+
+
+@every_kind
+def test_read_word_vectors_takes_the_mean_of_the_largest_numbers(kind, write):
+    largest = float(np.finfo(np.float32).max)
+    path = write(kind({"palm": [largest, 1.0], "tree": [largest, 2.0]}))
+    assert read_word_vectors(path, ["palm tree"]).vectors.tolist() == [[largest, 1.5]]
+
+
+@pytest.mark.parametrize("size", [0, 5_000_000_000, 10**17])
+@pytest.mark.parametrize("kind", [word2vec_text, word2vec_binary])
+def test_read_word_vectors_announced_longer_than_the_file_is_refused(kind, size, write):
+    path = write(kind(PALM).replace(b"3 2\n", b"3 %d\n" % size))
+    with pytest.raises(ValueError, match=rf"announces 3 words of {size} numbers each, but only \d+ bytes follow"):
+        read_word_vectors(path, ["sea"])
+
+
+def test_read_word_vectors_with_a_first_line_of_thousands_of_digits_is_an_entry(write):
+    path = write(b"3 " + b"9" * 5000 + b"\nsea 2\n")
+    assert read_word_vectors(path, ["sea"]).vectors.tolist() == [[2.0]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_read_word_vectors_of_a_named_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"pipe is no regular file\."):
+        read_word_vectors(tmp_path / "pipe", ["sea"])
 
 
 @pytest.mark.parametrize("kind", [word2vec_binary, word2vec_binary_without_newlines])
