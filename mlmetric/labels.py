@@ -5,7 +5,9 @@ Functions take torch tensors and numpy arrays and return the kind that they were
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -29,7 +31,7 @@ def check_labels(labels: LabelMatrix, *, name: str = "labels", validate_args: bo
         The same object.
 
     Raises:
-        TypeError: If `labels` is neither a tensor nor an array.
+        TypeError: If `labels` is neither a tensor nor an array, or an array of something else than numbers.
         ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
 
     Examples:
@@ -43,12 +45,21 @@ def check_labels(labels: LabelMatrix, *, name: str = "labels", validate_args: bo
             f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(labels.shape)}. "
             "For class ids use `torch.nn.functional.one_hot`."
         )
+    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "biuf" and not _holds_numbers(labels):
+        raise TypeError(
+            f"`{name}` must hold numbers, 0 or 1 for each label of each row, got dtype {labels.dtype}. "
+            "Names of labels become these by `sklearn.preprocessing.MultiLabelBinarizer`."
+        )
     if validate_args and not bool(((labels >= 0) & (labels <= 1)).all()):
         raise ValueError(
             f"`{name}` must hold numbers in [0, 1], got {_first_outside(labels)}. "
             "Annotator votes become labels by `mlmetric.labels.votes_to_labels`."
         )
     return labels
+
+
+def _holds_numbers(labels: npt.NDArray[Any]) -> bool:
+    return labels.dtype == object and all(isinstance(value, Real) for value in labels.flat)
 
 
 def _first_outside(labels: torch.Tensor | npt.NDArray[Any]) -> str:
@@ -69,6 +80,7 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
         uint8 tensor of shape `(N, L)`.
 
     Raises:
+        TypeError: If a set holds something else than integers, say names of labels; the message names the row.
         ValueError: If an index lies outside 0 to `num_labels - 1`; the message names the row.
 
     Examples:
@@ -79,7 +91,7 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
     """
     labels = torch.zeros(len(label_sets), num_labels, dtype=torch.uint8)
     for row, indices in enumerate(label_sets):
-        for index in indices:
+        for index in _integers(indices, row):
             if not 0 <= index < num_labels:
                 raise ValueError(
                     f"`label_sets[{row}]` holds label {index}, outside 0 to {num_labels - 1} "
@@ -87,6 +99,19 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
                 )
             labels[row, index] = 1
     return labels
+
+
+def _integers(indices: Iterable[int], row: int) -> list[int]:
+    try:
+        values = list(indices)
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
+        return [operator.index(value) for value in values]
+    except TypeError:
+        raise TypeError(
+            f"`label_sets[{row}]` must hold indices of labels, integers, got {indices!r:.60}. "
+            "Names of labels become a label matrix by `sklearn.preprocessing.MultiLabelBinarizer`."
+        ) from None
 
 
 def votes_to_labels(
@@ -118,7 +143,7 @@ def votes_to_labels(
     """
     if votes.ndim != 2 or not bool((votes >= 0).all()):
         raise ValueError(f"`votes` must be a matrix (N, L) of numbers >= 0, got shape {tuple(votes.shape)}.")
-    if min_votes < 1:
+    if not min_votes >= 1:
         raise ValueError(f"`min_votes` must be at least 1, got {min_votes}.")
     if num_annotators is None:
         hard = votes >= min_votes
@@ -129,24 +154,29 @@ def votes_to_labels(
             f"got {tuple(num_annotators.shape)}."
         )
     if isinstance(votes, torch.Tensor):
-        return check_labels((votes / num_annotators[:, None]).float(), name="votes / num_annotators")
-    return check_labels((votes / num_annotators[:, None]).astype(np.float32), name="votes / num_annotators")
+        return check_labels((votes.double() / num_annotators[:, None]).float(), name="votes / num_annotators")
+    shares = votes.astype(np.float64) / num_annotators[:, None]
+    return check_labels(shares.astype(np.float32), name="votes / num_annotators")
 
 
 def label_counts(labels: LabelMatrix) -> LabelMatrix:
     """Count the positives of each label; soft labels add up their shares.
 
     Args:
-        labels: Shape `(N, L)`.
+        labels: Shape `(N, L)`, in [0, 1].
 
     Returns:
         float64, shape `(L,)`.
+
+    Raises:
+        TypeError: If `labels` is neither a tensor nor an array.
+        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
 
     Examples:
         >>> label_counts(torch.tensor([[1, 0, 1], [1, 0, 0]]))
         tensor([2., 0., 1.], dtype=torch.float64)
     """
-    check_labels(labels, validate_args=False)
+    check_labels(labels)
     if isinstance(labels, torch.Tensor):
         return labels.sum(dim=0, dtype=torch.float64)
     return cast(LabelMatrix, labels.sum(axis=0, dtype=np.float64))
@@ -156,10 +186,14 @@ def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
     """Count for each pair of labels the rows that carry both; the diagonal holds the counts.
 
     Args:
-        labels: Shape `(N, L)`. Soft labels count as the product of their shares.
+        labels: Shape `(N, L)`, in [0, 1]. Soft labels count as the product of their shares.
 
     Returns:
         float64, shape `(L, L)`, symmetric.
+
+    Raises:
+        TypeError: If `labels` is neither a tensor nor an array.
+        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
 
     Examples:
         >>> cooccurrence(torch.tensor([[1, 0, 1], [1, 1, 1]]))
@@ -167,7 +201,7 @@ def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
                 [1., 1., 1.],
                 [2., 1., 2.]], dtype=torch.float64)
     """
-    check_labels(labels, validate_args=False)
+    check_labels(labels)
     if isinstance(labels, torch.Tensor):
         values = labels.double()
         return values.T @ values

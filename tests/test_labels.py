@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,17 @@ def test_check_labels_outside_0_1_names_the_entry(bad, shown, as_array):
         check_labels(labels.numpy() if as_array else labels)
 
 
+@pytest.mark.parametrize("names", [np.array([["sea", "sun"]]), np.array([["sea", 1]], dtype=object)])
+def test_check_labels_given_names_points_to_multi_label_binarizer(names):
+    with pytest.raises(TypeError, match=rf"`labels` must hold numbers.*got dtype {names.dtype}.*MultiLabelBinarizer"):
+        check_labels(names)
+
+
+def test_check_labels_takes_numbers_in_an_array_of_objects():
+    labels = np.array([[1, 0.5], [True, 0]], dtype=object)
+    assert check_labels(labels) is labels
+
+
 def test_check_labels_without_validation_lets_values_pass():
     labels = torch.tensor([[7.0]])
     assert check_labels(labels, validate_args=False) is labels
@@ -32,6 +45,20 @@ def test_check_labels_without_validation_lets_values_pass():
 def test_binarize_index_outside_names_row_and_index(index):
     with pytest.raises(ValueError, match=rf"`label_sets\[1\]` holds label {index}, outside 0 to 2"):
         binarize([[0], [index]], num_labels=3)
+
+
+@pytest.mark.parametrize(
+    "row", [["sea"], "sea", {"sea", "sun"}, [0, "sea"], [0.0], [True, False, True], [None], 2, torch.tensor([1.0])]
+)
+def test_binarize_of_something_else_than_indices_names_the_row_and_multi_label_binarizer(row):
+    shown = re.escape(f"{row!r:.60}")
+    with pytest.raises(TypeError, match=rf"`label_sets\[1\]` must hold .*, got {shown}\..*MultiLabelBinarizer"):
+        binarize([[0], row], 3)
+
+
+def test_binarize_takes_integers_of_every_kind():
+    rows = [np.array([0, 2], dtype=np.uint8), torch.tensor([0, 2]), {0, 2}, (np.int64(2), 0), iter([0, 2])]
+    assert binarize(rows, 3).tolist() == [[1, 0, 1]] * 5
 
 
 def test_binarize_no_rows_keeps_the_columns():
@@ -55,12 +82,23 @@ def test_votes_to_labels_more_votes_than_annotators_is_an_error():
         votes_to_labels(torch.tensor([[3, 1]]), torch.tensor([2]))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_votes_to_labels_soft_does_not_depend_on_the_dtype_of_the_votes(dtype):
+    soft = votes_to_labels(torch.tensor([[1, 2, 0]]).to(dtype), torch.tensor([3]))
+    assert soft.tolist() == torch.tensor([[1 / 3, 2 / 3, 0]]).tolist()
+    if dtype != torch.bfloat16:
+        votes = torch.tensor([[1, 2, 0]]).to(dtype).numpy()
+        assert votes_to_labels(votes, np.array([3], dtype=np.uint8)).tolist() == soft.tolist()
+
+
 def test_votes_to_labels_bad_arguments_are_named():
     for votes in (torch.tensor([3, 1]), torch.tensor([[3, -1]])):
         with pytest.raises(ValueError, match="`votes` must be a matrix"):
             votes_to_labels(votes)
     with pytest.raises(ValueError, match="`min_votes` must be at least 1, got 0"):
         votes_to_labels(torch.tensor([[3, 1]]), min_votes=0)
+    with pytest.raises(ValueError, match="`min_votes` must be at least 1, got nan"):
+        votes_to_labels(torch.tensor([[3, 1]]), min_votes=float("nan"))
     with pytest.raises(ValueError, match=r"`num_annotators` must have shape \(1,\).*got \(2,\)"):
         votes_to_labels(torch.tensor([[3, 1]]), torch.tensor([2, 2]))
 
@@ -76,3 +114,12 @@ def test_counts_and_cooccurrence_return_the_kind_they_were_given():
     labels = np.array([[1, 0], [1, 1]], dtype=np.uint8)
     assert isinstance(label_counts(labels), np.ndarray)
     assert cooccurrence(labels).tolist() == [[2.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("function", [label_counts, cooccurrence])
+@pytest.mark.parametrize(("bad", "shown"), [(float("nan"), "nan"), (2.0, r"2\.0")])
+def test_counts_and_cooccurrence_refuse_labels_outside_0_1(function, bad, shown):
+    labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
+    for same in (labels, labels.numpy()):
+        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
+            function(same)

@@ -41,7 +41,7 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
             "of shape (n, L)."
         )
     features = validate_data(estimator, X, dtype=np.float32, reset=reset, ensure_min_samples=2 if reset else 1)
-    labels = y.toarray() if sparse.issparse(y) else np.asarray(y)
+    labels = y.toarray() if sparse.issparse(y) else _as_array(y)
     if labels.dtype == object and all(isinstance(value, Number) for value in labels.flat):
         labels = labels.astype(np.float64)  # a frame with nullable dtypes
     if labels.dtype.kind not in "biuf":
@@ -61,6 +61,16 @@ def read_training_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) ->
             stacklevel=4,
         )
     return Rows(_as_tensor(features), torch.from_numpy(labels.astype(np.float32)))
+
+
+def _as_array(y: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(y)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(
+            "Unknown label type: `y` must hold numbers, 0 or 1 for each label of each row, got rows of different "
+            "lengths. Lists of labels become these by `sklearn.preprocessing.MultiLabelBinarizer`."
+        ) from error
 
 
 def read_validation_rows(estimator: Any, validation: tuple[Any, Any]) -> Rows:
