@@ -294,6 +294,23 @@ def test_classifier_head_begins_at_the_frequencies_of_labels(activation, generat
         head.init_from_labels(labels[:, :2])
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("bad", "shown"), [(float("nan"), "nan"), (2.0, r"2\.0"), (-1.0, r"-1\.0")])
+def test_classifier_head_refuses_labels_outside_0_1(activation, bad, shown):
+    head, labels = ClassifierHead(5, 2, activation=activation), torch.tensor([[0.0, 1.0], [bad, 1.0]])
+    before = state_of(head)
+    for take in (head.init_from_labels, lambda labels: head.loss(torch.zeros(2, 2), labels)):
+        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
+            take(labels)
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
+def test_classifier_head_loss_looks_at_no_value_of_labels_where_told_not_to():
+    labels = torch.tensor([[2.0, 1.0]])  # binary cross entropy by its formula: 2 * 0 - log 2 for each
+    loss = ClassifierHead(5, 2).loss(torch.zeros(1, 2), labels, validate_args=False)
+    assert loss.item() == pytest.approx(0.6931472)
+
+
 def test_classifier_head_with_another_activation_is_refused():
     with pytest.raises(ValueError, match="got 'tanh'"):
         ClassifierHead(5, 3, activation="tanh")

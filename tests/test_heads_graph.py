@@ -1011,3 +1011,24 @@ def test_backbone_names_what_it_cannot_unfreeze(unfrozen, shown):
     message = rf"`unfrozen` must name submodules of the network, such as conv1, .* layer4, .*; got {shown}\."
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         FrozenBackbone("resnet18", weights=None, unfrozen=unfrozen)
+
+
+@pytest.mark.parametrize("bad", [math.nan, 2.0, -1.0])
+def test_heads_and_graphs_refuse_labels_outside_0_1(bad):
+    labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
+    graph, semantic = LabelGraphHead(3, torch.eye(2), torch.eye(2)), SemanticProjectionHead(3, torch.eye(2))
+    for take in (
+        lambda: graph.loss(torch.zeros(2, 2), labels),
+        lambda: semantic.loss(torch.zeros(2, 2), labels),
+        lambda: LabelGraphHead.from_labels(3, labels),
+        lambda: cooccurrence_adjacency(labels),
+        lambda: cooccurrence_vectors(labels),
+    ):
+        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {bad} at row 1, label 0"):
+            take()
+
+
+def test_graphs_and_vectors_take_labels_of_numpy():
+    labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
+    torch.testing.assert_close(cooccurrence_adjacency(labels.numpy()), cooccurrence_adjacency(labels))
+    torch.testing.assert_close(cooccurrence_vectors(labels.numpy()), cooccurrence_vectors(labels))

@@ -1270,6 +1270,16 @@ def test_loss_on_logits_names_labels_of_another_shape(name):
         build(name)(EMBEDDINGS, LABELS[:, 0])
 
 
+@pytest.mark.parametrize("name", ON_LOGITS)
+@pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (-1.0, r"-1\.0"), (2.0, r"2\.0")])
+def test_loss_on_logits_names_a_label_outside_0_1(name, bad, shown):
+    labels = LABELS.float().clone()
+    labels[1, 2] = bad
+    with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 2"):
+        build(name)(EMBEDDINGS, labels)
+    assert build(name, validate_args=False)(EMBEDDINGS, labels).shape == ()
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ALL)

@@ -206,6 +206,7 @@ def test_semantic_of_a_label_that_never_occurs_relates_it_to_itself_alone():
     ("relation", "message"),
     [
         (torch.ones(2, 3), r"square matrix \(L, L\), got shape \(2, 3\)"),
+        (torch.zeros(0, 0), r"`relation` must relate at least one label, got shape \(0, 0\)"),
         (torch.tensor([[1.0, 0.2], [0.3, 1.0]]), "finite and symmetric"),
         (torch.tensor([[1.0, float("nan")], [float("nan"), 1.0]]), "finite and symmetric"),
         (torch.tensor([[0.0, 0.0], [0.0, 1.0]]), r"diagonal above 0, got 0\.0"),
@@ -215,6 +216,45 @@ def test_semantic_of_a_label_that_never_occurs_relates_it_to_itself_alone():
 def test_semantic_relation_that_is_none_is_refused(relation, message):
     with pytest.raises(ValueError, match=message):
         sim.Semantic(relation)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(5, 0), r"at least one label, got \(0, 5\)"),
+        (torch.tensor([[1.0, math.nan]]), r"in \[0, 1\], got nan at row 0, label 1"),
+        (torch.tensor([[1, 2]]), r"in \[0, 1\], got 2\.0 at row 0, label 1"),
+        (torch.tensor([1, 0]), r"matrix of shape \(N, L\), got shape \(2,\)"),
+    ],
+)
+def test_semantic_from_labels_that_are_none_is_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        sim.Semantic.from_cooccurrence(labels)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.tensor([[1.0, 0.0], [math.nan, 1.0]]), "must be finite, got NaN or infinity in the vector of label 1"),
+        (torch.tensor([[math.inf, 0.0], [0.0, 1.0]]), "must be finite, got NaN or infinity in the vector of label 0"),
+        (torch.zeros(0, 3), r"must have shape \(L, d\), .* at least one label, got \(0, 3\)"),
+        (torch.zeros(3), r"must have shape \(L, d\), .*, got \(3,\)"),
+    ],
+)
+def test_semantic_from_vectors_that_are_none_is_refused(vectors, message):
+    with pytest.raises(ValueError, match=message):
+        sim.Semantic.from_vectors(vectors)
+
+
+def test_semantic_from_labels_without_rows_relates_each_label_to_itself_alone():
+    assert sim.Semantic.from_cooccurrence(torch.zeros(0, 2))(torch.eye(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("kind", ["inverse", "log_count", "log_rank"])
+@pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (3.0, r"3\.0"), (-1.0, r"-1\.0")])
+def test_inverse_frequency_weights_refuse_labels_outside_0_1(kind, bad, shown):
+    with pytest.raises(ValueError, match=rf"in \[0, 1\], got {shown} at row 0, label 1"):
+        sim.inverse_frequency_weights(torch.tensor([[1.0, bad]]), kind=kind)
 
 
 def test_semantic_with_another_number_of_labels_is_refused():

@@ -27,7 +27,7 @@ def stratified_split(
         generator: Breaks ties, and so makes one split of many.
 
     Returns:
-        For each part its row numbers, int64, ascending. A part of less than half a row may be empty.
+        For each part its row numbers, int64, ascending. A part of less than one row may be empty.
 
     Raises:
         TypeError: If `labels` is neither a tensor nor an array.

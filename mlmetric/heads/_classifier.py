@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlmetric.heads._standardize import Standardize
+from mlmetric.labels import check_labels, label_counts
 
 
 class ClassifierHead(nn.Module):
@@ -61,7 +62,7 @@ class ClassifierHead(nn.Module):
             The head.
 
         Raises:
-            ValueError: If the shape does not fit.
+            ValueError: If the shape does not fit, or a label is NaN or outside [0, 1].
 
         Source:
             The bias from a prior: Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.3. Ours:
@@ -70,7 +71,7 @@ class ClassifierHead(nn.Module):
         num_labels = self.linear.out_features
         if labels.ndim != 2 or labels.shape[1] != num_labels:
             raise ValueError(f"`labels` must have shape (N, {num_labels}), got {tuple(labels.shape)}.")
-        frequencies = (labels.double().sum(dim=0) + 0.5) / (len(labels) + 1)
+        frequencies = (label_counts(torch.as_tensor(labels)) + 0.5) / (len(labels) + 1)
         with torch.no_grad():
             self.linear.weight.zero_()
             self.linear.bias.copy_(frequencies.logit() if self.activation == "sigmoid" else frequencies.log())
@@ -85,8 +86,18 @@ class ClassifierHead(nn.Module):
         """Turn logits `(N, L)` into probabilities, by the head's activation."""
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Take the mean binary cross entropy, in nats, of logits `(N, L)` to labels `(N, L)` in [0, 1]."""
+    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+        """Take the mean binary cross entropy, in nats, of logits to labels.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, in [0, 1].
+            validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
+
+        Raises:
+            ValueError: If labels are no matrix, or one is NaN or outside [0, 1].
+        """
+        check_labels(labels, validate_args=validate_args)
         labels = labels.to(logits.dtype)
         if self.activation == "sigmoid":
             return functional.binary_cross_entropy_with_logits(logits, labels)

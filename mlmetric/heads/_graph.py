@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mlmetric.labels import check_labels, cooccurrence, label_counts
+from mlmetric.labels import cooccurrence, label_counts
 
 
 def cooccurrence_adjacency(
@@ -51,7 +51,7 @@ def cooccurrence_adjacency(
     Source:
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, equations 6-8.
     """
-    check_labels(labels)
+    together, counts = torch.as_tensor(cooccurrence(labels)), torch.as_tensor(label_counts(labels))
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be a share in (0, 1], got {threshold}.")
     if not 0 <= neighbor_weight < 1:
@@ -59,8 +59,8 @@ def cooccurrence_adjacency(
     if convention not in ("paper", "code"):
         raise ValueError(f"`convention` must be 'paper' or 'code', got {convention!r}.")
     # A tolerance: a share that equals the threshold on paper may fall below it in floating point (float32 soft labels).
-    implies = cooccurrence(labels) >= threshold * label_counts(labels)[:, None] * (1 - 1e-6)
-    implies &= (label_counts(labels) > 0)[:, None]
+    implies = together >= threshold * counts[:, None] * (1 - 1e-6)
+    implies &= (counts > 0)[:, None]
     implies.fill_diagonal_(False)
     sharing = implies.sum(dim=1 if convention == "paper" else 0, keepdim=True)
     shares = implies * (neighbor_weight / sharing.clamp(min=1))

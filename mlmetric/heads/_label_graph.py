@@ -10,6 +10,7 @@ from torch.nn import functional
 from mlmetric.heads._graph import GraphConvolution, check_graph, cooccurrence_adjacency, digest
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
+from mlmetric.labels import check_labels
 
 
 class LabelGraphHead(nn.Module):
@@ -81,8 +82,18 @@ class LabelGraphHead(nn.Module):
         """Turn logits `(N, L)` into probabilities."""
         return logits.sigmoid()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Take the mean binary cross entropy, in nats, of logits `(N, L)` to labels `(N, L)` in [0, 1]."""
+    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+        """Take the mean binary cross entropy, in nats, of logits to labels.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, in [0, 1].
+            validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
+
+        Raises:
+            ValueError: If labels are no matrix, or one is NaN or outside [0, 1].
+        """
+        check_labels(labels, validate_args=validate_args)
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
     def extra_repr(self) -> str:

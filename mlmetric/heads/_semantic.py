@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mlmetric.heads._graph import GraphConvolution, check_graph, digest, normalize_adjacency
 from mlmetric.heads._standardize import Standardize
+from mlmetric.labels import check_labels
 
 
 class SemanticProjectionHead(nn.Module):
@@ -100,11 +101,20 @@ class SemanticProjectionHead(nn.Module):
         """Turn logits `(N, L)` into probabilities."""
         return logits.sigmoid()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Take binary cross entropy plus separation, each the mean over rows, of logits and labels `(N, L)`.
+    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+        """Take binary cross entropy plus separation, each the mean over rows, of logits and labels.
 
         Labels of at least one half are present. A row of which all or none are has nothing to separate.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, in [0, 1].
+            validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
+
+        Raises:
+            ValueError: If labels are no matrix, or one is NaN or outside [0, 1].
         """
+        check_labels(labels, validate_args=validate_args)
         entropy = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         if not self.separation:
             return entropy

@@ -21,6 +21,7 @@ class AsymmetricLoss(nn.Module):
         gamma_negative: Focusing of negatives, at least 0.
         gamma_positive: Focusing of positives, at least 0.
         margin: Probability that negatives may keep, in [0, 1).
+        validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
 
     Raises:
         ValueError: If a gamma is below 0 or the margin outside [0, 1).
@@ -36,7 +37,14 @@ class AsymmetricLoss(nn.Module):
         are clamped at 1e-8; and soft labels weigh the two parts.
     """
 
-    def __init__(self, gamma_negative: float = 4.0, gamma_positive: float = 1.0, margin: float = 0.05) -> None:
+    def __init__(
+        self,
+        gamma_negative: float = 4.0,
+        gamma_positive: float = 1.0,
+        margin: float = 0.05,
+        *,
+        validate_args: bool = True,
+    ) -> None:
         super().__init__()
         if not (gamma_negative >= 0 and gamma_positive >= 0):
             raise ValueError(
@@ -47,6 +55,7 @@ class AsymmetricLoss(nn.Module):
         self.gamma_negative = gamma_negative
         self.gamma_positive = gamma_positive
         self.margin = margin
+        self.validate_args = validate_args
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss, a scalar.
@@ -56,9 +65,9 @@ class AsymmetricLoss(nn.Module):
             labels: Shape `(N, L)`, multi-hot or soft.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or a label is NaN or outside [0, 1].
         """
-        logits, labels = _checked(logits, labels)
+        logits, labels = _checked(logits, labels, self.validate_args)
         probability = logits.sigmoid()
         if self.margin:
             kept = (probability - self.margin).clamp(min=0)
@@ -84,6 +93,7 @@ class TwoWayLoss(nn.Module):
     Args:
         temperature_positive: T_p, above 0: high, so that all present ones count.
         temperature_negative: T_n, above 0: low, so that the highest absent ones count.
+        validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
 
     Raises:
         ValueError: If a temperature is not above 0.
@@ -97,7 +107,9 @@ class TwoWayLoss(nn.Module):
         logarithm of an empty sum by a number near -100 times the temperature; here it is -infinity, and the term 0.
     """
 
-    def __init__(self, temperature_positive: float = 4.0, temperature_negative: float = 1.0) -> None:
+    def __init__(
+        self, temperature_positive: float = 4.0, temperature_negative: float = 1.0, *, validate_args: bool = True
+    ) -> None:
         super().__init__()
         if not (temperature_positive > 0 and temperature_negative > 0):
             raise ValueError(
@@ -106,6 +118,7 @@ class TwoWayLoss(nn.Module):
             )
         self.temperature_positive = temperature_positive
         self.temperature_negative = temperature_negative
+        self.validate_args = validate_args
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss, a scalar.
@@ -115,9 +128,9 @@ class TwoWayLoss(nn.Module):
             labels: Shape `(N, L)`; a label is present where it is above 0.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or a label is NaN or outside [0, 1].
         """
-        logits, labels = _checked(logits, labels)
+        logits, labels = _checked(logits, labels, self.validate_args)
         present = labels > 0
         return self._one_way(logits, present, dim=1) + self._one_way(logits, present, dim=0)
 
@@ -134,8 +147,8 @@ def _log_sum_exp(values: Tensor, keep: Tensor, ranked: Tensor, dim: int) -> Tens
     return values.masked_fill(~keep & ranked.unsqueeze(dim), -torch.inf).logsumexp(dim)
 
 
-def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    check_labels(labels, validate_args=False)
+def _checked(logits: Tensor, labels: Tensor, validate_args: bool) -> tuple[Tensor, Tensor]:
+    check_labels(labels, validate_args=validate_args)
     if logits.shape != labels.shape:
         raise ValueError(
             f"`logits` and `labels` must have the same shape (N, L), got {tuple(logits.shape)} and "

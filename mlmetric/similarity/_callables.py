@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlmetric.labels import check_labels
 from mlmetric.similarity._functions import cosine, dice, hamming, inner_product, jaccard, overlap
 from mlmetric.similarity._sets import Sets, ratio
 
@@ -141,8 +142,8 @@ class Semantic(Similarity):
             [`cosine`][mlmetric.similarity.cosine].
 
     Raises:
-        ValueError: If `relation` is not square, not finite, not symmetric, not positive semi-definite, or has a
-            diagonal entry that is not above 0.
+        ValueError: If `relation` is empty, not square, not finite, not symmetric, not positive semi-definite, or has
+            a diagonal entry that is not above 0.
 
     Examples:
         >>> relation = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -158,6 +159,8 @@ class Semantic(Similarity):
     def __init__(self, relation: Tensor) -> None:
         if relation.ndim != 2 or relation.shape[0] != relation.shape[1]:
             raise ValueError(f"`relation` must be a square matrix (L, L), got shape {tuple(relation.shape)}.")
+        if len(relation) == 0:
+            raise ValueError("`relation` must relate at least one label, got shape (0, 0).")
         relation = relation.double()
         if not bool(relation.isfinite().all()) or not torch.allclose(relation, relation.T):
             raise ValueError("`relation` must be finite and symmetric; average it with its transpose.")
@@ -179,12 +182,16 @@ class Semantic(Similarity):
         """Relate labels that occur on the same rows: the cosine of their columns.
 
         Args:
-            labels: Training labels, shape `(N, L)`. A label that never occurs is related to itself alone.
+            labels: Training labels, shape `(N, L)`, multi-hot or soft. A label that never occurs is related to itself
+                alone.
 
         Returns:
             A similarity over the same L labels.
+
+        Raises:
+            ValueError: If `labels` is no matrix in [0, 1] of at least one label.
         """
-        return cls.from_vectors(torch.as_tensor(labels).double().T)
+        return cls.from_vectors(check_labels(torch.as_tensor(labels)).double().T)
 
     @classmethod
     def from_vectors(cls, vectors: Tensor) -> Semantic:
@@ -195,7 +202,18 @@ class Semantic(Similarity):
 
         Returns:
             A similarity over the L labels.
+
+        Raises:
+            ValueError: If `vectors` is no matrix of at least one row, or a number is NaN or infinite.
         """
+        if vectors.ndim != 2 or len(vectors) == 0:
+            raise ValueError(
+                f"`vectors` must have shape (L, d), one vector for each of at least one label, "
+                f"got {tuple(vectors.shape)}."
+            )
+        if not bool(vectors.isfinite().all()):
+            label = int((~vectors.isfinite()).any(dim=1).int().argmax())
+            raise ValueError(f"`vectors` must be finite, got NaN or infinity in the vector of label {label}.")
         unit = torch.nn.functional.normalize(vectors.double())
         relation = unit @ unit.T
         return cls(((relation + relation.T) / 2).fill_diagonal_(1))

@@ -12,7 +12,7 @@ def inverse_frequency_weights(labels: Tensor, kind: str = "inverse") -> Tensor:
     """Weigh labels so that sharing a rare one counts for more.
 
     Args:
-        labels: Training labels, shape `(N, L)`.
+        labels: Training labels, shape `(N, L)`, multi-hot or soft.
         kind: `"inverse"`: 1 / count; `"log_count"`: 1 / ln(count + 2); `"log_rank"`: 1 / ln(rank + 1) with rank 1
             for the rarest label and ties sharing the lower rank.
 
@@ -21,7 +21,7 @@ def inverse_frequency_weights(labels: Tensor, kind: str = "inverse") -> Tensor:
         `"inverse"`.
 
     Raises:
-        ValueError: If `kind` is none of these.
+        ValueError: If `kind` is none of these, or `labels` is no matrix in [0, 1].
 
     Examples:
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]])
