@@ -37,8 +37,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         path: The file. Symbolic links are followed; what they lead to must be a regular file.
         max_pixels: Refuse images with more pixels than this. 100 million (10,000 x 10,000) take 400 MB, since Pillow
             keeps 4 bytes a pixel. The peak is 400 MB for an RGB image as JPEG or PNG, 800 MB where it is turned or
-            converted, 700 MB for a progressive JPEG or 16 bits, 0.9 GB for AVIF, 1.3 GB for 32 bits, 1.6 GB for WebP.
-            Pillow itself warns above 89 million pixels and refuses 179 million.
+            converted, 700 MB for a progressive JPEG or 16 bits, 0.9 GB for AVIF, 1.3 GB for 32 bits, 1.6 GB for WebP,
+            1.9 GB for JPEG 2000. Pillow itself warns above 89 million pixels and refuses 179 million.
 
     Returns:
         The decoded image.
