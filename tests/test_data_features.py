@@ -428,6 +428,7 @@ def test_extract_where_the_machine_fails_ends_even_when_skipping_and_keeps_all_b
     fail, num_workers, message, folder, tmp_path
 ):
     data = dataset(folder)
+    data.identity = dataset(folder).identity  # a failure of the machine is no other preprocessing
     data.transform = lambda image: fail(image) if image.getpixel((0, 0))[0] == 100 else to_tensor(image)
     with pytest.raises(OSError, match=message):
         extract(MeanColour(), data, tmp_path, num_workers=num_workers, on_bad_image="skip")
