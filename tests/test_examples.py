@@ -159,6 +159,7 @@ def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readm
                     assert (name in predicted) == (probability > threshold)
 
 
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does
 def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
     run_ads("--dry-run", "--experiments", "paper", "--output", "runs/paper")
     for number in range(1, 5):
@@ -184,6 +185,7 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
     assert capsys.readouterr().out.count("paper_run_3: ") == 1
 
 
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does
 def test_ad_sentiment_compares_every_method_on_one_cache(capsys):
     run_ads("--dry-run", "--compare", "--output", "run")
     for method, checkpoints in CHECKPOINTS.items():
