@@ -150,9 +150,9 @@ def ordered_distance(
     query = embeddings.to(dtype)
     refs = query if ref_emb is embeddings else ref_emb.to(dtype)
     if validate_args:
-        _check_norms(query, "embeddings")
+        check_norms(query, "embeddings")
         if refs is not query:
-            _check_norms(refs, "ref_emb")
+            check_norms(refs, "ref_emb")
     result: Tensor = distance(query, refs)
     # A maximum is NaN where any number is, and ten times faster than `isnan().any()`.
     if validate_args and result.numel() and bool(result.max().isnan()):
@@ -160,7 +160,7 @@ def ordered_distance(
     return -result if distance.is_inverted else result
 
 
-def _check_norms(rows: Tensor, name: str) -> None:
+def check_norms(rows: Tensor, name: str) -> None:
     """Check that squared distances between the rows are finite; rows with NaN pass."""
     largest = torch.finfo(rows.dtype).max ** 0.5 / 2
     if float(torch.linalg.vector_norm(rows)) <= largest:  # of all rows together

@@ -1290,3 +1290,15 @@ def test_loss_on_cuda_equals_the_cpu(name):
     torch.testing.assert_close(value.cpu(), expected)
     gradients = (torch.autograd.grad(*part)[0].cpu() for part in ((value, moved), (expected, case.x)))
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    "loss", [SimilarityRegressionLoss(), MultiLabelSupConLoss(), MultiLabelLoss(losses.TripletMarginLoss())]
+)
+@pytest.mark.parametrize("name", ["embeddings", "ref_emb"])
+def test_losses_of_embeddings_whose_squares_overflow_name_the_row(loss, name):
+    rows, labels = torch.eye(3), torch.eye(3, dtype=torch.long)[[0, 0, 1]]
+    large = torch.tensor([[1.0, 0, 0], [0, 3e19, 0], [0, 0, 1]])
+    batch = {"embeddings": rows, "labels": labels, "ref_emb": rows, "ref_labels": labels.clone()} | {name: large}
+    with pytest.raises(ValueError, match=rf"`{name}` must have norms below 9\.2e\+18.*3e\+19 in row 1"):
+        loss(**batch)

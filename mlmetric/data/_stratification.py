@@ -44,7 +44,7 @@ def stratify(labels: npt.NDArray[np.bool_], sizes: _Integers, *, generator: torc
     lags = _wanted(remaining, sizes) - shares * (remaining[:, None] - 1)
     size_lags = np.where(sizes > 0, shares, -np.inf)
     changes = shares - np.eye(len(sizes))
-    room = sizes.tolist()
+    capacities = sizes.tolist()
     num_left = num_rows
     ties = torch.rand(num_rows, len(sizes), generator=generator, dtype=torch.float64).numpy() * 1e-9
     part_of = np.full(num_rows, -1)
@@ -59,8 +59,8 @@ def stratify(labels: npt.NDArray[np.bool_], sizes: _Integers, *, generator: torc
             remaining[own] -= 1
             size_lags += changes[part]
             num_left -= 1
-            room[part] -= 1
-            if not room[part]:
+            capacities[part] -= 1
+            if not capacities[part]:
                 size_lags[part] = -np.inf
     return part_of
 

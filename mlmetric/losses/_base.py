@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlmetric._pml import BaseMetricLossFunction, ClassWeightedReducer, refs_begin_with_batch
+from mlmetric._pml import BaseMetricLossFunction, ClassWeightedReducer, check_norms, refs_begin_with_batch
 from mlmetric.labels import check_labels
 from mlmetric.losses._tuples import Indices, to_pairs
 from mlmetric.similarity import SimilarityFunction, compare_labels
@@ -76,8 +76,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
 
         Raises:
             TypeError: If embeddings or labels are no tensors.
-            ValueError: If a shape does not fit, labels are missing or lie outside [0, 1], or the loss takes no refs
-                or no tuple.
+            ValueError: If a shape does not fit, labels are missing or lie outside [0, 1], the loss takes no refs or no
+                tuple, or an embedding has a norm whose square overflows: above 9.2e18 in float32.
         """
         self.reset_stats()
         ref_emb, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
@@ -90,7 +90,12 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
                 )
             indices_tuple = check_tuple(indices_tuple, embeddings.device)
         raised = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        ref_emb = raised if ref_emb is embeddings else ref_emb.to(raised)
+        same_emb = ref_emb is embeddings
+        ref_emb = raised if same_emb else ref_emb.to(raised)
+        if self.validate_args:
+            check_norms(raised.detach(), "embeddings")
+            if not same_emb:
+                check_norms(ref_emb.detach(), "ref_emb")
         with torch.autocast(raised.device.type, enabled=False):
             return self._evaluate(raised, labels, indices_tuple, ref_emb, ref_labels, batch_first)
 
