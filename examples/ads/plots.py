@@ -137,7 +137,7 @@ def plot_ap_by_support(
     of_all = f"\n({len(named)} of {known.sum()} labels are named)" if known.sum() > len(named) else ""
     axes.set_title(f"Average precision of each label by its support (test){of_all}")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
     _save(figure, path)
 
 

@@ -78,7 +78,7 @@ def check_ranges(config: Any) -> None:
                 or (above is not None and number <= above)
                 or (most is not None and number > most)
             ):
-                wanted = " and ".join(expected or ["finite"])
+                wanted = " and ".join([*expected, *["finite"] * (not isfinite(number))])
                 raise ValueError(f"{flag(item.name)} must be {wanted}, got {number}.")
 
 
