@@ -154,7 +154,7 @@ def run_pipeline(config: Config, images: LabelledImages, folder: Path, warned: l
         config: What to do.
         images: On what.
         folder: Where checkpoints, figures and report go; checkpoints that are there are gone on with.
-        warned: What was warned of so far; more comes.
+        warned: Warnings so far; later ones are appended.
 
     Returns:
         The content of `metrics.json`; nothing but in the first of several processes, which measures for all.

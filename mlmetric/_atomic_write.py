@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +16,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` and, when the block ends, sync it and rename it to `path`.
 
     Whoever reads `path` sees the former content or the new one, never a part of it, after a crash too. If anything is
-    raised the temporary file is removed and `path` stays as it was. Processes that write one path at a time do not
-    meet in one temporary file.
+    raised the temporary file is removed and `path` stays as it was. Processes that write the same path at the same
+    time use different temporary files.
 
     Args:
         path: The file; its folder is made if it is missing.
@@ -39,8 +40,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
+            kept = " Its former content is kept." if path.exists() else ""
             raise OSError(
-                error.errno, f"{path} could not be written: {reason}. What it held before is kept."
+                error.errno or errno.EIO, f"{path} could not be written: {error.strerror or error}.{kept}"
             ) from error
         raise

@@ -5,7 +5,7 @@ bytes of arrays. Functions and classes of installed packages are known by name a
 code and whatever that refers to. Nothing goes by `repr`, which shows what its author chose, nor by an address in
 memory. What cannot be looked into is refused; a method `fingerprint()` then says what the object is.
 
-Left out, for results do not depend on it: whether a module is in training mode, gradients, the statistics that
+Left out, for results do not depend on it: devices, whether a module is in training mode, gradients, the statistics that
 pytorch-metric-learning records, values of cached properties, loggers, weak references but for what they refer to. Of a
 `torch.Generator` the seed counts, not how much has been drawn.
 """
@@ -42,8 +42,8 @@ from mlmetric._callable_parts import (
     short,
 )
 
-_NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format)
-_UNCHANGING = (*_NAMED, np.generic)
+_NAMED = (torch.dtype, torch.layout, torch.memory_format)
+_UNCHANGING = (*_NAMED, torch.device, np.generic)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 _COUNTS = ("num_triplets", "num_pos_pairs", "num_neg_pairs", "num_pairs", "divisor")
 """What modules of pytorch-metric-learning note of the last batch even where they collect no statistics."""
@@ -116,6 +116,8 @@ class _Walk:
             self.visit(part, place + step)
 
     def _look(self, value: Any, place: str) -> Described:
+        if isinstance(value, torch.device):
+            return Described("torch.device")
         if isinstance(value, _NAMED):
             return Described(f"{type(value).__name__} {value}")
         if isinstance(value, Tensor):
@@ -141,7 +143,7 @@ class _Walk:
         if isinstance(value, logging.Logger):
             return Described(f"logger {value.name}")
         if isinstance(value, torch.Generator):
-            return Described(f"torch.Generator on {value.device} seeded with {value.initial_seed()}")
+            return Described(f"torch.Generator seeded with {value.initial_seed()}")
         if isinstance(value, weakref.ref):
             return Described("weakref", [("()", value())])
         return self._of_object(value)

@@ -21,7 +21,7 @@ def seeded_globally(seed: int, device: torch.device | None = None) -> Iterator[N
 
     Args:
         seed: Of the CPU's generator, and of that of `device`.
-        device: Another device whose generator is seeded too; of others, none is.
+        device: Another device whose generator is seeded too, and put back on CUDA; of others, none is.
     """
     device = torch.device("cpu") if device is None else device
     with _LOCK, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -27,7 +27,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode, and each back into the mode that it was in.
 
     Several threads may do so with one module, or with modules that share parts: the last one to leave puts a part back.
-    None may train it meanwhile.
+    No thread may train it in the meantime.
     """
     parts = list(module.modules())
     with _LOCK:

@@ -133,6 +133,8 @@ def refs_begin_with_batch(
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not joined or len(ref_labels) <= len(labels):
         return False
+    if ref_labels.shape[1:] != labels.shape[1:] or ref_emb.shape[1:] != embeddings.shape[1:]:
+        return False
     # Of two dtypes the one that holds the numbers of both: soft labels cast to integers would equal empty rows.
     same_labels = (ref_labels[: len(labels)] == labels.to(ref_labels.device)).all()
     same_embeddings = (ref_emb[: len(labels)] == embeddings.to(ref_emb.device)).all()

@@ -54,7 +54,7 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
         fixed by making the largest entry of each dimension positive.
 
     Raises:
-        ValueError: If `labels` is no matrix in [0, 1], or `size` is not between 1 and L.
+        ValueError: If `labels` is not a matrix in [0, 1], or `size` is not between 1 and L.
 
     Examples:
         >>> labels = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
@@ -105,8 +105,8 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         Vectors, and what is missing, which is logged too.
 
     Raises:
-        OSError: If the file cannot be read, or is no regular file.
-        ValueError: If it is no file of word vectors, ends amid one, has fewer than it announces, a number of one of
+        OSError: If the file cannot be read, or is not a regular file.
+        ValueError: If it is not a file of word vectors, ends amid one, has fewer than it announces, a number of one of
             these words is NaN or infinite, or it has none of the words.
 
     Examples:
@@ -188,7 +188,7 @@ def _vectors(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np
 
 def _entries(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(f"{path} is no regular file.")
+        raise OSError(f"{path} is not a regular file.")
     with path.open("rb") as file:
         first = file.readline()
         header = first.split()
@@ -231,7 +231,7 @@ def _text_entries(
         parts = line.rstrip().rsplit(b" ", max(size, 1))
         if size < 1 or len(parts) != size + 1 or (number == 1 and not _is_text(line, size)):
             raise ValueError(
-                f"{path} is no file of word vectors: entry {number} is {line[:40]!r}, expected a word and "
+                f"{path} is not a file of word vectors: entry {number} is {line[:40]!r}, expected a word and "
                 f"{max(size, 1)} numbers."
             )
         if not line.endswith(b"\n"):

@@ -48,19 +48,19 @@ def test_a_number_out_of_its_range_or_another_device_is_refused_by_the_name_of_i
 def test_what_is_no_file_or_folder_is_refused_by_the_name_of_its_option():
     Path("a.json").write_text("{}")
     for arguments, message in (
-        (["--annotations", "b.json", "--image-root", "."], r"--annotations b\.json is no file"),
-        (["--annotations", "a.json", "--image-root", "a.json"], r"--label-list Sentiments_List\.txt is no file"),
-        (["--annotations", "a.json", "--image-root", "x", "--label-list", "a.json"], "--image-root x is no folder"),
+        (["--annotations", "b.json", "--image-root", "."], r"--annotations b\.json is not a file"),
+        (["--annotations", "a.json", "--image-root", "a.json"], r"--label-list Sentiments_List\.txt is not a file"),
+        (["--annotations", "a.json", "--image-root", "x", "--label-list", "a.json"], "--image-root x is not a folder"),
         (["--image-root", "."], "--label-list and --image-root are for --annotations, which is not given"),
-        (["--weights", "w.pth"], r"--weights w\.pth is no file"),
-        (["--output", "a.json"], r"--output a\.json is no folder"),
-        (["--cache", "a.json"], r"--cache a\.json is no folder"),
+        (["--weights", "w.pth"], r"--weights w\.pth is not a file"),
+        (["--output", "a.json"], r"--output a\.json is not a folder"),
+        (["--cache", "a.json"], r"--cache a\.json is not a folder"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(AdsConfig, arguments)
     for arguments, message in (
-        (["--images", "x"], "--images x is no folder"),
-        (["--images", "."], r"--labels labels\.csv is no file"),
+        (["--images", "x"], "--images x is not a folder"),
+        (["--images", "."], r"--labels labels\.csv is not a file"),
         (
             ["--images", ".", "--labels", "a.json", "--separator", ""],
             "--separator must be at least one character, got ''",
@@ -129,5 +129,5 @@ def test_resume_alone_takes_the_latest_run_that_is_neither_finished_nor_running(
 def test_resume_of_a_broken_config_names_the_file(text, reason):
     Path("run").mkdir()
     Path("run/config.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"^run/config\.json is no configuration of .*{re.escape(reason)}"):
+    with pytest.raises(ValueError, match=rf"^run/config\.json is not a configuration of .*{re.escape(reason)}"):
         parse(AdsConfig, ["--output", "run", "--resume"])

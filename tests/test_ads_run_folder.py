@@ -92,7 +92,7 @@ def test_a_config_of_another_program_is_not_overwritten():
     Path("run/config.json").write_text('{"theme": "dark"}')
     with (
         pytest.raises(
-            FileExistsError, match=r"run/config\.json is no configuration .* not overwritten: choose another"
+            FileExistsError, match=r"run/config\.json is not a configuration .* not overwritten: choose another"
         ),
         open_run_folder(AdsConfig(output=Path("run"))),
     ):
@@ -120,9 +120,12 @@ from pathlib import Path
 from ads.locks import locked
 
 with locked(Path("lock")):
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(theirs, b"started")
         time.sleep(60)
+    os.read(ours, 7)
     print(child, flush=True)
     os._exit(9)
 """
@@ -196,14 +199,14 @@ def test_a_bar_on_no_terminal_is_lines_but_not_too_many(capsys, monkeypatch):
     seconds = iter([0.0, 5, 20, 21, 60, 61])  # at the start, after each item, at the end
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     assert list(bar("features", range(4), unit="images")) == [0, 1, 2, 3]
-    lines = ["features: started", "features: 2 of 4 images, about 20 s left", "features: 4 images in 61.0 s"]
+    lines = ["features: started", "features: 2 of 4 images, about 30 s left", "features: 4 images in 61.0 s"]
     assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_bar_of_a_step_with_nothing_left_to_do_says_that_it_is_done(capsys):
     with bar("features", unit="images"):
         pass
-    assert re.search(r"^features: done in 0\.\d s$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^features: done in \d+\.\d s$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
@@ -214,7 +217,7 @@ def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
 
     with pytest.raises(ValueError, match="no more"):
         train()
-    assert re.search(r"linear_probe: 3 epochs in \d\.\d s, not finished\n$", capsys.readouterr().err)
+    assert re.search(r"linear_probe: 3 epochs in \d+\.\d s, not finished\n$", capsys.readouterr().err)
 
 
 @pytest.mark.filterwarnings("default")

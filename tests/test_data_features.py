@@ -344,7 +344,7 @@ def test_extract_uses_no_part_that_is_no_array_or_no_file(folder, tmp_path, capl
     backbone = MeanColour()
     extracted = extract(backbone, dataset(folder), cache)
     assert backbone.seen == 6
-    assert caplog.text.count("is no regular file") == 3
+    assert caplog.text.count("is not a regular file") == 3
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
 
 

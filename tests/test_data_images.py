@@ -77,7 +77,7 @@ def test_read_image_that_is_text_or_empty_or_a_folder_is_named(tmp_path):
     for path in (text, empty):
         with pytest.raises(BadImageError, match=f"{path.name} is truncated or no image"):
             read_image(path)
-    with pytest.raises(BadImageError, match=f"{tmp_path.name} is no regular file"):
+    with pytest.raises(BadImageError, match=f"{tmp_path.name} is not a regular file"):
         read_image(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_read_image_reads_regular_files_only_and_follows_links(picture, tmp_path
         with pytest.raises(BadImageError, match="does not exist"):
             read_image(tmp_path / name)
     for path in (tmp_path / "fifo", "/dev/zero"):
-        with pytest.raises(BadImageError, match=f"{path} is no regular file"):
+        with pytest.raises(BadImageError, match=f"{path} is not a regular file"):
             read_image(path)
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlmetric.data import BadImageError
 from mlmetric.data import _reading as reading_module
 from mlmetric.data._reading import read_batches
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="local functions reach forked processes only")
 BATCHES = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
@@ -179,7 +181,8 @@ def test_read_batches_closed_early_ends_its_processes():
     assert multiprocessing.active_children() == []
 
 
-def test_read_batches_beside_threads_that_draw_random_numbers_does_not_wait_for_their_lock():
+def test_read_batches_beside_threads_that_draw_random_numbers_does_not_wait_for_their_lock(monkeypatch):
+    monkeypatch.setattr(reading_module, "_TIMEOUT_SECONDS", 60.0)
     drawing = threading.Event()
     drawing.set()
 

@@ -154,3 +154,9 @@ def test_split_fractions_that_are_none_are_refused(fractions):
 def test_split_soft_labels_are_refused():
     with pytest.raises(ValueError, match="must be multi-hot, 0 or 1, got soft labels"):
         stratified_split(torch.full((4, 1), 0.5), generator=torch.Generator())
+
+
+@pytest.mark.parametrize("fractions", [[0.7, 0.3], np.array([0.7, 0.3]), torch.tensor([0.7, 0.3], dtype=torch.float64)])
+def test_stratified_split_takes_fractions_of_any_kind(fractions):
+    parts = stratified_split(torch.eye(10), fractions, generator=torch.Generator().manual_seed(0))
+    assert [len(part) for part in parts] == [7, 3]

@@ -372,7 +372,7 @@ def test_a_start_that_failed_leaves_nothing_for_resume_to_adopt():
         (["--method", "semantic", "--positive-order", "random"], "--positive-order is for --method paper, got"),
         (["--experiments", "paper", "--margin", "3"], "--experiments paper has settings of its own for --margin"),
         (["--word-vectors", "a.txt"], "--word-vectors is for --method label-graph or semantic, got"),
-        (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is no file"),
+        (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is not a file"),
         (["--soft-labels"], "--soft-labels needs --undersampler none"),
         (["--annotations", "a.json"], "--annotations needs --image-root"),
         (["--compare", "--experiments", "paper"], "are two comparisons"),
@@ -555,7 +555,7 @@ def test_an_error_is_one_sentence_and_no_traceback():
     process = start("--annotations", "nowhere.json", "--image-root", ".")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert output == "error: --annotations nowhere.json is no file.\n"
+    assert output == "error: --annotations nowhere.json is not a file.\n"
 
 
 def test_what_is_wrong_with_the_options_is_said_without_the_imports_that_take_seconds():
@@ -573,7 +573,7 @@ def test_what_is_wrong_with_the_options_is_said_without_the_imports_that_take_se
     command = [sys.executable, "program.py", "--annotations", "nowhere.json", "--image-root", "."]
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
     output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
-    assert output == "error: --annotations nowhere.json is no file.\n[]\n"
+    assert output == "error: --annotations nowhere.json is not a file.\n[]\n"
 
 
 def test_help_explains_every_option(capsys):

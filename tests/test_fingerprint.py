@@ -437,3 +437,11 @@ def test_dataset_identity_follows_a_subclass_that_reads_images_in_another_way(fo
 def test_dataset_identity_refuses_a_transform_that_cannot_be_looked_into(folder):
     with pytest.raises(TypeError, match=r"What transform\.held is cannot be compared .*lock.*`fingerprint\(\)`"):
         identity_of(folder, transform=Holder(threading.Lock()))
+
+
+def test_fingerprint_of_one_object_on_two_devices_is_the_same():
+    class OnDevice:
+        def __init__(self, device):
+            self.device = torch.device(device)
+
+    assert fingerprint(loss=OnDevice("cuda:1")) == fingerprint(loss=OnDevice("cpu"))

@@ -193,7 +193,7 @@ def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
     [
         ([1, 2], "holds list"),
         ({"epoch": 3}, "holds int at 'epoch'"),
-        ({0: torch.zeros(2)}, "holds a name that is no string at 0"),
+        ({0: torch.zeros(2)}, "holds a name that is not a string at 0"),
         ({"weight": torch.eye(2).to_sparse()}, r"holds a sparse tensor \(torch\.sparse_coo\) at 'weight'"),
         ({"weight": torch.empty(2, device="meta")}, r"holds a tensor without content \(device meta\) at 'weight'"),
     ],

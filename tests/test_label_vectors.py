@@ -351,7 +351,8 @@ def test_read_word_vectors_without_labels_is_refused(write):
 def test_read_word_vectors_of_a_text_file_that_ends_amid_an_entry_names_it(kind, write):
     torn = kind(PALM)[: -len(" 2.5\n")]
     with pytest.raises(
-        ValueError, match=r"vectors is no file of word vectors: entry 3 is b'sea 2\.0', expected a word and 2 numbers"
+        ValueError,
+        match=r"vectors is not a file of word vectors: entry 3 is b'sea 2\.0', expected a word and 2 numbers",
     ):
         read_word_vectors(write(torn), ["palm"])
 
@@ -420,7 +421,7 @@ def test_read_word_vectors_with_a_first_line_of_thousands_of_digits_is_an_entry(
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_read_word_vectors_of_a_named_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match=r"pipe is no regular file\."):
+    with pytest.raises(OSError, match=r"pipe is not a regular file\."):
         read_word_vectors(tmp_path / "pipe", ["sea"])
 
 
@@ -453,7 +454,7 @@ def test_read_word_vectors_of_a_torn_binary_file_names_the_word_that_it_ends_in(
     ],
 )
 def test_read_word_vectors_of_another_kind_of_file_shows_how_it_begins(content, shown, write):
-    with pytest.raises(ValueError, match=rf"vectors is no file of word vectors: entry 1 is {shown}"):
+    with pytest.raises(ValueError, match=rf"vectors is not a file of word vectors: entry 1 is {shown}"):
         read_word_vectors(write(content), ["sea"])
 
 

@@ -480,7 +480,7 @@ def test_checkpoint_of_the_same_settings_with_other_insides_is_refused(rows, par
 
 
 def test_checkpoint_that_is_no_file_is_named(rows, tmp_path):
-    with pytest.raises(OSError, match=r"is no regular file: choose another path"):
+    with pytest.raises(OSError, match=r"is not a regular file: choose another path"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=tmp_path)
 
 
@@ -501,10 +501,20 @@ def test_fit_whose_loss_begins_at_0_and_grows_warns_of_the_learning_rate(rows):
 
     def grows(embeddings, labels):
         calls.append(1)
-        return embeddings.square().mean() * 0 + (len(calls) - 1) * 100.0
+        return embeddings.square().mean() * 0 + (0.0 if len(calls) == 1 else 10.0 ** len(calls))
 
-    with pytest.warns(UserWarning, match=r"the loss of epoch 1 is .*, that of the first batch was 0\. Lower"):
+    with pytest.warns(UserWarning, match=r"the loss of epoch 1 is .*, and began at 100\. Lower"):
         fit_embedding(make_head(), *rows, loss=grows, config=dataclasses.replace(CONFIG, epochs=1))
+
+
+def test_fit_whose_first_batch_has_no_pair_does_not_diverge(rows):
+    calls = []
+
+    def sparse(embeddings, labels):
+        calls.append(1)
+        return embeddings.square().mean() * 0 + (0.0 if len(calls) % 2 else 8.0)
+
+    fit_embedding(make_head(), *rows, loss=sparse, config=CONFIG)  # a warning would be an error
 
 
 def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_alone(rows):
@@ -526,14 +536,14 @@ def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_
 
 
 def test_apply_in_batches_from_threads_is_in_evaluation_mode_until_the_last_has_left(rows):
-    inside, go_on = threading.Barrier(2), threading.Event()
+    inside, go_on = threading.Barrier(2, timeout=60), threading.Event()
 
     class Waits(torch.nn.Dropout):
         def forward(self, inputs):
             outputs = super().forward(inputs)
             if threading.current_thread() is not threading.main_thread():
                 inside.wait()
-                go_on.wait()
+                go_on.wait(60)
                 outputs = super().forward(inputs)
             return outputs
 
@@ -546,3 +556,11 @@ def test_apply_in_batches_from_threads_is_in_evaluation_mode_until_the_last_has_
         go_on.set()
         assert torch.equal(other.result(), rows[0])
     assert [part.training for part in module.modules()] == [True, True, False]
+
+
+def test_checkpoint_of_a_killed_write_is_removed_by_the_next_one(rows, tmp_path):
+    path, left = tmp_path / "stage[1].pt", tmp_path / f"stage[1].pt.{'0' * 32}.tmp"
+    left.write_bytes(b"half")
+    (tmp_path / "other.tmp").write_bytes(b"of someone else")
+    fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other.tmp", "stage[1].pt"]

@@ -13,7 +13,7 @@ from mlmetric.metrics import METRIC_NAMES
 from .evaluation import CHOSEN, DECISIONS
 
 LABEL_FREQUENCIES = "label frequencies"
-_ONE_SIDED = {"op", "or", "cp", "cr"}  # precision or recall alone: to be had for nothing
+_ONE_SIDED = {"op", "or", "cp", "cr"}  # precision or recall alone: each can be raised at the expense of the other
 
 
 def below_frequencies(measures: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The options of the examples. Nothing here imports torch, so that what is wrong with them is said at once."""
+"""The options of the examples. Torch is imported for the last check only, that of the device: errors come at once."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ class Config:
 
     def _check_file(self, name: str, path: Path | None) -> None:
         if path is not None and (not path.exists() or path.is_dir()):
-            raise ValueError(f"{flag(name)} {path} is no file.")
+            raise ValueError(f"{flag(name)} {path} is not a file.")
 
     def _check_folder(self, name: str, path: Path | None) -> None:
         if path is not None and not path.is_dir():
-            raise ValueError(f"{flag(name)} {path} is no folder.")
+            raise ValueError(f"{flag(name)} {path} is not a folder.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ DECISIONS = (
 )
 """Metrics that depend on the threshold."""
 CHOSEN = "_chosen"
-"""What ends the name of a metric at thresholds that were chosen on validation."""
+"""Suffix of metrics at thresholds chosen on the validation part."""
 
 
 @dataclass(frozen=True)

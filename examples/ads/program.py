@@ -38,7 +38,7 @@ def run_program(config_class: type[Config]) -> NoReturn:
             print("interrupted" + (f"; continue with: {command}" if folder else ""), file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        raise SystemExit(f"error: {error or type(error).__name__}") from error
+        raise SystemExit(f"error: {str(error) or type(error).__name__}") from error
     raise SystemExit(0)
 
 

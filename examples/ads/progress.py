@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -12,6 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from mlmetric.distributed import rank
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _SECONDS_BETWEEN_LINES = 15
 
@@ -31,6 +36,7 @@ class _Lines:
         self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.n = 0
         self.start = self.shown = time.monotonic()
+        self.first: tuple[float, int] | None = None  # what was there before is in the first number
         self._print("started")
 
     def __iter__(self) -> Iterator[Any]:
@@ -51,10 +57,12 @@ class _Lines:
         """Note that so many more are done."""
         self.n += count
         now = time.monotonic()
+        since, before = self.first = self.first or (now, self.n)
         if now - self.shown >= _SECONDS_BETWEEN_LINES and self.n != self.total:
             self.shown = now
             of_all = f" of {self.total}" if self.total else ""
-            left = (now - self.start) * (self.total - self.n) / self.n if self.total and self.n else None
+            more = self.n - before
+            left = (now - since) * (self.total - self.n) / more if self.total and more else None
             self._print(f"{self.n}{of_all} {self.unit}" + ("" if left is None else f", about {left:.0f} s left"))
 
     def _print(self, text: str) -> None:
@@ -76,6 +84,8 @@ def clock(step: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest resident set of this process so far, in MB (10^6 bytes)."""
+    """Return the largest resident set of this process so far, in MB (10^6 bytes); NaN where the system has no count."""
+    if resource is None:
+        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

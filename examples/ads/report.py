@@ -42,7 +42,7 @@ _NOTES = {
 """What explains the columns or rows whose names hold the key."""
 PAPER = "From image to emotion: multi-label image classification based on triplet loss (2021)"
 _PAPER_NOTE = f'"Paper" means "{PAPER}".'
-# Table of the paper and the rivals that it quotes, on the real images of Pittsburgh Ads.
+# Results of the paper and of the methods that it quotes, on the real images of Pittsburgh Ads.
 _PAPER_TABLE = {
     "paper, run 1 (10 epochs, margin 1)": {"map": 0.271, "macro_f1": 0.179},
     "paper, run 2 (10 epochs, margin 2)": {"map": 0.273, "macro_f1": 0.176},
@@ -62,10 +62,6 @@ _CAPTIONS = {
     "embedding.png": "The embedding in two dimensions",
     "retrieval.png": "Test images and their nearest training images",
 }
-INTERVAL_NOTE = (
-    "Intervals by the bootstrap over test images: how much the choice of test images matters, not how much another "
-    "training would. Empty where nothing is defined."
-)
 
 
 def table(rows: Mapping[str, Measures], columns: Sequence[str] = tuple(COLUMNS)) -> str:

@@ -53,7 +53,7 @@ def read_options(config_class: type[Any], folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"There is no run in {folder} to resume: {path} does not exist.")
-    wrong = f"{path} is no configuration of a run of {config_class.example}.py"
+    wrong = f"{path} is not a configuration of a run of {config_class.example}.py"
     try:
         options = json.loads(path.read_bytes())["options"].items()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

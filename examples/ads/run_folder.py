@@ -77,7 +77,7 @@ def _open(config: Config, stack: ExitStack) -> Path:
         if path.suffix == UNFINISHED:  # of a run that was killed as it wrote
             path.unlink()
     if not config.resume:
-        if _has_checkpoint(folder):  # before the first one nothing hangs on the options
+        if _has_checkpoint(folder):  # before the first one the options may still change
             raise FileExistsError(f"{folder} holds a run already: add --resume to go on with it, or choose another.")
         if (folder / "config.json").exists():
             try:

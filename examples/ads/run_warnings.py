@@ -21,7 +21,7 @@ def collected_warnings() -> Iterator[list[str]]:
     collector = _Collector(logging.WARNING)
     logging.getLogger().addHandler(collector)
     try:
-        with warnings.catch_warnings():  # with a registry of its own: a second run of one process warns again
+        with warnings.catch_warnings():  # forgets which warnings were shown: a second run in one process warns again
             warnings.showwarning = _log
             yield collector.texts
     finally:

@@ -178,9 +178,9 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     marker = root / "synthetic.json"
     if not marker.exists():
         strangers = [path for path in root.glob("*") if path.suffix != UNFINISHED]
-        if strangers and not marker.exists():  # the marker is first there: another run is making the set
+        if strangers and not marker.exists():  # another run has just written the marker
             raise FileExistsError(
-                f"`root` must be a new or empty folder, but {root} holds files that are no synthetic set. "
+                f"`root` must be a new or empty folder, but {root} holds files other than a synthetic set. "
                 "Choose another folder."
             )
         write_whole(marker, json.dumps(parameters).encode())

@@ -29,7 +29,7 @@ def read_file(path: Path, what: str) -> bytes:
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
-        AnnotationError: If it is no regular file: a pipe could block for ever.
+        AnnotationError: If it is not a regular file: a pipe could block for ever.
         OSError: If it cannot be read.
     """
     if not path.exists():

@@ -112,7 +112,7 @@ class FeatureCache:
 
     def _add_if_sound(self, path: Path) -> None:
         if not path.is_file() and os.path.lexists(path):
-            _log.warning("%s is no regular file; it is not used.", path)
+            _log.warning("%s is not a regular file; it is not used.", path)
         elif path.stem != f"part-{_digest(path)}":
             _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
             with suppress(OSError):
@@ -216,7 +216,10 @@ def _load(path: Path) -> npt.NDArray[Any] | None:
         and part.dtype.names == ("identity", "feature")
         and len(part.dtype["feature"].shape) == 1
         and part.dtype == _part_dtype(part.dtype["feature"].shape[0])
-        and np.isfinite(part["feature"]).all()
+        and all(
+            np.isfinite(part["feature"][start : start + _ROWS_PER_BLOCK]).all()
+            for start in range(0, len(part), _ROWS_PER_BLOCK)
+        )
     )
     return part if is_part else None
 

@@ -90,9 +90,11 @@ def extract_features(
     Raises:
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
         TypeError: If the data set has no `identity`, or gives images that are no tensors; if the backbone has no
-            `fingerprint`, or returns anything but a dense tensor.
-        ValueError: If `on_bad_image` is neither of these, or there is no image; if images of a batch differ in shape;
-            if features are not of shape `(N, D)`, not finite, or of another D than those in the cache.
+            `fingerprint`, or returns anything but a dense tensor; if the transform or the network holds something that
+            cannot be inspected.
+        ValueError: If `on_bad_image` is neither of these, `batch_size` is below 1, `num_workers` is below 0, or there
+            is no image; if images of a batch differ in shape; if features are not of shape `(N, D)`, not finite, or of
+            another D than those in the cache.
         OSError: If the machine fails: no space on the disk, too little memory, too many open files, a process that
             reads images dies or does not answer for ten minutes. A failure to read an image is one of the machine
             unless the file's content is at fault, and ends the extraction with `on_bad_image="skip"`, too. Or if joined

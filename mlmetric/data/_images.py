@@ -92,9 +92,8 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
 
         The preprocessing is the transform, and in a subclass its code and attributes: all that these are made of, the
         code of functions and classes that are not part of an installed package, the versions of packages that are.
-        Another version of Python has another code of the same functions. It is described anew where `index` is not
-        greater than that of the call before, as at the start of each pass over the images: what is changed between
-        two passes is noticed.
+        Another version of Python has another code of the same functions. It is described anew whenever `index`
+        does not increase, as at the start of each pass over the images: what is changed between two passes is noticed.
 
         Raises:
             TypeError: If the transform holds something that cannot be looked into, as an open file; a method

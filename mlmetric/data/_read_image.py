@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -54,7 +53,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         with _open_regular(path) as file, Image.open(file, formats=_known_formats()) as image:
             _check_size(path, *image.size, max_pixels)
             image.load()
-            _turn_upright(image)
+            _turn_upright(image, path)
             image.info.pop("transparency", None)
             shallow = _eight_bits(image, path)
             return shallow if shallow.mode == "RGB" else shallow.convert("RGB")
@@ -84,8 +83,8 @@ def is_absent(error: OSError | ValueError) -> bool:
 
 def _open_regular(path: str | Path) -> BinaryIO:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - the path may be a string
-            raise BadImageError(f"{path} is no regular file.")  # opening a FIFO would wait for a writer
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise BadImageError(f"{path} is not a regular file.")  # opening a FIFO would wait for a writer
         return Path(path).open("rb")
     except BadImageError:
         raise
@@ -112,13 +111,13 @@ def _check_size(path: str | Path, width: int, height: int, max_pixels: int) -> N
         )
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _turn_upright(image: Image.Image, path: str | Path) -> None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
     except Exception as error:  # Pillow meets broken metadata with many errors; the pixels are there
-        _log.debug("The EXIF of an image is broken: %s", error)
+        _log.debug("The EXIF of %s is broken: %s", path, error)
 
 
 def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:

@@ -101,7 +101,7 @@ class _Reader:
 
     def __init__(self, dataset: IdentifiedImages) -> None:
         # Only a forked process can have transforms that are lambdas, and scripts without a `__main__` guard.
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         try:
             with _starting:
                 self._connection, theirs = context.Pipe()
@@ -175,7 +175,7 @@ def _answer(dataset: IdentifiedImages, indices: list[int]) -> bytes:
 
 def _as_array(images: Tensor | None) -> tuple[npt.NDArray[np.uint8] | None, torch.dtype | None]:
     """Return the bytes of a tensor and their dtype, of which NumPy has not all."""
-    return (None, None) if images is None else (images.detach().view(torch.uint8).numpy(), images.dtype)
+    return (None, None) if images is None else (images.detach().contiguous().view(torch.uint8).numpy(), images.dtype)
 
 
 def _portable(error: Exception) -> bytes:

@@ -45,8 +45,9 @@ def stratified_split(
         one row of each label in each part.
     """
     labels = check_labels(torch.as_tensor(labels))
+    fractions = tuple(map(float, fractions))
     if not fractions or not (min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-9):
-        raise ValueError(f"`fractions` must be above 0 and add up to 1, got {tuple(fractions)}.")
+        raise ValueError(f"`fractions` must be above 0 and add up to 1, got {fractions}.")
     positive = labels.bool().cpu()
     if not bool((labels.cpu() == positive).all()):
         raise ValueError("`labels` must be multi-hot, 0 or 1, got soft labels; take `labels >= threshold`.")

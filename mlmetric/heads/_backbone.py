@@ -107,7 +107,12 @@ class FrozenBackbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map a batch of images, `(N, 3, H, W)` for a torchvision model, to features `(N, D)`."""
+        """Map a batch of images, `(N, 3, H, W)` for a torchvision model, to features `(N, D)`.
+
+        Raises:
+            TypeError: If the module returns anything but a tensor.
+            ValueError: If `pooling` is `"max"` and the module returns no feature maps.
+        """
         features: Tensor = self.model(images)
         if not isinstance(features, Tensor):
             raise TypeError(
@@ -258,7 +263,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 def _kind_of_weight(name: Any, value: Any) -> str | None:
     """Say what an entry of a state dict is if no weights can be taken from it."""
     if not isinstance(name, str):
-        return "a name that is no string"
+        return "a name that is not a string"
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.is_meta:

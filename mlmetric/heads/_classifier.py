@@ -95,7 +95,7 @@ class ClassifierHead(nn.Module):
             validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
 
         Raises:
-            ValueError: If labels are no matrix, or one is NaN or outside [0, 1].
+            ValueError: If `labels` is not a matrix, or one is NaN or outside [0, 1].
         """
         check_labels(labels, validate_args=validate_args)
         labels = labels.to(logits.dtype)

@@ -39,7 +39,7 @@ def cooccurrence_adjacency(
         float32, shape `(L, L)`: row i says what label i is made of.
 
     Raises:
-        ValueError: If `labels` is no matrix in [0, 1] or a setting is out of range.
+        ValueError: If `labels` is not a matrix in [0, 1] or a setting is out of range.
 
     Examples:
         >>> labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]])

@@ -112,7 +112,7 @@ class SemanticProjectionHead(nn.Module):
             validate_args: Whether to check that labels are in [0, 1]. On a CUDA tensor that waits for the device.
 
         Raises:
-            ValueError: If labels are no matrix, or one is NaN or outside [0, 1].
+            ValueError: If `labels` is not a matrix, or one is NaN or outside [0, 1].
         """
         check_labels(labels, validate_args=validate_args)
         entropy = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))

@@ -32,6 +32,7 @@ def histogram(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) 
         pairs = torch.zeros_like(similarity, dtype=torch.bool)
         pairs[torch.minimum(anchors, others), torch.maximum(anchors, others)] = True
         values = similarity[pairs]
+        # Without this check an index error, or on CUDA an assertion of the device, would follow.
         beyond = values[values.abs() > 1 + _ROUNDING]
         if len(beyond):
             raise ValueError(
@@ -46,7 +47,7 @@ def histogram(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) 
 
 
 def dynamic_soft_margin(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices: Indices) -> LossDict:
-    """Return the mean of d(a, p) - d(a, n), each weighed by the share of past ones that it exceeds.
+    """Return the mean of d(a, p) - d(a, n), each weighted by the share of past ones that it exceeds.
 
     Zhang and Rusinkiewicz, "Learning local descriptors with a CDF-based dynamic soft margin", ICCV 2019. The past is
     a running histogram, whose outermost bins take what lies beyond them. It keeps no graph from batch to batch, which

@@ -63,8 +63,8 @@ class MultiLabelLoss(MultiLabelBaseLoss):
 
     Source:
         The papers of the losses. Deviations of pytorch-metric-learning from them that its one-hot results show are
-        kept and stated at the formulas, except where it fails or leaves pairs out: the page above lists each such
-        case with the numbers of both.
+        kept and stated at the formulas, except where it fails or leaves pairs out: [the page on
+        these losses](../pml_losses.md#where-the-values-differ) lists each such case with the numbers of both.
     """
 
     relation: LabelRelation

@@ -3,7 +3,7 @@
 With label sets a batch holds many more positive pairs than with classes. Three losses set each positive pair against
 the negatives of its anchor, for which pytorch-metric-learning takes a table of all positive by all negative pairs: 10^9
 entries at 256 items with 3 of 20 labels each. Here the negatives of an anchor are summed once, to the same values. The
-other losses compute theirs themselves.
+other losses use their own `_compute_loss`.
 """
 
 from __future__ import annotations

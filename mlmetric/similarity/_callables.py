@@ -189,7 +189,7 @@ class Semantic(Similarity):
             A similarity over the same L labels.
 
         Raises:
-            ValueError: If `labels` is no matrix in [0, 1] of at least one label.
+            ValueError: If `labels` is not a matrix in [0, 1] of at least one label.
         """
         return cls.from_vectors(check_labels(torch.as_tensor(labels)).double().T)
 
@@ -204,7 +204,7 @@ class Semantic(Similarity):
             A similarity over the L labels.
 
         Raises:
-            ValueError: If `vectors` is no matrix of at least one row, or a number is NaN or infinite.
+            ValueError: If `vectors` is not a matrix of at least one row, or a number is NaN or infinite.
         """
         if vectors.ndim != 2 or len(vectors) == 0:
             raise ValueError(

@@ -11,7 +11,7 @@ from mlmetric.labels import check_labels
 
 
 class Sets:
-    """Two label matrices on one dtype and device, and what the formulas above are made of.
+    """Two label matrices on one dtype and device, and the sums that the similarity functions are computed from.
 
     Sums are taken in float64 wherever they are not counts and rounded once at the end, float64 results to 12 digits, so
     that equal label sets get equal similarities and a strict `<` between two similarities sees no rounding noise.

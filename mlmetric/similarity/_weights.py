@@ -21,7 +21,7 @@ def inverse_frequency_weights(labels: Tensor, kind: str = "inverse") -> Tensor:
         `"inverse"`.
 
     Raises:
-        ValueError: If `kind` is none of these, or `labels` is no matrix in [0, 1].
+        ValueError: If `kind` is none of these, or `labels` is not a matrix in [0, 1].
 
     Examples:
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]])

@@ -5,6 +5,7 @@ It is an archive as `torch.save` writes it, so `torch.load` reads it; the digest
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import struct
@@ -28,12 +29,14 @@ def serialized(state: dict[str, Any]) -> bytes:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state whole or not at all.
+    """Write a state whole or not at all. One process at a time may write a checkpoint.
 
     Raises:
         OSError: If the file cannot be written; what was there before is kept.
     """
     content = serialized(state)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.{'?' * 32}.tmp"):  # by a run that was killed as it wrote
+        left.unlink(missing_ok=True)
     digest = hashlib.sha256(content).hexdigest().encode()
     try:
         with atomic_write(path) as file:
@@ -54,7 +57,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
     if not path.is_file():
-        raise OSError(f"The checkpoint {path} is no regular file: choose another path.")
+        raise OSError(f"The checkpoint {path} is not a regular file: choose another path.")
     try:
         content = path.read_bytes()
     except OSError as error:

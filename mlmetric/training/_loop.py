@@ -153,7 +153,7 @@ class Stage:
             loss.backward()  # type: ignore[no-untyped-call]
             sum_over_ranks(part.grad for part in self.module.parameters() if part.grad is not None)
             self.optimizer.step()
-            if math.isnan(self.first_loss):
+            if math.isnan(self.first_loss) or self.first_loss == 0:  # a batch without a pair says nothing
                 self.first_loss = float(loss.detach())
             total_loss += loss.detach() * len(batch)
             total_count += number
@@ -223,6 +223,8 @@ class Stage:
             return
         given = gather_objects(self.settings)
         for name in dict.fromkeys(chain.from_iterable(given)):
+            if "<global " in name or "<closure" in name:  # the rank and the device of a process may be among these
+                continue
             values = [settings.get(name, "absent") for settings in given]
             if any(value != values[0] for value in values):
                 raise ValueError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -77,9 +79,9 @@ def fit_embedding(
             classifier by the sum of it and its mAP, for which labels must be 0 or 1.
         checkpoint: File of the state after each epoch, written whole or not at all. If it exists, training goes
             on from there, provided that head, loss, miner, classifier, `config` and rows are the same. They are
-            compared by all that they are made of but their weights, functions of your own by their code: another
-            version of Python, or of a package that they are from, is another setting. Give new objects, not some that
-            were trained with: a loss with a memory, for example, begins with it empty.
+            compared by everything they contain except their weights; your own functions by their code. A different
+            version of Python, or of the package that defines them, counts as a different setting. Pass new objects,
+            not ones that have been trained with: a loss with a memory, for example, must start with an empty one.
         callback: Called with the record of each epoch, those restored from a checkpoint included.
 
     Returns:
@@ -96,8 +98,8 @@ def fit_embedding(
         OSError: If a checkpoint cannot be written or read, or is damaged.
 
     Warns:
-        UserWarning: If an epoch ends with a loss of more than 10 times that of the first batch, as at a learning rate
-            that is too high.
+        UserWarning: If the mean loss of an epoch is more than 10 times the first loss that is not 0, as at a learning
+            rate that is too high.
     """
     device = device_of(head)
     _check_validation(validation, features, labels, hard=classifier is not None)
@@ -107,6 +109,8 @@ def fit_embedding(
         )
     if not 0 <= classifier_weight < math.inf:
         raise ValueError(f"`classifier_weight` must be at least 0 and finite, got {classifier_weight}.")
+
+    label_loss = None if classifier is None else _without_checks(classifier)
 
     def step(batch: Batch) -> tuple[Tensor, int]:
         embeddings = stage.forward(features, batch)
@@ -118,8 +122,8 @@ def fit_embedding(
             value = loss(embeddings, batch_labels, indices)
         else:
             value = loss(embeddings, indices_tuple=indices)
-        if classifier is not None:
-            value = value + classifier_weight * classifier.loss(classifier(embeddings), batch_labels)
+        if classifier is not None and label_loss is not None:
+            value = value + classifier_weight * label_loss(classifier(embeddings), batch_labels)
         return value, 0 if indices is None else len(indices[0])
 
     def validate() -> tuple[EpochRecord, float]:
@@ -188,7 +192,7 @@ def fit_classifier(
         raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
     device = device_of(head)
     _check_validation(validation, embeddings, labels, hard=True)
-    label_loss = head.loss if loss is None else loss
+    label_loss = _without_checks(head) if loss is None else loss
     if isinstance(loss, nn.Module):
         loss.to(device)
 
@@ -227,6 +231,13 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     device = device_of(module, default=inputs.device)
     with evaluation_mode(module), torch.no_grad():
         return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+
+
+def _without_checks(head: LabelHead) -> LabelLoss:
+    """Return the loss of a head without its check of each batch: all labels were checked, and on CUDA that waits."""
+    if "validate_args" in inspect.signature(head.loss).parameters:
+        return partial(head.loss, validate_args=False)  # type: ignore[call-arg]
+    return head.loss
 
 
 def _check_validation(validation: tuple[Tensor, Tensor] | None, inputs: Tensor, labels: Tensor, *, hard: bool) -> None:

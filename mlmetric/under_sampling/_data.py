@@ -48,7 +48,7 @@ def _as_array(y: Any) -> Any:
             "`y` must hold 0 or 1 for each label of each row, or one class id a row, got rows of different lengths. "
             "Lists of labels become the former by `sklearn.preprocessing.MultiLabelBinarizer`."
         ) from error
-    if any(isinstance(value, set | frozenset) for value in values.flat):
+    if values.dtype == object and any(isinstance(value, set | frozenset) for value in values.flat):
         raise ValueError(
             "`y` must hold 0 or 1 for each label of each row, or one class id a row, got sets. "
             "Sets of labels become the former by `sklearn.preprocessing.MultiLabelBinarizer`."
