@@ -81,7 +81,8 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
 
     Raises:
         TypeError: If a set holds something else than integers, say names of labels; the message names the row.
-        ValueError: If an index lies outside 0 to `num_labels - 1`; the message names the row.
+        ValueError: If an index lies outside 0 to `num_labels - 1`, the message names the row; or if `num_labels` is not
+            a whole number, 0 or more.
 
     Examples:
         >>> binarize([[0, 2], [], [1]], num_labels=3)
@@ -89,7 +90,9 @@ def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tens
                 [0, 0, 0],
                 [0, 1, 0]], dtype=torch.uint8)
     """
-    labels = torch.zeros(len(label_sets), num_labels, dtype=torch.uint8)
+    if isinstance(num_labels, bool) or not isinstance(num_labels, int | np.integer) or num_labels < 0:
+        raise ValueError(f"`num_labels` must be a whole number, 0 or more, got {num_labels!r}.")
+    labels = torch.zeros(len(label_sets), int(num_labels), dtype=torch.uint8)
     for row, indices in enumerate(label_sets):
         for index in _integers(indices, row):
             if not 0 <= index < num_labels:

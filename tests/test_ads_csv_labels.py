@@ -50,7 +50,7 @@ def test_csv_lines_of_one_image_are_votes(read, options):
     union, agreed = read(content, **options), read(content, **options, min_votes=3)
     assert label_sets(union) == {"0/1.jpg": {"a", "b", "c"}, "2.jpg": {"a"}}
     assert label_sets(agreed) == {"0/1.jpg": {"b"}, "2.jpg": set()}
-    assert union.notes == ["3 lines name an image that an earlier line names: they are its votes (--min-votes 1)."]
+    assert union.notes == ["Lines that name an image of an earlier line: 3. They are its votes (--min-votes 1)."]
 
 
 def test_csv_without_enough_votes_for_any_label_raises(read):
@@ -217,3 +217,18 @@ def test_csv_messages_are_short_whatever_the_file_has(read, length):
         with pytest.raises(AnnotationError, match=r"labels\.csv") as raised:
             read(content, **options)
         assert len(str(raised.value)) < 1000
+
+
+def test_csv_record_swallowed_by_an_open_quote_of_another_column_is_an_error(read):
+    with pytest.raises(
+        AnnotationError, match=r"labels\.csv, line 2 has a field that contains the record 'b\.jpg,y,foo'"
+    ):
+        read('path,tags,note\na.jpg,x,"hello\nb.jpg,y,foo\nc.jpg,z,bar"\nd.jpg,u,h\n', label_column="tags")
+    images = read('path,tags,note\na.jpg,x,"two lines,\nof a note"\nb.jpg,y,\n', label_column="tags")
+    assert label_sets(images) == {"a.jpg": {"x"}, "b.jpg": {"y"}}
+
+
+@pytest.mark.parametrize("cell", ["[Action, Comedy]", "{Action, Comedy}"])
+def test_csv_cell_in_brackets_is_a_list(read, cell):
+    with pytest.raises(AnnotationError, match=r"line 2 must have names separated by ',', without brackets"):
+        read(f'path,tags\na.jpg,"{cell}"\n', label_column="tags", separator=",")

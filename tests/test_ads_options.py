@@ -23,6 +23,7 @@ def in_folder_of_its_own(tmp_path, monkeypatch):
     [
         ("--epochs", "0", "at least 1, got 0"),
         ("--batch-size", "1", "at least 2, got 1"),
+        ("--epochs", "99999999999", "at least 1 and at most 2147483647, got 99999999999"),
         ("--lr", "0", "above 0, got 0.0"),
         ("--lr", "inf", "above 0 and finite, got inf"),
         ("--lr", "nan", "above 0 and finite, got nan"),

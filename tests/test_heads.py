@@ -1,5 +1,6 @@
 """Heads: shapes, frozenness, weights by every road, and what each says when something is wrong."""
 
+import os
 import urllib.error
 
 import pytest
@@ -195,6 +196,7 @@ def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
         ({"epoch": 3}, "holds int at 'epoch'"),
         ({0: torch.zeros(2)}, "holds a name that is not a string at 0"),
         ({"weight": torch.eye(2).to_sparse()}, r"holds a sparse tensor \(torch\.sparse_coo\) at 'weight'"),
+        ({"weight": torch.zeros(2, dtype=torch.complex64)}, r"holds a tensor of torch\.complex64 at 'weight'"),
         ({"weight": torch.empty(2, device="meta")}, r"holds a tensor without content \(device meta\) at 'weight'"),
     ],
 )
@@ -339,3 +341,9 @@ def test_embedding_head_clips_what_is_standardised(generator):
 def test_embedding_head_that_would_cut_all_is_refused(clip):
     with pytest.raises(ValueError, match="`clip` must be None or above 0"):
         EmbeddingHead(3, (2,), clip=clip)
+
+
+def test_backbone_refuses_weights_that_are_a_named_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(WeightsUnavailableError, match=r"pipe\.pth is not a regular file"):
+        FrozenBackbone("squeezenet1_0", weights=tmp_path / "pipe.pth")

@@ -123,3 +123,9 @@ def test_counts_and_cooccurrence_refuse_labels_outside_0_1(function, bad, shown)
     for same in (labels, labels.numpy()):
         with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
             function(same)
+
+
+@pytest.mark.parametrize("num_labels", [-1, 3.0, "3", True])
+def test_binarize_into_no_number_of_labels_raises(num_labels):
+    with pytest.raises(ValueError, match=rf"`num_labels` must be a whole number, 0 or more, got {num_labels!r}"):
+        binarize([[1]], num_labels)

@@ -64,7 +64,7 @@ def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
     Path("photos/0.jpg").symlink_to(Path("elsewhere.jpg").resolve())
     assert read("path,a\n0.jpg,1\n") == {"0.jpg": ["a"]}
     os.mkfifo("pipe.csv")
-    with pytest.raises(ValueError, match=r"The CSV file pipe\.csv must be a regular file"):
+    with pytest.raises(ValueError, match=r"--labels pipe\.csv is not a file"):
         own_images.read_labels(OwnImagesConfig(images=Path("photos"), labels=Path("pipe.csv")))
 
 

@@ -1,7 +1,10 @@
 """The two stages: they learn, repeat themselves, resume to the bit, and refuse what they cannot do."""
 
+import contextlib
 import dataclasses
 import functools
+import math
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,11 +15,11 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 
 from mlmetric import similarity
 from mlmetric.heads import ClassifierHead, EmbeddingHead
-from mlmetric.losses import LogRatioLoss
+from mlmetric.losses import LogRatioLoss, SimilarityRegressionLoss
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
-from mlmetric.training._checkpoint import write_checkpoint
+from mlmetric.training._checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
 
@@ -564,3 +567,80 @@ def test_checkpoint_of_a_killed_write_is_removed_by_the_next_one(rows, tmp_path)
     (tmp_path / "other.tmp").write_bytes(b"of someone else")
     fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["other.tmp", "stage[1].pt"]
+
+
+@pytest.fixture
+def unfinished(rows, tmp_path):
+    """A checkpoint after two of three epochs, and its state."""
+    path = tmp_path / "stage.pt"
+    epochs = []
+
+    def stop(record):
+        epochs.append(record)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    config = dataclasses.replace(CONFIG, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(make_classifier(), *rows, config=config, checkpoint=path, callback=stop)
+    return path, read_checkpoint(path, torch.device("cpu")), config
+
+
+def of_adam(change):
+    return lambda state: change(state["optimizer"]["state"][0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_adam(lambda first: first.update(exp_avg=torch.zeros(3))),  # a fused step would write beyond it
+        of_adam(lambda first: first.update(exp_avg=first["exp_avg"].double())),
+        of_adam(lambda first: first.update(exp_avg_sq=-1 - first["exp_avg_sq"])),
+        of_adam(lambda first: first.update(exp_avg_sq=first["exp_avg_sq"] * math.nan)),
+        of_adam(lambda first: first.update(exp_avg="x")),
+        of_adam(lambda first: first.pop("exp_avg")),
+        of_adam(lambda first: first.update(step=torch.zeros(3))),
+        of_adam(lambda first: first.update(step=torch.tensor(-1.0))),
+        lambda state: state["optimizer"]["state"].update({0: []}),
+        lambda state: state["optimizer"]["state"].clear(),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr=1e6),
+        lambda state: state["optimizer"]["param_groups"][0].update(eps=1.0),
+        lambda state: state["history"].clear(),
+        lambda state: state["history"].append(state["history"][-1]),
+        lambda state: state.update(history={}),
+        lambda state: state["module"]["linear.weight"].fill_(math.nan),
+    ],
+)
+def test_checkpoint_with_wrong_insides_does_not_fit(change, rows, unfinished):
+    path, state, config = unfinished
+    change(state)
+    write_checkpoint(path, state)
+    with pytest.raises(OSError, match=r"stage\.pt does not fit what is trained .*Remove it to train anew"):
+        fit_classifier(make_classifier(), *rows, config=config, checkpoint=path)
+
+
+def test_checkpoint_of_a_schedule_with_drops_goes_on(rows, tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=3, lr_drops=(1, 2))
+    path, whole = tmp_path / "stage.pt", make_classifier()
+    fit_classifier(whole, *rows, config=config)
+    for _ in range(4):  # killed after each epoch
+        resumed, epochs = make_classifier(), []
+        known = len(torch.load(path)["history"]) if path.exists() else 0
+
+        def stop(record, epochs=epochs, last=known + 1):
+            epochs.append(record)
+            if len(epochs) == last < 3:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            fit_classifier(resumed, *rows, config=config, checkpoint=path, callback=stop)
+    assert all(torch.equal(part, whole.state_dict()[name]) for name, part in resumed.state_dict().items())
+
+
+@pytest.mark.parametrize("lr", [1e20, 1e38])
+def test_fit_at_a_rate_that_ends_the_range_of_numbers_names_it(rows, lr):
+    config = dataclasses.replace(CONFIG, lr=lr, batch_size=len(rows[0]))  # one step an epoch: its loss is still finite
+    with pytest.raises(FloatingPointError, match=rf"lower the learning rate \({re.escape(str(lr))}\)"):
+        fit_embedding(
+            make_head(), *rows, loss=SimilarityRegressionLoss(validate_args=False), config=config, validation=rows
+        )

@@ -98,7 +98,7 @@ class Config:
         return self.device
 
     def _check_file(self, name: str, path: Path | None) -> None:
-        if path is not None and (not path.exists() or path.is_dir()):
+        if path is not None and not path.is_file():
             raise ValueError(f"{flag(name)} {path} is not a file.")
 
     def _check_folder(self, name: str, path: Path | None) -> None:

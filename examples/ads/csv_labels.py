@@ -20,7 +20,7 @@ __all__ = ["read_csv_labels"]
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _UNNAMED = re.compile(r"|Unnamed: \d+")  # as pandas calls a column without a name
 # A list of Python or JSON, or quotes that are none in CSV.
-_LIST = re.compile(r"""\s*("|'.*'\s*$|[\[({]\s*(['"]|\d+\s*[,\])}]|[\])}]))""")
+_LIST = re.compile(r"""\s*("|'.*'\s*$|\[.*,.*\]\s*$|\{.*,.*\}\s*$|[\[({]\s*(['"]|\d+\s*[,\])}]|[\])}]))""", re.DOTALL)
 
 
 def read_csv_labels(
@@ -78,7 +78,7 @@ def read_csv_labels(
     if not label_names or not labels.any():
         raise AnnotationError(f"{path} names no label: no image has one by --min-votes {min_votes}.")
     repeated = len(records) - len(votes)
-    note = f"{repeated} lines name an image that an earlier line names: they are its votes (--min-votes {min_votes})."
+    note = f"Lines that name an image of an earlier line: {repeated}. They are its votes (--min-votes {min_votes})."
     return LabelledImages(str(images), images, list(votes), labels, labels, label_names, notes=[note] * bool(repeated))
 
 
@@ -103,6 +103,7 @@ def _read_records(path: Path) -> list[tuple[int, list[str]]]:
             continue
         if any("\0" in field for field in fields):
             raise AnnotationError(f"{path}, line {line} has a NUL byte. Save the file as CSV in UTF-8.")
+        _check_lines(fields, delimiter, len(records[0][1]) if records else len(fields), path, line)
         if not records:
             fields = [_check_text(name, path, line).strip() for name in fields]
         elif len(fields) != len(records[0][1]):
@@ -114,6 +115,17 @@ def _read_records(path: Path) -> list[tuple[int, list[str]]]:
     if len(records) < 2:
         raise AnnotationError(f"{path} must have a header and at least one line below it.")
     return records
+
+
+def _check_lines(fields: list[str], delimiter: str, num_columns: int, path: Path, line: int) -> None:
+    """Refuse a field in which whole records stand, as after a quote that is not closed; other fields may have lines."""
+    for field in fields:
+        for inner in field.splitlines()[1:]:
+            if num_columns > 1 and inner.count(delimiter) >= num_columns - 1:
+                raise AnnotationError(
+                    f"{path}, line {line} has a field that contains the record {quote(inner)}. Is a quote opened there "
+                    "and not closed?"
+                )
 
 
 def _choose_columns(

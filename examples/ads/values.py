@@ -72,6 +72,9 @@ def check_ranges(config: Any) -> None:
                 continue
             expected = [f"at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
             expected += [f"at most {most}"] * (most is not None)
+            if isinstance(number, int) and most is None and number >= 2**31:
+                most = 2**31 - 1
+                expected.append(f"at most {most}")
             if (
                 not isfinite(number)
                 or (least is not None and number < least)

@@ -236,6 +236,8 @@ def _download_timeout() -> Iterator[None]:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for a writer
+        raise WeightsUnavailableError(f"The weights file {path} is not a regular file.")
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -268,7 +270,9 @@ def _kind_of_weight(name: Any, value: Any) -> str | None:
         return type(value).__name__
     if value.is_meta:
         return "a tensor without content (device meta)"
-    return None if value.layout is torch.strided else f"a sparse tensor ({value.layout})"
+    if value.layout is not torch.strided:
+        return f"a sparse tensor ({value.layout})"
+    return f"a tensor of {value.dtype}" if value.is_quantized or value.is_complex() else None
 
 
 def _load(model: nn.Module, state_dict: dict[str, Tensor], source: str) -> None:

@@ -37,3 +37,11 @@ class Batch:
         if self.partners is None or self.shares is None:
             return Batch(cut(self.rows))
         return Batch(cut(self.rows), cut(self.partners), cut(self.shares))
+
+
+def mixed(rows: Tensor, mixup: float) -> Batch:
+    """Mix each row with another, the greater share, drawn from Beta(mixup, mixup), its own; 0 mixes none."""
+    if not mixup:
+        return Batch(rows)
+    shares = torch.distributions.Beta(mixup, mixup).sample((len(rows),))
+    return Batch(rows, rows[torch.randperm(len(rows))], torch.maximum(shares, 1 - shares))

@@ -8,13 +8,16 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import math
 import struct
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mlmetric._atomic_write import atomic_write
+from mlmetric.training._config import TrainingConfig
 
 _NO_COMMENT = struct.pack("<H", 0)
 """The end of a zip archive is the length of its comment, and the comment."""
@@ -70,3 +73,53 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         )
     state: dict[str, Any] = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
     return state
+
+
+def weights_are_finite(module: nn.Module) -> bool:
+    """Say whether all weights of a module are finite numbers."""
+    finite = [weights.detach().isfinite().all() for weights in module.parameters()]
+    return not finite or bool(torch.stack(finite).all())
+
+
+def check_progress(
+    state: dict[str, Any],
+    optimizer: torch.optim.Adam,
+    scheduler: torch.optim.lr_scheduler.MultiStepLR,
+    config: TrainingConfig,
+) -> None:
+    """Check that history, schedule and optimizer of a state belong together and to what is trained.
+
+    Raises:
+        ValueError: If they do not.
+        Exception: What reading a state of another form raises.
+    """
+    schedule, epochs = state["scheduler"], [record["epoch"] for record in state["history"]]
+    if schedule.keys() != scheduler.state_dict().keys() or epochs != list(range(1, schedule["last_epoch"] + 1)):
+        raise ValueError("The history or the schedule has another form.")
+    drops = sum(epoch <= len(epochs) for epoch in config.lr_drops)
+    _check_adam(state["optimizer"], optimizer, lr=config.lr * 0.1**drops)
+
+
+def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float) -> None:
+    """Check the state of Adam: torch loads any, and a fused step writes beyond tensors that are too short."""
+    settings = [
+        [(name, value) for name, value in sorted(group.items()) if name not in ("lr", "initial_lr")]
+        for group in (*saved["param_groups"], *optimizer.state_dict()["param_groups"])
+    ]
+    if settings[: len(settings) // 2] != settings[len(settings) // 2 :]:
+        raise ValueError("The settings of Adam differ.")
+    if not all(math.isclose(group["lr"], lr) for group in saved["param_groups"]):
+        raise ValueError("The learning rate differs.")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if not saved["state"] and weights:
+        raise ValueError("Adam has no state.")
+    for number, state in saved["state"].items():
+        step, *moments = (state[name] for name in ("step", "exp_avg", "exp_avg_sq"))
+        fits = all(
+            moment.shape == weights[number].shape
+            and moment.dtype == weights[number].dtype
+            and bool(moment.isfinite().all())
+            for moment in moments
+        )
+        if not fits or step.shape != () or not 0 < float(step) < math.inf or bool((moments[1] < 0).any()):
+            raise ValueError(f"The state of Adam for weight {number} has another form.")

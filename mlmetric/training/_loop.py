@@ -21,8 +21,14 @@ from mlmetric._global_generator import seeded_globally
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.labels import check_labels
 from mlmetric.samplers import MultiLabelBatchSampler
-from mlmetric.training._batch import Batch
-from mlmetric.training._checkpoint import read_checkpoint, serialized, write_checkpoint
+from mlmetric.training._batch import Batch, mixed
+from mlmetric.training._checkpoint import (
+    check_progress,
+    read_checkpoint,
+    serialized,
+    weights_are_finite,
+    write_checkpoint,
+)
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import warn_of_divergence
 
@@ -147,7 +153,7 @@ class Stage:
     def _epoch(self, labels: Tensor, step: Callable[[Batch], tuple[Tensor, int]], count: str | None) -> EpochRecord:
         self.trained.train()
         total_loss, total_count, num_rows = torch.zeros((), device=device_of(self.module)), 0, 0
-        for batch in map(self._mixed, self._batches(labels)):
+        for batch in (mixed(rows, self.config.mixup) for rows in self._batches(labels)):
             loss, number = step(batch)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -164,17 +170,14 @@ class Stage:
                 f"The loss is {total_loss.item()} in epoch {epoch}: lower the learning rate ({self.config.lr}), or "
                 "standardise the features."
             )
+        if not weights_are_finite(self.trained):
+            raise FloatingPointError(
+                f"The weights are no longer finite after epoch {epoch}: lower the learning rate ({self.config.lr})."
+            )
         lr = float(self.scheduler.get_last_lr()[0])
         record: EpochRecord = {"epoch": epoch, "loss": total_loss.item() / num_rows, "lr": lr}
         self.scheduler.step()
         return record if count is None else record | {count: total_count}
-
-    def _mixed(self, rows: Tensor) -> Batch:
-        if not self.config.mixup:
-            return Batch(rows)
-        beta = torch.distributions.Beta(self.config.mixup, self.config.mixup)
-        shares = beta.sample((len(rows),))
-        return Batch(rows, rows[torch.randperm(len(rows))], torch.maximum(shares, 1 - shares))
 
     def _batches(self, labels: Tensor) -> list[Tensor]:
         if self.config.items_per_label is not None:
@@ -271,17 +274,16 @@ class Stage:
             ) from error
 
     def _load(self, state: dict[str, Any]) -> None:
-        history, best, schedule = state["history"], state["best"], state["scheduler"]
-        known = schedule.keys() == self.scheduler.state_dict().keys()
-        if not known or not all(isinstance(record, dict) for record in history):
-            raise ValueError("The history or the schedule has another form.")
-        self.best = best
+        check_progress(state, self.optimizer, self.scheduler, self.config)
+        self.best = state["best"]
         if self.config.keep_best and self.best is not None:
             self._load_trained(self.best[2])  # so that a state that does not fit is found here
         self._load_trained(state)
+        if not weights_are_finite(self.trained):
+            raise ValueError("The weights are not finite.")
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(schedule)
-        self.history = list(history)
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.history = list(state["history"])
         self.first_loss = state["first_loss"]
 
     def _load_trained(self, state: dict[str, Any]) -> None:

@@ -130,12 +130,12 @@ def fit_embedding(
         assert validation is not None
         step_size = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
         query_features, query_labels = (part[::step_size] for part in validation)
-        queries, refs = apply_in_batches(head, query_features), apply_in_batches(head, features)
+        queries, refs = (_finite(apply_in_batches(head, rows), stage) for rows in (query_features, features))
         query_labels = query_labels.to(device)
         score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device), k=min(10, len(refs))))
         if classifier is None:
             return {"val_ndcg_at_10": score}, score
-        ranked = float(mean_average_precision(apply_in_batches(classifier, queries), query_labels))
+        ranked = float(mean_average_precision(_finite(apply_in_batches(classifier, queries), stage), query_labels))
         return {"val_ndcg_at_10": score, "val_map": ranked}, score + ranked
 
     for part in (loss, classifier):
@@ -203,7 +203,7 @@ def fit_classifier(
     def validate() -> tuple[EpochRecord, float]:
         assert validation is not None
         target = validation[1].to(device)
-        logits = apply_in_batches(head, validation[0])
+        logits = _finite(apply_in_batches(head, validation[0]), stage)
         scores = head.probabilities(logits)
         ranked = float(mean_average_precision(scores, target))
         return {
@@ -231,6 +231,15 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     device = device_of(module, default=inputs.device)
     with evaluation_mode(module), torch.no_grad():
         return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+
+
+def _finite(outputs: Tensor, stage: Stage) -> Tensor:
+    if not bool(outputs.isfinite().all()):
+        raise FloatingPointError(
+            f"The outputs for rows are no longer finite after epoch {len(stage.history)}: lower the learning rate "
+            f"({stage.config.lr}), or standardise the features."
+        )
+    return outputs
 
 
 def _without_checks(head: LabelHead) -> LabelLoss:
