@@ -29,7 +29,8 @@ class WordVectors(NamedTuple):
     """Vectors that a file had for labels.
 
     Attributes:
-        vectors: float32, shape `(L, d)`; a zero row for a label of which no word was found.
+        vectors: float32, shape `(L, d)`; a zero row for a label of which no word was found, or whose words
+            cancel.
         missing: Names of those labels.
         missing_words: Words that the file does not have, of labels that others of their words stand for too.
     """
@@ -144,7 +145,7 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         known = [part for part in parts if part is not None]
         if known:
             vectors[row] = np.mean(known, axis=0, dtype=np.float64)
-        else:
+        if not vectors[row].any():  # also where the words of a label cancel
             missing.append(name)
     if missing or missing_words:
         _logger.warning(

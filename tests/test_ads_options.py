@@ -132,3 +132,14 @@ def test_resume_of_a_broken_config_names_the_file(text, reason):
     Path("run/config.json").write_text(text)
     with pytest.raises(ValueError, match=rf"^run/config\.json is not a configuration of .*{re.escape(reason)}"):
         parse(AdsConfig, ["--output", "run", "--resume"])
+
+
+def test_resume_of_a_config_whose_options_are_out_of_range_names_the_run():
+    save("run", AdsConfig())
+    path = Path("run/config.json")
+    content = json.loads(path.read_text())
+    content["options"]["epochs"] = -1
+    path.write_text(json.dumps(content))
+    message = r"^The run in run cannot go on with its config\.json: --epochs must be at least 1, got -1"
+    with pytest.raises(ValueError, match=message):
+        parse(AdsConfig, ["--output", "run", "--resume"])

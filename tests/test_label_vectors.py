@@ -463,3 +463,9 @@ def test_read_word_vectors_of_a_file_that_is_not_there_is_an_os_error(tmp_path):
         read_word_vectors(tmp_path / "nowhere", ["sea"])
     with pytest.raises(IsADirectoryError):
         read_word_vectors(tmp_path, ["sea"])
+
+
+def test_read_word_vectors_whose_words_cancel_count_as_missing(write):
+    found = read_word_vectors(write(glove({"sea": [1.0, 0.0], "blue": [-1.0, 0.0]})), ["sea", "sea blue"])
+    assert found.vectors.tolist() == [[1, 0], [0, 0]]
+    assert found.missing == ("sea blue",)

@@ -50,4 +50,10 @@ def parse(config_class: type[ConfigT], argv: list[str] | None = None) -> ConfigT
             **argument(hints[item.name]),
         )
     given = vars(parser.parse_args(argv))
-    return config_class(**(with_saved_options(config_class, given) if given.get("resume") else given))
+    if not given.get("resume"):
+        return config_class(**given)
+    options = with_saved_options(config_class, given)
+    try:
+        return config_class(**options)
+    except ValueError as error:
+        raise ValueError(f"The run in {options['output']} cannot go on with its config.json: {error}") from error
