@@ -1,6 +1,6 @@
 """What tells objects apart, in another process too: a description of all that they are made of.
 
-An object is described by its class and what it holds: attributes, parameters, buffers, the elements of containers, the
+An object is described by its class and its content: attributes, parameters, buffers, the elements of containers, the
 bytes of arrays. Functions and classes of installed packages are known by name and version, those of the user by their
 code and whatever that refers to. Nothing goes by `repr`, which shows what its author chose, nor by an address in
 memory. What cannot be looked into is refused; a method `fingerprint()` then says what the object is.
@@ -244,7 +244,7 @@ def _of_reduced(value: Any) -> list[tuple[str, Any]]:
     try:
         reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
     except Exception as error:  # whatever a class raises to say that it cannot be pickled
-        raise _Unknown(f"{class_name(cls)} does not show what it holds ({error})") from error
+        raise _Unknown(f"{class_name(cls)} does not show its content ({error})") from error
     if isinstance(reduced, str):  # the name of a global of some module
         module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]
         if not is_found(value, module, reduced):
