@@ -97,10 +97,10 @@ def check_progress(
     if schedule.keys() != scheduler.state_dict().keys() or epochs != list(range(1, schedule["last_epoch"] + 1)):
         raise ValueError("The history or the schedule has another form.")
     drops = sum(epoch <= len(epochs) for epoch in config.lr_drops)
-    _check_adam(state["optimizer"], optimizer, lr=config.lr * 0.1**drops)
+    _check_adam(state["optimizer"], optimizer, lr=config.lr * 0.1**drops, trained=bool(epochs))
 
 
-def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float) -> None:
+def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float, trained: bool) -> None:
     """Check the state of Adam: torch loads any, and a fused step writes beyond tensors that are too short."""
     settings = [
         [(name, value) for name, value in sorted(group.items()) if name not in ("lr", "initial_lr")]
@@ -111,7 +111,7 @@ def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float
     if not all(math.isclose(group["lr"], lr) for group in saved["param_groups"]):
         raise ValueError("The learning rate differs.")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    if not saved["state"] and weights:
+    if trained and weights and not saved["state"]:
         raise ValueError("Adam has no state.")
     for number, state in saved["state"].items():
         step, *moments = (state[name] for name in ("step", "exp_avg", "exp_avg_sq"))
