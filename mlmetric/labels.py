@@ -1,6 +1,8 @@
-"""What a label matrix is: `(N, L)`, multi-hot in {0, 1}, or soft in [0, 1].
+"""Label matrices: checks, conversions and counts.
 
-Functions take torch tensors and numpy arrays and return the kind that they were given.
+A label matrix has shape `(N, L)`, a row for each sample and a column for each label; it is multi-hot in {0, 1}, or soft
+in [0, 1]. Functions take torch tensors, numpy arrays, lists of rows, scipy sparse matrices and data frames. They return
+a tensor for a tensor, and an array for anything else.
 """
 
 from __future__ import annotations
@@ -8,58 +10,99 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 
-__all__ = ["binarize", "check_labels", "cooccurrence", "label_counts", "votes_to_labels"]
+__all__ = ["LabelsLike", "binarize", "check_labels", "cooccurrence", "label_counts", "votes_to_labels"]
 
 LabelMatrix = TypeVar("LabelMatrix", torch.Tensor, npt.NDArray[Any])
+LabelsLike: TypeAlias = torch.Tensor | npt.ArrayLike | sparse.sparray | sparse.spmatrix
+"""What `check_labels` reads as a label matrix: a tensor, an array, a list of rows, a sparse matrix or a data frame."""
+
+_NAMES_HINT = "Names of labels become a label matrix by `sklearn.preprocessing.MultiLabelBinarizer`."
 
 
-def check_labels(labels: LabelMatrix, *, name: str = "labels", validate_args: bool = True) -> LabelMatrix:
-    """Check that `labels` is a label matrix and return it unchanged.
+@overload
+def check_labels(labels: torch.Tensor, *, name: str = ..., validate_args: bool = ...) -> torch.Tensor: ...
+@overload
+def check_labels(labels: npt.NDArray[Any], *, name: str = ..., validate_args: bool = ...) -> npt.NDArray[Any]: ...
+@overload
+def check_labels(
+    labels: LabelsLike, *, name: str = ..., validate_args: bool = ...
+) -> torch.Tensor | npt.NDArray[Any]: ...
+def check_labels(
+    labels: LabelsLike, *, name: str = "labels", validate_args: bool = True
+) -> torch.Tensor | npt.NDArray[Any]:
+    """Check that `labels` is a label matrix, and return it as a tensor or an array.
 
     Args:
-        labels: Tensor or array of shape `(N, L)`, any real dtype or bool, entries in [0, 1].
+        labels: Shape `(N, L)`, any real dtype or bool, entries in [0, 1]: a tensor, an array, a list of rows, a scipy
+            sparse matrix, or a data frame, whose columns may have nullable dtypes.
         name: The argument's name in messages.
-        validate_args: Whether to look at the values too. On a CUDA tensor that waits for the device.
+        validate_args: Whether to check the values too. On a CUDA tensor that waits for the device.
 
     Returns:
-        The same object.
+        A dense tensor, or an array of numbers, the same object; anything else as an array.
 
     Raises:
-        TypeError: If `labels` is neither a tensor nor an array, or an array of something else than numbers.
-        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
+        TypeError: If `labels` does not hold numbers, such as lists of label names.
+        ValueError: If it is not two-dimensional, or an entry is missing, NaN or outside [0, 1].
 
     Examples:
-        >>> check_labels(torch.tensor([[1, 0], [0, 1]])).shape
-        torch.Size([2, 2])
+        >>> check_labels([[1, 0], [0, 1]])
+        array([[1, 0],
+               [0, 1]])
     """
-    if not isinstance(labels, torch.Tensor | np.ndarray):
-        raise TypeError(f"`{name}` must be a torch.Tensor or numpy.ndarray, got {type(labels).__name__}.")
-    if labels.ndim != 2:
+    matrix = _to_matrix(labels, name)
+    if matrix.ndim != 2:
         raise ValueError(
-            f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(labels.shape)}. "
+            f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(matrix.shape)}. "
             "For class ids use `torch.nn.functional.one_hot`."
         )
-    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "biuf" and not _holds_numbers(labels):
-        raise TypeError(
-            f"`{name}` must hold numbers, 0 or 1 for each label of each row, got dtype {labels.dtype}. "
-            "Names of labels become these by `sklearn.preprocessing.MultiLabelBinarizer`."
-        )
-    if validate_args and not bool(((labels >= 0) & (labels <= 1)).all()):
+    if validate_args and not bool(((matrix >= 0) & (matrix <= 1)).all()):
         raise ValueError(
-            f"`{name}` must hold numbers in [0, 1], got {_first_outside(labels)}. "
+            f"`{name}` must hold numbers in [0, 1], got {_first_outside(matrix)}. "
             "Annotator votes become labels by `mlmetric.labels.votes_to_labels`."
         )
-    return labels
+    return matrix
 
 
-def _holds_numbers(labels: npt.NDArray[Any]) -> bool:
-    return labels.dtype == object and all(isinstance(value, Real) for value in labels.flat)
+def label_tensor(labels: LabelsLike, *, name: str = "labels", validate_args: bool = True) -> torch.Tensor:
+    """Check labels as `check_labels` does, and return a tensor; it may share memory with an array."""
+    matrix = check_labels(labels, name=name, validate_args=validate_args)
+    if isinstance(matrix, torch.Tensor):
+        return matrix
+    if matrix.dtype.kind == "u" and matrix.dtype.itemsize > 1:  # for which torch has few operations
+        matrix = matrix.astype(np.int64)
+    return torch.from_numpy(np.require(matrix, requirements=["C", "W"]))
+
+
+def _to_matrix(labels: LabelsLike, name: str) -> torch.Tensor | npt.NDArray[Any]:
+    """Return a tensor as a dense one, and anything else as an array of numbers."""
+    if isinstance(labels, torch.Tensor):
+        return labels if labels.layout is torch.strided else labels.to_dense()
+    if sparse.issparse(labels):
+        return np.asarray(cast(Any, labels).toarray())
+    try:
+        array = np.asarray(labels)
+    except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
+        raise TypeError(
+            f"`{name}` must hold numbers, 0 or 1 for each label of each row, got {type(labels).__name__} that numpy "
+            f"does not read as a matrix: {error}. {_NAMES_HINT}"
+        ) from error
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype == object and array.ndim == 2 and all(isinstance(value, Real) for value in array.flat):
+        return array.astype(np.float64)  # a frame with nullable dtypes, or Python numbers
+    shown = f"dtype {array.dtype}" if array.size else f"{type(labels).__name__}"
+    if array.dtype == object and array.size:
+        odd = next(value for value in array.flat if not isinstance(value, Real)) if array.ndim == 2 else array.flat[0]
+        shown = f"{odd!r:.60}"
+    raise TypeError(f"`{name}` must hold numbers, 0 or 1 for each label of each row, got {shown}. {_NAMES_HINT}")
 
 
 def _first_outside(labels: torch.Tensor | npt.NDArray[Any]) -> str:
@@ -158,45 +201,54 @@ def votes_to_labels(
         )
     if isinstance(votes, torch.Tensor):
         return check_labels((votes.double() / num_annotators[:, None]).float(), name="votes / num_annotators")
-    shares = votes.astype(np.float64) / num_annotators[:, None]
-    return check_labels(shares.astype(np.float32), name="votes / num_annotators")
+    shares: npt.NDArray[np.float32] = (votes.astype(np.float64) / num_annotators[:, None]).astype(np.float32)
+    return check_labels(shares, name="votes / num_annotators")
 
 
-def label_counts(labels: LabelMatrix) -> LabelMatrix:
+@overload
+def label_counts(labels: torch.Tensor) -> torch.Tensor: ...  # type: ignore[overload-overlap]
+@overload
+def label_counts(labels: LabelsLike) -> npt.NDArray[np.float64]: ...
+def label_counts(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
     """Count the positives of each label; soft labels add up their shares.
 
     Args:
-        labels: Shape `(N, L)`, in [0, 1].
+        labels: Shape `(N, L)`, in [0, 1], of any kind that `check_labels` reads.
 
     Returns:
-        float64, shape `(L,)`.
+        float64, shape `(L,)`: a tensor for a tensor, otherwise an array.
 
     Raises:
-        TypeError: If `labels` is neither a tensor nor an array.
-        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
+        TypeError: If `labels` does not hold numbers.
+        ValueError: If it is not two-dimensional, or an entry is missing, NaN or outside [0, 1].
 
     Examples:
         >>> label_counts(torch.tensor([[1, 0, 1], [1, 0, 0]]))
         tensor([2., 0., 1.], dtype=torch.float64)
     """
-    check_labels(labels)
-    if isinstance(labels, torch.Tensor):
-        return labels.sum(dim=0, dtype=torch.float64)
-    return cast(LabelMatrix, labels.sum(axis=0, dtype=np.float64))
+    matrix = check_labels(labels)
+    if isinstance(matrix, torch.Tensor):
+        return matrix.sum(dim=0, dtype=torch.float64)
+    return cast(npt.NDArray[np.float64], matrix.sum(axis=0, dtype=np.float64))
 
 
-def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
+@overload
+def cooccurrence(labels: torch.Tensor) -> torch.Tensor: ...  # type: ignore[overload-overlap]
+@overload
+def cooccurrence(labels: LabelsLike) -> npt.NDArray[np.float64]: ...
+def cooccurrence(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
     """Count for each pair of labels the rows that carry both; the diagonal holds the counts.
 
     Args:
-        labels: Shape `(N, L)`, in [0, 1]. Soft labels count as the product of their shares.
+        labels: Shape `(N, L)`, in [0, 1], of any kind that `check_labels` reads. Soft labels count as the product of
+            their shares.
 
     Returns:
-        float64, shape `(L, L)`, symmetric.
+        float64, shape `(L, L)`, symmetric: a tensor for a tensor, otherwise an array.
 
     Raises:
-        TypeError: If `labels` is neither a tensor nor an array.
-        ValueError: If it is not two-dimensional, or an entry is NaN or outside [0, 1].
+        TypeError: If `labels` does not hold numbers.
+        ValueError: If it is not two-dimensional, or an entry is missing, NaN or outside [0, 1].
 
     Examples:
         >>> cooccurrence(torch.tensor([[1, 0, 1], [1, 1, 1]]))
@@ -204,9 +256,9 @@ def cooccurrence(labels: LabelMatrix) -> LabelMatrix:
                 [1., 1., 1.],
                 [2., 1., 2.]], dtype=torch.float64)
     """
-    check_labels(labels)
-    if isinstance(labels, torch.Tensor):
-        values = labels.double()
+    matrix = check_labels(labels)
+    if isinstance(matrix, torch.Tensor):
+        values = matrix.double()
         return values.T @ values
-    array = labels.astype(np.float64)
-    return cast(LabelMatrix, array.T @ array)
+    array = matrix.astype(np.float64)
+    return array.T @ array

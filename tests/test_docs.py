@@ -114,6 +114,8 @@ def test_package_imports_run_one_way():
     levels = {
         "_atomic_write": 0,
         "_callable_parts": 0,
+        "_deprecation": 0,
+        "_docstrings": 0,
         "_global_generator": 0,
         "_label_sets": 0,
         "_modes": 0,

@@ -1,10 +1,12 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
-from mlmetric.labels import binarize, check_labels, cooccurrence, label_counts, votes_to_labels
+from mlmetric.labels import binarize, check_labels, cooccurrence, label_counts, label_tensor, votes_to_labels
 
 
 def test_check_labels_given_class_ids_names_one_hot():
@@ -12,9 +14,64 @@ def test_check_labels_given_class_ids_names_one_hot():
         check_labels(torch.tensor([0, 2, 1]))
 
 
-def test_check_labels_given_a_list_is_a_type_error():
-    with pytest.raises(TypeError, match=r"`y` must be a torch\.Tensor or numpy\.ndarray, got list"):
-        check_labels([[0, 1]], name="y")
+KINDS = {
+    "list": lambda values: values.tolist(),
+    "list of rows": list,
+    "tensor": torch.from_numpy,
+    "sparse tensor": lambda values: torch.from_numpy(values).to_sparse(),
+    "sparse array": sparse.csr_array,
+    "sparse matrix": sparse.coo_matrix,
+    "frame": pd.DataFrame,
+    "nullable frame": lambda values: pd.DataFrame(values).convert_dtypes(),
+    "mixed frame": lambda values: pd.DataFrame(values).astype({0: bool, 1: "Int8", 2: "Float64"}),
+    "objects": lambda values: values.astype(object),
+    "bool": lambda values: values.astype(bool),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_labels_is_read_as_the_same_matrix(kind):
+    values = np.array([[1, 0, 1], [0, 1, 0]])
+    labels = KINDS[kind](values)
+    read = check_labels(labels)
+    assert isinstance(read, torch.Tensor if "tensor" in kind else np.ndarray)
+    np.testing.assert_array_equal(np.asarray(read), values)
+    np.testing.assert_array_equal(np.asarray(label_counts(labels)), [1, 1, 1])
+    np.testing.assert_array_equal(np.asarray(cooccurrence(labels)), values.T @ values)
+    assert label_tensor(labels).tolist() == values.tolist()
+
+
+def test_tensors_and_arrays_are_returned_as_they_are():
+    for labels in (torch.tensor([[1, 0]]), np.array([[1.0, 0.5]])):
+        assert check_labels(labels) is labels
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_arrays_that_torch_can_hardly_use_become_a_tensor(dtype):
+    labels = np.array([[1, 0], [0, 1]], dtype=dtype)[::-1]
+    labels.setflags(write=False)
+    assert (label_tensor(labels) == torch.tensor([[0, 1], [1, 0]])).all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [["sea", "sun"], ["sea"]],
+        [["sea", "sun"], ["sea", "sky"]],
+        [{"sea"}, {"sun"}],
+        ["sea", "sun"],
+        [[1, None], [0, 1]],
+        np.array([["sea", "sun"]]),
+        np.array([["sea", 1]], dtype=object),
+        "sea",
+        None,
+        object(),
+    ],
+    ids=str,
+)
+def test_names_are_refused_by_one_message(names):
+    with pytest.raises(TypeError, match=r"`y` must hold numbers, 0 or 1 for each label of each row, got .*MultiLabelB"):
+        check_labels(names, name="y")
 
 
 @pytest.mark.parametrize(("bad", "shown"), [(2.0, r"2\.0"), (-0.5, r"-0\.5"), (float("nan"), "nan")])
@@ -23,17 +80,6 @@ def test_check_labels_outside_0_1_names_the_entry(bad, shown, as_array):
     labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
     with pytest.raises(ValueError, match=rf"in \[0, 1\], got {shown} at row 1, label 0"):
         check_labels(labels.numpy() if as_array else labels)
-
-
-@pytest.mark.parametrize("names", [np.array([["sea", "sun"]]), np.array([["sea", 1]], dtype=object)])
-def test_check_labels_given_names_points_to_multi_label_binarizer(names):
-    with pytest.raises(TypeError, match=rf"`labels` must hold numbers.*got dtype {names.dtype}.*MultiLabelBinarizer"):
-        check_labels(names)
-
-
-def test_check_labels_takes_numbers_in_an_array_of_objects():
-    labels = np.array([[1, 0.5], [True, 0]], dtype=object)
-    assert check_labels(labels) is labels
 
 
 def test_check_labels_without_validation_lets_values_pass():
@@ -129,3 +175,8 @@ def test_counts_and_cooccurrence_refuse_labels_outside_0_1(function, bad, shown)
 def test_binarize_into_no_number_of_labels_raises(num_labels):
     with pytest.raises(ValueError, match=rf"`num_labels` must be a whole number, 0 or more, got {num_labels!r}"):
         binarize([[1]], num_labels)
+
+
+def test_missing_value_of_a_data_frame_names_the_entry():
+    with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got nan at row 1, label 0"):
+        check_labels(pd.DataFrame({"sea": pd.array([1, None], dtype="Int64")}))

@@ -15,7 +15,7 @@ from mlmetric.metrics._bootstrap import draw_weights
 
 METRICS = {
     "f1": metrics.f1,
-    "f1 of labels": partial(metrics.f1, average="none", empty="zero"),
+    "f1 of labels": partial(metrics.f1, average="none", zero_division=0),
     "weighted f1 of top 2": partial(metrics.f1, average="weighted", top_k=2, threshold=None),
     "recall with thresholds": partial(metrics.recall, threshold=[0.3, 0.5, 0.7]),
     "cf1": metrics.cf1,
@@ -27,7 +27,7 @@ METRICS = {
     "mean_average_precision": metrics.mean_average_precision,
     "micro mean_average_precision": partial(metrics.mean_average_precision, average="micro"),
     "coverage_error": metrics.coverage_error,
-    "lrap": partial(metrics.label_ranking_average_precision, empty="one"),
+    "lrap": partial(metrics.label_ranking_average_precision, zero_division=1),
     "ranking_loss": partial(metrics.ranking_loss, ties="half"),
     "one_error": metrics.one_error,
 }
@@ -106,15 +106,6 @@ def test_option_that_takes_no_weights_is_measured_row_by_row():
     np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
 
 
-def test_undefined_resamples_are_no_error_where_the_value_is_defined():
-    preds, target = _rows()
-    found = confidence_interval(partial(metrics.average_precision, empty="error"), preds, target, n_resamples=40)
-    expected = confidence_interval(metrics.average_precision, preds, target, n_resamples=40)
-    torch.testing.assert_close(tuple(found), tuple(expected))
-    with pytest.raises(ValueError, match=r"`average_precision` is undefined \(0/0\) at label 2"):
-        confidence_interval(partial(metrics.average_precision, empty="error"), preds[:-1], target[:-1])
-
-
 def test_weightings_of_ones_own_or_no_rows_are_refused():
     with pytest.raises(ValueError, match=r"`sample_weight` must be one number a row, got shape \(2, 15\)"):
         confidence_interval(partial(metrics.f1, sample_weight=torch.ones(2, 15)), *_rows())
@@ -152,7 +143,7 @@ def test_f1_score_of_scikit_learn_gets_our_bounds():
         return sk.f1_score(target, preds >= 0.5, average="macro", zero_division=0)
 
     found = confidence_interval(f1_score, preds, target, n_resamples=60)
-    expected = confidence_interval(partial(metrics.f1, empty="zero"), preds, target, n_resamples=60)
+    expected = confidence_interval(partial(metrics.f1, zero_division=0), preds, target, n_resamples=60)
     torch.testing.assert_close(tuple(found), tuple(expected), rtol=1e-12, atol=0)
 
 

@@ -16,9 +16,9 @@ half_ranking_loss = partial(ranking_loss, ties="half")
 FUNCTIONS = [coverage_error, label_ranking_average_precision, ranking_loss, half_ranking_loss, one_error]
 # With the policy under which scikit-learn counts a row that has no pair to rank.
 SKLEARN = [
-    (coverage_error, "zero", sk.coverage_error),
-    (label_ranking_average_precision, "one", sk.label_ranking_average_precision_score),
-    (ranking_loss, "zero", sk.label_ranking_loss),
+    (coverage_error, 0, sk.coverage_error),
+    (label_ranking_average_precision, 1, sk.label_ranking_average_precision_score),
+    (ranking_loss, 0, sk.label_ranking_loss),
 ]
 
 # Rows: right, wrong, ties of true and other labels, no label, every label.
@@ -70,15 +70,16 @@ def _assert_equal(actual, expected):
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("function", "empty", "expected"), SKLEARN)
+@pytest.mark.parametrize(("function", "zero_division", "expected"), SKLEARN)
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices(min_labels=2), data=st.data())
-def test_metric_equals_scikit_learn_weighted_or_not(function, empty, expected, matrices, data):
+def test_metric_equals_scikit_learn_weighted_or_not(function, zero_division, expected, matrices, data):
     preds, target = matrices
-    _assert_equal(function(preds, target, empty=empty), expected(target, preds))
+    _assert_equal(function(preds, target, zero_division=zero_division), expected(target, preds))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
     _assert_equal(
-        function(preds, target, empty=empty, sample_weight=weight), expected(target, preds, sample_weight=weight)
+        function(preds, target, zero_division=zero_division, sample_weight=weight),
+        expected(target, preds, sample_weight=weight),
     )
 
 
@@ -135,18 +136,10 @@ def test_hand_worked_table():
 
 
 def test_undefined_rows_follow_the_policy():
-    assert coverage_error(PREDS, TARGET, empty="zero").item() == pytest.approx(11 / 5)
-    assert coverage_error(PREDS, TARGET, empty="one").item() == pytest.approx(12 / 5)
-    assert ranking_loss(PREDS, TARGET, empty="zero").item() == pytest.approx(2 / 5)
-    assert ranking_loss(PREDS, TARGET, empty="one").item() == pytest.approx(4 / 5)
-    for function, name, undefined in [
-        (coverage_error, "coverage_error", "row 3, the first of 1 among 5"),
-        (label_ranking_average_precision, "label_ranking_average_precision", "row 3, the first of 1 among 5"),
-        (ranking_loss, "ranking_loss", "row 3, the first of 2 among 5"),
-    ]:
-        with pytest.raises(ValueError, match=rf"`{name}` is undefined \(0/0\) at {undefined}"):
-            function(PREDS, TARGET, empty="error")
-    assert one_error(PREDS, TARGET, empty="error") == one_error(PREDS, TARGET, empty="zero")
+    assert coverage_error(PREDS, TARGET, zero_division=0).item() == pytest.approx(11 / 5)
+    assert coverage_error(PREDS, TARGET, zero_division=1).item() == pytest.approx(12 / 5)
+    assert ranking_loss(PREDS, TARGET, zero_division=0).item() == pytest.approx(2 / 5)
+    assert ranking_loss(PREDS, TARGET, zero_division=1).item() == pytest.approx(4 / 5)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -154,10 +147,8 @@ def test_undefined_rows_follow_the_policy():
 def test_nothing_to_rank_is_undefined(function, shape):
     preds, target = torch.zeros(shape), torch.zeros(shape)
     assert function(preds, target).isnan()
-    assert function(preds, target, empty="zero") == 0
-    assert function(preds, target, empty="one") == 1
-    with pytest.raises(ValueError, match=r"is undefined \(0/0\)"):
-        function(preds, target, empty="error")
+    assert function(preds, target, zero_division=0) == 0
+    assert function(preds, target, zero_division=1) == 1
 
 
 def test_one_label_has_no_pair():
@@ -237,7 +228,7 @@ def test_integer_weights_equal_repeated_rows(function):
         ({"target": [[0.25, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.25 at row 0, label 0"),
         ({"mask": [True, False]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
         ({"sample_weight": [1, 1]}, r"`sample_weight` must have shape \(1,\), one number a row"),
-        ({"empty": "skip"}, r"`empty` must be one of .* got 'skip'"),
+        ({"zero_division": "skip"}, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
     ],
 )
 def test_bad_argument_is_refused(function, arguments, message):

@@ -98,7 +98,7 @@ def test_precision_equals_loops(threshold, search):
     mean = math.nan if np.isnan(expected).all() else np.nanmean(expected)
     np.testing.assert_allclose(precision_at_k(*query, *ref, **settings_), mean, rtol=1e-12)
     np.testing.assert_allclose(
-        precision_at_k(*query, *ref, empty="zero", **settings_), np.nan_to_num(expected).mean(), rtol=1e-12
+        precision_at_k(*query, *ref, zero_division=0, **settings_), np.nan_to_num(expected).mean(), rtol=1e-12
     )
 
 
@@ -140,11 +140,8 @@ def test_query_with_nothing_relevant_is_left_out_of_the_mean_and_seen_per_query(
         per_query = function(EMBEDDINGS, LABELS, k=2, average="none")
         assert per_query.isnan().tolist() == [False, True, False, False]
         assert function(EMBEDDINGS, LABELS, k=2).item() == pytest.approx(per_query[[0, 2, 3]].mean().item())
-        assert function(EMBEDDINGS, LABELS, k=2, empty="zero").item() == pytest.approx(per_query.nansum().item() / 4)
-        assert function(EMBEDDINGS, LABELS, k=2, empty="one", average="none")[1] == 1
-        name = function.__name__
-        with pytest.raises(ValueError, match=rf"`{name}` is undefined \(0/0\) at query 1, the first of 1 among 4"):
-            function(EMBEDDINGS, LABELS, k=2, empty="error")
+        assert function(EMBEDDINGS, LABELS, k=2, zero_division=0).item() == pytest.approx(per_query.nansum().item() / 4)
+        assert function(EMBEDDINGS, LABELS, k=2, zero_division=1, average="none")[1] == 1
 
 
 def test_query_is_removed_by_index_and_its_duplicates_stay():
@@ -218,7 +215,7 @@ def test_relevance_threshold_is_inclusive_in_the_precision_of_the_similarity():
     for dtype in (torch.float32, torch.float64):
         result = precision_at_k([[0]], labels.to(dtype), [[0]], ref_labels.to(dtype), k=1, relevance_threshold=0.7)
         assert result == 1
-    assert precision_at_k([[0]], labels, [[0]], ref_labels, k=1, relevance_threshold=0.71, empty="zero") == 0
+    assert precision_at_k([[0]], labels, [[0]], ref_labels, k=1, relevance_threshold=0.71, zero_division=0) == 0
 
 
 def test_own_grade_does_not_make_a_query_relevant():
@@ -256,7 +253,7 @@ def test_similarity_that_keeps_its_result_finds_it_unchanged():
 def test_no_queries_is_undefined(function):
     queries, labels = torch.zeros(0, 1), torch.zeros(0, 3)
     assert function(queries, labels, EMBEDDINGS, LABELS, k=1).isnan()
-    assert function(queries, labels, EMBEDDINGS, LABELS, k=1, empty="zero") == 0
+    assert function(queries, labels, EMBEDDINGS, LABELS, k=1, zero_division=0) == 0
     assert function(queries, labels, EMBEDDINGS, LABELS, k=1, average="none").shape == (0,)
 
 
@@ -278,7 +275,7 @@ BAD = [
     ({"similarity": lambda a, b: jaccard(a)[:1]}, r"`similarity` must return shape \(2, 2\), .* got \(1, 2\)"),
     ({"similarity": lambda a, b: jaccard(a, b) * torch.nan}, r"`similarity` must return numbers, got nan"),
     ({"average": "micro"}, r"`average` must be one of 'mean', 'none', got 'micro'"),
-    ({"empty": "skip"}, r"`empty` must be one of .* got 'skip'"),
+    ({"zero_division": "skip"}, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
 ]
 
 

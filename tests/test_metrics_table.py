@@ -1,6 +1,7 @@
 """The table of metrics against each function, in batches, beside torchmetrics and without it."""
 
 import copy
+import math
 import pickle
 import sys
 from contextlib import nullcontext
@@ -80,9 +81,14 @@ def _random(num_rows=40, num_labels=5, dtype=torch.float32):
     return preds.to(dtype), target < 0.4, mask < 0.8
 
 
-def _expected(preds, target, mask=None, empty="nan", **options):
-    values = {key: function(preds, target, mask=mask, empty=empty, **options) for key, function in DECIDED.items()}
-    return values | {key: function(preds, target, mask=mask, empty=empty) for key, function in RANKED.items()}
+def _expected(preds, target, mask=None, zero_division=math.nan, **options):
+    values = {
+        key: function(preds, target, mask=mask, zero_division=zero_division, **options)
+        for key, function in DECIDED.items()
+    }
+    return values | {
+        key: function(preds, target, mask=mask, zero_division=zero_division) for key, function in RANKED.items()
+    }
 
 
 def _assert_equal(actual, expected, rtol=1e-12):
@@ -102,7 +108,7 @@ def test_compute_of_any_batches_equals_each_function_on_all_rows(make, batch, da
             st.sampled_from([0.5, None]) | hnp.arrays(np.float64, preds.shape[1], elements=st.floats(0, 1))
         ),
         "top_k": data.draw(st.none() | st.integers(1, preds.shape[1])),
-        "empty": data.draw(st.sampled_from(["nan", "zero", "one"])),
+        "zero_division": data.draw(st.sampled_from([math.nan, 0, 1])),
     }
     table, whole = make(**options), make(**options)
     for (start, end), own in zip(parts, masked, strict=True):
@@ -110,17 +116,6 @@ def test_compute_of_any_batches_equals_each_function_on_all_rows(make, batch, da
     whole.update(preds, target, mask)
     _assert_equal(table.compute(), whole.compute(), rtol=0)
     _assert_equal(table.compute(), _expected(preds, target, mask, **options))
-
-
-def test_error_policy_names_what_is_undefined(make):
-    table = make(empty="error")
-    table.update(PREDS[:, :1], TARGET[:, :1])
-    with pytest.raises(ValueError, match=r"`example_f1` is undefined \(0/0\) at row 2, the first of 1 among 3"):
-        table.compute()
-    table.reset()
-    table.update(PREDS, TARGET)
-    with pytest.raises(ValueError, match=r"`map` is undefined \(0/0\) at label 2, the first of 1 among 3"):
-        table.compute()
 
 
 def test_a_call_measures_the_batch_and_takes_it_in(make):
@@ -183,7 +178,7 @@ def test_merging_into_an_object_without_rows_needs_no_update(make):
 def test_per_label_equals_each_function_whatever_the_policy(make):
     preds, target, mask = _random(6)
     target[:, 0], mask[:, 1] = False, False
-    table = make(threshold=0.8, empty="zero")
+    table = make(threshold=0.8, zero_division=0)
     table.update(preds, target, mask)
     options = {"mask": mask, "average": "none", "threshold": 0.8}
     expected = {
@@ -236,8 +231,8 @@ def test_report_is_the_same_each_time_and_follows_its_options(make):
         table.report(n_resamples=0)
 
 
-def test_report_of_undefined_resamples_leaves_them_out_also_under_the_error_policy(make):
-    table = make(empty="error")
+def test_report_leaves_undefined_resamples_out(make):
+    table = make()
     table.update([[0.9, 0.2], [0.8, 0.7], [0.6, 0.9]], [[1, 0], [1, 0], [0, 1]])
     report = table.report(n_resamples=50)  # a third of the draws lack the second label
     assert all(np.isfinite(bound) for interval in report.intervals.values() for bound in interval)
@@ -259,7 +254,7 @@ def test_report_counts_what_each_mean_is_over(make):
         "ranking_loss": (2, 3),
         "one_error": (3, 3),
     }
-    table = make(empty="zero")
+    table = make(zero_division=0)
     table.update(PREDS, TARGET)
     assert set(table.report(confidence_level=None).averaged.values()) == {(3, 3)}
 
@@ -471,8 +466,8 @@ def test_option_that_does_not_fit_the_labels_is_refused(make, options, message):
 
 
 def test_unknown_policy_is_refused(make):
-    with pytest.raises(ValueError, match=r"`empty` must be one of 'nan', 'zero', 'one', 'error', got 'skip'"):
-        make(empty="skip")
+    with pytest.raises(ValueError, match=r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"):
+        make(zero_division="skip")
 
 
 @pytest.mark.parametrize(
@@ -533,7 +528,7 @@ def test_values_equal_those_of_torchmetrics_without_ties():
     table = MultiLabelMetrics()
     table.update(preds, target)
     values = table.compute()
-    zero, one = (_expected(preds, target, empty=empty) for empty in ("zero", "one"))
+    zero, one = (_expected(preds, target, zero_division=zero_division) for zero_division in (0, 1))
     for expected, theirs in [
         (values["macro_f1"], classification.MultilabelF1Score(6)),
         (values["of1"], classification.MultilabelF1Score(6, average="micro")),
@@ -613,7 +608,7 @@ def test_label_without_positives_counts_as_0_in_scikit_learn_and_is_left_out_her
 def test_cf1_is_that_of_ml_gcn_and_not_macro_f1():
     preds = torch.tensor([[0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0.1]])
     target = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 1, 0]])
-    table = MultiLabelMetrics(empty="zero")
+    table = MultiLabelMetrics(zero_division=0)
     table.update(preds, target)
     values = table.compute()
     # As their code has it: right, predicted and true entries of each label; no prediction is precision 0.

@@ -50,7 +50,7 @@ def test_thresholds_equal_an_exhaustive_search(matrices):
     assert f1(preds, target, threshold=micro, average="micro").item() == float(pooled_f1)
 
     thresholds = best_thresholds(preds, target)
-    reached = f1(preds, target, threshold=thresholds, average="none", empty="zero")
+    reached = f1(preds, target, threshold=thresholds, average="none", zero_division=0)
     for label, (scores, positive) in enumerate(zip(preds.T, target.T, strict=True)):
         expected, highest = _search(scores, positive) if positive.any() else (pooled, 0)
         np.testing.assert_allclose(thresholds[label], expected, rtol=1e-12)

@@ -4,23 +4,22 @@ Every function takes torch tensors and anything that `torch.as_tensor` or `numpy
 tensor on the device of its first argument: 0-d for one number, `(L,)` for one number a label, `(N,)` for one a row or
 query. Nothing is guessed: scores are ranked as they are, and compared with a `threshold` on their own scale.
 
-What a formula leaves undefined (0/0: the recall of a label without positives) has one policy everywhere, `empty`:
+`zero_division` says what takes the place of an undefined value (0/0), such as the recall of a label without positives:
 
-- `"nan"`, the default: NaN, left out of means. `average="none"` shows which labels or queries these are.
-- `"zero"`, `"one"`: the number 0 or 1, which means take in. `"zero"` gives scikit-learn's numbers.
-- `"error"`: a `ValueError` that names the first of them.
+- nan, the default: left out of means. `average="none"` shows which labels or queries these are.
+- 0 or 1: this number, which means include. 0 gives scikit-learn's numbers.
 """
 
-from mlmetric.metrics._agreement import example_f1, hamming_loss, pooled_accuracy, subset_accuracy
+from mlmetric.metrics._average_precision import average_precision, mean_average_precision
 from mlmetric.metrics._bootstrap import ConfidenceInterval, confidence_interval
-from mlmetric.metrics._decisions import cf1, f1, of1, precision, recall
+from mlmetric.metrics._example_based import example_f1, hamming_loss, pooled_accuracy, subset_accuracy
+from mlmetric.metrics._label_based import cf1, f1, of1, precision, recall
 from mlmetric.metrics._label_ranking import (
     coverage_error,
     label_ranking_average_precision,
     one_error,
     ranking_loss,
 )
-from mlmetric.metrics._ranking import average_precision, mean_average_precision
 from mlmetric.metrics._report import METRIC_NAMES, MetricsReport
 from mlmetric.metrics._retrieval._functions import (
     RetrievalOptions,

@@ -85,9 +85,7 @@ def confidence_interval(
     value = _number(metric(*given))
     function, options = (metric.func, metric.keywords) if isinstance(metric, partial) else (metric, {})
     if getattr(function, "takes_weightings", False):
-        # A resample may well lack a label: it is left out.
-        lenient = partial(metric, empty="nan") if options.get("empty") == "error" else metric
-        resampled = _resample_by_weights(lenient, given, draws, options)
+        resampled = _resample_by_weights(metric, given, draws, options)
     else:
         resampled = _resample_rows(metric, given, draws)
     return ConfidenceInterval(value, *bounds(resampled, value, confidence_level))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from mlmetric.metrics._bootstrap import weighable
 from mlmetric.metrics._checks import TensorLike, check_choice, count_true
+from mlmetric.metrics._inputs import Predictions, check_predictions
 from mlmetric.metrics._ranks import RankedGroups, rank_groups
-from mlmetric.metrics._scored import Scored, check_scores
-from mlmetric.metrics._undefined import Empty, settled_mean
+from mlmetric.metrics._zero_division import mean_of_defined
 
 Ties = Literal["one", "half"]
 
@@ -23,7 +24,7 @@ def coverage_error(
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average over the rows how many labels must be taken, from the highest score on, until all true ones are.
 
@@ -37,16 +38,16 @@ def coverage_error(
             the labels of a row are ranked among those that count.
         sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
             gives a result for each.
-        empty: What an undefined row gets: `"nan"` (left out of the mean), `"zero"` (as in scikit-learn), `"one"` or
-            `"error"`. The mean over nothing is undefined in the same way.
+        zero_division: What an undefined row gets: nan (left out of the mean), 0 (as in scikit-learn) or 1. The mean
+            over nothing is undefined in the same way.
 
     Returns:
         float64, 0-d, or `(B,)` for B weightings, on the device of `preds`.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative, `empty` is none
-            of these, or is `"error"` and something is undefined.
+        ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative, or `zero_division`
+            is none of these.
 
     Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
@@ -55,11 +56,11 @@ def coverage_error(
         tensor(2., dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `coverage_error` with `empty="zero"`. Zhang and Zhou, "A review on multi-label
+        Equal to scikit-learn's `coverage_error` with `zero_division=0`. Zhang and Zhou, "A review on multi-label
         learning algorithms", IEEE TKDE 26(8), 2014, for this and the three that follow.
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    return settled_mean(rank_rows(scored)[0], empty, "coverage_error", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    return mean_of_defined(rank_rows(predictions)[0], zero_division, weight=predictions.weight)
 
 
 @weighable
@@ -69,12 +70,12 @@ def label_ranking_average_precision(
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average over the rows the average precision of the ranking of each row's labels (LRAP).
 
     1 is best: in each row every true label scores higher than every other. A row without labels is undefined;
-    scikit-learn gives it 1, which is `empty="one"`. Arguments, result (in [0, 1]) and errors are otherwise those of
+    scikit-learn gives it 1, which is `zero_division=1`. Arguments, result (in [0, 1]) and errors are otherwise those of
     `coverage_error`.
 
     Examples:
@@ -83,9 +84,9 @@ def label_ranking_average_precision(
         >>> label_ranking_average_precision(preds, target)  # 1, and (1/2 + 2/3) / 2
         tensor(0.7917, dtype=torch.float64)
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    values = rank_rows(scored)[1]
-    return settled_mean(values, empty, "label_ranking_average_precision", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    values = rank_rows(predictions)[1]
+    return mean_of_defined(values, zero_division, weight=predictions.weight)
 
 
 @weighable
@@ -96,7 +97,7 @@ def ranking_loss(
     ties: Ties = "one",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average over the rows the share of pairs of a true and another label that are in the wrong order.
 
@@ -109,7 +110,7 @@ def ranking_loss(
             of a row is 1 - its area under the ROC curve.
         mask: As for `coverage_error`.
         sample_weight: As for `coverage_error`.
-        empty: As for `coverage_error`.
+        zero_division: As for `coverage_error`.
 
     Returns:
         float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`.
@@ -125,8 +126,8 @@ def ranking_loss(
         tensor(0.5000, dtype=torch.float64)
     """
     check_choice(ties, "ties", Ties)
-    scored = check_scores(preds, target, mask, sample_weight)
-    return settled_mean(rank_rows(scored, ties)[2], empty, "ranking_loss", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    return mean_of_defined(rank_rows(predictions, ties)[2], zero_division, weight=predictions.weight)
 
 
 @weighable
@@ -136,7 +137,7 @@ def one_error(
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Count the share of rows whose label of the highest score is not a true one.
 
@@ -150,11 +151,11 @@ def one_error(
         >>> one_error(preds, target)  # 0, and 1/2
         tensor(0.2500, dtype=torch.float64)
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    return settled_mean(top_errors(scored), empty, "one_error", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    return mean_of_defined(top_errors(predictions), zero_division, weight=predictions.weight)
 
 
-def rank_rows(scored: Scored, ties: Ties = "one") -> tuple[Tensor, Tensor, Tensor]:
+def rank_rows(predictions: Predictions, ties: Ties = "one") -> tuple[Tensor, Tensor, Tensor]:
     """Return coverage, LRAP and ranking loss of each row: float64 `(N,)` each, NaN where undefined."""
 
     def judge(ranked: RankedGroups) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,15 +170,15 @@ def rank_rows(scored: Scored, ties: Ties = "one") -> tuple[Tensor, Tensor, Tenso
         # The first needle is the positive of the lowest score.
         return retrieved[:, 0], precision.sum(dim=1) / positives, (wrong * ranked.valid).sum(dim=1) / pairs
 
-    coverage, precision, loss = rank_groups(scored.preds, scored.target, scored.mask, judge, 3)
+    coverage, precision, loss = rank_groups(predictions.preds, predictions.target, predictions.mask, judge, 3)
     return coverage, precision, loss
 
 
-def top_errors(scored: Scored) -> Tensor:
+def top_errors(predictions: Predictions) -> Tensor:
     """Return for each row the share of its top labels that are not true: float64 `(N,)`, NaN where nothing counts."""
-    if not scored.preds.shape[1]:
-        return scored.preds.new_full((len(scored.preds),), torch.nan, dtype=torch.float64)
-    top = scored.preds == scored.preds.amax(dim=1, keepdim=True)
-    if scored.mask is not None:
-        top &= scored.mask
-    return 1 - count_true(top & scored.target, dim=1).double() / count_true(top, dim=1)
+    if not predictions.preds.shape[1]:
+        return predictions.preds.new_full((len(predictions.preds),), torch.nan, dtype=torch.float64)
+    top = predictions.preds == predictions.preds.amax(dim=1, keepdim=True)
+    if predictions.mask is not None:
+        top &= predictions.mask
+    return 1 - count_true(top & predictions.target, dim=1).double() / count_true(top, dim=1)

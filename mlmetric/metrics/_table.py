@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 from mlmetric.distributed import gather_objects
 from mlmetric.metrics._accumulator import Accumulator, Batch, join
 from mlmetric.metrics._bootstrap import bounds, check_draws, draw_weights
-from mlmetric.metrics._checks import TensorLike, check_choice
-from mlmetric.metrics._measured import Measured
+from mlmetric.metrics._checks import TensorLike
+from mlmetric.metrics._inputs import Predictions, check_predictions
 from mlmetric.metrics._report import MetricsReport
-from mlmetric.metrics._scored import Scored, check_scores
-from mlmetric.metrics._undefined import Empty
+from mlmetric.metrics._summary import MetricSummary
+from mlmetric.metrics._zero_division import check_zero_division
 
 
 class MultiLabelMetrics(Accumulator):
@@ -39,14 +40,14 @@ class MultiLabelMetrics(Accumulator):
     Args:
         threshold: A label is predicted where `preds >= threshold`: a number, one a label, or None; see `precision`.
         top_k: How many labels of a row are predicted at most; see `precision`.
-        empty: What 0/0 gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
+        zero_division: What 0/0 gets: nan (left out of means), 0 or 1.
         label_names: Names of the L labels, for reports; numbers by default.
         device: Where the rows are kept; by default where they come from.
         sync_on_compute: Whether the rows of all processes are measured, where several are joined; then each of them
             must ask for the result.
 
     Raises:
-        ValueError: If `empty` is none of these.
+        ValueError: If `zero_division` is none of these.
 
     Examples:
         >>> metrics = MultiLabelMetrics(threshold=0.5)
@@ -62,16 +63,16 @@ class MultiLabelMetrics(Accumulator):
         *,
         threshold: float | TensorLike | None = 0.5,
         top_k: int | None = None,
-        empty: Empty = "nan",
+        zero_division: float = math.nan,
         label_names: Sequence[str] | None = None,
         device: torch.device | str | None = None,
         sync_on_compute: bool = True,
     ) -> None:
-        check_choice(empty, "empty", Empty)
+        check_zero_division(zero_division)
         super().__init__(sync_on_compute=sync_on_compute)
         self.threshold = threshold
         self.top_k = top_k
-        self.empty: Empty = empty
+        self.zero_division = zero_division
         self.label_names = None if label_names is None else [str(name) for name in label_names]
         self.rows_device = device
 
@@ -88,17 +89,19 @@ class MultiLabelMetrics(Accumulator):
             ValueError: If a shape does not fit, a score is NaN, `target` is soft, or `preds` has other columns or
                 another dtype than in earlier batches: thresholds are rounded to the dtype of the scores.
         """
-        scored = check_scores(preds, target, mask)
-        num_labels = scored.preds.shape[1]
+        predictions = check_predictions(preds, target, mask)
+        num_labels = predictions.preds.shape[1]
         if self.label_names is not None and num_labels != len(self.label_names):
             raise ValueError(
                 f"`preds` must have a column for each of the {len(self.label_names)} `label_names`, got {num_labels}."
             )
-        self._check_fits(scored)
+        self._check_fits(predictions)
         # Of its own: a loop may write the next batch into the same tensors.
-        preds, target = (part.to(self.rows_device or part.device, copy=True) for part in scored[:2])
+        preds, target = (part.to(self.rows_device or part.device, copy=True) for part in predictions[:2])
         self._batches.append(
-            Scored(preds, target, None if scored.mask is None else scored.mask.to(preds.device, copy=True))
+            Predictions(
+                preds, target, None if predictions.mask is None else predictions.mask.to(preds.device, copy=True)
+            )
         )
 
     def compute(self) -> dict[str, Tensor]:
@@ -108,8 +111,7 @@ class MultiLabelMetrics(Accumulator):
             The keys above, each a float64 0-d tensor on the device of the rows.
 
         Raises:
-            ValueError: If there is no row yet, `threshold` or `top_k` does not fit the number of labels, or `empty`
-                is `"error"` and something is undefined.
+            ValueError: If there is no row yet, or `threshold` or `top_k` does not fit the number of labels.
         """
         return self._measure(synced=self.sync_on_compute)
 
@@ -118,7 +120,7 @@ class MultiLabelMetrics(Accumulator):
 
         Returns:
             `support` (positives), `average_precision`, `precision`, `recall` and `f1`: float64 `(L,)` each, with NaN
-            where undefined whatever `empty` says.
+            where undefined whatever `zero_division` says.
         """
         return self._measured(synced=self.sync_on_compute).per_label()
 
@@ -143,19 +145,18 @@ class MultiLabelMetrics(Accumulator):
         intervals = None
         if confidence_level is not None:
             check_draws(confidence_level, n_resamples)
-            empty: Empty = "nan" if self.empty == "error" else self.empty  # a resample may well lack a label
-            device = measured.scored.preds.device
+            device = measured.predictions.preds.device
             drawn = [
-                measured.summary(empty, weights.to(device))
-                for weights in draw_weights(len(measured.scored.preds), n_resamples, generator)
+                measured.summary(self.zero_division, weights.to(device))
+                for weights in draw_weights(len(measured.predictions.preds), n_resamples, generator)
             ]
             intervals = {}
-            for key, value in measured.summary(empty).items():
+            for key, value in measured.summary(self.zero_division).items():
                 low, high = bounds(torch.cat([values[key] for values in drawn]), value, confidence_level)
                 intervals[key] = (float(low), float(high))
         return MetricsReport(
-            values={key: float(value) for key, value in measured.summary(self.empty).items()},
-            averaged=measured.averaged(self.empty),
+            values={key: float(value) for key, value in measured.summary(self.zero_division).items()},
+            averaged=measured.averaged(self.zero_division),
             intervals=intervals,
             confidence_level=confidence_level,
             per_label={key: values.tolist() for key, values in measured.per_label().items()},
@@ -163,14 +164,14 @@ class MultiLabelMetrics(Accumulator):
         )
 
     def _measure(self, *, synced: bool) -> dict[str, Tensor]:
-        return self._measured(synced=synced).summary(self.empty)
+        return self._measured(synced=synced).summary(self.zero_division)
 
-    def _measured(self, *, synced: bool) -> Measured:
-        return Measured(self._rows(synced=synced), self.threshold, self.top_k)
+    def _measured(self, *, synced: bool) -> MetricSummary:
+        return MetricSummary(self._rows(synced=synced), self.threshold, self.top_k)
 
-    def _rows(self, *, synced: bool) -> Scored:
+    def _rows(self, *, synced: bool) -> Predictions:
         """Join all batches; where processes are joined, those of all."""
-        batches: list[Scored] = self._batches
+        batches: list[Predictions] = self._batches
         masked_here = any(batch.mask is not None for batch in batches)
         masked = any(gather_objects(masked_here)) if synced else masked_here
         parts: list[Batch] = [batch[:2] for batch in batches]
@@ -179,10 +180,10 @@ class MultiLabelMetrics(Accumulator):
         joined = join(parts, synced=synced, device=self.rows_device)
         if joined is None:
             raise ValueError("`MultiLabelMetrics` holds no rows yet: call `update` first.")
-        return Scored(*joined)
+        return Predictions(*joined)
 
     def _names(self) -> tuple[str, ...]:
         return ("preds",)
 
-    def _parts(self, batch: Scored) -> Batch:
+    def _parts(self, batch: Predictions) -> Batch:
         return (batch.preds,)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlmetric.metrics._checks import TensorLike, check_choice
-from mlmetric.metrics._cuts import Cuts, best_common_cut, f1_of_cuts
-from mlmetric.metrics._scored import Scored, check_scores
+from mlmetric.metrics._inputs import Predictions, check_predictions
+from mlmetric.metrics._threshold_search import ThresholdCandidates, best_common_cut, f1_of_cuts
 
 Average = Literal["macro", "micro"]
 
@@ -76,37 +76,37 @@ def best_thresholds(
     check_choice(average, "average", Average)
     if not (shrinkage >= 0 and math.isfinite(shrinkage)) or (shrinkage and not per_label):
         raise ValueError(f"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {shrinkage}.")
-    scored = check_scores(preds, target, mask)
-    num_labels = scored.preds.shape[1]
-    counts = scored.target.sum(dim=0)
+    predictions = check_predictions(preds, target, mask)
+    num_labels = predictions.preds.shape[1]
+    counts = predictions.target.sum(dim=0)
     if not bool(counts.any()):
         if fallback is None and (num_labels or not per_label):
             raise ValueError(
-                f"`target` must hold a positive, got none in {scored.target.numel()} entries. Pass a `fallback`."
+                f"`target` must hold a positive, got none in {predictions.target.numel()} entries. Pass a `fallback`."
             )
-        return scored.preds.new_full((num_labels,) if per_label else (), fallback or 0.0, dtype=torch.float64)
+        return predictions.preds.new_full((num_labels,) if per_label else (), fallback or 0.0, dtype=torch.float64)
     if not per_label:
-        return best_common_cut(scored) if average == "macro" else _pooled(scored)
-    cuts = Cuts(scored)
+        return best_common_cut(predictions) if average == "macro" else _pooled(predictions)
+    cuts = ThresholdCandidates(predictions)
     thresholds = cuts.thresholds(_best_together(cuts) if average == "micro" else _best_of_each(cuts))
     if fallback is None and not bool(counts.all()):
-        thresholds = torch.where(counts > 0, thresholds, _pooled(scored))
+        thresholds = torch.where(counts > 0, thresholds, _pooled(predictions))
     if shrinkage:
-        drawn = (counts * thresholds + shrinkage * _pooled(scored)) / (counts + shrinkage)
+        drawn = (counts * thresholds + shrinkage * _pooled(predictions)) / (counts + shrinkage)
         thresholds = torch.where(drawn.isnan(), thresholds, drawn)  # between infinities
     return thresholds if fallback is None else torch.where(counts > 0, thresholds, fallback)
 
 
-def _pooled(scored: Scored) -> Tensor:
-    cuts = Cuts(scored.pooled())
+def _pooled(predictions: Predictions) -> Tensor:
+    cuts = ThresholdCandidates(predictions.pooled())
     return cuts.thresholds(_best_of_each(cuts)).squeeze(0)
 
 
-def _best_of_each(cuts: Cuts) -> Tensor:
+def _best_of_each(cuts: ThresholdCandidates) -> Tensor:
     return cuts.best(f1_of_cuts, above=-torch.inf)
 
 
-def _best_together(cuts: Cuts) -> Tensor:
+def _best_together(cuts: ThresholdCandidates) -> Tensor:
     """Choose a cut for each label so that F1 of all entries is highest."""
     best = _best_of_each(cuts)
     while True:

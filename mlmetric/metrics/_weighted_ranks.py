@@ -5,29 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._scored import Scored
+from mlmetric.metrics._inputs import Predictions
 
 CHUNK = 2**22
 """How many weights are added up at once: 8 bytes each, and some copies."""
 
 
-def weighted_label_precisions(scored: Scored, weight: Tensor) -> Tensor:
+def weighted_label_precisions(predictions: Predictions, weight: Tensor) -> Tensor:
     """Return the AP of each label, its rows weighted: float64 `(L,)` or `(B, L)`, NaN without positive weight."""
-    labels = zip(scored.preds.T, scored.target.T, scored.preds.T if scored.mask is None else scored.mask.T, strict=True)
+    labels = zip(
+        predictions.preds.T,
+        predictions.target.T,
+        predictions.preds.T if predictions.mask is None else predictions.mask.T,
+        strict=True,
+    )
     values = []
     for scores, positive, mask in labels:
         rows = torch.arange(len(scores), device=scores.device)
-        rows = rows if scored.mask is None else rows[mask]
+        rows = rows if predictions.mask is None else rows[mask]
         values.append(_average_precision(scores[rows], positive[rows], rows, weight))
     return torch.stack(values, dim=-1) if values else weight.new_empty(*weight.shape[:-1], 0)
 
 
-def weighted_pooled_precision(scored: Scored, weight: Tensor) -> Tensor:
+def weighted_pooled_precision(predictions: Predictions, weight: Tensor) -> Tensor:
     """Return the AP of all entries as one ranking, each with the weight of its row: float64, 0-d or `(B,)`."""
-    rows = torch.arange(len(scored.preds), device=scored.preds.device).repeat_interleave(scored.preds.shape[1])
-    scores, positive = scored.preds.reshape(-1), scored.target.reshape(-1)
-    if scored.mask is not None:
-        counts = scored.mask.reshape(-1)
+    rows = torch.arange(len(predictions.preds), device=predictions.preds.device).repeat_interleave(
+        predictions.preds.shape[1]
+    )
+    scores, positive = predictions.preds.reshape(-1), predictions.target.reshape(-1)
+    if predictions.mask is not None:
+        counts = predictions.mask.reshape(-1)
         scores, positive, rows = scores[counts], positive[counts], rows[counts]
     return _average_precision(scores, positive, rows, weight)
 

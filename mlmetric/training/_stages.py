@@ -209,7 +209,7 @@ def fit_classifier(
         return {
             "val_loss": float(label_loss(logits, target.to(logits.dtype)).detach()),
             "val_map": ranked,
-            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, empty="zero")),
+            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, zero_division=0)),
         }, ranked
 
     stage = Stage(head, config, checkpoint, callback, {"loss": loss})

@@ -133,7 +133,7 @@ def measure(parts: Parts, result: Result) -> dict[str, float]:
     retrieval = (result.test, parts.test_labels, result.train, parts.train_labels)
     k = min(10, len(result.train))
     nearest = neighbor_scores(result.test, result.train, parts.train_labels)
-    decided = f1(test_scores, parts.test_labels, threshold=thresholds, average="macro", empty="zero")
+    decided = f1(test_scores, parts.test_labels, threshold=thresholds, average="macro", zero_division=0)
     return {
         "ndcg": float(ndcg_at_k(*retrieval, k=k)),
         "size": float(size_ratio_at_k(*retrieval, k=k)),

@@ -130,7 +130,7 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
         mean_ir_before=before,
         mean_ir_after=after,
         vanished=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
-        macro_f1=float(f1(scores, truth, threshold=thresholds, average="macro", empty="zero")),
+        macro_f1=float(f1(scores, truth, threshold=thresholds, average="macro", zero_division=0)),
         mean_ap=float(mean_average_precision(scores, truth)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal, TypedDict, Unpack
 
@@ -12,7 +13,7 @@ from mlmetric.metrics._checks import TensorLike, check_choice, check_weight
 from mlmetric.metrics._retrieval import _scores as scores
 from mlmetric.metrics._retrieval._scores import Denominator, Gain
 from mlmetric.metrics._retrieval._search import Metric, Score, Search
-from mlmetric.metrics._undefined import Empty, settle, settled_mean
+from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 from mlmetric.similarity import SimilarityFunction, jaccard
 
 Average = Literal["mean", "none"]
@@ -34,8 +35,8 @@ class RetrievalOptions(TypedDict, total=False):
             row, as faiss pads it, means that no more was found: a miss of grade 0.
         average: `"mean"` over the queries, the default, or `"none"`: each query.
         sample_weight: Weight of each query in the mean, `(N,)`, or `(B, N)` for B weightings at once.
-        empty: What an undefined query gets: `"nan"`, the default (left out of the mean; with `average="none"` these
-            are seen and counted), `"zero"`, `"one"` or `"error"`.
+        zero_division: What an undefined query gets: nan, the default (left out of the mean; with `average="none"`
+            these are seen and counted), 0 or 1.
     """
 
     similarity: SimilarityFunction
@@ -43,7 +44,7 @@ class RetrievalOptions(TypedDict, total=False):
     metric: Metric
     average: Average
     sample_weight: TensorLike | None
-    empty: Empty
+    zero_division: float
 
 
 @weighable
@@ -73,7 +74,7 @@ def ndcg_at_k(
         ref_labels: Shape `(M, L)`; without it the queries are the database.
         k: How many are looked at, at most what is retrieved (M, or N - 1, or K); None for all.
         gain: `"linear"`: g(r) = r. `"exponential"`: g(r) = 2^r - 1, usual with counts.
-        **options: `similarity`, `relevance_threshold`, `metric`, `average`, `sample_weight` and `empty`: see
+        **options: `similarity`, `relevance_threshold`, `metric`, `average`, `sample_weight` and `zero_division`: see
             `RetrievalOptions`. Here grades must be >= 0 and no `relevance_threshold` matters.
 
     Returns:
@@ -85,7 +86,7 @@ def ndcg_at_k(
         ValueError: If a shape does not fit, only one of `ref_embeddings` and `ref_labels` is given with embeddings,
             an embedding is not finite (or zero with `"cosine"`), a distance NaN, an index out of range, twice in a
             row or after a -1, a label outside [0, 1], a grade negative or NaN, `k` not from 1 to what is retrieved,
-            another argument is none of those named, or `empty` is `"error"` and a query is undefined.
+            another argument is none of those named.
 
     Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
@@ -423,7 +424,7 @@ def _search(
 
 
 def _judge(search: Search, score: Score, depth: int, name: str, options: RetrievalOptions) -> torch.Tensor:
-    average, empty = options.get("average", "mean"), options.get("empty", "nan")
+    average, zero_division = options.get("average", "mean"), options.get("zero_division", math.nan)
     check_choice(average, "average", Average)
     if average == "none" and options.get("sample_weight") is not None:
         raise ValueError(
@@ -433,5 +434,5 @@ def _judge(search: Search, score: Score, depth: int, name: str, options: Retriev
     similarity = options.get("similarity", jaccard)
     (per_query,) = search.judge([score], similarity, options.get("relevance_threshold"), depth)
     if average == "none":
-        return settle(per_query, empty, name, unit="query")
-    return settled_mean(per_query, empty, name, unit="query", weight=weight)
+        return fill_undefined(per_query, zero_division)
+    return mean_of_defined(per_query, zero_division, weight=weight)

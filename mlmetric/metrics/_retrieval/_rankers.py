@@ -73,7 +73,7 @@ class EmbeddingRanker:
             distances[:, queries].fill_diagonal_(torch.nan)  # which comes last
         if rows.device.type != "cpu":
             return stable_order(distances)
-        return stable_order(distances, Doubts(rows, lengths, self._refs, ref_lengths).settle)
+        return stable_order(distances, RoundingRepair(rows, lengths, self._refs, ref_lengths).repair)
 
     def _move(self) -> tuple[Tensor, ...]:
         """Move rows near 0, which makes their products more exact: rows and lengths of queries and database."""
@@ -82,8 +82,8 @@ class EmbeddingRanker:
         return moved, moved.norm(dim=1), moved_refs, moved_refs.norm(dim=1)
 
 
-class Doubts:
-    """Squared distances that came from a product, and what settles in which order they really are."""
+class RoundingRepair:
+    """Squared distances that came from a product, and the order that they really have."""
 
     def __init__(self, rows: Tensor, lengths: Tensor, refs: Tensor, ref_lengths: Tensor) -> None:
         self._rows, self._refs = rows.numpy(), refs.numpy()
@@ -92,7 +92,7 @@ class Doubts:
         self._rounding = 2 * (2 * rows.shape[1] + 8) * 2.0**-53
         self._longest = float(ref_lengths.max())
 
-    def settle(self, row: int, distances: Array, order: Array) -> None:
+    def repair(self, row: int, distances: Array, order: Array) -> None:
         """Order the rows that are as near as makes no difference to a product by differences, then by index."""
         ordered = distances.take(order)
         if np.isnan(ordered[-1]):  # the query itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from mlmetric.metrics._accumulator import Accumulator, Batch, join
 from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
 from mlmetric.metrics._retrieval import _scores as scores
 from mlmetric.metrics._retrieval._search import Metric, Score, Search
-from mlmetric.metrics._undefined import Empty, settled_mean
+from mlmetric.metrics._zero_division import check_zero_division, mean_of_defined
 from mlmetric.similarity import SimilarityFunction, jaccard
 
 Distance = Literal["euclidean", "cosine"]
@@ -55,13 +56,13 @@ class RetrievalMetrics(Accumulator):
         similarity: Grade of a row for a query: any callable `(labels, ref_labels) -> (N, M)`, >= 0.
         relevance_threshold: A row is relevant at this grade or above, up to rounding; None: at any grade above 0.
         metric: `"euclidean"` or `"cosine"`.
-        empty: What an undefined query gets: `"nan"` (left out of means), `"zero"`, `"one"` or `"error"`.
+        zero_division: What an undefined query gets: nan (left out of means), 0 or 1.
         device: Where the rows are kept; by default where they come from.
         sync_on_compute: Whether the rows of all processes are measured, where several are joined; then each of them
             must ask for the result.
 
     Raises:
-        ValueError: If a `k` is below 1, or `metric` or `empty` is none of these.
+        ValueError: If a `k` is below 1, or `metric` or `zero_division` is none of these.
 
     Examples:
         >>> metrics = RetrievalMetrics(k=2)
@@ -80,12 +81,12 @@ class RetrievalMetrics(Accumulator):
         similarity: SimilarityFunction = jaccard,
         relevance_threshold: float | None = None,
         metric: Distance = "euclidean",
-        empty: Empty = "nan",
+        zero_division: float = math.nan,
         device: torch.device | str | None = None,
         sync_on_compute: bool = True,
     ) -> None:
         check_choice(metric, "metric", Distance)
-        check_choice(empty, "empty", Empty)
+        check_zero_division(zero_division)
         super().__init__(sync_on_compute=sync_on_compute)
         self.k = tuple(map(operator.index, k if isinstance(k, Sequence) else [k]))
         if not self.k or min(self.k) < 1:
@@ -94,7 +95,7 @@ class RetrievalMetrics(Accumulator):
         self.similarity = similarity
         self.relevance_threshold = relevance_threshold
         self.metric: Metric = metric
-        self.empty: Empty = empty
+        self.zero_division = zero_division
         self.rows_device = device
 
     def update(self, embeddings: TensorLike, labels: TensorLike) -> None:
@@ -158,9 +159,7 @@ class RetrievalMetrics(Accumulator):
             table["mrr"] = partial(scores.reciprocal_rank, k=depth)
         table["queries_left_out"] = scores.nothing_relevant
         values = search.judge(list(table.values()), self.similarity, self.relevance_threshold, depth)
-        results = {
-            name: settled_mean(value, self.empty, name, unit="query") for name, value in zip(table, values, strict=True)
-        }
+        results = {name: mean_of_defined(value, self.zero_division) for name, value in zip(table, values, strict=True)}
         results["queries_left_out"] = values[-1].sum()
         return results
 

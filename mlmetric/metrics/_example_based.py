@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from mlmetric.metrics._bootstrap import weighable
 from mlmetric.metrics._checks import TensorLike
-from mlmetric.metrics._counting import RowCounts, count_rows
-from mlmetric.metrics._scored import check_scores, decide
-from mlmetric.metrics._undefined import Empty, settle, settled_mean
+from mlmetric.metrics._confusion_counts import RowCounts, count_rows
+from mlmetric.metrics._inputs import check_predictions, decide
+from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 
 @weighable
@@ -21,7 +23,7 @@ def pooled_accuracy(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Divide the right decisions by all decisions: `sum(TP + TN) / (N L)` = 1 - Hamming loss.
 
@@ -40,7 +42,7 @@ def pooled_accuracy(
         mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
         sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
             gives a result for each.
-        empty: The result without rows: `"nan"`, `"zero"`, `"one"` or `"error"`.
+        zero_division: The result without rows: nan, 0 or 1.
 
     Returns:
         float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`.
@@ -48,7 +50,7 @@ def pooled_accuracy(
     Raises:
         TypeError: If an argument does not hold real numbers.
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
-            negative, `empty` is none of these, or is `"error"` and something is undefined.
+            negative, or `zero_division` is none of these.
 
     Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
@@ -56,7 +58,7 @@ def pooled_accuracy(
         >>> pooled_accuracy(preds, target)
         tensor(0.6667, dtype=torch.float64)
     """
-    return settle(1 - _share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), empty, "pooled_accuracy")
+    return fill_undefined(1 - _share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), zero_division)
 
 
 @weighable
@@ -68,7 +70,7 @@ def hamming_loss(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Divide the wrong decisions by all decisions: 1 - pooled accuracy.
 
@@ -80,7 +82,7 @@ def hamming_loss(
         >>> hamming_loss(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    return settle(_share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), empty, "hamming_loss")
+    return fill_undefined(_share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), zero_division)
 
 
 @weighable
@@ -92,7 +94,7 @@ def subset_accuracy(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Count the share of rows whose labels are all right: exact match, scikit-learn's `accuracy_score`.
 
@@ -106,9 +108,9 @@ def subset_accuracy(
         >>> subset_accuracy(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    values = exact_matches(count_rows(scored, decide(scored, threshold, top_k)))
-    return settled_mean(values, empty, "subset_accuracy", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    values = exact_matches(count_rows(predictions, decide(predictions, threshold, top_k)))
+    return mean_of_defined(values, zero_division, weight=predictions.weight)
 
 
 @weighable
@@ -120,24 +122,24 @@ def example_f1(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average over the rows the F1 of each row's label set: `2 |p & y| / (|p| + |y|)`.
 
     1 is best, 0 worst. A row without labels for which nothing is predicted is undefined and left out by default; to
-    count it as right, pass `empty="one"`. Arguments, result and errors are otherwise those of `pooled_accuracy`.
+    count it as right, pass `zero_division=1`. Arguments, result and errors are otherwise those of `pooled_accuracy`.
 
     Examples:
         >>> preds = torch.tensor([[0.9, 0.6], [0.1, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> example_f1(preds, target)
         tensor(0.6667, dtype=torch.float64)
-        >>> example_f1(preds, target, empty="one")
+        >>> example_f1(preds, target, zero_division=1)
         tensor(0.7778, dtype=torch.float64)
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    values = row_f1(count_rows(scored, decide(scored, threshold, top_k)))
-    return settled_mean(values, empty, "example_f1", unit="row", weight=scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    values = row_f1(count_rows(predictions, decide(predictions, threshold, top_k)))
+    return mean_of_defined(values, zero_division, weight=predictions.weight)
 
 
 def pooled(values: Tensor, entries: Tensor, weight: Tensor | None) -> Tensor:
@@ -165,6 +167,6 @@ def _share_of_wrong(
     mask: TensorLike | None,
     sample_weight: TensorLike | None,
 ) -> Tensor:
-    scored = check_scores(preds, target, mask, sample_weight)
-    counts = count_rows(scored, decide(scored, threshold, top_k))
-    return pooled(counts.entries - counts.right, counts.entries, scored.weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    counts = count_rows(predictions, decide(predictions, threshold, top_k))
+    return pooled(counts.entries - counts.right, counts.entries, predictions.weight)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.metrics._checks import count_true
-from mlmetric.metrics._scored import Scored
+from mlmetric.metrics._inputs import Predictions
 
 
 class LabelCounts(NamedTuple):
@@ -33,19 +33,19 @@ class RowCounts(NamedTuple):
         return self.entries - self.predicted - self.support + 2 * self.hits
 
 
-def count_labels(scored: Scored, decided: Tensor) -> LabelCounts:
+def count_labels(predictions: Predictions, decided: Tensor) -> LabelCounts:
     """Count each label's rows; `decided` is bool `(N, L)`."""
-    masks = (decided & scored.target, decided, scored.target)
-    if scored.weight is None:
+    masks = (decided & predictions.target, decided, predictions.target)
+    if predictions.weight is None:
         return LabelCounts(*(count_true(mask, dim=0).double() for mask in masks))
-    return LabelCounts(*(scored.weight @ mask.double() for mask in masks))
+    return LabelCounts(*(predictions.weight @ mask.double() for mask in masks))
 
 
-def count_rows(scored: Scored, decided: Tensor) -> RowCounts:
+def count_rows(predictions: Predictions, decided: Tensor) -> RowCounts:
     """Count each row's labels; `decided` is bool `(N, L)`."""
-    masks = (decided & scored.target, decided, scored.target)
+    masks = (decided & predictions.target, decided, predictions.target)
     hits, predicted, support = (count_true(mask, dim=1).double() for mask in masks)
     every = torch.full_like(hits, decided.shape[1])
     return RowCounts(
-        hits, predicted, support, every if scored.mask is None else count_true(scored.mask, dim=1).double()
+        hits, predicted, support, every if predictions.mask is None else count_true(predictions.mask, dim=1).double()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from mlmetric.metrics._bootstrap import weighable
 from mlmetric.metrics._checks import TensorLike, check_choice
-from mlmetric.metrics._counting import LabelCounts, count_labels
-from mlmetric.metrics._scored import check_scores, decide
-from mlmetric.metrics._undefined import Empty, settle, settled_mean
+from mlmetric.metrics._confusion_counts import LabelCounts, count_labels
+from mlmetric.metrics._inputs import check_predictions, decide
+from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 Average = Literal["macro", "micro", "weighted", "none"]
 
@@ -26,7 +27,7 @@ def precision(
     average: Average = "macro",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Divide the true positives by what was predicted: `TP / (TP + FP)`.
 
@@ -46,8 +47,8 @@ def precision(
         mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
         sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
             gives a result for each.
-        empty: What 0/0 gets: `"nan"` (left out of the mean), `"zero"` (as scikit-learn's `zero_division=0`), `"one"`
-            or `"error"`. A mean over nothing, or with no positives to weigh by, is undefined in the same way.
+        zero_division: What 0/0 gets: nan (left out of the mean), 0 or 1. A mean over nothing, or with no positives
+            to weigh by, is undefined in the same way.
 
     Returns:
         float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`; with B weightings `(B,)` or `(B, L)`.
@@ -55,7 +56,7 @@ def precision(
     Raises:
         TypeError: If an argument does not hold real numbers.
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
-            negative, `average` or `empty` is none of these, or `empty` is `"error"` and something is undefined.
+            negative, or `average` or `zero_division` is none of these.
 
     Examples:
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
@@ -66,7 +67,7 @@ def precision(
         tensor(0.5000, dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(counts.hits, counts.predicted, counts.support, average, empty, "precision")
+    return averaged(counts.hits, counts.predicted, counts.support, average, zero_division)
 
 
 @weighable
@@ -79,7 +80,7 @@ def recall(
     average: Average = "macro",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Divide the true positives by the positives: `TP / (TP + FN)`.
 
@@ -93,7 +94,7 @@ def recall(
         tensor([0.5000, 1.0000, 0.0000], dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(counts.hits, counts.support, counts.support, average, empty, "recall")
+    return averaged(counts.hits, counts.support, counts.support, average, zero_division)
 
 
 @weighable
@@ -106,7 +107,7 @@ def f1(
     average: Average = "macro",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Take the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
 
@@ -121,11 +122,11 @@ def f1(
         tensor([0.5000, 0.6667,    nan], dtype=torch.float64)
         >>> f1(preds, target)
         tensor(0.5833, dtype=torch.float64)
-        >>> f1(preds, target, empty="zero")
+        >>> f1(preds, target, zero_division=0)
         tensor(0.3889, dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(2 * counts.hits, counts.predicted + counts.support, counts.support, average, empty, "f1")
+    return averaged(2 * counts.hits, counts.predicted + counts.support, counts.support, average, zero_division)
 
 
 @weighable
@@ -137,12 +138,12 @@ def cf1(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Take the harmonic mean of macro precision (CP) and macro recall (CR): per-class F1 as ML-GCN reports it.
 
     1 is best, 0 worst; 0 if both means are 0. This is not macro F1, the mean of the labels' F1. A label that is never
-    predicted is left out of CP, one without positives out of CR, unless `empty` says otherwise.
+    predicted is left out of CP, one without positives out of CR, unless `zero_division` says otherwise.
     Arguments, result (0-d) and errors are those of `precision`.
 
     Examples:
@@ -153,12 +154,12 @@ def cf1(
 
     Source:
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, section 4.1. The
-        authors' code counts a label that is never predicted as precision 0: `empty="zero"`.
+        authors' code counts a label that is never predicted as precision 0: `zero_division=0`.
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
     return harmonic_mean(
-        averaged(counts.hits, counts.predicted, counts.support, "macro", empty, "cf1"),
-        averaged(counts.hits, counts.support, counts.support, "macro", empty, "cf1"),
+        averaged(counts.hits, counts.predicted, counts.support, "macro", zero_division),
+        averaged(counts.hits, counts.support, counts.support, "macro", zero_division),
     )
 
 
@@ -171,7 +172,7 @@ def of1(
     top_k: int | None = None,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Take F1 over all entries of the matrix (micro F1): "overall" F1 in multi-label image recognition.
 
@@ -194,25 +195,23 @@ def of1(
         average="micro",
         mask=mask,
         sample_weight=sample_weight,
-        empty=empty,
+        zero_division=zero_division,
     )
 
 
-def averaged(
-    numerator: Tensor, denominator: Tensor, support: Tensor, average: Average, empty: Empty, name: str
-) -> Tensor:
+def averaged(numerator: Tensor, denominator: Tensor, support: Tensor, average: Average, zero_division: float) -> Tensor:
     """Divide label by label, `(L,)` or `(B, L)`, and average as `average` says."""
     check_choice(average, "average", Average)
     if average == "micro":
-        return settle(numerator.sum(dim=-1) / denominator.sum(dim=-1), empty, name, unit=None)
+        return fill_undefined(numerator.sum(dim=-1) / denominator.sum(dim=-1), zero_division)
     values = numerator / denominator
     if average == "macro":
-        return settled_mean(values, empty, name)
-    values = settle(values, empty, name)
+        return mean_of_defined(values, zero_division)
+    values = fill_undefined(values, zero_division)
     if average == "none":
         return values
     weights = support * ~values.isnan()
-    return settle((values.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1), empty, name, unit=None)
+    return fill_undefined((values.nan_to_num() * weights).sum(dim=-1) / weights.sum(dim=-1), zero_division)
 
 
 def harmonic_mean(precision: Tensor, recall: Tensor) -> Tensor:
@@ -229,5 +228,5 @@ def _count(
     mask: TensorLike | None,
     sample_weight: TensorLike | None,
 ) -> LabelCounts:
-    scored = check_scores(preds, target, mask, sample_weight)
-    return count_labels(scored, decide(scored, threshold, top_k))
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    return count_labels(predictions, decide(predictions, threshold, top_k))

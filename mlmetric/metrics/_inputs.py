@@ -11,7 +11,7 @@ from mlmetric.labels import check_labels
 from mlmetric.metrics._checks import TensorLike, check_weight, has_nan, to_tensor
 
 
-class Scored(NamedTuple):
+class Predictions(NamedTuple):
     """Scores and truth of the same shape `(N, L)`, on one device.
 
     `preds`: floating, -inf where the mask leaves an entry out; `target`: bool, False there; `mask`: bool, True where
@@ -23,18 +23,18 @@ class Scored(NamedTuple):
     mask: Tensor | None = None
     weight: Tensor | None = None
 
-    def pooled(self) -> Scored:
+    def pooled(self) -> Predictions:
         """Return all entries as rows of one label, unweighted: `(N L, 1)`."""
         mask = None if self.mask is None else self.mask.reshape(-1, 1)
-        return Scored(self.preds.reshape(-1, 1), self.target.reshape(-1, 1), mask)
+        return Predictions(self.preds.reshape(-1, 1), self.target.reshape(-1, 1), mask)
 
 
-def check_scores(
+def check_predictions(
     preds: TensorLike,
     target: TensorLike,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-) -> Scored:
+) -> Predictions:
     """Check scores, truth, mask and weights: `preds` floating (integers and bools become float64), `target` bool."""
     preds, target = to_tensor(preds, "preds"), to_tensor(target, "target")
     check_labels(target, name="target", validate_args=False)
@@ -59,18 +59,18 @@ def check_scores(
                 "not annotated are left out by `mask`."
             )
         target = positive
-    return Scored(preds, target, counts, check_weight(sample_weight, len(preds), preds.device))
+    return Predictions(preds, target, counts, check_weight(sample_weight, len(preds), preds.device))
 
 
-def decide(scored: Scored, threshold: float | TensorLike | None, top_k: int | None) -> Tensor:
+def decide(predictions: Predictions, threshold: float | TensorLike | None, top_k: int | None) -> Tensor:
     """Decide which labels are predicted: bool `(N, L)`, False where the mask leaves an entry out."""
-    preds = scored.preds
+    preds = predictions.preds
     decided = (
         torch.ones_like(preds, dtype=torch.bool) if threshold is None else preds >= _check_threshold(threshold, preds)
     )
-    if scored.mask is not None:
-        decided &= scored.mask
-    return decided if top_k is None else decided & _highest(scored, top_k)
+    if predictions.mask is not None:
+        decided &= predictions.mask
+    return decided if top_k is None else decided & _highest(predictions, top_k)
 
 
 def _check_threshold(threshold: float | TensorLike, preds: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ def _check_threshold(threshold: float | TensorLike, preds: Tensor) -> Tensor:
     return given.to(preds)
 
 
-def _highest(scored: Scored, k: int) -> Tensor:
-    preds, num_labels = scored.preds, scored.preds.shape[1]
+def _highest(predictions: Predictions, k: int) -> Tensor:
+    preds, num_labels = predictions.preds, predictions.preds.shape[1]
     if not 1 <= k <= num_labels:
         raise ValueError(f"`top_k` must be from 1 to {num_labels}, the number of labels, or None, got {k}.")
     last = preds.topk(k, dim=1).values[:, -1:]
     above, tied = preds > last, preds == last
-    if scored.mask is not None:
-        tied &= scored.mask
+    if predictions.mask is not None:
+        tied &= predictions.mask
     # Of the labels that tie for the last places those of the lowest index are taken.
     return above | (tied & (tied.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
 

@@ -51,7 +51,7 @@ def test_mean_average_precision_equals_scikit_learn(matrices):
     per_label = np.array(_sklearn(preds, target))
     macro = per_label[target.any(axis=0)].mean() if target.any() else np.nan
     np.testing.assert_allclose(mean_average_precision(preds, target), macro, rtol=1e-12)
-    zero = mean_average_precision(preds, target, empty="zero")
+    zero = mean_average_precision(preds, target, zero_division=0)
     np.testing.assert_allclose(zero, np.nan_to_num(per_label).mean(), rtol=1e-12)
     micro = sk.average_precision_score(target.ravel(), preds.ravel()) if target.any() else np.nan
     np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), micro, rtol=1e-12)
@@ -98,7 +98,7 @@ def test_column_that_the_mask_leaves_out_is_undefined():
     mask = torch.tensor([[True, False]] * 3)
     assert average_precision(preds, target, mask=mask)[1].isnan()
     assert mean_average_precision(preds, target, mask=mask).item() == pytest.approx(5 / 6)
-    assert mean_average_precision(preds, target, mask=mask, empty="zero").item() == pytest.approx(5 / 12)
+    assert mean_average_precision(preds, target, mask=mask, zero_division=0).item() == pytest.approx(5 / 12)
     for average in ("macro", "micro"):
         assert mean_average_precision(preds, target, mask=torch.zeros_like(mask), average=average).isnan()
 
@@ -248,7 +248,7 @@ def test_empty_zero_is_what_scikit_learn_itself_gives():
     preds, target = np.array([[0.2, 0.1], [0.8, 0.5], [0.5, 0.5]]), np.array([[0, 1], [0, 0], [0, 1]])
     with pytest.warns(UserWarning, match="No positive class"):
         expected = sk.average_precision_score(target, preds)
-    assert mean_average_precision(preds, target, empty="zero").item() == pytest.approx(expected, abs=1e-12)
+    assert mean_average_precision(preds, target, zero_division=0).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_large_random_matrix_equals_scikit_learn():
@@ -315,16 +315,10 @@ def test_order_preserving_change_of_scale_changes_nothing():
 def test_label_without_positives_follows_the_policy():
     preds, target = torch.tensor([[0.2, 0.9], [0.8, 0.1]]), torch.tensor([[0, 1], [0, 0]])
     assert average_precision(preds, target).isnan().tolist() == [True, False]
-    assert average_precision(preds, target, empty="zero").tolist() == [0, 1]
-    assert average_precision(preds, target, empty="one").tolist() == [1, 1]
+    assert average_precision(preds, target, zero_division=0).tolist() == [0, 1]
+    assert average_precision(preds, target, zero_division=1).tolist() == [1, 1]
     assert mean_average_precision(preds, target).item() == 1
-    assert mean_average_precision(preds, target, empty="zero").item() == 1 / 2
-    with pytest.raises(
-        ValueError, match=r"`average_precision` is undefined \(0/0\) at label 0, the first of 1 among 2"
-    ):
-        average_precision(preds, target, empty="error")
-    with pytest.raises(ValueError, match=r"`mean_average_precision` is undefined \(0/0\) at label 0"):
-        mean_average_precision(preds, target, empty="error")
+    assert mean_average_precision(preds, target, zero_division=0).item() == 1 / 2
 
 
 @pytest.mark.parametrize("average", ["macro", "micro"])
@@ -332,10 +326,8 @@ def test_nothing_to_average_follows_the_policy(average):
     for shape in ((0, 3), (3, 0), (2, 2)):
         preds, target = torch.zeros(shape), torch.zeros(shape)
         assert mean_average_precision(preds, target, average=average).isnan()
-        assert mean_average_precision(preds, target, average=average, empty="zero") == 0
-        assert mean_average_precision(preds, target, average=average, empty="one") == 1
-        with pytest.raises(ValueError, match=r"`mean_average_precision` is undefined \(0/0\)"):
-            mean_average_precision(preds, target, average=average, empty="error")
+        assert mean_average_precision(preds, target, average=average, zero_division=0) == 0
+        assert mean_average_precision(preds, target, average=average, zero_division=1) == 1
 
 
 def test_result_has_one_entry_a_label_and_no_gradient():
@@ -354,7 +346,7 @@ def test_result_has_one_entry_a_label_and_no_gradient():
         ({"preds": [[0.1, np.nan]]}, r"`preds` must hold no NaN, got one at row 0, label 1"),
         ({"preds": [[0.1]]}, r"the same shape \(N, L\), got \(1, 1\) and \(1, 2\)"),
         ({"target": [[0.25, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.25 at row 0, label 0"),
-        ({"empty": None}, r"`empty` must be one of .* got None"),
+        ({"zero_division": None}, r"`zero_division` must be 0.0, 1.0 or nan, got None"),
         ({"mask": [[True]]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
         ({"sample_weight": [1, 2]}, r"`sample_weight` must have shape \(1,\), one number a row"),
         ({"sample_weight": [-1]}, r"`sample_weight` must hold finite numbers >= 0, got -1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 
 from mlmetric.metrics._bootstrap import weighable
 from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._inputs import Predictions, check_predictions
 from mlmetric.metrics._pooled_ranks import pooled_average_precision
 from mlmetric.metrics._ranks import RankedGroups, rank_groups
-from mlmetric.metrics._scored import Scored, check_scores
-from mlmetric.metrics._undefined import Empty, settle, settled_mean
 from mlmetric.metrics._weighted_ranks import weighted_label_precisions, weighted_pooled_precision
+from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 Average = Literal["macro", "micro"]
 Interpolation = Literal["none", "voc2007", "voc2010"]
@@ -27,7 +28,7 @@ def average_precision(
     interpolation: Interpolation = "none",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average the precision at each positive of a label: average precision (AP).
 
@@ -46,7 +47,7 @@ def average_precision(
             each label is ranked among its own entries that count.
         sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
             gives a result for each. With `interpolation="none"` only.
-        empty: What a label without positives gets: `"nan"`, `"zero"` (as in scikit-learn), `"one"` or `"error"`.
+        zero_division: What a label without positives gets: nan, 0 (as in scikit-learn) or 1.
 
     Returns:
         float64, shape `(L,)`, or `(B, L)` for B weightings, in [0, 1], on the device of `preds`.
@@ -54,7 +55,7 @@ def average_precision(
     Raises:
         TypeError: If an argument does not hold real numbers.
         ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative or comes with an
-            interpolation, another argument is none of the above, or `empty` is `"error"` and a label has no positives.
+            interpolation, or another argument is none of the above.
 
     Examples:
         >>> preds = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]])
@@ -63,11 +64,11 @@ def average_precision(
         tensor([0.8333, 0.5000], dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `average_precision_score(average=None)`, but for `empty`. Everingham et al., "The
-        Pascal Visual Object Classes challenge: a retrospective", IJCV 111, 2015, for the interpolations.
+        Equal to scikit-learn's `average_precision_score(average=None)`, but for `zero_division`. Everingham et al.,
+        "The Pascal Visual Object Classes challenge: a retrospective", IJCV 111, 2015, for the interpolations.
     """
-    scored = check_scores(preds, target, mask, sample_weight)
-    return settle(label_precisions(scored, interpolation), empty, "average_precision")
+    predictions = check_predictions(preds, target, mask, sample_weight)
+    return fill_undefined(label_precisions(predictions, interpolation), zero_division)
 
 
 @weighable
@@ -79,7 +80,7 @@ def mean_average_precision(
     interpolation: Interpolation = "none",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
-    empty: Empty = "nan",
+    zero_division: float = math.nan,
 ) -> Tensor:
     """Average the AP of the labels (mAP), or take one AP over all entries of the matrix.
 
@@ -94,12 +95,12 @@ def mean_average_precision(
         interpolation: As for `average_precision`.
         mask: As for `average_precision`.
         sample_weight: As for `average_precision`.
-        empty: What a label (micro: a matrix) without positives gets: `"nan"` (left out of the mean), `"zero"` (as
-            in scikit-learn), `"one"` or `"error"`.
+        zero_division: What a label (micro: a matrix) without positives gets: nan (left out of the mean), 0 (as
+            in scikit-learn) or 1.
 
     Returns:
         float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`. NaN if no label has positives
-        and `empty` is `"nan"`.
+        and `zero_division` is nan.
 
     Raises:
         TypeError: If an argument does not hold real numbers.
@@ -114,35 +115,35 @@ def mean_average_precision(
         tensor(0.7222, dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `average_precision_score`, but for `empty`.
+        Equal to scikit-learn's `average_precision_score`, but for `zero_division`.
     """
     check_choice(average, "average", Average)
-    scored = check_scores(preds, target, mask, sample_weight)
+    predictions = check_predictions(preds, target, mask, sample_weight)
     if average == "micro":
-        return settle(pooled_precision(scored, interpolation), empty, "mean_average_precision")
-    return settled_mean(label_precisions(scored, interpolation), empty, "mean_average_precision")
+        return fill_undefined(pooled_precision(predictions, interpolation), zero_division)
+    return mean_of_defined(label_precisions(predictions, interpolation), zero_division)
 
 
-def label_precisions(scored: Scored, interpolation: Interpolation = "none") -> Tensor:
+def label_precisions(predictions: Predictions, interpolation: Interpolation = "none") -> Tensor:
     """Return the AP of each label: float64 `(L,)` or `(B, L)`, NaN without positives."""
     check_choice(interpolation, "interpolation", Interpolation)
-    if scored.weight is not None:
+    if predictions.weight is not None:
         _check_not_interpolated(interpolation)
-        return weighted_label_precisions(scored, scored.weight)
-    mask = None if scored.mask is None else scored.mask.T
+        return weighted_label_precisions(predictions, predictions.weight)
+    mask = None if predictions.mask is None else predictions.mask.T
     judge = _PRECISIONS[interpolation]
-    return rank_groups(scored.preds.T, scored.target.T, mask, lambda ranked: (judge(ranked),), 1)[0]
+    return rank_groups(predictions.preds.T, predictions.target.T, mask, lambda ranked: (judge(ranked),), 1)[0]
 
 
-def pooled_precision(scored: Scored, interpolation: Interpolation = "none") -> Tensor:
+def pooled_precision(predictions: Predictions, interpolation: Interpolation = "none") -> Tensor:
     """Return the AP of all entries as one ranking: float64, 0-d or `(B,)`, NaN without positives."""
     check_choice(interpolation, "interpolation", Interpolation)
-    if scored.weight is not None:
+    if predictions.weight is not None:
         _check_not_interpolated(interpolation)
-        return weighted_pooled_precision(scored, scored.weight)
+        return weighted_pooled_precision(predictions, predictions.weight)
     if interpolation == "none":
-        return pooled_average_precision(scored.preds, scored.target, scored.mask)
-    return label_precisions(scored.pooled(), interpolation).squeeze(0)
+        return pooled_average_precision(predictions.preds, predictions.target, predictions.mask)
+    return label_precisions(predictions.pooled(), interpolation).squeeze(0)
 
 
 def _check_not_interpolated(interpolation: Interpolation) -> None:

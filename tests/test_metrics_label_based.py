@@ -24,7 +24,6 @@ ALL = [
     metrics.subset_accuracy,
     metrics.example_f1,
 ]
-ZERO_DIVISION = {"zero": 0, "one": 1, "nan": np.nan}
 
 # Labels: seen and predicted, never predicted, neither, never positive.
 PREDS = torch.tensor([[0.9, 0.1, 0.2, 0.5], [0.4, 0.2, 0.1, 0.1], [0.8, 0.3, 0.0, 0.1], [0.1, 0.3, 0.0, 0.2]])
@@ -50,11 +49,11 @@ def _assert_equal(actual, expected):
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("empty", ["zero", "one", "nan"])
+@pytest.mark.parametrize("zero_division", [0, 1, np.nan])
 @pytest.mark.parametrize("function", PER_LABEL)
 @settings(max_examples=30, deadline=None)
 @given(matrices=decision_matrices(), threshold=st.sampled_from([0.25, 0.5, 0.6]))
-def test_label_metric_equals_scikit_learn(function, empty, matrices, threshold):
+def test_label_metric_equals_scikit_learn(function, zero_division, matrices, threshold):
     preds, target = matrices
     for average in ("macro", "micro", "none"):
         expected = _sklearn(
@@ -62,9 +61,11 @@ def test_label_metric_equals_scikit_learn(function, empty, matrices, threshold):
             target,
             preds >= threshold,
             None if average == "none" else average,
-            ZERO_DIVISION[empty],
+            zero_division,
         )
-        _assert_equal(function(preds, target, threshold=threshold, average=average, empty=empty), expected)
+        _assert_equal(
+            function(preds, target, threshold=threshold, average=average, zero_division=zero_division), expected
+        )
 
 
 @pytest.mark.parametrize("function", PER_LABEL)
@@ -73,7 +74,7 @@ def test_label_metric_equals_scikit_learn(function, empty, matrices, threshold):
 def test_weighted_average_equals_scikit_learn(function, matrices):
     preds, target = matrices
     expected = _sklearn(PER_LABEL[function], target, preds >= 0.5, "weighted", 0)
-    _assert_equal(function(preds, target, average="weighted", empty="zero"), expected)
+    _assert_equal(function(preds, target, average="weighted", zero_division=0), expected)
     defined = ~np.isnan(_sklearn(PER_LABEL[function], target, preds >= 0.5, None, np.nan))
     if (target.any(axis=0) & defined).any():
         expected = _sklearn(PER_LABEL[function], target, preds >= 0.5, "weighted", np.nan)
@@ -90,27 +91,25 @@ def test_row_and_entry_metrics_equal_scikit_learn(matrices):
     _assert_equal(metrics.hamming_loss(preds, target), sk.hamming_loss(target, decisions))
     _assert_equal(metrics.pooled_accuracy(preds, target), sk.accuracy_score(target.ravel(), decisions.ravel()))
     _assert_equal(metrics.subset_accuracy(preds, target), sk.accuracy_score(target, decisions))
-    _assert_equal(metrics.of1(preds, target, empty="zero"), _sklearn(sk.f1_score, target, decisions, "micro", 0))
-    for empty, zero_division in ZERO_DIVISION.items():
+    _assert_equal(metrics.of1(preds, target, zero_division=0), _sklearn(sk.f1_score, target, decisions, "micro", 0))
+    for zero_division in (0, 1, np.nan):
         expected = sk.f1_score(target, decisions, average="samples", zero_division=zero_division)
-        _assert_equal(metrics.example_f1(preds, target, empty=empty), expected)
+        _assert_equal(metrics.example_f1(preds, target, zero_division=zero_division), expected)
 
 
-@pytest.mark.parametrize("empty", ["zero", "nan"])
+@pytest.mark.parametrize("zero_division", [0, np.nan])
 @settings(max_examples=40, deadline=None)
 @given(matrices=decision_matrices())
-def test_cf1_is_the_harmonic_mean_of_scikit_learns_macro_means(empty, matrices):
+def test_cf1_is_the_harmonic_mean_of_scikit_learns_macro_means(zero_division, matrices):
     preds, target = matrices
-    means = [
-        _sklearn(f, target, preds >= 0.5, "macro", ZERO_DIVISION[empty]) for f in (sk.precision_score, sk.recall_score)
-    ]
+    means = [_sklearn(f, target, preds >= 0.5, "macro", zero_division) for f in (sk.precision_score, sk.recall_score)]
     expected = 0.0 if sum(means) == 0 else 2 * means[0] * means[1] / sum(means)
-    _assert_equal(metrics.cf1(preds, target, empty=empty), expected)
+    _assert_equal(metrics.cf1(preds, target, zero_division=zero_division), expected)
 
 
 def test_hand_worked_table_per_label():
-    assert metrics.precision(PREDS, TARGET, average="none", empty="zero").tolist() == [1 / 2, 0, 0, 0]
-    assert metrics.recall(PREDS, TARGET, average="none", empty="zero").tolist() == [1 / 2, 0, 0, 0]
+    assert metrics.precision(PREDS, TARGET, average="none", zero_division=0).tolist() == [1 / 2, 0, 0, 0]
+    assert metrics.recall(PREDS, TARGET, average="none", zero_division=0).tolist() == [1 / 2, 0, 0, 0]
     f1 = metrics.f1(PREDS, TARGET, average="none")
     assert f1[[0, 1, 3]].tolist() == [1 / 2, 0, 0]
     assert f1[2].isnan()
@@ -122,14 +121,14 @@ def test_hand_worked_table_of_means():
     assert metrics.recall(PREDS, TARGET).item() == 1 / 4
     assert metrics.cf1(PREDS, TARGET).item() == 1 / 4
     assert metrics.f1(PREDS, TARGET).item() == pytest.approx(1 / 6)
-    assert metrics.f1(PREDS, TARGET, empty="zero").item() == 1 / 8
+    assert metrics.f1(PREDS, TARGET, zero_division=0).item() == 1 / 8
     assert metrics.f1(PREDS, TARGET, average="weighted").item() == pytest.approx(1 / 3)
     assert metrics.of1(PREDS, TARGET).item() == pytest.approx(2 / 6)
     assert metrics.pooled_accuracy(PREDS, TARGET).item() == 12 / 16
     assert metrics.hamming_loss(PREDS, TARGET).item() == 4 / 16
     assert metrics.subset_accuracy(PREDS, TARGET).item() == 1 / 4
     assert metrics.example_f1(PREDS, TARGET).item() == pytest.approx((1 / 2 + 0 + 0) / 3)
-    assert metrics.example_f1(PREDS, TARGET, empty="one").item() == pytest.approx((1 / 2 + 0 + 0 + 1) / 4)
+    assert metrics.example_f1(PREDS, TARGET, zero_division=1).item() == pytest.approx((1 / 2 + 0 + 0 + 1) / 4)
 
 
 def test_cf1_is_not_macro_f1():
@@ -285,7 +284,7 @@ def test_label_metric_of_weighted_rows_equals_scikit_learn(function, matrices, d
     for average in ("macro", "micro", "weighted", "none"):
         choice = None if average == "none" else average
         expected = _sklearn(PER_LABEL[function], target, preds >= 0.5, choice, 0, sample_weight=weight)
-        _assert_equal(function(preds, target, average=average, empty="zero", sample_weight=weight), expected)
+        _assert_equal(function(preds, target, average=average, zero_division=0, sample_weight=weight), expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -300,7 +299,7 @@ def test_row_and_entry_metrics_of_weighted_rows_equal_scikit_learn(matrices, dat
     expected = sk.accuracy_score(target.ravel(), decisions.ravel(), sample_weight=each)
     _assert_equal(metrics.pooled_accuracy(preds, target, **weighted), expected)
     expected = sk.f1_score(target, decisions, average="samples", zero_division=0, **weighted)
-    _assert_equal(metrics.example_f1(preds, target, empty="zero", **weighted), expected)
+    _assert_equal(metrics.example_f1(preds, target, zero_division=0, **weighted), expected)
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -368,10 +367,8 @@ def test_top_k_of_tied_scores_of_any_dtype_takes_the_lowest_indices(dtype):
 def test_no_rows_is_undefined_and_follows_the_policy(function):
     preds, target = torch.zeros(0, 3), torch.zeros(0, 3)
     assert function(preds, target).isnan()
-    assert function(preds, target, empty="zero") == 0
-    assert function(preds, target, empty="one") == 1
-    with pytest.raises(ValueError, match=r"is undefined \(0/0\)"):
-        function(preds, target, empty="error")
+    assert function(preds, target, zero_division=0) == 0
+    assert function(preds, target, zero_division=1) == 1
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -389,24 +386,6 @@ def test_scores_that_require_grad_are_taken_as_they_are():
     result = metrics.f1(PREDS.clone().requires_grad_(), TARGET)
     assert result == metrics.f1(PREDS, TARGET)
     assert not result.requires_grad
-
-
-def test_error_policy_names_the_undefined_label_or_row():
-    with pytest.raises(ValueError, match=r"`precision` is undefined \(0/0\) at label 1, the first of 2 among 4"):
-        metrics.precision(PREDS, TARGET, empty="error")
-    with pytest.raises(ValueError, match=r"`example_f1` is undefined \(0/0\) at row 3, the first of 1 among 4"):
-        metrics.example_f1(PREDS, TARGET, empty="error")
-    with pytest.raises(ValueError, match=r"`f1` is undefined \(0/0\)\. Pass"):
-        metrics.of1([[0, 0]], [[0, 0]], empty="error")
-
-
-def test_error_policy_does_not_take_a_weighting_for_a_label():
-    with pytest.raises(ValueError, match=r"`precision` is undefined \(0/0\)(?! at label)"):
-        metrics.precision(PREDS, TARGET, average="micro", empty="error", sample_weight=[[1, 1, 1, 1], [0, 0, 0, 0]])
-
-
-def test_error_policy_is_silent_where_everything_is_defined():
-    assert metrics.f1(PREDS[:, :2], TARGET[:, :2], empty="error") == metrics.f1(PREDS[:, :2], TARGET[:, :2])
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -432,7 +411,7 @@ def test_error_policy_is_silent_where_everything_is_defined():
         ({"preds": [[0.1], [0.2, 0.3]]}, TypeError, r"`preds` must be a tensor or an array of numbers, got \[\[0\.1\]"),
         ({"threshold": [0.1, 0.2, 0.3]}, ValueError, r"one a label, shape \(2,\), got shape \(3,\)"),
         ({"threshold": np.nan}, ValueError, r"`threshold` must hold no NaN, got nan"),
-        ({"empty": "skip"}, ValueError, r"`empty` must be one of 'nan', 'zero', 'one', 'error', got 'skip'"),
+        ({"zero_division": "skip"}, ValueError, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
         ({"top_k": 0}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 0"),
         ({"top_k": 3}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 3"),
         ({"mask": [True, True]}, ValueError, r"`mask` must have the shape of `preds`, \(1, 2\), .* got \(2,\)"),

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlmetric.metrics._inputs import Predictions
 from mlmetric.metrics._ranks import RankedGroups, ranked_groups
-from mlmetric.metrics._scored import Scored
 
 Value = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What cuts are worth: of true positives, accepted and positive rows, shapes `(G, P)`, `(G, P)` and `(G, 1)`."""
@@ -21,20 +21,21 @@ class _Run(NamedTuple):
     hits: Tensor
 
 
-class Cuts:
+class ThresholdCandidates:
     """The cuts of each label. One that adds no positive only lowers F1, so each lies at the score of a positive.
 
     A choice of cuts is int64 `(L,)`: the place of the lowest accepted positive among the label's positives in
     ascending order, or -1 to accept nothing.
     """
 
-    def __init__(self, scored: Scored) -> None:
-        mask = None if scored.mask is None else scored.mask.T
-        self._dtype = scored.preds.dtype
-        self._support = scored.target.sum()
-        self._nothing = torch.full_like(scored.target[:0].sum(dim=0), -1)
+    def __init__(self, predictions: Predictions) -> None:
+        mask = None if predictions.mask is None else predictions.mask.T
+        self._dtype = predictions.preds.dtype
+        self._support = predictions.target.sum()
+        self._nothing = torch.full_like(predictions.target[:0].sum(dim=0), -1)
         self._runs = [
-            _Run(ranked, *ranked.at_least()) for ranked in ranked_groups(scored.preds.T, scored.target.T, mask)
+            _Run(ranked, *ranked.at_least())
+            for ranked in ranked_groups(predictions.preds.T, predictions.target.T, mask)
         ]
 
     def best(self, value: Value, *, above: float) -> Tensor:
@@ -76,14 +77,14 @@ def f1_of_cuts(hits: Tensor, accepted: Tensor, positives: Tensor) -> Tensor:
     return 2 * hits / (accepted + positives)
 
 
-def best_common_cut(scored: Scored) -> Tensor:
+def best_common_cut(predictions: Predictions) -> Tensor:
     """Return the one threshold for all labels whose mean of the F1 of the labels with positives is highest: 0-d."""
-    learnt = scored.target.any(dim=0)
+    learnt = predictions.target.any(dim=0)
     scores, changes = [], []
     for label in learnt.nonzero().squeeze(1).tolist():
-        counts = slice(None) if scored.mask is None else scored.mask[:, label]
-        descending, order = scored.preds[counts, label].sort(descending=True)
-        hits = scored.target[counts, label][order].cumsum(0).double()
+        counts = slice(None) if predictions.mask is None else predictions.mask[:, label]
+        descending, order = predictions.preds[counts, label].sort(descending=True)
+        hits = predictions.target[counts, label][order].cumsum(0).double()
         accepted = torch.arange(1, len(hits) + 1, dtype=torch.float64, device=hits.device)
         scores.append(descending)
         changes.append(f1_of_cuts(hits, accepted, hits[-1:]).diff(prepend=hits.new_zeros(1)))
