@@ -65,7 +65,6 @@ def test_arrays_that_torch_can_hardly_use_become_a_tensor(dtype):
         np.array([["sea", 1]], dtype=object),
         "sea",
         None,
-        object(),
     ],
     ids=str,
 )
