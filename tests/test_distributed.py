@@ -22,6 +22,7 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, Di
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers import Killed
 from mlmetric.data import BadImagesError, ImageDataset, extract_features
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.heads import ClassifierHead, EmbeddingHead
@@ -234,10 +235,6 @@ def fit_both(checkpoint=None, dropout=0.0, seed=0):
     )
     history += fit_classifier(classifier, features, labels, config=TRAINING)
     return history, [*head.state_dict().values(), *classifier.state_dict().values()]
-
-
-class Killed(Exception):  # noqa: N818
-    pass
 
 
 def stop_before_the_end(record):

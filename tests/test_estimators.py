@@ -997,15 +997,13 @@ def test_device_is_where_it_is_trained():
     assert {value.device.type for value in state_of(fitted)} == {"cpu"}
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_device_learns_as_the_cpu_does():
+def test_device_learns_as_the_cpu_does(device):
     X, y = table()
     settings = FAST | {"head": TINY, "mixup": 0.0}
-    on_cpu, on_cuda = (MetricClassifier(**settings, device=device).fit(X, y) for device in ("cpu", "cuda"))
-    assert {value.device.type for value in state_of(on_cuda)} == {"cuda"}
-    np.testing.assert_allclose(on_cuda.predict_proba(X), on_cpu.predict_proba(X), atol=1e-2)
-    assert on_cuda.predict(X).shape == y.shape
+    on_cpu, on_device = (MetricClassifier(**settings, device=name).fit(X, y) for name in ("cpu", str(device)))
+    assert {value.device for value in state_of(on_device)} == {device}
+    np.testing.assert_allclose(on_device.predict_proba(X), on_cpu.predict_proba(X), atol=1e-2)
+    assert on_device.predict(X).shape == y.shape
 
 
 # The recipe of the paper

@@ -14,11 +14,6 @@ from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, Standa
 MODELS = [name for name in torchvision.models.list_models(module=torchvision.models) if "regnet" not in name]
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def state_of(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 

@@ -28,11 +28,6 @@ CONVENTIONS = ["paper", "code"]
 DISTANCES = ["cosine", "euclidean"]
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 @contextmanager
 def drawn_alike():
     """Modules made within draw the same weights each time, and leave the global generator alone."""

@@ -17,11 +17,6 @@ from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
 PALM = {"palm": [1.0, 0.0], "tree": [0.0, 1.0], "sea": [2.0, 2.5]}
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 # Vectors from co-occurrence
 
 

@@ -1257,13 +1257,11 @@ def test_triplet_loss_with_swap_takes_no_refs():
         loss(embeddings, labels, None, *refs)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", READ)
-def test_loss_on_cuda_equals_the_cpu(name):
+def test_loss_on_a_device_equals_the_cpu(name, device):
     embeddings, labels = batch()
     expected = value_and_gradients(three_way(build(name)), embeddings, labels)
-    value, gradients = value_and_gradients(three_way(build(name)).cuda(), embeddings.cuda(), labels)
+    value, gradients = value_and_gradients(three_way(build(name)).to(device), embeddings.to(device), labels)
     assert_same((value.cpu(), [part.cpu() for part in gradients]), expected)
 
 

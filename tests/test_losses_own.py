@@ -1280,13 +1280,11 @@ def test_loss_on_logits_names_a_label_outside_0_1(name, bad, shown):
     assert build(name, validate_args=False)(EMBEDDINGS, labels).shape == ()
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ALL)
-def test_loss_on_cuda_equals_the_cpu(name):
+def test_loss_on_a_device_equals_the_cpu(name, device):
     case, loss = case_of(1, n=12).leaves(), build(name)
-    moved = case.x.detach().cuda().requires_grad_()
-    value, expected = copy.deepcopy(loss).cuda()(moved, case.y), loss(case.x, case.y)
+    moved = case.x.detach().to(device).requires_grad_()
+    value, expected = copy.deepcopy(loss).to(device)(moved, case.y), loss(case.x, case.y)
     torch.testing.assert_close(value.cpu(), expected)
     gradients = (torch.autograd.grad(*part)[0].cpu() for part in ((value, moved), (expected, case.x)))
     torch.testing.assert_close(*gradients)

@@ -720,15 +720,13 @@ def test_page_holds_the_table_of_miners():
     assert tables() in page
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("case", "distance"), FAIR)
-def test_wrapped_miner_on_cuda_mines_what_it_mines_on_the_cpu(case, distance):
+def test_wrapped_miner_on_a_device_mines_what_it_mines_on_the_cpu(case, distance, device):
     embeddings, labels, ref_emb, ref_labels = batch(2, n=24, m=20)
     miner = three_way(build(case, distance, embeddings, ref_emb))
     expected = counted(miner(embeddings, labels, ref_emb, ref_labels))
-    mined = miner(embeddings.cuda(), labels, ref_emb.cuda(), ref_labels.cuda())
-    assert all(part.is_cuda for part in mined)
+    mined = miner(embeddings.to(device), labels, ref_emb.to(device), ref_labels.to(device))
+    assert all(part.device == device for part in mined)
     if case in DRAWN:  # from another generator
         assert [sum(part.values()) for part in counted(mined)] == [sum(part.values()) for part in expected]
     else:

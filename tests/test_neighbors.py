@@ -500,19 +500,17 @@ def test_one_row_has_no_neighbour():
     assert kneighbors([[1.0]], 1, queries=[[2.0]], working_memory=float("inf"))[1].tolist() == [[0]]
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("make", KINDS)
-def test_tensors_on_cuda_are_searched_there(make):
+def test_tensors_on_a_device_are_searched_there(make, device):
     X = make(700, 40, np.random.default_rng(0)).astype(np.float32)
-    distances, indices = kneighbors(torch.from_numpy(X).cuda(), 3, queries=None)
-    assert distances.is_cuda
-    assert indices.is_cuda
+    distances, indices = kneighbors(torch.from_numpy(X).to(device), 3, queries=None)
+    assert distances.device == device
+    assert indices.device == device
     np.testing.assert_allclose(distances.cpu().numpy(), by_differences(X, 3)[0], rtol=1e-12)
     if make is not duplicates:  # sums of equal differences may be rounded apart there
         np.testing.assert_array_equal(indices.cpu().numpy(), by_differences(X, 3)[1])
-    with pytest.raises(ValueError, match="`metric` must be 'euclidean' or 'cosine' on cuda"):
-        kneighbors(torch.from_numpy(X).cuda(), 3, metric="manhattan")
+    with pytest.raises(ValueError, match=f"`metric` must be 'euclidean' or 'cosine' on {device.type}"):
+        kneighbors(torch.from_numpy(X).to(device), 3, metric="manhattan")
 
 
 @pytest.mark.parametrize(

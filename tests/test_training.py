@@ -13,6 +13,7 @@ import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 
+from helpers import Killed
 from mlmetric import similarity
 from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import LogRatioLoss, SimilarityRegressionLoss
@@ -148,10 +149,6 @@ def test_fit_repeats_itself_and_leaves_the_global_generator_alone(rows):
     assert first_history == second_history
     other, _ = embed(rows, make_head(dropout=0.5), dataclasses.replace(CONFIG, seed=2))
     assert not same_state(first, other)
-
-
-class Killed(Exception):  # noqa: N818
-    pass
 
 
 @pytest.mark.parametrize("stage", ["embedding", "classifier"])

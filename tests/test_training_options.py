@@ -12,6 +12,7 @@ import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, TripletMarginLoss
 from torch import nn
 
+from helpers import Killed
 from mlmetric import similarity
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors
@@ -33,11 +34,6 @@ from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
@@ -246,10 +242,6 @@ def test_keep_best_and_patience_without_rows_to_score_by_are_refused(rows, setti
 
 
 # Checkpoints
-
-
-class Killed(Exception):  # noqa: N818
-    pass
 
 
 def kill_after(epoch):
@@ -952,11 +944,11 @@ def test_labels_to_measure_a_classifier_on_must_be_hard(rows):
     assert all(0 < record["val_ndcg_at_10"] <= 1 for record in history)
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="needs CUDA")
-def test_training_on_the_cpu_leaves_the_generators_of_cuda_alone(rows):
-    before = torch.cuda.get_rng_state()
+def test_training_on_the_cpu_leaves_the_generator_of_a_device_alone(rows, device):
+    module = torch.get_device_module(device)
+    before = module.get_rng_state()
     embed(rows)
-    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(module.get_rng_state(), before)
 
 
 def test_validation_that_does_not_fit_the_training_rows_is_named_before_training(rows):

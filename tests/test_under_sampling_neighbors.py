@@ -120,17 +120,15 @@ def test_as_many_neighbours_as_rows_raise(sampler):
         sampler.fit_resample(LINE, LINE_LABELS)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_tensors_on_cuda_are_resampled_there():
+def test_tensors_on_a_device_are_resampled_there(device):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 14)).astype(np.float32), (rng.random(size=(60, 3)) < 0.4).astype(int)
     expected = MLeNN(threshold=0.4)
     expected.fit_resample(X, y)
     actual = MLeNN(threshold=0.4)
-    X_actual, y_actual = actual.fit_resample(torch.from_numpy(X).cuda(), torch.from_numpy(y).cuda())
-    assert X_actual.is_cuda
-    assert y_actual.is_cuda
+    X_actual, y_actual = actual.fit_resample(torch.from_numpy(X).to(device), torch.from_numpy(y).to(device))
+    assert X_actual.device == device
+    assert y_actual.device == device
     np.testing.assert_array_equal(actual.sample_indices_, expected.sample_indices_)
 
 

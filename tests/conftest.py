@@ -1,0 +1,35 @@
+"""Fixtures of all tests, the simulated device, and the number of threads of each worker of pytest-xdist."""
+
+# ruff: noqa: E402
+import os
+
+# Each of torch, OpenMP and BLAS would otherwise start as many threads as there are cores in every worker.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
+if WORKERS > 1:  # before the first import of NumPy and torch, for them and for the processes that tests start
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, str(THREADS))
+
+import pytest
+import torch
+
+import simulated_device
+
+if WORKERS > 1:
+    torch.set_num_threads(THREADS)
+collect_ignore = ["helpers.py", "simulated_device.py"]  # imported by tests; nothing in them is a test
+
+DEVICES = [pytest.param(simulated_device.DEVICE, id="simulated")]
+if torch.cuda.is_available():
+    DEVICES.append(pytest.param(torch.device("cuda", 0), id="cuda", marks=pytest.mark.cuda))
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """The simulated device, and a CUDA device where there is one."""
+    return request.param
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
