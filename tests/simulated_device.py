@@ -96,6 +96,7 @@ class SimulatedTensor(Tensor):
     """A tensor on the simulated device; `on_cpu` contains its numbers."""
 
     on_cpu: Tensor
+    __module__ = "torch"  # a part of torch, as tensors on CUDA are: checkpoints do not compare its code
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -164,6 +165,9 @@ class SimulatedTensor(Tensor):
     def set_(self, source, *place):
         """Return a tensor of a storage, as `torch.load` does."""
         return SimulatedTensor(torch.empty(0, dtype=self.dtype).set_(source.on_cpu, *place))
+
+
+torch.SimulatedTensor = SimulatedTensor
 
 
 class SimulatedStorage(UntypedStorage):
