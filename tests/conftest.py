@@ -19,6 +19,17 @@ if WORKERS > 1:
     torch.set_num_threads(THREADS)
 collect_ignore = ["helpers.py", "simulated_device.py"]  # imported by tests; nothing in them is a test
 
+# Whether doctests run in an empty namespace, so that whoever copies an example can run it; the others run in the
+# namespace of their module. True when all docstrings are converted.
+EMPTY_NAMESPACE = False
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if EMPTY_NAMESPACE and isinstance(item, pytest.DoctestItem):
+            item.dtest.globs.clear()
+
+
 DEVICES = [pytest.param(simulated_device.DEVICE, id="simulated")]
 if torch.cuda.is_available():
     DEVICES.append(pytest.param(torch.device("cuda", 0), id="cuda", marks=pytest.mark.cuda))

@@ -996,7 +996,12 @@ def test_loss_saves_and_loads_through_a_file():
     wrapped, buffer = MultiLabelLoss(build("ArcFaceLoss")), io.BytesIO()
     torch.save(wrapped.state_dict(), buffer)
     buffer.seek(0)
-    MultiLabelLoss(build("ArcFaceLoss")).load_state_dict(torch.load(buffer, weights_only=True))
+    other = MultiLabelLoss(build("ArcFaceLoss"))
+    for parameter in other.parameters():
+        torch.nn.init.ones_(parameter)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    embeddings, labels = batch()
+    assert_same(value_and_gradients(other, embeddings, labels), value_and_gradients(wrapped, embeddings, labels))
 
 
 @pytest.mark.parametrize(

@@ -365,12 +365,18 @@ def test_checkpoint_holds_the_classifier_that_is_trained_along(rows, tmp_path):
     assert same_state(restored, trained)
 
 
-def test_checkpoint_of_a_loss_of_a_function_with_settings_is_written(rows, tmp_path):
+def test_loss_may_be_a_function_with_settings_which_the_checkpoint_compares(rows, tmp_path):
     features, labels = rows
-    loss = functools.partial(nn.functional.binary_cross_entropy_with_logits, pos_weight=torch.full((4,), 2.0))
+    bce, weights = nn.functional.binary_cross_entropy_with_logits, torch.full((4,), 2.0)
     options = {"config": CONFIG, "checkpoint": tmp_path / "stage.pt"}
-    history = fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options)
-    assert fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options) == history
+    weighted = functools.partial(bce, pos_weight=weights)
+    history = fit_classifier(make_classifier(), features, labels.float(), loss=weighted, **options)
+    assert fit_classifier(make_classifier(), features, labels.float(), loss=weighted, **options) == history
+    as_a_module = nn.BCEWithLogitsLoss(pos_weight=weights)
+    assert fit_classifier(make_classifier(), features, labels.float(), loss=as_a_module, config=CONFIG) == history
+    other = functools.partial(bce, pos_weight=2 * weights)
+    with pytest.raises(ValueError, match="of other settings or data"):
+        fit_classifier(make_classifier(), features, labels.float(), loss=other, **options)
 
 
 # Rows that are mixed
