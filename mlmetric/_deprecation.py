@@ -1,4 +1,8 @@
-"""Warnings of names and arguments that will be removed."""
+"""Warnings for public functions that will be removed.
+
+Public names are those in the `__all__` of each module. Before version 1.0 a minor version may change or remove one,
+after at least one minor version in which its use raises a `FutureWarning` that names the replacement.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,19 @@ T = TypeVar("T")
 
 
 def deprecated(*, since: str, removed_in: str, instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Mark a public function or method that will be removed: it warns when it is called, and does what it did.
+    """Mark a public function or method that will be removed; calls still work, and raise a `FutureWarning`.
 
     Args:
-        since: The first version that warns, such as "1.2".
-        removed_in: The version without it: at least one minor version later.
-        instead: What to use instead, such as "`metrics.f1`".
+        since: The first version that warns, such as "0.2".
+        removed_in: The first version without it, at least one minor version later.
+        instead: The replacement, such as "`metrics.f1`".
 
     Returns:
-        A decorator.
+        A decorator. It adds a note to the docstring.
 
     Examples:
-        >>> @deprecated(since="1.2", removed_in="1.4", instead="`new`")
+        >>> from mlmetric._deprecation import deprecated
+        >>> @deprecated(since="0.2", removed_in="0.4", instead="`new`")
         ... def old():
         ...     return 1
     """

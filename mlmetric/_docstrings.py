@@ -1,4 +1,4 @@
-"""Docstrings that repeat what they inherit."""
+"""Docstrings that repeat the parameters which they inherit, so that `help` shows all of them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,40 @@ _ENTRY = re.compile(r"^    (\*{0,2}\w+):(?:.*\n?)(?:^(?:     +.*|)\n?)*", re.MUL
 
 
 def inherit_docs(*sources: Callable[..., Any], **phrases: str) -> Callable[[Documented], Documented]:
-    """Complete the docstring of a function or class from the docstrings of others, as skorch and scipy do.
+    """Complete the docstring of a function or class from the docstrings of others.
 
-    Parameters that the signature has and the `Args` section lacks are described as in the first source that describes
-    them, in the order of the signature. `Returns` and `Raises` are taken whole where they are missing.
+    A parameter of the signature that the `Args` section lacks gets the description of the first source that describes
+    it. The parameters then follow the order of the signature. The sections `Returns` and `Raises` are copied from the
+    first source that has them if the docstring has none.
 
     Args:
-        *sources: Functions or classes with docstrings of Google style.
-        **phrases: For each parameter a text to replace in the inherited description, such as `k="looked at=>searched"`.
+        *sources: Functions or classes with docstrings in Google style.
+        **phrases: For a parameter, a text in the inherited description and its replacement, such as
+            `k="looked at=>searched"`.
 
     Returns:
-        A decorator that returns the same object with another `__doc__`.
+        A decorator that changes the `__doc__` of an object and returns the object.
 
     Raises:
-        ValueError: If a parameter is described nowhere.
+        ValueError: If no docstring describes a parameter, or an inherited description lacks the text to replace.
+
+    Examples:
+        >>> from mlmetric._docstrings import inherit_docs
+        >>> def first(rows):
+        ...     '''Return the first row.
+        ...
+        ...     Args:
+        ...         rows: Shape `(N, D)`.
+        ...     '''
+        >>> @inherit_docs(first)
+        ... def last(rows):
+        ...     '''Return the last row.'''
+        >>> print(last.__doc__)
+        Return the last row.
+        <BLANKLINE>
+        Args:
+            rows: Shape `(N, D)`.
+        <BLANKLINE>
     """
 
     def decorate(target: Documented) -> Documented:
