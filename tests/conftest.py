@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402
 import os
+import random
 
 # Each of torch, OpenMP and BLAS would otherwise start as many threads as there are cores in every worker.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -10,12 +11,18 @@ if WORKERS > 1:  # before the first import of NumPy and torch, for them and for 
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(THREADS))
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
 
 if WORKERS > 1:
     torch.set_num_threads(THREADS)
 collect_ignore = ["helpers.py", "simulated_device.py"]  # imported by tests; nothing in them is a test
+
+# A slow moment of a machine is no failure; how long tests take is not what hypothesis is used for.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 # Whether doctests run in an empty namespace, so that whoever copies an example can run it; the others run in the
 # namespace of their module. True when all docstrings are converted.
@@ -43,6 +50,14 @@ if torch.cuda.is_available():
 def device(request):
     """The simulated device, and a CUDA device where there is one."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Give each test the same random numbers, in whatever order and process it runs."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002, the global state that scikit-learn uses
+    torch.manual_seed(0)
 
 
 @pytest.fixture
