@@ -315,7 +315,7 @@ def retrieved(_):
     within, between = RetrievalMetrics(k=(1, 3)), RetrievalMetrics(k=(1, 3))
     if len(features):
         within.update(features, labels)
-        between.update_refs(features[1:], labels[1:])
+        between.update_ref(features[1:], labels[1:])
     if rank() == 1:  # which alone has queries
         between.update(*make_batch())
     return within.compute(), between.compute()
@@ -569,7 +569,7 @@ def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
     between.update(features, labels)
     first = UNEVEN[len(joined)][0]
     kept = [row for row in range(NUM_ROWS) if row not in (0, first)]
-    between.update_refs(features[kept], labels[kept])
+    between.update_ref(features[kept], labels[kept])
     for result in joined:
         for found, table in zip(result["retrieved"], (within, between), strict=True):
             torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)

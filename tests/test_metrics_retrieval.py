@@ -1,4 +1,4 @@
-"""Retrieval metrics against loops over queries and rows, on embeddings whose distances are exact."""
+"""NDCG and precision compared with loops over queries and rows, on embeddings whose distances are exact."""
 
 import math
 
@@ -21,18 +21,18 @@ LABELS = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
 
 
 def _by_index(labels, ref_labels):
-    """Grade each row by what its only label holds."""
+    """Return the value of the only label of each row as its grade."""
     return ref_labels.T.expand(len(labels), -1)
 
 
-def _shared(a, b):
+def _num_shared(a, b):
     return sum(x and y for x, y in zip(a, b, strict=True))
 
 
-def _order(query, refs, leave_out):
-    """Row indices in order of distance, then index; the coordinates are integers, so nothing is rounded."""
+def _order(query, refs, excluded):
+    """Return row indices in order of distance, then index; the coordinates are integers, so nothing is rounded."""
     distance = {j: sum((a - b) ** 2 for a, b in zip(query, ref, strict=True)) for j, ref in enumerate(refs)}
-    return [j for j in sorted(distance, key=lambda j: (distance[j], j)) if j != leave_out]
+    return [j for j in sorted(distance, key=lambda j: (distance[j], j)) if j != excluded]
 
 
 def _ndcg(order, grades, k, gain):
@@ -46,12 +46,12 @@ def _ndcg(order, grades, k, gain):
 def _precision(order, grades, k, relevant):
     if not any(relevant(grades[j]) for j in order):
         return math.nan
-    return sum(relevant(grades[j]) for j in order[:k]) / k
+    return sum(relevant(grades[j]) for j in order[:k]) / min(k, len(order))
 
 
 @st.composite
 def searches(draw):
-    """Embeddings on a small integer grid, where ties abound, labels, a database or None, and k."""
+    """Draw embeddings on a small integer grid with many ties, labels, a database or None, and k, also too large."""
     dim, num_labels = draw(st.integers(1, 3)), draw(st.integers(1, 4))
 
     def side(min_rows):
@@ -62,7 +62,7 @@ def searches(draw):
     separate = draw(st.booleans())
     query = side(1 if separate else 2)
     ref = side(1) if separate else (None, None)
-    k = draw(st.integers(1, len(ref[0]) if separate else len(query[0]) - 1))
+    k = draw(st.integers(1, len(ref[0]) + 2 if separate else len(query[0]) + 1))
     return query, ref, k
 
 
@@ -71,7 +71,7 @@ def _expected(query, ref, score):
     expected = []
     for i, (embedding, labels) in enumerate(zip(*query, strict=True)):
         order = _order(embedding.tolist(), refs.tolist(), i if ref[0] is None else None)
-        expected.append(score(order, [_shared(labels, other) for other in ref_labels]))
+        expected.append(score(order, [_num_shared(labels, other) for other in ref_labels]))
     return expected
 
 
@@ -129,13 +129,13 @@ def test_hand_worked_table_of_row_0():
     )
 
 
-def test_ideal_is_taken_over_the_whole_database():
-    # The only relevant row is last: within the first two there is nothing better to be had.
+def test_ideal_dcg_is_that_of_the_whole_database():
+    # The only relevant row is ranked last, outside the first two.
     labels = torch.tensor([[1], [0], [0], [1]])
     assert ndcg_at_k(EMBEDDINGS, labels, k=2, average="none")[0] == 0
 
 
-def test_query_with_nothing_relevant_is_left_out_of_the_mean_and_seen_per_query():
+def test_query_without_relevant_rows_is_excluded_from_the_mean_and_nan_per_query():
     for function in (ndcg_at_k, precision_at_k):
         per_query = function(EMBEDDINGS, LABELS, k=2, average="none")
         assert per_query.isnan().tolist() == [False, True, False, False]
@@ -144,44 +144,44 @@ def test_query_with_nothing_relevant_is_left_out_of_the_mean_and_seen_per_query(
         assert function(EMBEDDINGS, LABELS, k=2, zero_division=1, average="none")[1] == 1
 
 
-def test_query_is_removed_by_index_and_its_duplicates_stay():
-    # All distances are 0: every query finds the row of lowest index that is not itself.
+def test_query_is_excluded_by_index_and_its_duplicates_are_not():
+    # All distances are 0: every query retrieves the row of lowest index that is not itself.
     grades = torch.tensor([[0.2], [0.6], [1.0]])
     result = ndcg_at_k(torch.zeros(3, 2), grades, k=1, similarity=_by_index, average="none")
     assert result.tolist() == pytest.approx([0.6 / 1.0, 0.2 / 1.0, 0.2 / 0.6])
 
 
-def test_query_that_is_also_in_a_given_database_is_found():
+def test_query_that_is_also_in_a_given_database_is_retrieved():
     result = precision_at_k(EMBEDDINGS, LABELS, EMBEDDINGS, LABELS, k=1, relevance_threshold=1)
     assert result == 1
 
 
 @pytest.mark.parametrize("k", [1, 5, 40, 119])
-def test_rows_at_the_same_distance_come_in_the_order_of_their_indices(k):
+def test_rows_at_the_same_distance_are_ranked_by_index(k):
     generator = torch.Generator().manual_seed(3)
     distinct = torch.randn(40, 33, generator=generator)
-    copies = torch.arange(120) % 40
+    sources = torch.arange(120) % 40
     query = torch.randn(1, 33, generator=generator)
     distance = (distinct.double() - query.double()).square().sum(1)
-    order = sorted(range(120), key=lambda j: (distance[copies[j]].item(), j))
+    order = sorted(range(120), key=lambda j: (distance[sources[j]].item(), j))
     grades = torch.rand(120, 1, generator=generator, dtype=torch.float64)
-    actual = ndcg_at_k(query, torch.ones(1, 1), distinct[copies], grades, k=k, similarity=_by_index)
+    actual = ndcg_at_k(query, torch.ones(1, 1), distinct[sources], grades, k=k, similarity=_by_index)
     assert actual.item() == pytest.approx(_ndcg(order, grades[:, 0].tolist(), k, "linear"), rel=1e-12)
 
 
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-def test_shifted_embeddings_give_the_same_number(function):
+def test_shift_of_embeddings_changes_nothing(function):
     generator = torch.Generator().manual_seed(4)
     embeddings = torch.randint(-8, 9, (60, 6), generator=generator).double() / 8
     labels = torch.rand(60, 4, generator=generator) < 0.3
     for dtype, shift in ((torch.float32, 2.0**19), (torch.float64, 2.0**40)):
         shifted = (embeddings + shift).to(dtype)
-        assert torch.equal(shifted.double() - shift, embeddings), "the dtype holds the shifted numbers exactly"
+        assert torch.equal(shifted.double() - shift, embeddings), "the dtype represents the shifted numbers exactly"
         assert function(shifted, labels) == function(embeddings, labels)
 
 
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-def test_input_of_any_type_gives_the_same_number(function):
+def test_dtype_and_kind_of_inputs_change_nothing(function):
     expected = function(EMBEDDINGS, LABELS, k=2)
     for embeddings in (
         EMBEDDINGS.half(),
@@ -218,8 +218,8 @@ def test_relevance_threshold_is_inclusive_in_the_precision_of_the_similarity():
     assert precision_at_k([[0]], labels, [[0]], ref_labels, k=1, relevance_threshold=0.71, zero_division=0) == 0
 
 
-def test_own_grade_does_not_make_a_query_relevant():
-    # With threshold -1 the two others, at similarity -2, are not relevant; nor is the query to itself.
+def test_query_is_not_relevant_to_itself():
+    # With threshold -1, other rows with grade -2 are not relevant, and neither is the query itself with grade 0.
     result = precision_at_k(
         EMBEDDINGS,
         LABELS,
@@ -231,7 +231,7 @@ def test_own_grade_does_not_make_a_query_relevant():
     assert result.isnan().tolist() == [False, True, True, False]
 
 
-def test_soft_labels_and_configured_similarities_grade():
+def test_soft_labels_and_composed_similarities_give_grades():
     soft = LABELS / 2
     assert ndcg_at_k(EMBEDDINGS, soft, k=2) == ndcg_at_k(EMBEDDINGS, LABELS, k=2)
     relation = Semantic(torch.eye(3)) * 0.5 + Hamming()
@@ -241,7 +241,7 @@ def test_soft_labels_and_configured_similarities_grade():
     assert result.item() == pytest.approx(_ndcg(order, grades[0], 3, "linear"), rel=1e-12)
 
 
-def test_similarity_that_keeps_its_result_finds_it_unchanged():
+def test_result_of_the_similarity_is_not_modified():
     table = jaccard(LABELS, LABELS).double()
     kept = table.clone()
     ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=lambda a, b: table)
@@ -250,62 +250,80 @@ def test_similarity_that_keeps_its_result_finds_it_unchanged():
 
 
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-def test_no_queries_is_undefined(function):
+def test_result_without_queries_is_undefined(function):
     queries, labels = torch.zeros(0, 1), torch.zeros(0, 3)
     assert function(queries, labels, EMBEDDINGS, LABELS, k=1).isnan()
     assert function(queries, labels, EMBEDDINGS, LABELS, k=1, zero_division=0) == 0
     assert function(queries, labels, EMBEDDINGS, LABELS, k=1, average="none").shape == (0,)
 
 
-BAD = [
-    ({"query_embeddings": [0.0, 1.0]}, r"`query_embeddings` must have shape \(N, D\), got \(2,\)"),
-    ({"query_embeddings": [[0.0], [np.inf]]}, r"`query_embeddings` must be finite, got inf"),
-    ({"query_embeddings": [[0.0]]}, r"one row for each of the 1 rows of `query_embeddings`, got 2"),
-    ({"query_labels": [1, 0]}, r"`query_labels` must be a 2-D multi-hot matrix .* got shape \(2,\)"),
-    ({"query_labels": [[2], [0]]}, r"`query_labels` must hold numbers in \[0, 1\], got 2.* at row 0"),
-    ({"ref_embeddings": [[0.0]]}, r"go together, got `ref_embeddings` without `ref_labels`"),
-    ({"ref_labels": [[1]]}, r"go together, got `ref_labels` without `ref_embeddings`"),
-    ({"ref_embeddings": [[np.nan]], "ref_labels": [[1]]}, r"`ref_embeddings` must be finite, got nan"),
-    ({"ref_embeddings": [[0, 1]], "ref_labels": [[1]]}, r"`query_embeddings` and `ref_embeddings` .* got 1 and 2"),
-    ({"ref_embeddings": [[0]], "ref_labels": [[1, 1]]}, r"`query_labels` and `ref_labels` .* got 1 and 2"),
-    ({"metric": "cosine"}, r"`query_embeddings` must hold no zero row with `metric=\"cosine\"`, got one at 1"),
+INVALID = [
+    ({"embeddings": [0.0, 1.0]}, r"`embeddings` must have shape \(N, D\), got \(2,\)"),
+    ({"embeddings": [[0.0], [np.inf]]}, r"`embeddings` must be finite, got inf"),
+    ({"embeddings": [[0.0]]}, r"one row for each of the 1 rows of `embeddings`, got 2"),
+    ({"labels": [1, 0]}, r"`labels` must be a 2-D multi-hot matrix .* got shape \(2,\)"),
+    ({"labels": [[2], [0]]}, r"`labels` must (hold|contain) (numbers|values) in \[0, 1\], got 2.* at row 0"),
+    ({"ref_emb": [[0.0]]}, r"must be given together, got `ref_emb` without `ref_labels`"),
+    ({"ref_labels": [[1]]}, r"must be given together, got `ref_labels` without `ref_emb`"),
+    ({"ref_emb": [[np.nan]], "ref_labels": [[1]]}, r"`ref_emb` must be finite, got nan"),
+    ({"ref_emb": [[0, 1]], "ref_labels": [[1]]}, r"`embeddings` and `ref_emb` .* got 1 and 2"),
+    ({"ref_emb": [[0]], "ref_labels": [[1, 1]]}, r"`labels` and `ref_labels` .* got 1 and 2"),
+    ({"metric": "cosine"}, r"`embeddings` must contain no zero row with `metric=\"cosine\"`, .* got one at row 1"),
     ({"metric": "manhattan"}, r"`metric` must be one of 'euclidean', 'cosine', .*, got 'manhattan'"),
-    ({"k": 2}, r"`k` must be from 1 to 1, the rows that a query can retrieve, got 2"),
-    ({"k": 0}, r"`k` must be from 1 to 1, .* got 0"),
+    ({"k": 0}, r"`k` must be at least 1, got 0"),
     ({"similarity": lambda a, b: jaccard(a)[:1]}, r"`similarity` must return shape \(2, 2\), .* got \(1, 2\)"),
-    ({"similarity": lambda a, b: jaccard(a, b) * torch.nan}, r"`similarity` must return numbers, got nan"),
+    ({"similarity": lambda a, b: jaccard(a, b) * torch.nan}, r"`similarity` must return numbers, got NaN"),
     ({"average": "micro"}, r"`average` must be one of 'mean', 'none', got 'micro'"),
     ({"zero_division": "skip"}, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
 ]
 
 
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-@pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_bad_argument_is_refused(function, arguments, message):
-    good = {"query_embeddings": [[1.0], [0.0]], "query_labels": [[1], [1]], "k": 1}
+@pytest.mark.parametrize(("arguments", "message"), INVALID)
+def test_invalid_argument_raises(function, arguments, message):
+    valid = {"embeddings": [[1.0], [0.0]], "labels": [[1], [1]], "k": 1}
     with pytest.raises(ValueError, match=message):
-        function(**good | arguments)
+        function(**valid | arguments)
 
 
-def test_bad_gain_grade_or_threshold_is_refused():
+def test_invalid_gain_grade_or_threshold_raises():
     with pytest.raises(ValueError, match=r"`gain` must be one of 'linear', 'exponential', got 'log'"):
         ndcg_at_k(EMBEDDINGS, LABELS, k=1, gain="log")
-    with pytest.raises(ValueError, match=r"`similarity` must return grades >= 0, got -1\. `\.clamp\(min=0\)`"):
+    with pytest.raises(ValueError, match=r"`similarity` must return grades >= 0 for NDCG, got -1\. `\.clamp\(min=0\)`"):
         ndcg_at_k(EMBEDDINGS, LABELS, k=1, similarity=lambda a, b: -jaccard(a, b))
     with pytest.raises(ValueError, match=r"`relevance_threshold` must be a number or None, got nan"):
         precision_at_k(EMBEDDINGS, LABELS, k=1, relevance_threshold=math.nan)
 
 
-def test_embeddings_that_are_no_numbers_are_refused():
-    with pytest.raises(TypeError, match=r"`query_embeddings` must be a tensor or an array of numbers, got \[\['a'\]\]"):
+def test_embeddings_that_are_not_numbers_raise():
+    with pytest.raises(TypeError, match=r"`embeddings` must be a tensor or an array of numbers, got \[\['a'\]\]"):
         ndcg_at_k([["a"]], [[1]])
 
 
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-def test_result_lies_on_the_device_of_the_queries(function, device):
+def test_k_larger_than_the_database_is_clipped(function):
+    for refs in ((), (EMBEDDINGS[1:], LABELS[1:])):
+        expected = function(EMBEDDINGS, LABELS, *refs, k=3, average="none")
+        for k in (4, 10, None):
+            result = function(EMBEDDINGS, LABELS, *refs, k=k, average="none")
+            torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
+    assert precision_at_k(EMBEDDINGS, LABELS, k=10, average="none")[0].item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
+def test_k_that_is_not_an_integer_raises(function):
+    with pytest.raises(TypeError, match=r"`k` must be an integer, got 2\.5"):
+        function(EMBEDDINGS, LABELS, k=2.5)
+    assert function(EMBEDDINGS, LABELS, k=np.int64(2)) == function(EMBEDDINGS, LABELS, k=2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
+def test_result_is_on_the_device_of_the_queries(function):
     generator = torch.Generator().manual_seed(5)
     embeddings, labels = torch.randn(300, 16, generator=generator), torch.rand(300, 5, generator=generator) < 0.3
     for rest in ((), (embeddings, labels)):
-        result = function(embeddings.to(device), labels, *rest)
-        assert result.device == device
+        result = function(embeddings.cuda(), labels, *rest)
+        assert result.is_cuda
         torch.testing.assert_close(result.cpu(), function(embeddings, labels, *rest), rtol=0, atol=1e-12)

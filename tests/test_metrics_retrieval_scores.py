@@ -1,10 +1,14 @@
-"""Every retrieval metric against loops over queries and ranks, whatever orders the database; all of them at once."""
+"""Each retrieval metric compared with loops over queries and ranks, for each kind of ranking; `RetrievalMetrics`."""
 
+import inspect
 import math
 import pickle
+import re
 import sys
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,18 +17,19 @@ from hypothesis.extra import numpy as hnp
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
+from scipy import sparse
 
 from mlmetric import metrics
 from mlmetric.metrics import RetrievalMetrics, confidence_interval
-from mlmetric.metrics._retrieval import _rankers, _search
-from mlmetric.metrics._retrieval._orders import stable_order
+from mlmetric.metrics._retrieval import _evaluation, _ranking
+from mlmetric.metrics._retrieval._ranking import stable_argsort
 from mlmetric.similarity import inner_product, jaccard
 
 # Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
 EMBEDDINGS = torch.tensor([[0.0], [1.0], [-1.0], [2.0]])
 LABELS = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
-GRADE = 2
-"""The lowest grade that is relevant where a threshold is given."""
+THRESHOLD = 2
+"""The relevance threshold of the tests that pass one."""
 
 
 def _mean(values):
@@ -39,10 +44,10 @@ def _precision_sum(order, relevant, k):
     return sum(len(_hits(order, relevant, rank)) / rank for rank in _hits(order, relevant, k))
 
 
-# Each gets the rows in order, grade, relevance and number of labels of each row, k and R, the number of relevant rows.
+# Arguments: the ranked rows; the grade, relevance and number of labels of each row; k; R, the number of relevant rows.
 LOOPS = {
     "acg": lambda order, grades, relevant, sizes, k, R: _mean([grades[j] for j in order[:k]]),
-    "precision": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, k)) / k,
+    "precision": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, k)) / min(k, len(order)),
     "hit_rate": lambda order, grades, relevant, sizes, k, R: float(bool(_hits(order, relevant, k))),
     "recall": lambda order, grades, relevant, sizes, k, R: len(_hits(order, relevant, k)) / R,
     "wmap": lambda order, grades, relevant, sizes, k, R: _mean(
@@ -91,7 +96,7 @@ ALL = [
 
 @st.composite
 def searches(draw):
-    """Embeddings on a small integer grid, where ties abound, labels, a database or None, and k."""
+    """Draw embeddings on a small integer grid with many ties, labels, a database or None, and k, also too large."""
     dim, num_labels = draw(st.integers(1, 3)), draw(st.integers(1, 4))
 
     def side(min_rows):
@@ -102,7 +107,7 @@ def searches(draw):
     separate = draw(st.booleans())
     query = side(1 if separate else 2)
     ref = side(1) if separate else (None, None)
-    return query, ref, draw(st.integers(1, len(ref[0]) if separate else len(query[0]) - 1))
+    return query, ref, draw(st.integers(1, len(ref[0]) + 2 if separate else len(query[0]) + 1))
 
 
 def _squares(query, ref):
@@ -111,7 +116,7 @@ def _squares(query, ref):
 
 
 def _orders(query, ref):
-    """For each query the rows in order of distance, then index, without itself."""
+    """Return for each query the rows in order of distance, then index, without the query itself."""
     squares = _squares(query, ref)
     return [
         [j for j in sorted(range(len(row)), key=lambda j: (row[j], j)) if ref[0] is not None or j != i]
@@ -133,25 +138,25 @@ def _expected(name, query, ref, k, lowest):
 
 
 def _forms(query, ref):
-    """What the functions take: embeddings, distances, indices, and how each is named."""
+    """Yield the arguments for embeddings, distances and indices, each with its `metric`."""
     squares, orders = _squares(query, ref), np.array(_orders(query, ref))
     given_labels = (query[1], None, ref[1])
     yield (*query, *ref), "euclidean"
     for dtype in (np.float64, np.float32, np.int64):
         yield (squares.astype(dtype), *given_labels), "precomputed"
     yield (orders, *given_labels), "retrieved"
-    if ref[0] is None:  # an index that finds the query itself, first of all
+    if ref[0] is None:  # an index that returns the query itself first
         yield (np.c_[np.arange(len(orders)), orders], *given_labels), "retrieved"
 
 
 @pytest.mark.parametrize("name", LOOPS)
 @settings(max_examples=25, deadline=None)
-@given(search=searches(), threshold=st.sampled_from([None, GRADE]), chunk=st.sampled_from([1, 10, 2**21]))
-def test_metric_equals_loops_whatever_orders_the_database(name, search, threshold, chunk):
+@given(search=searches(), threshold=st.sampled_from([None, THRESHOLD]), max_pairs=st.sampled_from([1, 10, 2**21]))
+def test_metric_equals_loops_for_each_kind_of_ranking(name, search, threshold, max_pairs):
     query, ref, k = search
     expected = _expected(name, query, ref, k, 1 if threshold is None else threshold)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_search, "CHUNK", chunk)
+        patch.setattr(_evaluation, "MAX_PAIRS", max_pairs)
         for rows, metric in _forms(query, ref):
             options = {"k": k, "similarity": inner_product, "relevance_threshold": threshold, "metric": metric}
             actual = FUNCTIONS[name](*rows, average="none", **options)
@@ -163,29 +168,29 @@ def test_metric_equals_loops_whatever_orders_the_database(name, search, threshol
 
 @settings(max_examples=25, deadline=None)
 @given(search=searches())
-def test_order_of_all_rows_begins_with_the_nearest_ones(search):
+def test_ranking_of_all_rows_begins_with_the_nearest_rows(search):
     query, ref, k = search
     refs = None if ref[0] is None else torch.from_numpy(ref[0]).double()
-    ranker = _rankers.EmbeddingRanker(torch.from_numpy(query[0]).double(), refs)
-    few = ranker.order(slice(0, len(query[0])), k)
+    ranking = _ranking.EmbeddingRanking(torch.from_numpy(query[0]).double(), refs)
+    nearest = ranking.top(slice(0, len(query[0])), min(k, ranking.max_k))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_rankers, "FEW", 0)
-        whole = ranker.order(slice(0, len(query[0])), ranker.depth)
-    np.testing.assert_array_equal(whole, _orders(query, ref))
-    np.testing.assert_array_equal(few, whole[:, :k])
+        patch.setattr(_ranking, "MAX_SEARCH_K", 0)
+        everything = ranking.top(slice(0, len(query[0])), ranking.max_k)
+    np.testing.assert_array_equal(everything, _orders(query, ref))
+    np.testing.assert_array_equal(nearest, everything[:, :k])
 
 
 @pytest.mark.parametrize("name", LOOPS)
 @settings(max_examples=25, deadline=None)
 @given(search=searches(), data=st.data())
-def test_metric_of_rows_that_end_in_nothing_found_equals_loops(name, search, data):
+def test_metric_of_padded_indices_equals_loops(name, search, data):
     query, ref, k = search
     ref_labels = query[1] if ref[0] is None else ref[1]
     retrieved, expected = [], []
     for labels, order in zip(query[1], _orders(query, ref), strict=True):
         num_found = data.draw(st.integers(0, len(order)))
         retrieved.append(order[:num_found] + [-1] * (len(order) - num_found))
-        # What -1 stands for comes last in these lists, as -1 does in Python.
+        # The last entry of these lists belongs to the padding, -1.
         grades = [*(int((labels & other).sum()) for other in ref_labels), 0]
         relevant = [grade > 0 for grade in grades]
         if name == "size_ratio":
@@ -202,16 +207,16 @@ def test_metric_of_rows_that_end_in_nothing_found_equals_loops(name, search, dat
     np.testing.assert_allclose(FUNCTIONS[name](*rows, **options), expected, rtol=1e-12)
 
 
-def test_ndcg_of_rows_that_end_in_nothing_found_counts_misses():
+def test_ndcg_counts_padding_as_grade_0():
     retrieved = torch.tensor([[2, -1], [0, 2], [-1, -1], [0, 2]], dtype=torch.int32)
     result = metrics.ndcg_at_k(retrieved, LABELS, k=2, metric="retrieved", gain="exponential", average="none")
-    best = (2**1 - 1) / math.log2(2) + (2**0.5 - 1) / math.log2(3)  # of row 0: row 3 before row 2
-    assert result[0].item() == pytest.approx((2**0.5 - 1) / best)
+    ideal = (2**1 - 1) / math.log2(2) + (2**0.5 - 1) / math.log2(3)  # of row 0: row 3 before row 2
+    assert result[0].item() == pytest.approx((2**0.5 - 1) / ideal)
     assert result[1].isnan()
     assert result[2:].tolist() == [0, 1]
 
 
-def test_row_that_a_query_reaches_at_a_threshold_is_relevant_whatever_the_dtype_of_grades():
+def test_grade_equal_to_the_threshold_is_relevant_in_each_dtype():
     labels = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])  # grades 2/3, 1/3 and 1/2
     for dtype in (torch.bool, torch.float16, torch.float32, torch.float64):
         for graded in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
@@ -262,7 +267,7 @@ def _calculator(k):
 
 
 @pytest.mark.parametrize("separate", [True, False])
-def test_single_labels_give_what_pytorch_metric_learning_gives(separate):
+def test_single_labels_give_the_values_of_pytorch_metric_learning(separate):
     generator = torch.Generator().manual_seed(0)
     classes = torch.arange(60) % 5
     embeddings = torch.randn(60, 8, generator=generator) + classes[:, None]
@@ -284,14 +289,14 @@ def test_single_labels_give_what_pytorch_metric_learning_gives(separate):
     assert {name: value.item() for name, value in ours.items()} == pytest.approx({n: theirs[n] for n in ours}, abs=1e-6)
 
 
-def test_pytorch_metric_learning_does_not_take_multi_hot_labels():
+def test_pytorch_metric_learning_does_not_support_multi_hot_labels():
     calculator = _calculator(k=3)
     with pytest.raises(RuntimeError, match="size of tensor"):
         calculator.get_accuracy(EMBEDDINGS, LABELS, EMBEDDINGS, LABELS, ref_includes_query=True)
     assert metrics.precision_at_k(EMBEDDINGS, LABELS, k=1).item() == pytest.approx(1 / 3)
 
 
-def test_rare_relevant_rows_far_down_the_order_are_found():
+def test_relevant_rows_at_the_end_of_the_ranking_are_found():
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(400, 3, generator=generator)
     labels = torch.zeros(400, 1).index_fill(0, torch.tensor([5, 250, 399]), 1)
@@ -304,8 +309,8 @@ def test_rare_relevant_rows_far_down_the_order_are_found():
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_copies_are_equally_far_and_come_in_the_order_of_their_indices(function):
-    # 25 copies of each row, far from 0: a product rounds the distances of copies differently.
+def test_duplicates_are_ranked_by_index(function):
+    # 25 duplicates of each row, far from 0: a matrix product rounds the distances of duplicates differently.
     generator = torch.Generator().manual_seed(2)
     distinct = 1000 + torch.rand(8, 33, generator=generator)
     labels = torch.rand(200, 4, generator=generator) < 0.4
@@ -317,7 +322,7 @@ def test_copies_are_equally_far_and_come_in_the_order_of_their_indices(function)
 
 
 @pytest.mark.parametrize("shift", [0.0, 2.0**19])
-def test_order_of_all_rows_does_not_change_where_all_are_shifted_or_scaled(shift):
+def test_shift_and_scale_of_all_rows_change_no_ranking(shift):
     generator = torch.Generator().manual_seed(3)
     embeddings = torch.randint(-8, 9, (150, 6), generator=generator).float() / 8
     labels = torch.rand(150, 4, generator=generator) < 0.3
@@ -329,29 +334,29 @@ def test_order_of_all_rows_does_not_change_where_all_are_shifted_or_scaled(shift
         )
 
 
-@pytest.mark.parametrize("kind", ["one far off", "tight clusters", "huge", "tiny", "far from 0", "copies and a grid"])
-def test_order_of_all_rows_is_that_of_exact_differences(kind):
+@pytest.mark.parametrize("kind", ["outlier", "tight clusters", "huge", "tiny", "far from 0", "duplicates and a grid"])
+def test_ranking_of_all_rows_is_that_of_exact_differences(kind):
     generator = torch.Generator().manual_seed(8)
     rows = torch.randn(240, 5, generator=generator, dtype=torch.float64)
     centres = rows[torch.arange(240) % 8]
     rows = {
-        "one far off": torch.cat([rows[:1] * 1e8, rows[1:]]),
+        "outlier": torch.cat([rows[:1] * 1e8, rows[1:]]),
         "tight clusters": centres + 1e-7 * rows,
         "huge": rows * 1e200,
         "tiny": rows * 1e-200,
         "far from 0": 1e6 + rows * 1e-3,
-        "copies and a grid": torch.cat([centres[:120], (rows[120:] * 2).round()]),
+        "duplicates and a grid": torch.cat([centres[:120], (rows[120:] * 2).round()]),
     }[kind]
     factor = {"huge": 1e200, "tiny": 1e-200}.get(kind, 1.0)
     differences = (rows[:, None] - rows[None]) / factor
     squares = (differences**2).sum(dim=2).fill_diagonal_(math.inf).numpy()
     expected = np.argsort(squares, axis=1, kind="stable")[:, :-1]
-    ranker = _rankers.EmbeddingRanker(rows, None)
-    np.testing.assert_array_equal(ranker.order(slice(0, 240), 239), expected)
-    np.testing.assert_array_equal(ranker.order(slice(0, 240), 20), expected[:, :20])
+    ranking = _ranking.EmbeddingRanking(rows, None)
+    np.testing.assert_array_equal(ranking.top(slice(0, 240), 239), expected)
+    np.testing.assert_array_equal(ranking.top(slice(0, 240), 20), expected[:, :20])
 
 
-def test_directions_of_huge_and_tiny_rows_are_compared():
+def test_cosine_of_huge_and_tiny_rows():
     generator = torch.Generator().manual_seed(9)
     rows, labels = torch.randn(30, 4, generator=generator).double(), torch.rand(30, 3, generator=generator) < 0.4
     expected = metrics.map_at_k(rows, labels, k=None, metric="cosine")
@@ -359,7 +364,7 @@ def test_directions_of_huge_and_tiny_rows_are_compared():
         torch.testing.assert_close(metrics.map_at_k(rows * factor, labels, k=None, metric="cosine"), expected)
 
 
-def test_similarity_that_is_learnt_leaves_no_graph_behind():
+def test_similarity_with_trainable_parameters_gives_no_gradient():
     relation = torch.eye(3, requires_grad=True)
     result = metrics.ndcg_at_k(EMBEDDINGS, LABELS, k=2, similarity=lambda a, b: a.float() @ relation @ b.float().T)
     assert not result.requires_grad
@@ -377,26 +382,26 @@ def test_distance_of_a_query_to_itself_may_be_nan():
     assert metrics.mrr(distances.fill_diagonal_(torch.nan), LABELS, metric="precomputed") == expected
 
 
-def test_unsigned_indices_and_labels_are_whole_numbers_too():
+def test_unsigned_indices_and_labels_are_supported():
     retrieved, labels = np.array([[1], [0], [0], [0]], dtype=np.uint16), LABELS.numpy().astype(np.uint32)
     result = metrics.precision_at_k(retrieved, labels, k=1, metric="retrieved", average="none")
     np.testing.assert_array_equal(result, [0, np.nan, 1, 1])
 
 
-def test_query_that_retrieved_itself_leaves_itself_out():
+def test_query_that_retrieved_itself_is_excluded():
     found = metrics.precision_at_k([[0, 1], [2, 0], [1, 0]], torch.ones(3, 1), k=1, metric="retrieved")
     assert found == 1
 
 
-def test_all_rows_equal_come_in_the_order_of_their_indices():
+def test_equal_rows_are_ranked_by_index():
     labels = torch.tensor([[1], [0], [1], [1]])
     result = metrics.map_at_k(torch.full((4, 3), 0.1), labels, k=None, average="none")
-    # In order: 1, 2, 3 for row 0; 0, 1, 3 for row 2; 0, 1, 2 for row 3.
+    # Rankings: 1, 2, 3 of row 0; 0, 1, 3 of row 2; 0, 1, 2 of row 3.
     expected = [(1 / 2 + 2 / 3) / 2, math.nan, (1 / 1 + 2 / 3) / 2, (1 / 1 + 2 / 3) / 2]
     np.testing.assert_allclose(result, expected)
 
 
-def test_cosine_puts_all_rows_in_order_by_angle():
+def test_cosine_ranks_all_rows_by_angle():
     refs = torch.tensor([[0.0, 1.0], [100.0, 1.0], [1.0, 1.0]])
     rows = (torch.tensor([[3.0, 0.0]]), torch.tensor([[1]]), refs, torch.tensor([[1], [0], [0]]))
     assert metrics.mrr(*rows, metric="cosine").item() == pytest.approx(1 / 3)
@@ -408,22 +413,22 @@ def test_cosine_puts_all_rows_in_order_by_angle():
     values=hnp.arrays(np.float64, (2, 9), elements=st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0]))
     | hnp.arrays(np.float32, (2, 9), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0]))
 )
-def test_order_is_ascending_and_stable(values):
+def test_stable_argsort_is_ascending_and_stable(values):
     expected = np.argsort(values, axis=1, kind="stable")
-    for small in (0, 2**16):  # in several threads, and in one
+    for min_size in (0, 2**16):  # several threads, and one
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlmetric.metrics._retrieval._orders.SMALL", small)
-            np.testing.assert_array_equal(stable_order(torch.from_numpy(values)), expected)
+            patch.setattr(_ranking, "MIN_SIZE_FOR_THREADS", min_size)
+            np.testing.assert_array_equal(stable_argsort(torch.from_numpy(values)), expected)
 
 
-def test_order_puts_nan_last():
+def test_stable_argsort_puts_nan_last():
     values = torch.tensor([[torch.nan, torch.inf, 0.0, torch.inf]])
     for dtype in (torch.float32, torch.float64):
-        assert stable_order(values.to(dtype)).tolist() == [[2, 1, 3, 0]]
+        assert stable_argsort(values.to(dtype)).tolist() == [[2, 1, 3, 0]]
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_queries_are_weighted_in_the_mean(function):
+def test_sample_weight_weights_queries_in_the_mean(function):
     generator = torch.Generator().manual_seed(4)
     rows = (torch.randn(30, 3, generator=generator), torch.rand(30, 4, generator=generator) < 0.3)
     weights = torch.rand(3, 30, generator=generator, dtype=torch.float64)
@@ -434,7 +439,7 @@ def test_queries_are_weighted_in_the_mean(function):
     torch.testing.assert_close(function(*rows, sample_weight=weights[1]), expected[1])
 
 
-def test_interval_draws_queries_and_leaves_the_database():
+def test_interval_resamples_queries_only():
     generator = torch.Generator().manual_seed(5)
     rows = (torch.randn(40, 3, generator=generator), torch.rand(40, 4, generator=generator) < 0.4)
     each = metrics.ndcg_at_k(*rows, average="none")
@@ -445,7 +450,49 @@ def test_interval_draws_queries_and_leaves_the_database():
     assert low < value < high
 
 
-# All at once.
+KINDS = {
+    "tensor": torch.from_numpy,
+    "array": np.asarray,
+    "list": lambda labels: labels.tolist(),
+    "sparse matrix": sparse.csr_matrix,
+    "sparse array": sparse.coo_array,
+    "data frame": pd.DataFrame,
+    "nullable data frame": lambda labels: pd.DataFrame(labels).astype("Int64"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", ALL)
+def test_labels_of_each_kind_give_the_same_value(function, kind):
+    labels, ref_labels = (KINDS[kind](part) for part in (LABELS.numpy(), LABELS.numpy()[1:]))
+    for refs, expected_refs in (((), ()), ((EMBEDDINGS[1:], ref_labels), (EMBEDDINGS[1:], LABELS[1:]))):
+        assert function(EMBEDDINGS, labels, *refs) == function(EMBEDDINGS, LABELS, *expected_refs)
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_lists_of_label_names_raise(function):
+    with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
+        function([[0.0], [1.0]], [["a", "b"], ["c"]])
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_docstring_describes_each_parameter(function):
+    for name in inspect.signature(function).parameters:
+        assert re.search(rf"^    {name}: \S", inspect.getdoc(function), re.MULTILINE), name
+
+
+def test_indices_that_end_before_k_raise():
+    indices, labels = [[1, 2], [0, 2], [0, 1], [0, 1]], torch.ones(4, 1)
+    message = r"at least 3 indices for each query with `metric=\"retrieved\"` and `k=10`, .* got 2"
+    with pytest.raises(ValueError, match=message):
+        metrics.precision_at_k(indices, labels, k=10, metric="retrieved")
+    padded = np.pad(indices, ((0, 0), (0, 8)), constant_values=-1)
+    for k in (3, 10, None):
+        assert metrics.precision_at_k(padded, labels, k=k, metric="retrieved").item() == pytest.approx(2 / 3)
+        assert metrics.ndcg_at_k(padded, labels, k=k, metric="retrieved") < 1
+
+
+# RetrievalMetrics
 
 
 def _values(metric):
@@ -460,7 +507,7 @@ def rows():
 
 
 @pytest.mark.parametrize("separate", [True, False])
-def test_table_gives_what_the_functions_give_in_any_batches(rows, separate):
+def test_retrieval_metrics_equal_the_functions_in_any_batches(rows, separate):
     embeddings, labels = rows
     given = (embeddings[:25], labels[:25], embeddings[25:], labels[25:]) if separate else rows
     options = {"similarity": inner_product, "relevance_threshold": 1.0}
@@ -468,8 +515,8 @@ def test_table_gives_what_the_functions_give_in_any_batches(rows, separate):
     for part in (slice(0, 0), slice(0, 10), slice(10, 25 if separate else 60)):
         table.update(given[0][part], given[1][part])
     if separate:
-        table.update_refs(embeddings[25:30], labels[25:30])
-        table.update_refs(embeddings[30:], labels[30:])
+        table.update_ref(embeddings[25:30], labels[25:30])
+        table.update_ref(embeddings[30:], labels[30:])
     expected = {
         f"{name}_at_{k}": getattr(metrics, f"{name}_at_k")(*given, k=k, **options).item()
         for name in ("ndcg", "acg", "size_ratio", "precision", "recall", "hit_rate", "wmap", "map")
@@ -478,18 +525,20 @@ def test_table_gives_what_the_functions_give_in_any_batches(rows, separate):
     expected["map"] = metrics.map_at_k(*given, k=None, **options).item()
     for name in ("map_at_r", "r_precision", "mrr"):
         expected[name] = getattr(metrics, name)(*given, **options).item()
-    expected["queries_left_out"] = int(metrics.mrr(*given, average="none", **options).isnan().sum())
-    assert expected["queries_left_out"] > 0
+    expected["queries_without_relevant"] = int(metrics.mrr(*given, average="none", **options).isnan().sum())
+    assert expected["queries_without_relevant"] > 0
     assert _values(table) == pytest.approx(expected, rel=1e-12)
-    first = RetrievalMetrics(k=(1, 10), whole_order=False, **options)
+    first = RetrievalMetrics(k=(1, 10), full_ranking=False, **options)
     first.update(*given[:2])
     if separate:
-        first.update_refs(*given[2:])
-    expected = {name: value for name, value in expected.items() if "_at_1" in name or name == "queries_left_out"}
+        first.update_ref(*given[2:])
+    expected = {
+        name: value for name, value in expected.items() if "_at_1" in name or name == "queries_without_relevant"
+    }
     assert _values(first) == pytest.approx(expected, rel=1e-12)
 
 
-def test_table_of_a_batch_measures_that_batch_alone_and_keeps_it(rows):
+def test_forward_returns_the_values_of_the_batch_and_stores_it(rows):
     embeddings, labels = rows
     table = RetrievalMetrics(k=3)
     batch = table(embeddings[:20], labels[:20])
@@ -501,17 +550,17 @@ def test_table_of_a_batch_measures_that_batch_alone_and_keeps_it(rows):
     assert table.compute()["map"] == batch["map"]
 
 
-def test_table_measures_a_batch_against_the_database_that_it_has(rows):
+def test_forward_uses_the_database(rows):
     embeddings, labels = rows
     table = RetrievalMetrics(k=3)
-    table.update_refs(embeddings[20:], labels[20:])
+    table.update_ref(embeddings[20:], labels[20:])
     batch = table(embeddings[:20], labels[:20])
     expected = metrics.map_at_k(embeddings[:20], labels[:20], embeddings[20:], labels[20:], k=None)
     assert batch["map"] == expected
     assert table.compute()["map"] == expected
 
 
-def test_table_keeps_its_own_rows_and_survives_a_pickle(rows):
+def test_retrieval_metrics_copy_their_rows_and_can_be_pickled(rows):
     embeddings, labels = (part.clone() for part in rows)
     table = RetrievalMetrics(k=3)
     table.update(embeddings, labels)
@@ -521,7 +570,7 @@ def test_table_keeps_its_own_rows_and_survives_a_pickle(rows):
     assert _values(pickle.loads(pickle.dumps(table))) == expected
 
 
-def test_table_works_without_torchmetrics_and_inside_its_collection(rows, monkeypatch):
+def test_retrieval_metrics_work_without_torchmetrics_and_in_a_collection(rows, monkeypatch):
     collections = pytest.importorskip("torchmetrics")
     collection = collections.MetricCollection({"search": RetrievalMetrics(k=3)})
     collection.update(embeddings=rows[0], labels=rows[1])
@@ -533,8 +582,8 @@ def test_table_works_without_torchmetrics_and_inside_its_collection(rows, monkey
     assert alone.compute()["map"] == inside
 
 
-def test_table_refuses_what_does_not_fit(rows):
-    with pytest.raises(ValueError, match=r"`k` must be numbers of at least 1, got \(3, 0\)"):
+def test_retrieval_metrics_with_invalid_arguments_raise(rows):
+    with pytest.raises(ValueError, match=r"`k` must be at least 1, got 0"):
         RetrievalMetrics(k=(3, 0))
     assert RetrievalMetrics(k=np.int64(3)).k == (3,)
     with pytest.raises(ValueError, match=r"`metric` must be one of 'euclidean', 'cosine', got 'retrieved'"):
@@ -544,92 +593,161 @@ def test_table_refuses_what_does_not_fit(rows):
         table.update(rows[0], rows[1][1:])
     table.update(*rows)
     with pytest.raises(ValueError, match=r"`embeddings` must have 4 columns of .*, got 3 of torch\.float32"):
-        table.update_refs(rows[0][:, 1:], rows[1])
-    table.reset()
-    table.update(rows[0][:3], rows[1][:3])
-    with pytest.raises(ValueError, match=r"`k` must be from 1 to 2, the rows that a query can retrieve, got 3"):
-        table.compute()
+        table.update_ref(rows[0][:, 1:], rows[1])
 
 
-def test_table_without_queries_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)  # which would warn as well
-    with pytest.raises(ValueError, match="`RetrievalMetrics` holds no queries yet: call `update` first"):
+@pytest.mark.parametrize("separate", [True, False])
+def test_retrieval_metrics_clip_k_and_keep_its_key(rows, separate):
+    embeddings, labels = rows[0][:6], rows[1][:6]
+    given = (embeddings[:3], labels[:3], embeddings[3:], labels[3:]) if separate else (embeddings[:4], labels[:4])
+    for full_ranking in (True, False):
+        table = RetrievalMetrics(k=(2, 10), full_ranking=full_ranking)
+        table.update(*given[:2])
+        if separate:
+            table.update_ref(*given[2:])
+        values = _values(table)
+        for name in ("ndcg", "precision", "wmap", "map", "size_ratio"):
+            for k in (2, 10):
+                expected = getattr(metrics, f"{name}_at_k")(*given, k=min(k, 3)).item()
+                assert values[f"{name}_at_{k}"] == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("k", [(), []])
+def test_retrieval_metrics_without_k_raise(k):
+    with pytest.raises(ValueError, match="`k` must contain at least one number, got none"):
+        RetrievalMetrics(k=k)
+
+
+def test_retrieval_metrics_without_queries_raise(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)  # which would also warn
+    with pytest.raises(ValueError, match="`RetrievalMetrics` has no queries: call `update` first"):
         RetrievalMetrics().compute()
 
 
-# What is refused.
+# Invalid arguments
 
-PRECOMPUTED = {"query_embeddings": [[0.0, 1.0], [1.0, 0.0]], "metric": "precomputed"}
-RETRIEVED = {"query_embeddings": [[1], [0]], "metric": "retrieved"}
+PRECOMPUTED = {"embeddings": [[0.0, 1.0], [1.0, 0.0]], "metric": "precomputed"}
+RETRIEVED = {"embeddings": [[1], [0]], "metric": "retrieved"}
 
 
 @pytest.mark.parametrize("function", ALL)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (PRECOMPUTED | {"ref_embeddings": [[1.0]]}, ValueError, r"`ref_embeddings` must be None .*\"precomputed\""),
+        (PRECOMPUTED | {"ref_emb": [[1.0]]}, ValueError, r"`ref_emb` must be None .*\"precomputed\""),
         (PRECOMPUTED | {"ref_labels": [[1]]}, ValueError, r"distances to all 1 rows .* got shape \(2, 2\)"),
         (
-            PRECOMPUTED | {"query_embeddings": [[np.nan, np.nan], [0.0, 0.0]]},
+            PRECOMPUTED | {"embeddings": [[np.nan, np.nan], [0.0, 0.0]]},
             ValueError,
-            r"must hold distances, got nan from query 0 to row 1",
+            r"must contain distances, got NaN from query 0 to row 1",
         ),
-        (RETRIEVED | {"query_embeddings": [[1.0], [0.0]]}, TypeError, r"must hold indices .* got torch\.float64"),
-        (RETRIEVED | {"query_embeddings": [[1], [2]]}, ValueError, r"from 0 to 1 .* got 2 for query 1"),
-        (RETRIEVED | {"query_embeddings": [[1], [-2]]}, ValueError, r"from 0 to 1 .* got -2 for query 1"),
+        (RETRIEVED | {"embeddings": [[1.0], [0.0]]}, TypeError, r"must contain integer indices .* got torch\.float64"),
+        (RETRIEVED | {"embeddings": [[1], [2]]}, ValueError, r"from 0 to 1 .* got 2 for query 1"),
+        (RETRIEVED | {"embeddings": [[1], [-2]]}, ValueError, r"from 0 to 1 .* got -2 for query 1"),
         (
-            RETRIEVED | {"query_embeddings": [[1, -1], [-1, 0]]},
+            RETRIEVED | {"embeddings": [[1, -1], [-1, 0]]},
             ValueError,
-            r"-1, for no more rows found, at the end of a row only, got \[-1, 0\] for query 1",
+            r"-1, the padding, at the end of a row only, got \[-1, 0\] for query 1",
         ),
         (
-            RETRIEVED | {"query_embeddings": [[0, 1], [1, 1]]},
+            RETRIEVED | {"embeddings": [[0, 1], [1, 1]]},
             ValueError,
-            r"each index once a query, got one twice for query 1",
+            r"each index at most once .* got a repeated index for query 1",
         ),
         (
             {"sample_weight": [1.0, 1.0], "average": "none"},
             ValueError,
-            r"goes with `average=\"mean\"` only, got \"none\"",
+            r"`sample_weight` requires `average=\"mean\"`, got \"none\"",
         ),
-        ({"query_embeddings": np.zeros((2, 0))}, ValueError, r"`query_embeddings` must have at least one column"),
-        ({"query_embeddings": [[1.0]], "query_labels": [[1]]}, ValueError, r"must hold a row to retrieve, got none"),
+        ({"embeddings": np.zeros((2, 0))}, ValueError, r"`embeddings` must have at least one column"),
+        (
+            {"embeddings": [[1.0]], "labels": [[1]]},
+            ValueError,
+            r"database must contain at least one row that .*, got none",
+        ),
         ({"sample_weight": [1.0]}, ValueError, r"`sample_weight` must have shape \(2,\), .* got \(1,\)"),
         ({"sample_weight": [1.0, -1.0]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -1"),
-        ({"relevance": 1}, TypeError, r"Retrieval metrics take no argument `relevance`"),
     ],
 )
-def test_bad_argument_is_refused(function, arguments, error, message):
-    good = {"query_embeddings": [[1.0], [0.0]], "query_labels": [[1], [1]]}
-    takes_k = function not in (metrics.map_at_r, metrics.r_precision)
-    if "a row to retrieve" in message and not takes_k:
-        assert function(**good | arguments).isnan()  # all that there is, none, is in order
-        return
+def test_invalid_argument_raises(function, arguments, error, message):
+    valid = {"embeddings": [[1.0], [0.0]], "labels": [[1], [1]]}
+    k = {} if function in (metrics.map_at_r, metrics.r_precision) else {"k": 1}
     with pytest.raises(error, match=message):
-        function(**good | ({"k": 1} if takes_k else {}) | arguments)
+        function(**valid | k | arguments)
 
 
 @pytest.mark.parametrize("function", [metrics.map_at_r, metrics.r_precision])
-def test_too_few_retrieved_for_all_that_is_relevant_are_refused(function):
+def test_fewer_indices_than_relevant_rows_raise(function):
     labels = torch.ones(4, 1)
-    with pytest.raises(ValueError, match=r"as many retrieved indices a query as rows are relevant to it, 3, got 2"):
+    with pytest.raises(
+        ValueError, match=r"at least as many indices for each query as there are relevant rows, 3, got 2"
+    ):
         function([[1, 2], [0, 2], [0, 1], [0, 1]], labels, metric="retrieved")
     assert function([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], labels, metric="retrieved") == 1
 
 
-def test_unknown_denominator_is_refused():
+def test_unknown_denominator_raises():
     with pytest.raises(ValueError, match=r"`denominator` must be one of 'min', 'hits', 'relevant', got 'k'"):
         metrics.map_at_k(EMBEDDINGS, LABELS, k=1, denominator="k")
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", ALL)
-def test_result_lies_on_the_device_of_the_queries(function, device):
+def test_result_is_on_the_device_of_the_queries(function):
     generator = torch.Generator().manual_seed(7)
     embeddings, labels = torch.randn(300, 16, generator=generator), torch.rand(300, 5, generator=generator) < 0.3
     expected = function(embeddings, labels)
-    result = function(embeddings.to(device), labels)
-    assert result.device == device
+    result = function(embeddings.cuda(), labels)
+    assert result.is_cuda
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
     distances = torch.cdist(embeddings.double(), embeddings.double())
-    result = function(distances.to(device), labels, metric="precomputed")
+    result = function(distances.cuda(), labels, metric="precomputed")
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("zero_division", [math.nan, 0.0])
+def test_report_has_the_values_and_intervals_of_the_functions(rows, zero_division):
+    embeddings, labels = rows
+    table = RetrievalMetrics(k=(1, 200), zero_division=zero_division)
+    table.update(embeddings[:25], labels[:25])
+    table.update_ref(embeddings[25:], labels[25:])
+    report = table.report(n_resamples=200, confidence_level=0.9, generator=torch.Generator().manual_seed(1))
+    values = _values(table)
+    num_undefined = int(values.pop("queries_without_relevant"))
+    assert num_undefined > 0
+    assert report.values == pytest.approx(values)
+    refs = {"ref_emb": embeddings[25:], "ref_labels": labels[25:], "zero_division": zero_division}
+    for key, function in (
+        ("ndcg_at_1", partial(metrics.ndcg_at_k, k=1)),
+        ("precision_at_200", partial(metrics.precision_at_k, k=200)),
+        ("size_ratio_at_1", partial(metrics.size_ratio_at_k, k=1)),
+        ("mrr", metrics.mrr),
+        ("map", partial(metrics.map_at_k, k=None)),
+    ):
+        interval = confidence_interval(
+            partial(function, **refs),
+            embeddings[:25],
+            labels[:25],
+            n_resamples=200,
+            confidence_level=0.9,
+            generator=torch.Generator().manual_seed(1),
+        )
+        assert report.intervals[key] == pytest.approx((interval.low.item(), interval.high.item()), rel=1e-12)
+        defined = 25 - num_undefined if math.isnan(zero_division) and key != "size_ratio_at_1" else 25
+        assert report.averaged[key] == (defined, 25)
+    text = str(report)
+    assert "90 % interval" in text
+    assert re.search(rf"^\| NDCG@1 +\| +{values['ndcg_at_1']:.3f} \| .* to .* \| +\d+ of 25 \|$", text, re.MULTILINE)
+    assert re.search(r"^\| MAP@R +\|", text, re.MULTILINE)
+
+
+def test_report_without_intervals(rows):
+    table = RetrievalMetrics(k=3, full_ranking=False)
+    table.update(*rows)
+    report = table.report(confidence_level=None)
+    assert report.intervals is None
+    assert "interval" not in str(report)
+    assert list(report.values) == [key for key in table.compute() if key != "queries_without_relevant"]
+    with pytest.raises(ValueError, match="`n_resamples` must be at least 1, got 0"):
+        table.report(n_resamples=0)

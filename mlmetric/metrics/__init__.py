@@ -21,21 +21,17 @@ from mlmetric.metrics._label_ranking import (
     ranking_loss,
 )
 from mlmetric.metrics._report import METRIC_NAMES, MetricsReport
-from mlmetric.metrics._retrieval._functions import (
-    RetrievalOptions,
-    acg_at_k,
+from mlmetric.metrics._retrieval._graded import acg_at_k, ndcg_at_k, size_ratio_at_k, wmap_at_k
+from mlmetric.metrics._retrieval._relevance import (
     hit_rate_at_k,
     map_at_k,
     map_at_r,
     mrr,
-    ndcg_at_k,
     precision_at_k,
     r_precision,
     recall_at_k,
-    size_ratio_at_k,
-    wmap_at_k,
 )
-from mlmetric.metrics._retrieval._table import RetrievalMetrics
+from mlmetric.metrics._retrieval._retrieval_metrics import RetrievalMetrics
 from mlmetric.metrics._table import MultiLabelMetrics
 from mlmetric.metrics._thresholds import best_thresholds
 
@@ -45,7 +41,6 @@ __all__ = [
     "MetricsReport",
     "MultiLabelMetrics",
     "RetrievalMetrics",
-    "RetrievalOptions",
     "acg_at_k",
     "average_precision",
     "best_thresholds",

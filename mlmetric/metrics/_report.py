@@ -27,6 +27,18 @@ METRIC_NAMES = {
 }
 """What the keys of `MultiLabelMetrics` are called in tables."""
 
+_RETRIEVAL_NAMES = {
+    "ndcg": "NDCG",
+    "acg": "ACG",
+    "size_ratio": "size ratio",
+    "hit_rate": "hit rate",
+    "wmap": "WMAP",
+    "map": "mAP",
+    "map_at_r": "MAP@R",
+    "r_precision": "R-precision",
+    "mrr": "MRR",
+}
+
 
 @dataclass(frozen=True)
 class MetricsReport:
@@ -55,7 +67,7 @@ class MetricsReport:
             heads.insert(2, f"{100 * self.confidence_level:g} % interval")
         rows = []
         for key, value in self.values.items():
-            cells = [METRIC_NAMES.get(key, key), _number(value)]
+            cells = [_display_name(key), _number(value)]
             if self.intervals is not None:
                 low, high = self.intervals[key]
                 cells.append("" if math.isnan(low) else f"{_number(low)} to {_number(high)}")
@@ -82,6 +94,14 @@ class MetricsReport:
                 ]
             )
         return _markdown(["label", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def _display_name(key: str) -> str:
+    """Return the name of a metric in tables, such as "NDCG@10" for `ndcg_at_10`."""
+    name, _, k = key.rpartition("_at_")
+    if k.isdigit():
+        return f"{_RETRIEVAL_NAMES.get(name, name)}@{k}"
+    return METRIC_NAMES.get(key) or _RETRIEVAL_NAMES.get(key, key)
 
 
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

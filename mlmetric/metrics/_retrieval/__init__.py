@@ -1,1 +1,1 @@
-"""What embeddings retrieve: an order of the database, grades of what comes first, and numbers made of both."""
+"""Retrieval metrics: ranking of a database for each query, scores of each ranking, and their averages."""

@@ -1,0 +1,187 @@
+"""Checked inputs of retrieval metrics: labels of queries and database, and the ranking of the database."""
+
+from __future__ import annotations
+
+import operator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
+from mlmetric.metrics._retrieval._ranking import DistanceRanking, EmbeddingRanking, IndexRanking, Ranking
+
+Metric = Literal["euclidean", "cosine", "precomputed", "retrieved"]
+
+
+class RetrievalInputs(NamedTuple):
+    """Labels of the queries and of the database, and the ranking of the database for each query."""
+
+    labels: Tensor
+    ref_labels: Tensor
+    ranking: Ranking
+    exclude_self: bool
+    """Whether the queries are the database, so that each query is excluded from its own results."""
+
+    @property
+    def database_size(self) -> int:
+        """Number of rows that a query can retrieve."""
+        return len(self.ref_labels) - self.exclude_self
+
+    def clip_k(self, k: int | None) -> int:
+        """Return k, clipped to the size of the database; for None, the number of all retrieved rows."""
+        if not self.ranking.max_k:
+            raise ValueError("The database must contain at least one row that a query can retrieve, got none.")
+        if k is None:
+            return min(self.ranking.max_k, self.database_size)
+        clipped = min(check_k(k), self.database_size)
+        if clipped > self.ranking.max_k:
+            raise ValueError(
+                f'`embeddings` must contain at least {clipped} indices for each query with `metric="retrieved"` and '
+                f"`k={k}`, not counting the query itself, got {self.ranking.max_k}."
+            )
+        return clipped
+
+
+def check_k(k: int) -> int:
+    """Check that `k` is an integer of at least 1."""
+    try:
+        k = operator.index(k)
+    except TypeError:
+        raise TypeError(f"`k` must be an integer, got {k!r}.") from None
+    if k < 1:
+        raise ValueError(f"`k` must be at least 1, got {k}.")
+    return k
+
+
+def check_retrieval_inputs(
+    embeddings: TensorLike,
+    labels: LabelsLike,
+    ref_emb: TensorLike | None,
+    ref_labels: LabelsLike | None,
+    metric: Metric,
+) -> RetrievalInputs:
+    """Check the arguments of a retrieval metric, and rank the database."""
+    check_choice(metric, "metric", Metric)
+    queries = _check_matrix(embeddings, "embeddings")
+    query_labels = _check_labels(labels, "labels", queries, "embeddings")
+    by_embeddings = metric in ("euclidean", "cosine")
+    if by_embeddings and (ref_emb is None) != (ref_labels is None):
+        given, missing = ("ref_labels", "ref_emb") if ref_emb is None else ("ref_emb", "ref_labels")
+        raise ValueError(f"`ref_emb` and `ref_labels` must be given together, got `{given}` without `{missing}`.")
+    if not by_embeddings and ref_emb is not None:
+        raise ValueError(f'`ref_emb` must be None with `metric="{metric}"`, which does not compare embeddings.')
+    refs = None if ref_emb is None else _check_matrix(ref_emb, "ref_emb").to(queries.device)
+    database_labels = query_labels
+    if ref_labels is not None:
+        database_labels = _check_labels(ref_labels, "ref_labels", refs, "ref_emb").to(query_labels.device)
+    _check_columns(query_labels, database_labels, "labels", "ref_labels")
+    if refs is not None:
+        _check_columns(queries, refs, "embeddings", "ref_emb")
+    exclude_self = ref_labels is None
+    ranking: Ranking
+    if by_embeddings:
+        ranking = EmbeddingRanking(
+            _check_embeddings(queries, "embeddings", metric),
+            None if refs is None else _check_embeddings(refs, "ref_emb", metric),
+        )
+    elif metric == "precomputed":
+        distances = _check_distances(queries, len(database_labels), exclude_self=exclude_self)
+        ranking = DistanceRanking(distances, exclude_self=exclude_self)
+    else:
+        ranking = IndexRanking(_check_indices(queries, len(database_labels)), exclude_self=exclude_self)
+    return RetrievalInputs(query_labels, database_labels, ranking, exclude_self)
+
+
+def _check_matrix(values: TensorLike, name: str) -> Tensor:
+    matrix = to_tensor(values, name)
+    if matrix.ndim != 2:
+        raise ValueError(f"`{name}` must have shape (N, D), got {tuple(matrix.shape)}.")
+    return matrix
+
+
+def _check_labels(labels: LabelsLike, name: str, embeddings: Tensor | None, embeddings_name: str) -> Tensor:
+    matrix = to_tensor(label_tensor(labels, name=name), name)
+    if embeddings is None:
+        return matrix
+    if len(matrix) != len(embeddings):
+        raise ValueError(
+            f"`{name}` must have one row for each of the {len(embeddings)} rows of `{embeddings_name}`, "
+            f"got {len(matrix)}."
+        )
+    return matrix.to(embeddings.device)
+
+
+def _check_columns(queries: Tensor, refs: Tensor, name: str, ref_name: str) -> None:
+    if queries.shape[1] != refs.shape[1]:
+        raise ValueError(
+            f"`{name}` and `{ref_name}` must have the same number of columns, "
+            f"got {queries.shape[1]} and {refs.shape[1]}."
+        )
+
+
+def _check_embeddings(embeddings: Tensor, name: str, metric: Metric) -> Tensor:
+    """Return embeddings as float64; with `metric="cosine"`, scaled to unit length."""
+    values = embeddings.double()
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"`{name}` must be finite, got {values[~values.isfinite()][0].item()}.")
+    if not values.shape[1]:
+        raise ValueError(f"`{name}` must have at least one column, got shape {tuple(values.shape)}.")
+    if metric == "euclidean":
+        return values
+    largest = values.abs().amax(dim=1, keepdim=True)
+    if bool((largest == 0).any()):
+        raise ValueError(
+            f'`{name}` must contain no zero row with `metric="cosine"`, because it has no direction; got one at row '
+            f"{int((largest == 0).int().argmax())}."
+        )
+    scaled = values / largest  # so that squares neither overflow nor all underflow
+    unit: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    return unit
+
+
+def _check_distances(distances: Tensor, num_refs: int, *, exclude_self: bool) -> Tensor:
+    if distances.shape[1] != num_refs:
+        raise ValueError(
+            f"`embeddings` must contain the distances to all {num_refs} rows of the database with "
+            f'`metric="precomputed"`, got shape {tuple(distances.shape)}.'
+        )
+    values = distances
+    if distances.dtype not in (torch.float32, torch.float64):
+        values = distances.to(torch.float32 if distances.is_floating_point() else torch.float64)
+    missing = values.isnan()
+    if exclude_self:
+        missing.fill_diagonal_(False)  # the distance of a query to itself is not used
+    if bool(missing.any()):
+        query, row = missing.nonzero()[0].tolist()
+        raise ValueError(f"`embeddings` must contain distances, got NaN from query {query} to row {row}.")
+    return values
+
+
+def _check_indices(indices: Tensor, num_refs: int) -> Tensor:
+    if indices.is_floating_point() or indices.dtype == torch.bool:
+        raise TypeError(f'`embeddings` must contain integer indices with `metric="retrieved"`, got {indices.dtype}.')
+    indices = indices.long()
+    missing = indices == -1
+    invalid = (indices < 0) & ~missing | (indices >= num_refs)
+    if bool(invalid.any()):
+        raise ValueError(
+            f'`embeddings` must contain indices from 0 to {num_refs - 1} with `metric="retrieved"`, or -1 as padding, '
+            f"got {indices[invalid][0].item()} for query {int(invalid.any(dim=1).int().argmax())}."
+        )
+    padded_inside = (missing[:, :-1] & ~missing[:, 1:]).any(dim=1)
+    if bool(padded_inside.any()):
+        query = int(padded_inside.int().argmax())
+        raise ValueError(
+            "`embeddings` must contain -1, the padding, at the end of a row only, got "
+            f"{indices[query].tolist()!s:.60} for query {query}."
+        )
+    ordered = indices.sort(dim=1).values
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
+    if bool(repeated.any()):
+        raise ValueError(
+            "`embeddings` must contain each index at most once for each query, got a repeated index for query "
+            f"{int(repeated.int().argmax())}."
+        )
+    return indices
