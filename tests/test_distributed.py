@@ -298,14 +298,15 @@ def measured(_):
                 table.update(*later)
             else:  # of its own rows: the others are not asked
                 assert table(*later) == MultiLabelMetrics(threshold=threshold)(*later)
-        report = table.report(n_resamples=20)
-        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.averaged
+        report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
+        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.num_averaged
+    results["without generator"] = table.report(n_resamples=20).intervals
     table = MultiLabelMetrics()
     if rank() < 2:
         table.update(torch.zeros(2, 2 + rank()), torch.zeros(2, 2 + rank()))
     with pytest.raises(ValueError, match=r"the same columns and dtypes in each process, .*\(2,\).*\(3,\)"):
         table.compute()
-    with pytest.raises(ValueError, match="holds no rows yet"):
+    with pytest.raises(ValueError, match="has no rows yet"):
         MultiLabelMetrics().report()
     return results
 
@@ -555,11 +556,16 @@ def test_table_of_uneven_rows_is_that_of_one_process(joined, dtype, threshold):
     preds, target, mask = make_scores()
     table = MultiLabelMetrics(threshold=threshold)
     table.update(preds.to(dtype), target, mask)
-    report = table.report(n_resamples=20)
-    expected = table.compute(), table.per_label(), report.intervals, report.averaged
+    report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
+    expected = table.compute(), table.per_label(), report.intervals, report.num_averaged
     for result in joined:
         for found, values in zip(result["measured"][dtype, threshold], expected, strict=True):
             torch.testing.assert_close(found, values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_report_uses_the_same_resamples_in_all_processes(joined):
+    first, *others = [result["measured"]["without generator"] for result in joined]
+    assert all(other == first for other in others)
 
 
 def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlmetric.metrics import _pooled_ranks, average_precision, mean_average_precision
+from mlmetric.metrics import _average_precision_kernels, average_precision, mean_average_precision
+from mlmetric.metrics._inputs import ResampleWeights
 
 
 @st.composite
@@ -69,7 +70,7 @@ def _of_kept(preds, target, mask, weight=None):
 
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices(), data=st.data())
-def test_masked_and_weighted_precision_equals_scikit_learn_on_the_entries_that_count(matrices, data):
+def test_masked_and_weighted_average_precision_equals_scikit_learn_on_the_included_entries(matrices, data):
     preds, target = matrices
     mask = data.draw(hnp.arrays(np.bool_, preds.shape))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.just(0.0) | st.floats(0.125, 8)))
@@ -93,7 +94,7 @@ def test_masked_and_weighted_precision_equals_scikit_learn_on_the_entries_that_c
         )
 
 
-def test_column_that_the_mask_leaves_out_is_undefined():
+def test_column_excluded_by_the_mask_is_undefined():
     preds, target = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]]), torch.tensor([[1, 1], [0, 1], [1, 1]])
     mask = torch.tensor([[True, False]] * 3)
     assert average_precision(preds, target, mask=mask)[1].isnan()
@@ -104,7 +105,7 @@ def test_column_that_the_mask_leaves_out_is_undefined():
 
 
 @pytest.mark.parametrize("interpolation", ["none", "voc2007", "voc2010"])
-def test_scores_of_minus_infinity_do_not_count_masked_entries(interpolation):
+def test_excluded_entries_do_not_tie_with_scores_of_minus_infinity(interpolation):
     inf = torch.inf
     preds = torch.tensor([[-inf], [-inf], [0.0], [9.0], [9.0]])
     target, mask = torch.tensor([[1], [0], [1], [1], [0]]), torch.tensor([[True], [True], [True], [False], [False]])
@@ -122,14 +123,14 @@ def test_scores_of_minus_infinity_do_not_count_masked_entries(interpolation):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("options", [{}, {"average": "macro"}, {"average": "micro"}])
-def test_several_weightings_at_once_equal_each_alone_and_integers_repeated_rows(options, dtype):
+def test_resample_weights_equal_each_weight_alone_and_integer_weights_equal_repeated_rows(options, dtype):
     function = mean_average_precision if options else average_precision
     generator = torch.Generator().manual_seed(0)
     preds, target = torch.randn(12, 3, generator=generator).round(decimals=1).to(dtype), torch.zeros(12, 3)
     target[:7, 0], target[2:5, 1] = 1, 1  # no positives in the last
     counts = torch.randint(3, (5, 12), generator=generator)
     counts[0], counts[1], counts[2, :7] = 0, 1, 0
-    results = function(preds, target, sample_weight=counts, **options)
+    results = function(preds, target, sample_weight=ResampleWeights(counts.double()), **options)
     assert results.shape == (5, 3) if function is average_precision else (5,)
     assert results[[0, 2]].isnan().all()
     np.testing.assert_allclose(results[1], function(preds, target, **options), rtol=1e-12)
@@ -158,7 +159,7 @@ def _interpolated(interpolation, scores, positive):
 @pytest.mark.parametrize("interpolation", ["voc2007", "voc2010"])
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices(), data=st.data())
-def test_interpolated_precision_equals_its_definition(interpolation, matrices, data):
+def test_interpolated_average_precision_equals_its_definition(interpolation, matrices, data):
     preds, target = matrices
     mask = data.draw(st.just(np.ones_like(target)) | hnp.arrays(np.bool_, preds.shape))
     columns = zip(preds.T, target.T, mask.T, strict=True)
@@ -172,14 +173,14 @@ def test_interpolated_precision_equals_its_definition(interpolation, matrices, d
 
 
 @pytest.mark.parametrize("positives", range(1, 31))
-def test_recalls_of_voc_2007_are_whole_numbers(positives):
+def test_recalls_of_voc_2007_are_compared_without_rounding(positives):
     # One negative after each positive: the precision falls at each recall, and a recall missed shows.
     preds, target = torch.arange(2 * positives, 0, -1)[:, None], torch.tensor([1, 0] * positives)[:, None]
     expected = _interpolated("voc2007", preds.squeeze(1).tolist(), target.squeeze(1).tolist())
     assert average_precision(preds, target, interpolation="voc2007").item() == pytest.approx(expected, abs=1e-14)
 
 
-def test_hand_worked_interpolations():
+def test_hand_computed_interpolations():
     # Precisions 1, 2/4, 3/5 at recalls 1/3, 2/3, 1: the second is raised to 3/5.
     preds, target = torch.arange(5, 0, -1)[:, None], torch.tensor([[1], [0], [0], [1], [1]])
     assert average_precision(preds, target).item() == pytest.approx((1 + 2 / 4 + 3 / 5) / 3, abs=1e-15)
@@ -214,8 +215,10 @@ KINDS = {
 @pytest.mark.parametrize("share", [0.0, 1e-5, 0.02, 0.6, 1.0])
 @pytest.mark.parametrize("shape", [(2, 3), (600, 500)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_micro_precision_equals_a_sort_of_all_entries(kind, shape, share, monkeypatch):
-    monkeypatch.setattr(_pooled_ranks, "SMALL", 0)  # so that few entries are put into bins too
+def test_micro_average_precision_equals_a_sort_of_all_entries(kind, shape, share, monkeypatch):
+    monkeypatch.setattr(
+        _average_precision_kernels, "MIN_BINNED_ENTRIES", 0
+    )  # so that few entries are put into bins too
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     target, mask = torch.rand(2, *shape, generator=generator) < torch.tensor([share, 0.9])[:, None, None]
@@ -232,19 +235,19 @@ def test_micro_precision_equals_a_sort_of_all_entries(kind, shape, share, monkey
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64]))
-def test_micro_precision_of_any_scores_equals_a_sort_of_all_entries(data, dtype):
+def test_micro_average_precision_of_any_scores_equals_a_sort_of_all_entries(data, dtype):
     shape = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 4)))
     preds = data.draw(hnp.arrays(dtype, shape, elements=st.floats(allow_nan=False, width=dtype().itemsize * 8)))
     target = data.draw(hnp.arrays(np.bool_, shape))
     expected = _sorted_precision(preds.ravel(), target.ravel())
-    for small in (0, _pooled_ranks.SMALL):
+    for small in (0, _average_precision_kernels.MIN_BINNED_ENTRIES):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_pooled_ranks, "SMALL", small)
+            patch.setattr(_average_precision_kernels, "MIN_BINNED_ENTRIES", small)
             found = mean_average_precision(preds, target, average="micro")
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_empty_zero_is_what_scikit_learn_itself_gives():
+def test_zero_division_0_equals_scikit_learn():
     preds, target = np.array([[0.2, 0.1], [0.8, 0.5], [0.5, 0.5]]), np.array([[0, 1], [0, 0], [0, 1]])
     with pytest.warns(UserWarning, match="No positive class"):
         expected = sk.average_precision_score(target, preds)
@@ -259,14 +262,14 @@ def test_large_random_matrix_equals_scikit_learn():
     np.testing.assert_allclose(average_precision(preds, target), _sklearn(preds.numpy(), target.numpy()), rtol=1e-12)
 
 
-def test_hand_worked_table():
+def test_hand_computed_values():
     preds = torch.tensor([[4.0, 1.0, 2.0], [3.0, 1.0, 2.0], [2.0, 1.0, 1.0], [1.0, 1.0, 2.0]])
     target = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]])
     expected = [(1 / 2 + 2 / 4) / 2, 1 / 4, (1 / 3 + 2 / 4) / 2]
     assert average_precision(preds, target).tolist() == pytest.approx(expected, abs=1e-15)
 
 
-def test_tied_scores_count_for_each_other_whatever_the_order_of_rows():
+def test_tied_scores_are_retrieved_together_in_any_order_of_rows():
     preds = torch.tensor([[1.0], [1.0], [1.0]])
     for row in range(3):
         target = torch.zeros(3, 1).index_fill(0, torch.tensor(row), 1)
@@ -280,14 +283,14 @@ def test_large_logits_do_not_become_ties():
     assert average_precision(logits, [[1], [0], [0]]).item() == pytest.approx(1 / 3)
 
 
-def test_python_floats_keep_their_double_precision():
+def test_python_floats_keep_double_precision():
     assert average_precision([[0.5], [0.5 + 1e-12]], [[0], [1]]).item() == 1
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.uint8]
 )
-def test_dtype_of_the_scores_does_not_matter_where_it_holds_them(dtype):
+def test_result_does_not_depend_on_the_dtype_of_scores_that_it_represents_exactly(dtype):
     preds = torch.tensor([[3, 0], [2, 2], [2, 1], [0, 2]])
     target = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 1]])
     result = average_precision(preds.to(dtype), target)
@@ -305,14 +308,14 @@ def test_negative_zero_ties_with_zero():
     assert average_precision([[0.0], [-0.0]], [[1], [0]]).item() == 1 / 2
 
 
-def test_order_preserving_change_of_scale_changes_nothing():
+def test_monotonic_transformation_of_the_scores_changes_nothing():
     generator = torch.Generator().manual_seed(1)
     preds = torch.randn(50, 3, generator=generator, dtype=torch.float64)
     target = torch.rand(50, 3, generator=generator) < 0.3
     assert torch.equal(average_precision(preds, target), average_precision(preds.exp() * 7 - 3, target))
 
 
-def test_label_without_positives_follows_the_policy():
+def test_label_without_positives_follows_zero_division():
     preds, target = torch.tensor([[0.2, 0.9], [0.8, 0.1]]), torch.tensor([[0, 1], [0, 0]])
     assert average_precision(preds, target).isnan().tolist() == [True, False]
     assert average_precision(preds, target, zero_division=0).tolist() == [0, 1]
@@ -322,7 +325,7 @@ def test_label_without_positives_follows_the_policy():
 
 
 @pytest.mark.parametrize("average", ["macro", "micro"])
-def test_nothing_to_average_follows_the_policy(average):
+def test_mean_over_no_values_follows_zero_division(average):
     for shape in ((0, 3), (3, 0), (2, 2)):
         preds, target = torch.zeros(shape), torch.zeros(shape)
         assert mean_average_precision(preds, target, average=average).isnan()
@@ -330,7 +333,7 @@ def test_nothing_to_average_follows_the_policy(average):
         assert mean_average_precision(preds, target, average=average, zero_division=1) == 1
 
 
-def test_result_has_one_entry_a_label_and_no_gradient():
+def test_result_has_one_value_per_label_and_no_gradient():
     assert average_precision(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (3,)
     assert average_precision(torch.zeros(3, 0), torch.zeros(3, 0)).shape == (0,)
     result = mean_average_precision(torch.rand(4, 1, requires_grad=True), torch.ones(4, 1))
@@ -343,44 +346,48 @@ def test_result_has_one_entry_a_label_and_no_gradient():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preds": [[0.1, np.nan]]}, r"`preds` must hold no NaN, got one at row 0, label 1"),
+        ({"preds": [[0.1, np.nan]]}, r"`preds` must not contain NaN, got one at row 0, label 1"),
         ({"preds": [[0.1]]}, r"the same shape \(N, L\), got \(1, 1\) and \(1, 2\)"),
-        ({"target": [[0.25, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.25 at row 0, label 0"),
+        ({"target": [[0.25, 1]]}, r"`target` must contain only 0 and 1, got 0\.25 at row 0, label 0"),
         ({"zero_division": None}, r"`zero_division` must be 0.0, 1.0 or nan, got None"),
         ({"mask": [[True]]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
-        ({"sample_weight": [1, 2]}, r"`sample_weight` must have shape \(1,\), one number a row"),
-        ({"sample_weight": [-1]}, r"`sample_weight` must hold finite numbers >= 0, got -1"),
+        ({"sample_weight": [1, 2]}, r"`sample_weight` must have shape \(1,\), one weight for each row"),
+        ({"sample_weight": [-1]}, r"`sample_weight` must contain finite numbers >= 0, got -1"),
         ({"interpolation": "voc"}, r"`interpolation` must be one of 'none', 'voc2007', 'voc2010', got 'voc'"),
         (
             {"interpolation": "voc2010", "sample_weight": [1]},
-            r"`sample_weight` goes with `interpolation=\"none\"` only, got 'voc2010'",
+            r"`sample_weight` is supported with `interpolation=\"none\"` only, got 'voc2010'",
         ),
     ],
 )
-def test_bad_argument_is_refused(function, arguments, message):
+def test_invalid_argument_is_rejected(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(**{"preds": [[0.1, 0.9]], "target": [[0, 1]]} | arguments)
 
 
-def test_unknown_average_is_refused():
+def test_unknown_average_is_rejected():
     with pytest.raises(ValueError, match=r"`average` must be one of 'macro', 'micro', got 'weighted'"):
         mean_average_precision([[0.1]], [[1]], average="weighted")
 
 
-def test_micro_precision_of_weighted_rows_is_not_interpolated():
-    with pytest.raises(ValueError, match=r"`sample_weight` goes with `interpolation=\"none\"` only, got 'voc2007'"):
+def test_interpolation_with_weights_is_rejected_for_micro_average_precision():
+    with pytest.raises(
+        ValueError, match=r"`sample_weight` is supported with `interpolation=\"none\"` only, got 'voc2007'"
+    ):
         mean_average_precision([[0.1]], [[1]], average="micro", interpolation="voc2007", sample_weight=[1])
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_result_lies_on_the_device_of_the_scores(dtype, device):
+def test_result_is_on_the_device_of_the_scores(dtype):
     generator = torch.Generator().manual_seed(2)
     preds = torch.rand(200, 4, generator=generator).to(dtype)
     target = torch.rand(200, 4, generator=generator) < 0.3
     mask = torch.rand(200, 4, generator=generator) < 0.9
-    weights = torch.rand(3, 200, generator=generator)
+    weights = torch.rand(200, generator=generator)
     for options in ({}, {"mask": mask}, {"mask": mask, "interpolation": "voc2007"}, {"sample_weight": weights}):
         for function in (average_precision, partial(mean_average_precision, average="micro")):
-            result = function(preds.to(device), target, **options)
-            assert result.device == device
+            result = function(preds.cuda(), target, **options)
+            assert result.is_cuda
             torch.testing.assert_close(result.cpu(), function(preds, target, **options), rtol=0, atol=1e-12)

@@ -1,14 +1,17 @@
 """Decision metrics against scikit-learn, and loops or hand-worked tables where it has no answer."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as sk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 
 from mlmetric import metrics
+from mlmetric.metrics._inputs import ResampleWeights
 
 PER_LABEL = {
     metrics.precision: sk.precision_score,
@@ -107,7 +110,7 @@ def test_cf1_is_the_harmonic_mean_of_scikit_learns_macro_means(zero_division, ma
     _assert_equal(metrics.cf1(preds, target, zero_division=zero_division), expected)
 
 
-def test_hand_worked_table_per_label():
+def test_hand_computed_values_per_label():
     assert metrics.precision(PREDS, TARGET, average="none", zero_division=0).tolist() == [1 / 2, 0, 0, 0]
     assert metrics.recall(PREDS, TARGET, average="none", zero_division=0).tolist() == [1 / 2, 0, 0, 0]
     f1 = metrics.f1(PREDS, TARGET, average="none")
@@ -115,7 +118,7 @@ def test_hand_worked_table_per_label():
     assert f1[2].isnan()
 
 
-def test_hand_worked_table_of_means():
+def test_hand_computed_means():
     # Predicted: labels 0 and 3; positive: labels 0 and 1.
     assert metrics.precision(PREDS, TARGET).item() == 1 / 4
     assert metrics.recall(PREDS, TARGET).item() == 1 / 4
@@ -137,7 +140,7 @@ def test_cf1_is_not_macro_f1():
     assert metrics.cf1(preds, target).item() == pytest.approx(2 / 3)
 
 
-def test_cf1_is_zero_where_both_means_are():
+def test_cf1_is_zero_if_both_means_are_zero():
     assert metrics.cf1(torch.tensor([[1, 0]]), torch.tensor([[0, 1]])) == 0
 
 
@@ -148,48 +151,53 @@ def test_threshold_is_inclusive_and_rounded_to_the_dtype_of_the_scores():
             assert metrics.subset_accuracy(preds, [[1], [0]], threshold=threshold) == 1, (dtype, threshold)
 
 
-def test_threshold_per_label_decides_its_own_column():
+def test_threshold_per_label_applies_to_its_column():
     preds = torch.tensor([[0.3, 0.3], [0.7, 0.7]])
     target = torch.tensor([[1, 0], [1, 0]])
     assert metrics.subset_accuracy(preds, target, threshold=[0.2, 0.8]) == 1
     assert metrics.subset_accuracy(preds, target, threshold=[0.8, 0.2]) == 0
 
 
-def test_logits_are_not_taken_for_probabilities():
+def test_logits_are_compared_with_the_threshold_without_a_sigmoid():
     logits = torch.tensor([[0.3, -1.0]])
     assert metrics.subset_accuracy(logits, [[1, 0]]) == 0
     assert metrics.subset_accuracy(logits, [[1, 0]], threshold=0.0) == 1
 
 
-@pytest.mark.parametrize("function", ALL)
-def test_decisions_of_any_type_count_as_0_and_1(function):
-    expected = function(PREDS, TARGET)
-    decisions = PREDS >= 0.5
-    for form in (
-        decisions,
-        decisions.int(),
-        decisions.half(),
-        decisions.numpy(),
-        decisions.tolist(),
-        decisions.to(torch.uint8),
-    ):
-        assert function(form, TARGET) == expected
-
-
-@pytest.mark.parametrize("function", ALL)
-def test_target_of_any_type_is_the_same_truth(function):
-    expected = function(PREDS, TARGET)
-    read_only = TARGET.numpy().astype(np.float32)
+def _kinds(matrix):
+    """The same matrix in every supported kind."""
+    read_only = matrix.numpy().astype(np.float32)
     read_only.flags.writeable = False
-    for form in (
-        TARGET.bool(),
-        TARGET.half(),
-        TARGET.tolist(),
-        read_only,
-        TARGET.numpy()[::-1][::-1],
-        TARGET.T.contiguous().T,
-    ):
-        assert function(PREDS, form) == expected
+    return {
+        "bool": matrix.bool(),
+        "half": matrix.half(),
+        "list": matrix.tolist(),
+        "read-only": read_only,
+        "negative strides": matrix.numpy()[::-1, ::-1].copy()[::-1, ::-1],
+        "transposed": matrix.T.contiguous().T,
+        "sparse array": sparse.csr_array(matrix.numpy()),
+        "sparse tensor": matrix.to_sparse(),
+        "data frame": pd.DataFrame(matrix.numpy()),
+        "nullable data frame": pd.DataFrame(matrix.numpy()).astype("Int64"),
+        "uint16": matrix.to(torch.uint16),
+    }
+
+
+@pytest.mark.parametrize("kind", _kinds(TARGET))
+@pytest.mark.parametrize("function", ALL)
+def test_target_and_predicted_labels_of_any_kind_are_accepted(function, kind):
+    assert function(PREDS, _kinds(TARGET)[kind]) == function(PREDS, TARGET)
+    decisions = (PREDS >= 0.5).long()
+    assert function(_kinds(decisions)[kind], TARGET) == function(PREDS, TARGET)
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("names", [[["cat"], ["cat", "dog"]], [["cat", "dog"], ["dog", "cat"]], ["cat", "dog"]])
+def test_label_names_are_rejected_with_a_hint(function, names):
+    with pytest.raises(TypeError, match=r"`target` must .*MultiLabelBinarizer"):
+        function(names, names)
+    with pytest.raises(TypeError, match=r"`preds` must contain real numbers, .*MultiLabelBinarizer"):
+        function(names, [[0, 1], [1, 1]])
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -259,7 +267,7 @@ def _loop(function, decided, target, mask, weight=None, average="macro"):
 @pytest.mark.parametrize("function", ALL)
 @settings(max_examples=40, deadline=None)
 @given(matrices=decision_matrices(), data=st.data())
-def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_entries_that_count(function, matrices, data):
+def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_included_entries(function, matrices, data):
     preds, target = matrices
     mask = data.draw(st.just(np.ones(preds.shape, dtype=bool)) | hnp.arrays(np.bool_, preds.shape))
     options = {
@@ -278,7 +286,7 @@ def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_entries_that_
 @pytest.mark.parametrize("function", PER_LABEL)
 @settings(max_examples=30, deadline=None)
 @given(matrices=decision_matrices(), data=st.data())
-def test_label_metric_of_weighted_rows_equals_scikit_learn(function, matrices, data):
+def test_label_metric_with_sample_weight_equals_scikit_learn(function, matrices, data):
     preds, target = matrices
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
     for average in ("macro", "micro", "weighted", "none"):
@@ -289,7 +297,7 @@ def test_label_metric_of_weighted_rows_equals_scikit_learn(function, matrices, d
 
 @settings(max_examples=30, deadline=None)
 @given(matrices=decision_matrices(min_labels=2), data=st.data())
-def test_row_and_entry_metrics_of_weighted_rows_equal_scikit_learn(matrices, data):
+def test_row_and_entry_metrics_with_sample_weight_equal_scikit_learn(matrices, data):
     preds, target = matrices
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
     decisions, each = preds >= 0.5, weight.repeat(target.shape[1])
@@ -304,7 +312,7 @@ def test_row_and_entry_metrics_of_weighted_rows_equal_scikit_learn(matrices, dat
 
 @pytest.mark.parametrize("function", ALL)
 @pytest.mark.parametrize("masked", [False, True])
-def test_several_weightings_at_once_equal_each_alone(function, masked):
+def test_resample_weights_equal_each_weight_alone(function, masked):
     generator = torch.Generator().manual_seed(0)
     preds, target, counts = torch.rand(3, 9, 5, generator=generator)
     arguments = (preds, target < 0.3)
@@ -314,7 +322,7 @@ def test_several_weightings_at_once_equal_each_alone(function, masked):
     averages = ("macro", "micro", "weighted", "none") if function in PER_LABEL else (None,)
     for average in averages:
         choice = {} if average is None else {"average": average}
-        results = function(*arguments, sample_weight=weights, **options, **choice)
+        results = function(*arguments, sample_weight=ResampleWeights(weights), **options, **choice)
         assert results.shape == ((4, 5) if average == "none" else (4,))
         assert results[0].isnan().all()
         _assert_equal(results[1], function(*arguments, **options, **choice))
@@ -330,7 +338,7 @@ def test_integer_weights_equal_repeated_rows(function):
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_what_the_mask_leaves_out_entirely_is_undefined(function):
+def test_rows_and_labels_excluded_by_the_mask_are_undefined(function):
     mask = torch.ones_like(TARGET, dtype=torch.bool)
     assert function(PREDS, TARGET, mask=torch.zeros_like(mask)).isnan()
     for form in (mask.int(), mask.tolist(), mask.double().numpy()):
@@ -342,7 +350,7 @@ def test_what_the_mask_leaves_out_entirely_is_undefined(function):
         assert function(PREDS, TARGET, mask=mask, average="none")[0].isnan()
 
 
-def test_top_k_and_threshold_decide_independently():
+def test_top_k_and_threshold_are_independent():
     preds = torch.tensor([[0.9, 0.6, 0.6, 0.1], [0.4, 0.3, 0.2, 0.1], [-torch.inf, -torch.inf, 0.7, -torch.inf]])
     mask = torch.tensor([[True, False, True, True], [False, True, True, True], [False, True, True, True]])
     for options, expected in [
@@ -357,14 +365,14 @@ def test_top_k_and_threshold_decide_independently():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
-def test_top_k_of_tied_scores_of_any_dtype_takes_the_lowest_indices(dtype):
+def test_top_k_of_tied_scores_of_any_dtype_predicts_the_lowest_indices(dtype):
     preds = torch.tensor([[1, 2, 1, 1, 2, 1]]).to(dtype)
     for k, expected in [(1, [0, 1, 0, 0, 0, 0]), (3, [1, 1, 0, 0, 1, 0]), (5, [1, 1, 1, 1, 1, 0])]:
         assert metrics.subset_accuracy(preds, [expected], top_k=k, threshold=None) == 1
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_no_rows_is_undefined_and_follows_the_policy(function):
+def test_metric_without_rows_follows_zero_division(function):
     preds, target = torch.zeros(0, 3), torch.zeros(0, 3)
     assert function(preds, target).isnan()
     assert function(preds, target, zero_division=0) == 0
@@ -372,17 +380,17 @@ def test_no_rows_is_undefined_and_follows_the_policy(function):
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_no_labels_is_undefined(function):
+def test_metric_without_labels_is_undefined(function):
     result = function(torch.zeros(3, 0), torch.zeros(3, 0))
     assert result.isnan()
 
 
-def test_per_label_result_has_one_entry_a_label_also_without_rows():
+def test_result_without_average_has_one_value_per_label_even_without_rows():
     assert metrics.f1(torch.zeros(0, 3), torch.zeros(0, 3), average="none").shape == (3,)
     assert metrics.f1(torch.zeros(3, 0), torch.zeros(3, 0), average="none").shape == (0,)
 
 
-def test_scores_that_require_grad_are_taken_as_they_are():
+def test_scores_that_require_grad_are_detached():
     result = metrics.f1(PREDS.clone().requires_grad_(), TARGET)
     assert result == metrics.f1(PREDS, TARGET)
     assert not result.requires_grad
@@ -392,7 +400,7 @@ def test_scores_that_require_grad_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"target": [[0.5, 1.0]]}, ValueError, r"`target` must be hard multi-hot, 0 or 1, got 0\.5 at row 0, label 0"),
+        ({"target": [[0.5, 1.0]]}, ValueError, r"`target` must contain only 0 and 1, got 0\.5 at row 0, label 0"),
         ({"target": [[0, -1]]}, ValueError, r"got -1 at row 0, label 1"),
         ({"target": [[0, np.nan]]}, ValueError, r"got nan at row 0, label 1"),
         (
@@ -404,59 +412,70 @@ def test_scores_that_require_grad_are_taken_as_they_are():
         (
             {"target": [["yes", "no"]]},
             TypeError,
-            r"`target` must be a tensor or an array of numbers, got \[\['yes', 'no'\]\]",
+            r"`target` must .* numbers, .* `sklearn.preprocessing.MultiLabelBinarizer`",
         ),
-        ({"preds": [[0.1, np.nan]]}, ValueError, r"`preds` must hold no NaN, got one at row 0, label 1"),
-        ({"preds": [[0.1, 1j]]}, TypeError, r"`preds` must hold real numbers, got torch\.complex128"),
-        ({"preds": [[0.1], [0.2, 0.3]]}, TypeError, r"`preds` must be a tensor or an array of numbers, got \[\[0\.1\]"),
-        ({"threshold": [0.1, 0.2, 0.3]}, ValueError, r"one a label, shape \(2,\), got shape \(3,\)"),
-        ({"threshold": np.nan}, ValueError, r"`threshold` must hold no NaN, got nan"),
+        ({"preds": [[0.1, np.nan]]}, ValueError, r"`preds` must not contain NaN, got one at row 0, label 1"),
+        ({"preds": [[0.1, 1j]]}, TypeError, r"`preds` must contain real numbers, got torch\.complex128"),
+        ({"preds": [[0.1], [0.2, 0.3]]}, TypeError, r"`preds` must contain real numbers, got \[\[0\.1\]"),
+        ({"threshold": [0.1, 0.2, 0.3]}, ValueError, r"or have shape \(2,\), one for each label, got shape \(3,\)"),
+        ({"threshold": np.nan}, ValueError, r"`threshold` must not contain NaN, got nan"),
         ({"zero_division": "skip"}, ValueError, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
         ({"top_k": 0}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 0"),
         ({"top_k": 3}, ValueError, r"`top_k` must be from 1 to 2, the number of labels, or None, got 3"),
         ({"mask": [True, True]}, ValueError, r"`mask` must have the shape of `preds`, \(1, 2\), .* got \(2,\)"),
         ({"mask": [[True]]}, ValueError, r"`mask` must have the shape of `preds`, \(1, 2\), .* got \(1, 1\)"),
-        ({"mask": [[1, 2]]}, ValueError, r"`mask` must be bool, or hold 0 and 1 only: True where an entry counts"),
-        ({"mask": [[1, np.nan]]}, ValueError, r"`mask` must be bool, or hold 0 and 1 only"),
-        ({"mask": [["a", "b"]]}, TypeError, r"`mask` must be a tensor or an array of numbers"),
+        (
+            {"mask": [[1, 2]]},
+            ValueError,
+            r"`mask` must be bool or contain only 0 and 1: True for the entries to include",
+        ),
+        ({"mask": [[1, np.nan]]}, ValueError, r"`mask` must be bool or contain only 0 and 1"),
+        ({"mask": [["a", "b"]]}, TypeError, r"`mask` must contain real numbers"),
         (
             {"mask": [[1, 0]], "preds": [[np.nan, np.nan]]},
             ValueError,
-            r"`preds` must hold no NaN, got one at row 0, label 0",
+            r"`preds` must not contain NaN, got one at row 0, label 0",
         ),
-        ({"mask": [[1, 0]], "target": [[-1, -1]]}, ValueError, r"got -1 at row 0, label 0.* are left out by `mask`"),
+        (
+            {"mask": [[1, 0]], "target": [[-1, -1]]},
+            ValueError,
+            r"got -1 at row 0, label 0.* exclude entries .* with `mask`",
+        ),
         (
             {"sample_weight": [1.0, 1.0]},
             ValueError,
-            r"`sample_weight` must have shape \(1,\), one number a row, or \(B, 1\) for B weightings, got \(2,\)",
+            r"`sample_weight` must have shape \(1,\), one weight for each row, got \(2,\)",
         ),
         ({"sample_weight": 1.0}, ValueError, r"`sample_weight` must have shape \(1,\), .* got \(\)"),
         ({"sample_weight": [[[1.0]]]}, ValueError, r"`sample_weight` must have shape \(1,\), .* got \(1, 1, 1\)"),
-        ({"sample_weight": [-0.5]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -0\.5"),
-        ({"sample_weight": [np.nan]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got nan"),
-        ({"sample_weight": [[1.0], [np.inf]]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got inf"),
+        ({"sample_weight": [-0.5]}, ValueError, r"`sample_weight` must contain finite numbers >= 0, got -0\.5"),
+        ({"sample_weight": [np.nan]}, ValueError, r"`sample_weight` must contain finite numbers >= 0, got nan"),
+        ({"sample_weight": [np.inf]}, ValueError, r"`sample_weight` must contain finite numbers >= 0, got inf"),
+        ({"sample_weight": [[1.0], [1.0]]}, ValueError, r"`sample_weight` must have shape \(1,\), .* got \(2, 1\)"),
     ],
 )
-def test_bad_argument_is_refused(function, arguments, error, message):
+def test_invalid_argument_is_rejected(function, arguments, error, message):
     with pytest.raises(error, match=message):
         function(**{"preds": [[0.1, 0.9]], "target": [[0, 1]]} | arguments)
 
 
 @pytest.mark.parametrize("function", PER_LABEL)
-def test_unknown_average_is_refused(function):
+def test_unknown_average_is_rejected(function):
     with pytest.raises(
         ValueError, match=r"`average` must be one of 'macro', 'micro', 'weighted', 'none', got 'samples'"
     ):
         function(PREDS, TARGET, average="samples")
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", ALL)
-def test_result_lies_on_the_device_of_the_scores(function, device):
+def test_result_is_on_the_device_of_the_scores(function):
     mask = PREDS != 0.3
     for options in (
         {},
         {"mask": mask, "top_k": 2, "threshold": torch.full((4,), 0.2), "sample_weight": [1, 2, 0.5, 3]},
     ):
-        result = function(PREDS.to(device), TARGET, **options)
-        assert result.device == device
+        result = function(PREDS.cuda(), TARGET, **options)
+        assert result.is_cuda
         torch.testing.assert_close(result.cpu(), function(PREDS, TARGET, **options), rtol=0, atol=1e-12)

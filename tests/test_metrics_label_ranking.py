@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlmetric.metrics import coverage_error, label_ranking_average_precision, one_error, ranking_loss
+from mlmetric.metrics._inputs import ResampleWeights
 
 half_ranking_loss = partial(ranking_loss, ties="half")
 FUNCTIONS = [coverage_error, label_ranking_average_precision, ranking_loss, half_ranking_loss, one_error]
-# With the policy under which scikit-learn counts a row that has no pair to rank.
+# With the value that scikit-learn assigns to rows without pairs.
 SKLEARN = [
     (coverage_error, 0, sk.coverage_error),
     (label_ranking_average_precision, 1, sk.label_ranking_average_precision_score),
@@ -73,7 +74,7 @@ def _assert_equal(actual, expected):
 @pytest.mark.parametrize(("function", "zero_division", "expected"), SKLEARN)
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices(min_labels=2), data=st.data())
-def test_metric_equals_scikit_learn_weighted_or_not(function, zero_division, expected, matrices, data):
+def test_metric_equals_scikit_learn_with_and_without_weights(function, zero_division, expected, matrices, data):
     preds, target = matrices
     _assert_equal(function(preds, target, zero_division=zero_division), expected(target, preds))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
@@ -86,7 +87,7 @@ def test_metric_equals_scikit_learn_weighted_or_not(function, zero_division, exp
 @pytest.mark.parametrize("function", FUNCTIONS)
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices(), data=st.data())
-def test_metric_equals_its_formula_over_the_entries_that_count(function, matrices, data):
+def test_metric_equals_its_formula_over_the_included_entries(function, matrices, data):
     preds, target = matrices
     mask = data.draw(hnp.arrays(np.bool_, preds.shape))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0])))
@@ -98,7 +99,7 @@ def test_metric_equals_its_formula_over_the_entries_that_count(function, matrice
 
 @settings(max_examples=50, deadline=None)
 @given(matrices=score_matrices())
-def test_half_ties_make_the_loss_one_minus_the_area_under_the_roc_curve(matrices):
+def test_ranking_loss_with_half_ties_is_one_minus_the_area_under_the_roc_curve(matrices):
     preds, target = matrices
     areas = [1 - sk.roc_auc_score(y, s) for s, y in zip(preds, target, strict=True) if y.any() and not y.all()]
     _assert_equal(half_ranking_loss(preds, target), np.mean(areas) if areas else np.nan)
@@ -120,7 +121,7 @@ def test_rows_of_many_labels_with_any_number_of_positives_equal_the_formula(func
         _assert_equal(function(preds, target, mask=counts), expected)
 
 
-def test_hand_worked_table():
+def test_hand_computed_values():
     # Each row alone: the fourth has nothing to rank, the last no pair.
     rows = [(PREDS[[i]], TARGET[[i]]) for i in range(5)]
     nan = torch.nan
@@ -135,7 +136,7 @@ def test_hand_worked_table():
         _assert_equal(function(PREDS, TARGET), np.nanmean(expected))
 
 
-def test_undefined_rows_follow_the_policy():
+def test_undefined_rows_follow_zero_division():
     assert coverage_error(PREDS, TARGET, zero_division=0).item() == pytest.approx(11 / 5)
     assert coverage_error(PREDS, TARGET, zero_division=1).item() == pytest.approx(12 / 5)
     assert ranking_loss(PREDS, TARGET, zero_division=0).item() == pytest.approx(2 / 5)
@@ -144,14 +145,14 @@ def test_undefined_rows_follow_the_policy():
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_nothing_to_rank_is_undefined(function, shape):
+def test_metric_without_rows_or_labels_is_undefined(function, shape):
     preds, target = torch.zeros(shape), torch.zeros(shape)
     assert function(preds, target).isnan()
     assert function(preds, target, zero_division=0) == 0
     assert function(preds, target, zero_division=1) == 1
 
 
-def test_one_label_has_no_pair():
+def test_single_label_has_no_pairs():
     preds, target = torch.tensor([[0.2], [0.7]]), torch.tensor([[1], [0]])
     assert coverage_error(preds, target) == 1
     assert label_ranking_average_precision(preds, target) == 1
@@ -160,7 +161,7 @@ def test_one_label_has_no_pair():
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_rows_of_which_the_mask_leaves_nothing_are_undefined(function):
+def test_rows_excluded_by_the_mask_are_undefined(function):
     mask = torch.ones_like(TARGET, dtype=torch.bool)
     mask[[1, 2]] = False
     left = [0, 3, 4]
@@ -177,7 +178,7 @@ def test_large_logits_do_not_become_ties():
     assert one_error(logits, target) == 1
 
 
-def test_infinite_scores_rank_at_the_ends_and_tie_with_their_like():
+def test_infinite_scores_are_ranked_first_or_last_and_tie_with_each_other():
     inf = torch.inf
     preds = torch.tensor([[-inf, inf, 0.0, inf], [-inf, -inf, 0.0, 5.0]])
     target = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 0]])
@@ -194,7 +195,7 @@ def test_infinite_scores_rank_at_the_ends_and_tie_with_their_like():
         _assert_equal(function(preds, target, mask=mask), masked)
 
 
-def test_a_row_whose_scores_that_count_are_all_minus_infinity_is_one_tie():
+def test_row_with_scores_of_minus_infinity_only_is_tied():
     preds, target = torch.tensor([[-torch.inf, -torch.inf, 3.0]]), torch.tensor([[1, 0, 1]])
     mask = torch.tensor([[True, True, False]])
     for function, expected in zip(FUNCTIONS, [2, 1 / 2, 1, 1 / 2, 1 / 2], strict=True):
@@ -202,10 +203,10 @@ def test_a_row_whose_scores_that_count_are_all_minus_infinity_is_one_tie():
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_several_weightings_at_once_equal_each_alone(function):
+def test_resample_weights_equal_each_weight_alone(function):
     weights = torch.rand(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights[0], weights[1] = 0, 1
-    results = function(PREDS, TARGET, sample_weight=weights)
+    results = function(PREDS, TARGET, sample_weight=ResampleWeights(weights))
     assert results.shape == (7,)
     assert results[0].isnan()
     _assert_equal(results[1], function(PREDS, TARGET))
@@ -223,30 +224,32 @@ def test_integer_weights_equal_repeated_rows(function):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preds": [[0.1, np.nan]]}, r"`preds` must hold no NaN, got one at row 0, label 1"),
+        ({"preds": [[0.1, np.nan]]}, r"`preds` must not contain NaN, got one at row 0, label 1"),
         ({"preds": [[0.1]]}, r"the same shape \(N, L\), got \(1, 1\) and \(1, 2\)"),
-        ({"target": [[0.25, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.25 at row 0, label 0"),
+        ({"target": [[0.25, 1]]}, r"`target` must contain only 0 and 1, got 0\.25 at row 0, label 0"),
         ({"mask": [True, False]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
-        ({"sample_weight": [1, 1]}, r"`sample_weight` must have shape \(1,\), one number a row"),
+        ({"sample_weight": [1, 1]}, r"`sample_weight` must have shape \(1,\), one weight for each row"),
         ({"zero_division": "skip"}, r"`zero_division` must be 0.0, 1.0 or nan, got 'skip'"),
     ],
 )
-def test_bad_argument_is_refused(function, arguments, message):
+def test_invalid_argument_is_rejected(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(**{"preds": [[0.1, 0.9]], "target": [[0, 1]]} | arguments)
 
 
-def test_unknown_kind_of_ties_is_refused():
+def test_unknown_ties_are_rejected():
     with pytest.raises(ValueError, match=r"`ties` must be one of 'one', 'half', got 'zero'"):
         ranking_loss(PREDS, TARGET, ties="zero")
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_result_lies_on_the_device_of_the_scores(function, dtype, device):
+def test_result_is_on_the_device_of_the_scores(function, dtype):
     generator = torch.Generator().manual_seed(2)
     preds, share, counts = torch.rand(3, 50, 20, generator=generator)
-    arguments = {"mask": counts < 0.9, "sample_weight": torch.rand(2, 50, generator=generator)}
-    result = function(preds.to(device, dtype), share < 0.3, **arguments)
-    assert result.device == device
+    arguments = {"mask": counts < 0.9, "sample_weight": torch.rand(50, generator=generator)}
+    result = function(preds.to("cuda", dtype), share < 0.3, **arguments)
+    assert result.is_cuda
     torch.testing.assert_close(result.cpu(), function(preds.to(dtype), share < 0.3, **arguments), rtol=0, atol=1e-12)

@@ -443,8 +443,12 @@ def test_interval_resamples_queries_only():
     generator = torch.Generator().manual_seed(5)
     rows = (torch.randn(40, 3, generator=generator), torch.rand(40, 4, generator=generator) < 0.4)
     each = metrics.ndcg_at_k(*rows, average="none")
-    value, low, high = confidence_interval(metrics.ndcg_at_k, *rows, n_resamples=300)
-    _, expected_low, expected_high = confidence_interval(torch.nanmean, each, n_resamples=300)
+    value, low, high = confidence_interval(
+        metrics.ndcg_at_k, *rows, n_resamples=300, generator=torch.Generator().manual_seed(0)
+    )
+    _, expected_low, expected_high = confidence_interval(
+        torch.nanmean, each, n_resamples=300, generator=torch.Generator().manual_seed(0)
+    )
     assert value.item() == pytest.approx(each.nanmean().item())
     assert (low.item(), high.item()) == pytest.approx((expected_low.item(), expected_high.item()))
     assert low < value < high

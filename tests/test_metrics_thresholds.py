@@ -95,7 +95,7 @@ def _hide(preds, target, mask):
 @pytest.mark.parametrize("average", F1)
 @settings(max_examples=50, deadline=None)
 @given(matrices=masked_matrices())
-def test_thresholds_of_labels_reach_the_highest_f1_of_all_combinations_of_cuts(average, matrices):
+def test_thresholds_per_label_have_the_highest_f1_of_all_combinations(average, matrices):
     preds, target, mask = matrices
     accepted = [[*set(s[m]), np.inf] for s, m in zip(preds.T, mask.T, strict=True)]
     highest = max(F1[average](decided, target) for decided in _decisions(preds, mask, accepted))
@@ -110,7 +110,7 @@ def test_thresholds_of_labels_reach_the_highest_f1_of_all_combinations_of_cuts(a
     )
 
 
-def test_of_combinations_with_the_same_micro_f1_the_highest_cuts_are_taken():
+def test_of_combinations_with_the_same_micro_f1_the_highest_thresholds_are_returned():
     preds = torch.tensor([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]])
     target = torch.tensor([[0, 0], [0, 1], [1, 1]])
     # All entries: 3 of 6 are hits, 2 * 3 / (6 + 3). Without the first label: 2 of 3, 2 * 2 / (3 + 3).
@@ -120,7 +120,7 @@ def test_of_combinations_with_the_same_micro_f1_the_highest_cuts_are_taken():
 @pytest.mark.parametrize("average", F1)
 @settings(max_examples=50, deadline=None)
 @given(matrices=masked_matrices())
-def test_common_threshold_is_the_highest_of_the_best_cuts(average, matrices):
+def test_common_threshold_is_the_highest_of_the_best_thresholds(average, matrices):
     preds, target, mask = matrices
     threshold = best_thresholds(*_hide(*matrices), average=average, per_label=False, mask=mask)
     assert threshold.shape == ()
@@ -136,7 +136,7 @@ def test_common_threshold_is_the_highest_of_the_best_cuts(average, matrices):
 
 @settings(max_examples=30, deadline=None)
 @given(matrices=masked_matrices(), average=st.sampled_from(["macro", "micro"]), per_label=st.booleans())
-def test_masked_entries_may_hold_anything_and_change_nothing(matrices, average, per_label):
+def test_excluded_entries_may_contain_any_value_and_change_nothing(matrices, average, per_label):
     preds, target, mask = matrices
     options = {"average": average, "per_label": per_label, "mask": mask}
     expected = best_thresholds(*_hide(*matrices), **options)
@@ -144,7 +144,7 @@ def test_masked_entries_may_hold_anything_and_change_nothing(matrices, average, 
         assert torch.equal(best_thresholds(np.where(mask, preds, filler), target | ~mask, **options), expected)
 
 
-def test_micro_f1_rejects_a_label_that_only_lowers_it():
+def test_label_that_only_lowers_micro_f1_is_never_predicted():
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(200, 2, generator=generator) < torch.tensor([0.5, 0.02])
     preds = torch.stack([target[:, 0] + 0.0, torch.rand(200, generator=generator)], dim=1)
@@ -152,7 +152,7 @@ def test_micro_f1_rejects_a_label_that_only_lowers_it():
     assert best_thresholds(preds, target)[1].isfinite()
 
 
-def test_hand_worked_common_thresholds():
+def test_hand_computed_common_thresholds():
     preds = torch.tensor([[0.9, 0.5], [0.8, 0.4], [0.7, 0.2], [0.6, 0.1]], dtype=torch.float64)
     target = torch.tensor([[1, 1], [1, 0], [1, 0], [1, 0]])
     # F1 of the labels from 0.6 on: 1 and 0; at 0.5 both 1. Of all entries there too.
@@ -170,7 +170,7 @@ def test_hand_worked_common_thresholds():
 
 
 @pytest.mark.parametrize("average", F1)
-def test_shrinkage_draws_the_thresholds_of_rare_labels_to_the_common_one(average):
+def test_shrinkage_pulls_the_thresholds_of_rare_labels_towards_the_common_threshold(average):
     generator = torch.Generator().manual_seed(1)
     target = torch.rand(60, 4, generator=generator) < torch.tensor([0.5, 0.2, 0.05, -1.0])
     preds, counts = torch.rand(60, 4, generator=generator) + 0.3 * target, target.sum(dim=0)
@@ -191,7 +191,7 @@ def test_shrinkage_draws_the_thresholds_of_rare_labels_to_the_common_one(average
     assert found[3] == 9
 
 
-def test_shrinkage_between_infinities_gives_a_threshold():
+def test_shrinkage_between_infinities_is_not_nan():
     inf = torch.inf
     preds = torch.tensor([[-inf, inf], [-inf, 0.0], [-inf, inf]])
     target = torch.tensor([[1, 1], [1, 0], [1, 1]])
@@ -203,15 +203,15 @@ def test_shrinkage_between_infinities_gives_a_threshold():
     "options",
     [{"shrinkage": -1.0}, {"shrinkage": np.nan}, {"shrinkage": np.inf}, {"shrinkage": 1.0, "per_label": False}],
 )
-def test_bad_shrinkage_is_refused(options):
+def test_invalid_shrinkage_is_rejected(options):
     message = rf"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {options['shrinkage']}"
     with pytest.raises(ValueError, match=message):
         best_thresholds([[0.1]], [[1]], **options)
 
 
-def test_no_positive_among_the_entries_that_count_needs_a_fallback():
+def test_no_positive_among_the_included_entries_requires_a_fallback():
     preds, target, mask = torch.zeros(2, 2), torch.ones(2, 2), torch.zeros(2, 2)
-    with pytest.raises(ValueError, match=r"`target` must hold a positive, got none in 4 entries"):
+    with pytest.raises(ValueError, match=r"`target` must contain at least one positive .*, got none in 4 entries"):
         best_thresholds(preds, target, mask=mask)
     assert best_thresholds(preds, target, mask=mask, fallback=0.3).tolist() == pytest.approx([0.3, 0.3])
 
@@ -219,7 +219,7 @@ def test_no_positive_among_the_entries_that_count_needs_a_fallback():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_thresholds_decide_the_same_in_the_dtype_of_the_scores_and_in_wider_ones(dtype, data):
+def test_thresholds_give_the_same_predictions_in_the_dtype_of_the_scores_and_in_wider_dtypes(dtype, data):
     preds, target = data.draw(score_matrices(dtype))
     target[0] = True
     thresholds = best_thresholds(preds, target)
@@ -230,25 +230,25 @@ def test_thresholds_decide_the_same_in_the_dtype_of_the_scores_and_in_wider_ones
         assert wide.tolist() == highest
 
 
-def test_hand_worked_table():
+def test_hand_computed_values():
     preds = torch.tensor([[0.9, 0.9], [0.6, 0.6], [0.5, 0.5], [0.1, 0.1]], dtype=torch.float64)
     target = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 0]])
     # Label 1: F1 is 0, 0, 2/4, 2/5 from the top.
     assert best_thresholds(preds, target).tolist() == pytest.approx([0.55, 0.3])
 
 
-def test_equal_f1_takes_the_highest_cut():
+def test_of_thresholds_with_the_same_f1_the_highest_is_returned():
     # Accepting 1 of 2 positives alone: 2/3. Accepting 4 with both: 4/6.
     preds = torch.tensor([[0.8], [0.6], [0.4], [0.2]], dtype=torch.float64)
     assert best_thresholds(preds, [[1], [0], [0], [1]]).item() == pytest.approx(0.7)
 
 
-def test_threshold_that_accepts_every_row_is_the_lowest_score():
+def test_threshold_that_every_row_reaches_is_the_lowest_score():
     assert best_thresholds([[0.9], [0.4]], [[1], [1]]).item() == 0.4
     assert best_thresholds([[0.5]], [[1]]).item() == 0.5
 
 
-def test_tied_scores_are_accepted_together():
+def test_tied_scores_are_predicted_together():
     preds = torch.tensor([[0.75], [0.75], [0.75], [0.25]], dtype=torch.float64)
     target = torch.tensor([[1], [0], [0], [0]])
     assert best_thresholds(preds, target).item() == 0.5
@@ -262,7 +262,7 @@ def test_optimum_off_any_grid_is_found():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_neighbouring_numbers_of_the_dtype_are_told_apart(dtype):
+def test_neighbouring_numbers_of_the_dtype_are_separated(dtype):
     low = torch.tensor(0.7, dtype=dtype)
     high = torch.nextafter(low.double(), low.double() + 1) if dtype == torch.float64 else None
     if high is None:
@@ -272,7 +272,7 @@ def test_neighbouring_numbers_of_the_dtype_are_told_apart(dtype):
     assert f1(preds, target, threshold=best_thresholds(preds, target)).item() == 1
 
 
-def test_extreme_scores_get_a_finite_or_reachable_threshold():
+def test_extreme_scores_have_a_finite_or_reachable_threshold():
     huge = torch.tensor([[1.7e308], [-1.7e308]], dtype=torch.float64)
     assert best_thresholds(huge, [[1], [0]]).item() == 0
     assert best_thresholds(huge.abs() / torch.tensor([[1], [2]]), [[1], [0]]).item() == pytest.approx(1.275e308)
@@ -282,12 +282,12 @@ def test_extreme_scores_get_a_finite_or_reachable_threshold():
     assert best_thresholds(infinite[:2], [[1], [0]]).item() == torch.inf
 
 
-def test_integer_scores_get_thresholds_between_them():
+def test_integer_scores_have_thresholds_between_them():
     assert best_thresholds([[3], [2]], [[1], [0]]).item() == 2.5
     assert best_thresholds([[True], [False]], [[1], [0]]).item() == 0.5
 
 
-def test_label_without_positives_gets_the_pooled_threshold_or_the_fallback():
+def test_label_without_positives_has_the_common_threshold_or_the_fallback():
     preds = torch.tensor([[0.9, 0.6], [0.2, 0.5]], dtype=torch.float64)
     target = torch.tensor([[1, 0], [0, 0]])
     pooled = best_thresholds(preds, target, average="micro", per_label=False)
@@ -298,23 +298,25 @@ def test_label_without_positives_gets_the_pooled_threshold_or_the_fallback():
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (0, 2)])
-def test_no_positive_at_all_needs_a_fallback(shape):
+def test_no_positive_requires_a_fallback(shape):
     preds, target = torch.zeros(shape), torch.zeros(shape)
     for average, per_label in product(("macro", "micro"), (True, False)):
-        with pytest.raises(ValueError, match=rf"`target` must hold a positive, got none in {preds.numel()} entries"):
+        with pytest.raises(
+            ValueError, match=rf"`target` must contain at least one positive .*, got none in {preds.numel()} entries"
+        ):
             best_thresholds(preds, target, average=average, per_label=per_label)
         expected = [0.3, 0.3] if per_label else 0.3
         result = best_thresholds(preds, target, average=average, per_label=per_label, fallback=0.3)
         assert result.tolist() == pytest.approx(expected)
 
 
-def test_no_labels_gives_no_thresholds():
+def test_no_labels_have_no_thresholds():
     result = best_thresholds(torch.zeros(3, 0), torch.zeros(3, 0))
     assert result.shape == (0,)
     assert result.dtype == torch.float64
 
 
-def test_thresholds_hold_on_unseen_rows_of_the_same_kind():
+def test_thresholds_are_nearly_optimal_on_new_rows():
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(2, 10_000, 3, generator=generator) < torch.tensor([0.5, 0.1, 0.02])
     preds = torch.randn(2, 10_000, 3, generator=generator) + 2.5 * target
@@ -328,24 +330,26 @@ def test_thresholds_hold_on_unseen_rows_of_the_same_kind():
     ("arguments", "message"),
     [
         ({"average": "none"}, r"`average` must be one of 'macro', 'micro', got 'none'"),
-        ({"preds": [[np.nan, 0.9]]}, r"`preds` must hold no NaN, got one at row 0, label 0"),
-        ({"target": [[0.5, 1]]}, r"`target` must be hard multi-hot, 0 or 1, got 0\.5"),
+        ({"preds": [[np.nan, 0.9]]}, r"`preds` must not contain NaN, got one at row 0, label 0"),
+        ({"target": [[0.5, 1]]}, r"`target` must contain only 0 and 1, got 0\.5"),
         ({"target": [[0, 1, 1]]}, r"the same shape \(N, L\), got \(1, 2\) and \(1, 3\)"),
         ({"mask": [[1, 1, 1]]}, r"`mask` must have the shape of `preds`, \(1, 2\)"),
     ],
 )
-def test_bad_argument_is_refused(arguments, message):
+def test_invalid_argument_is_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         best_thresholds(**{"preds": [[0.1, 0.9]], "target": [[0, 1]]} | arguments)
 
 
-def test_result_lies_on_the_device_of_the_scores(device):
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_result_is_on_the_device_of_the_scores():
     generator = torch.Generator().manual_seed(2)
     preds, target = torch.rand(2, 100, 3, generator=generator)
     target = target < 0.3
     mask = torch.rand(100, 3, generator=generator) < 0.9
     for average, per_label in product(F1, (True, False)):
         options = {"average": average, "per_label": per_label, "mask": mask}
-        result = best_thresholds(preds.to(device), target, **options)
-        assert result.device == device
+        result = best_thresholds(preds.cuda(), target, **options)
+        assert result.is_cuda
         assert torch.equal(result.cpu(), best_thresholds(preds, target, **options))

@@ -1,13 +1,14 @@
-"""How good decisions, rankings and embeddings are, on data that carries several labels at once.
+"""Metrics of predicted labels, label rankings and retrieval for multi-label data.
 
-Every function takes torch tensors and anything that `torch.as_tensor` or `numpy.asarray` takes, and returns a float64
-tensor on the device of its first argument: 0-d for one number, `(L,)` for one number a label, `(N,)` for one a row or
-query. Nothing is guessed: scores are ranked as they are, and compared with a `threshold` on their own scale.
+Functions take numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames, and return a float64
+tensor on the device of their first argument: 0-d for a single number, `(L,)` for one number for each label, `(N,)` for
+one for each query. Scores are ranked without transformation and compared with a `threshold` on their own scale;
+whether they are probabilities or logits is never inferred.
 
-`zero_division` says what takes the place of an undefined value (0/0), such as the recall of a label without positives:
+`zero_division` replaces undefined values (0/0), such as the recall of a label without positives:
 
-- nan, the default: left out of means. `average="none"` shows which labels or queries these are.
-- 0 or 1: this number, which means include. 0 gives scikit-learn's numbers.
+- nan, the default: means exclude undefined values. `average="none"` shows which labels or queries these are.
+- 0 or 1: undefined values are replaced by this number, which means include. 0 gives the values of scikit-learn.
 """
 
 from mlmetric.metrics._average_precision import average_precision, mean_average_precision
@@ -20,7 +21,8 @@ from mlmetric.metrics._label_ranking import (
     one_error,
     ranking_loss,
 )
-from mlmetric.metrics._report import METRIC_NAMES, MetricsReport
+from mlmetric.metrics._metrics_report import METRIC_NAMES, MetricsReport
+from mlmetric.metrics._multi_label_metrics import MultiLabelMetrics
 from mlmetric.metrics._retrieval._graded import acg_at_k, ndcg_at_k, size_ratio_at_k, wmap_at_k
 from mlmetric.metrics._retrieval._relevance import (
     hit_rate_at_k,
@@ -32,8 +34,7 @@ from mlmetric.metrics._retrieval._relevance import (
     recall_at_k,
 )
 from mlmetric.metrics._retrieval._retrieval_metrics import RetrievalMetrics
-from mlmetric.metrics._table import MultiLabelMetrics
-from mlmetric.metrics._thresholds import best_thresholds
+from mlmetric.metrics._threshold_search import best_thresholds
 
 __all__ = [
     "METRIC_NAMES",

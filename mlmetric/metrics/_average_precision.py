@@ -1,4 +1,4 @@
-"""How well the scores of each label rank its positives."""
+"""Average precision of the scores of each label, or of all entries."""
 
 from __future__ import annotations
 
@@ -8,73 +8,85 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike, check_choice
-from mlmetric.metrics._inputs import Predictions, check_predictions
-from mlmetric.metrics._pooled_ranks import pooled_average_precision
-from mlmetric.metrics._ranks import RankedGroups, rank_groups
-from mlmetric.metrics._weighted_ranks import weighted_label_precisions, weighted_pooled_precision
+from mlmetric._docstrings import inherit_docs
+from mlmetric.labels import LabelsLike
+from mlmetric.metrics._average_precision_kernels import (
+    pooled_average_precision,
+    weighted_label_precisions,
+    weighted_pooled_precision,
+)
+from mlmetric.metrics._bootstrap import supports_resample_weights
+from mlmetric.metrics._inputs import Predictions, TensorLike, check_choice, check_predictions
+from mlmetric.metrics._ranked_groups import RankedGroups, map_groups
 from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 Average = Literal["macro", "micro"]
 Interpolation = Literal["none", "voc2007", "voc2010"]
 
 
-@weighable
+@supports_resample_weights
 def average_precision(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     interpolation: Interpolation = "none",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average the precision at each positive of a label: average precision (AP).
+    """Compute the average precision (AP) of each label.
 
     `AP_c = (1/P_c) sum over positives i of #{positives j: s_j >= s_i} / #{j: s_j >= s_i}`. 1 is best: every positive
-    scores higher than every negative. Tied rows are retrieved together, so the order of the rows does not matter;
-    with all scores tied AP is the share of positives. A label without positives is undefined.
+    has a higher score than every negative. Tied rows are retrieved together, so the result does not depend on the
+    order of the rows; if all scores are tied, AP is the share of positives. The AP of a label without positives is
+    undefined.
 
     Args:
-        preds: Scores, shape `(N, L)`, any real dtype, any scale (logits or probabilities), infinities allowed. They
-            are ranked as they are; integers are read as float64.
-        target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
-        interpolation: `"none"`: the formula above, which COCO papers and scikit-learn use too. The development kits
-            of Pascal VOC take, at each recall, the highest precision at that recall or above it: `"voc2010"` over
-            all positives, never lower than `"none"`; `"voc2007"` at the recalls 0, 0.1, ..., 1 only.
-        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything;
-            each label is ranked among its own entries that count.
-        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
-            gives a result for each. With `interpolation="none"` only.
-        zero_division: What a label without positives gets: nan, 0 (as in scikit-learn) or 1.
+        preds: Scores, shape `(N, L)`, any real dtype and scale (logits or probabilities), infinities allowed: a
+            tensor, an array, a list of rows, a scipy sparse matrix or a data frame. They are ranked without
+            transformation; integers are converted to float64.
+        target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
+            sparse matrix or a data frame.
+        interpolation: `"none"`: the formula above, used by scikit-learn and in papers on COCO. The development kits of
+            Pascal VOC replace the precision at each recall by the highest precision at that recall or above:
+            `"voc2010"` at the recalls of all positives, never lower than `"none"`; `"voc2007"` at the recalls 0, 0.1,
+            ..., 1 only.
+        mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
+            annotated, may contain any value and are not ranked.
+        sample_weight: Weight of each row, shape `(N,)`, finite and >= 0; equal weights by default. Supported with
+            `interpolation="none"` only.
+        zero_division: Replacement for undefined values (0/0): nan, 0 (as in scikit-learn) or 1.
 
     Returns:
-        float64, shape `(L,)`, or `(B, L)` for B weightings, in [0, 1], on the device of `preds`.
+        float64, shape `(L,)`, in [0, 1], on the device of `preds`.
 
     Raises:
-        TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative or comes with an
-            interpolation, or another argument is none of the above.
+        TypeError: If an argument does not contain real numbers.
+        ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, a weight is
+            negative or not finite, `sample_weight` is passed with an interpolation, or another argument is none of
+            the values above.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import average_precision
         >>> preds = torch.tensor([[0.9, 0.4], [0.8, 0.4], [0.7, 0.1]])
         >>> target = torch.tensor([[1, 0], [0, 1], [1, 0]])
         >>> average_precision(preds, target)
         tensor([0.8333, 0.5000], dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `average_precision_score(average=None)`, but for `zero_division`. Everingham et al.,
-        "The Pascal Visual Object Classes challenge: a retrospective", IJCV 111, 2015, for the interpolations.
+        Equal to scikit-learn's `average_precision_score(average=None)`, except for `zero_division`. Interpolations:
+        Everingham et al., "The Pascal Visual Object Classes challenge: a retrospective", IJCV 111, 2015.
     """
     predictions = check_predictions(preds, target, mask, sample_weight)
     return fill_undefined(label_precisions(predictions, interpolation), zero_division)
 
 
-@weighable
-def mean_average_precision(
+@supports_resample_weights
+@inherit_docs(average_precision)
+def mean_average_precision(  # noqa: D417
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     average: Average = "macro",
     interpolation: Interpolation = "none",
@@ -82,31 +94,23 @@ def mean_average_precision(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average the AP of the labels (mAP), or take one AP over all entries of the matrix.
+    """Compute the mean average precision (mAP) over labels, or the AP of all entries of the matrix.
 
-    1 is best. Labels without positives are left out of the macro mean by default; `average_precision` shows which
-    these are.
+    1 is best. By default, labels without positives are excluded from the macro mean; `average_precision` shows which
+    labels these are.
 
     Args:
-        preds: Scores, shape `(N, L)`, any real dtype and scale.
-        target: Truth, shape `(N, L)`, hard multi-hot.
-        average: `"macro"`: the mean over labels. `"micro"`: the N * L entries as one ranking; that compares scores
-            of different labels with each other.
-        interpolation: As for `average_precision`.
-        mask: As for `average_precision`.
-        sample_weight: As for `average_precision`.
-        zero_division: What a label (micro: a matrix) without positives gets: nan (left out of the mean), 0 (as
-            in scikit-learn) or 1.
+        average: `"macro"`: mean over labels. `"micro"`: the AP of all N * L entries as a single ranking, which compares
+            scores of different labels with each other.
+        zero_division: Replacement for undefined values (0/0), the AP of a label without positives or, with
+            `average="micro"`, of a matrix without positives: nan (excluded from the mean), 0 (as in scikit-learn) or 1.
 
     Returns:
-        float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`. NaN if no label has positives
-        and `zero_division` is nan.
-
-    Raises:
-        TypeError: If an argument does not hold real numbers.
-        ValueError: As for `average_precision`, or if `average` is none of these.
+        float64, 0-d, in [0, 1], on the device of `preds`. NaN if there are no positives and `zero_division` is nan.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import mean_average_precision
         >>> preds = torch.tensor([[0.9, 0.4, 0.2], [0.8, 0.4, 0.3], [0.7, 0.1, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
         >>> mean_average_precision(preds, target)  # the third label has no positives
@@ -115,7 +119,7 @@ def mean_average_precision(
         tensor(0.7222, dtype=torch.float64)
 
     Source:
-        Equal to scikit-learn's `average_precision_score`, but for `zero_division`.
+        Equal to scikit-learn's `average_precision_score`, except for `zero_division`.
     """
     check_choice(average, "average", Average)
     predictions = check_predictions(preds, target, mask, sample_weight)
@@ -131,12 +135,12 @@ def label_precisions(predictions: Predictions, interpolation: Interpolation = "n
         _check_not_interpolated(interpolation)
         return weighted_label_precisions(predictions, predictions.weight)
     mask = None if predictions.mask is None else predictions.mask.T
-    judge = _PRECISIONS[interpolation]
-    return rank_groups(predictions.preds.T, predictions.target.T, mask, lambda ranked: (judge(ranked),), 1)[0]
+    function = _PRECISIONS[interpolation]
+    return map_groups(predictions.preds.T, predictions.target.T, mask, lambda ranked: (function(ranked),), 1)[0]
 
 
 def pooled_precision(predictions: Predictions, interpolation: Interpolation = "none") -> Tensor:
-    """Return the AP of all entries as one ranking: float64, 0-d or `(B,)`, NaN without positives."""
+    """Return the AP of all entries as a single ranking: float64, 0-d or `(B,)`, NaN without positives."""
     check_choice(interpolation, "interpolation", Interpolation)
     if predictions.weight is not None:
         _check_not_interpolated(interpolation)
@@ -148,7 +152,7 @@ def pooled_precision(predictions: Predictions, interpolation: Interpolation = "n
 
 def _check_not_interpolated(interpolation: Interpolation) -> None:
     if interpolation != "none":
-        raise ValueError(f'`sample_weight` goes with `interpolation="none"` only, got {interpolation!r}.')
+        raise ValueError(f'`sample_weight` is supported with `interpolation="none"` only, got {interpolation!r}.')
 
 
 def _non_interpolated(ranked: RankedGroups) -> Tensor:
@@ -161,15 +165,17 @@ def _all_points(ranked: RankedGroups) -> Tensor:
 
 
 def _eleven_points(ranked: RankedGroups) -> Tensor:
-    precision, hits = _precision(ranked), ranked.at_least()[1]
-    # Recall hits / positives >= tenth / 10, in whole numbers: 0.3 and 3 / 10 differ.
-    points = [torch.where(10 * hits >= tenth * ranked.positives, precision, 0).amax(dim=1) for tenth in range(11)]
+    precision, true_positives = _precision(ranked), ranked.count_at_least()[1]
+    # recall >= tenth / 10 is compared in integers, because 0.3 and 3 / 10 differ.
+    points = [
+        torch.where(10 * true_positives >= tenth * ranked.positives, precision, 0).amax(dim=1) for tenth in range(11)
+    ]
     return torch.stack(points).mean(dim=0)
 
 
 def _precision(ranked: RankedGroups) -> Tensor:
-    retrieved, hits = ranked.at_least()
-    return torch.where(ranked.valid, hits / retrieved, 0.0)
+    retrieved, true_positives = ranked.count_at_least()
+    return torch.where(ranked.valid, true_positives / retrieved, 0.0)
 
 
 _PRECISIONS = {"none": _non_interpolated, "voc2007": _eleven_points, "voc2010": _all_points}

@@ -1,4 +1,4 @@
-"""How far the decisions `preds >= threshold` agree with the truth, entry by entry and row by row."""
+"""Metrics of predicted labels, averaged over entries or rows."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import math
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike
+from mlmetric._docstrings import inherit_docs
+from mlmetric.labels import LabelsLike
+from mlmetric.metrics._bootstrap import supports_resample_weights
 from mlmetric.metrics._confusion_counts import RowCounts, count_rows
-from mlmetric.metrics._inputs import check_predictions, decide
+from mlmetric.metrics._inputs import Predictions, TensorLike, check_predictions, decide
+from mlmetric.metrics._label_based import of1
 from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(of1)
 def pooled_accuracy(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -25,46 +28,28 @@ def pooled_accuracy(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Divide the right decisions by all decisions: `sum(TP + TN) / (N L)` = 1 - Hamming loss.
+    """Compute the share of correct entries: `(TP + TN) / (N L)`, which is 1 - Hamming loss.
 
-    1 is best, 0 worst. With few labels a row it is high for a model that predicts nothing; rows that must be right
-    as a whole are counted by `subset_accuracy`.
-
-    Args:
-        preds: Scores, shape `(N, L)`, any real dtype; a matrix of decisions (bool, 0/1) with the default threshold.
-        target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
-        threshold: A label is predicted where `preds >= threshold`: a number, or one a label `(L,)`, rounded to the
-            dtype of `preds`. Scores and threshold must be on the same scale: 0.5 suits probabilities; for logits
-            the same decision is 0. Nothing is inferred from the values. None: everywhere, which leaves it to `top_k`.
-        top_k: Of what passes the threshold, only labels among the k highest scores of their row are predicted; of
-            labels that tie for the last place those of the lowest index. `top_k=3` alone is "top 3 and at least
-            0.5"; `top_k=3, threshold=None` is "the top 3 whatever they score".
-        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
-        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
-            gives a result for each.
-        zero_division: The result without rows: nan, 0 or 1.
-
-    Returns:
-        float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`.
-
-    Raises:
-        TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
-            negative, or `zero_division` is none of these.
+    1 is best, 0 worst. Where rows have few labels, a model that predicts no labels has a high pooled accuracy.
+    `subset_accuracy` counts the rows that are correct in all labels. Without rows it is undefined.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import pooled_accuracy
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> pooled_accuracy(preds, target)
         tensor(0.6667, dtype=torch.float64)
     """
-    return fill_undefined(1 - _share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), zero_division)
+    predictions, counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return fill_undefined(1 - _error_rate(counts, predictions.weight), zero_division)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(of1)
 def hamming_loss(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -72,23 +57,27 @@ def hamming_loss(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Divide the wrong decisions by all decisions: 1 - pooled accuracy.
+    """Compute the share of wrong entries: `(FP + FN) / (N L)`.
 
-    0 is best, 1 worst. Arguments, result and errors are those of `pooled_accuracy`.
+    0 is best, 1 worst. Without rows it is undefined.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import hamming_loss
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> hamming_loss(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    return fill_undefined(_share_of_wrong(preds, target, threshold, top_k, mask, sample_weight), zero_division)
+    predictions, counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return fill_undefined(_error_rate(counts, predictions.weight), zero_division)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(of1)
 def subset_accuracy(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -96,27 +85,28 @@ def subset_accuracy(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Count the share of rows whose labels are all right: exact match, scikit-learn's `accuracy_score`.
+    """Compute the share of rows with all labels correct: exact match, scikit-learn's `accuracy_score`.
 
-    1 is best, 0 worst. An all-zero row for which nothing is predicted is right, a row of which the
-    mask leaves nothing undefined. Arguments, result and errors are
-    those of `pooled_accuracy`.
+    1 is best, 0 worst. A row without true or predicted labels is correct. A row with all entries excluded by `mask` is
+    undefined.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import subset_accuracy
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [1, 0], [1, 1]])
         >>> subset_accuracy(preds, target)
         tensor(0.3333, dtype=torch.float64)
     """
-    predictions = check_predictions(preds, target, mask, sample_weight)
-    values = exact_matches(count_rows(predictions, decide(predictions, threshold, top_k)))
-    return mean_of_defined(values, zero_division, weight=predictions.weight)
+    predictions, counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return mean_of_defined(exact_matches(counts), zero_division, weight=predictions.weight)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(subset_accuracy)
 def example_f1(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -124,12 +114,14 @@ def example_f1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average over the rows the F1 of each row's label set: `2 |p & y| / (|p| + |y|)`.
+    """Compute the mean over rows of the F1 of each row's label set: `2 |p & y| / (|p| + |y|)`.
 
-    1 is best, 0 worst. A row without labels for which nothing is predicted is undefined and left out by default; to
-    count it as right, pass `zero_division=1`. Arguments, result and errors are otherwise those of `pooled_accuracy`.
+    1 is best, 0 worst. A row without true or predicted labels is undefined and excluded by default;
+    `zero_division=1` counts it as correct.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import example_f1
         >>> preds = torch.tensor([[0.9, 0.6], [0.1, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> example_f1(preds, target)
@@ -137,36 +129,38 @@ def example_f1(
         >>> example_f1(preds, target, zero_division=1)
         tensor(0.7778, dtype=torch.float64)
     """
-    predictions = check_predictions(preds, target, mask, sample_weight)
-    values = row_f1(count_rows(predictions, decide(predictions, threshold, top_k)))
-    return mean_of_defined(values, zero_division, weight=predictions.weight)
+    predictions, counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    return mean_of_defined(row_f1(counts), zero_division, weight=predictions.weight)
 
 
-def pooled(values: Tensor, entries: Tensor, weight: Tensor | None) -> Tensor:
-    """Divide the sum of `values` by that of `entries`, both `(N,)`, float64, rows weighted."""
+def pooled_ratio(values: Tensor, entries: Tensor, weight: Tensor | None) -> Tensor:
+    """Divide the weighted sum of `values` by that of `entries`, both float64 `(N,)`."""
     if weight is None:
         return values.sum() / entries.sum()
     return (weight @ values) / (weight @ entries)
 
 
 def exact_matches(counts: RowCounts) -> Tensor:
-    """Mark with 1 the rows that are right as a whole, `(N,)`; NaN where nothing counts."""
-    return torch.where(counts.entries == 0, torch.nan, (counts.right == counts.entries).double())
+    """Return 1 for rows with all labels correct and 0 for others, `(N,)`; NaN if the mask excludes the whole row."""
+    return torch.where(counts.entries == 0, torch.nan, (counts.correct == counts.entries).double())
 
 
 def row_f1(counts: RowCounts) -> Tensor:
-    """Take the F1 of each row's label set, `(N,)`; NaN where nothing is predicted and nothing true."""
-    return 2 * counts.hits / (counts.predicted + counts.support)
+    """Return the F1 of each row's label set, `(N,)`; NaN for rows without true or predicted labels."""
+    return 2 * counts.true_positives / (counts.predicted_positives + counts.support)
 
 
-def _share_of_wrong(
+def _count(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     threshold: float | TensorLike | None,
     top_k: int | None,
     mask: TensorLike | None,
     sample_weight: TensorLike | None,
-) -> Tensor:
+) -> tuple[Predictions, RowCounts]:
     predictions = check_predictions(preds, target, mask, sample_weight)
-    counts = count_rows(predictions, decide(predictions, threshold, top_k))
-    return pooled(counts.entries - counts.right, counts.entries, predictions.weight)
+    return predictions, count_rows(predictions, decide(predictions, threshold, top_k))
+
+
+def _error_rate(counts: RowCounts, weight: Tensor | None) -> Tensor:
+    return pooled_ratio(counts.entries - counts.correct, counts.entries, weight)

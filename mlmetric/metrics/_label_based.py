@@ -1,4 +1,4 @@
-"""How right the decisions `preds >= threshold` are, label by label."""
+"""Metrics of predicted labels, averaged over labels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric._docstrings import inherit_docs
+from mlmetric.labels import LabelsLike
+from mlmetric.metrics._bootstrap import supports_resample_weights
 from mlmetric.metrics._confusion_counts import LabelCounts, count_labels
-from mlmetric.metrics._inputs import check_predictions, decide
+from mlmetric.metrics._inputs import TensorLike, check_choice, check_predictions, decide
 from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 
 Average = Literal["macro", "micro", "weighted", "none"]
 
 
-@weighable
+@supports_resample_weights
 def precision(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -29,36 +30,42 @@ def precision(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Divide the true positives by what was predicted: `TP / (TP + FP)`.
+    """Compute the precision: `TP / (TP + FP)`.
 
-    1 is best, 0 worst. A label that is never predicted is undefined.
+    1 is best, 0 worst. The precision of a label that is never predicted is undefined.
 
     Args:
-        preds: Scores, shape `(N, L)`, any real dtype; a matrix of decisions (bool, 0/1) with the default threshold.
-        target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
-        threshold: A label is predicted where `preds >= threshold`: a number, or one a label `(L,)`, rounded to the
-            dtype of `preds`. Scores and threshold must be on the same scale: 0.5 suits probabilities; for logits
-            the same decision is 0. Nothing is inferred from the values. None: everywhere, which leaves it to `top_k`.
-        top_k: Of what passes the threshold, only labels among the k highest scores of their row are predicted; of
-            labels that tie for the last place those of the lowest index. `top_k=3` alone is "top 3 and at least
-            0.5"; `top_k=3, threshold=None` is "the top 3 whatever they score": papers report both as "top 3".
-        average: `"macro"`: mean over labels. `"weighted"`: mean weighted by the number of positives.
-            `"micro"`: over all entries of the matrix as one. `"none"`: each label.
-        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything.
-        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
-            gives a result for each.
-        zero_division: What 0/0 gets: nan (left out of the mean), 0 or 1. A mean over nothing, or with no positives
-            to weigh by, is undefined in the same way.
+        preds: Scores, shape `(N, L)`, any real dtype: a tensor, an array, a list of rows, a scipy sparse matrix or a
+            data frame. With the default threshold, predicted labels (bool or 0 and 1) are accepted too.
+        target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
+            sparse matrix or a data frame.
+        threshold: A label is predicted where `preds >= threshold`: a number, or shape `(L,)` with one for each label,
+            rounded to the dtype of `preds`. It must be on the scale of the scores: 0.5 suits probabilities, and 0
+            gives the same predictions from logits. The scale is never inferred from the values. With None, all labels
+            are predicted unless `top_k` excludes them.
+        top_k: Of the labels that reach the threshold, only those among the k highest scores of the row are predicted;
+            of labels tied for the last places, those of the lowest index. `top_k=3` alone means "among the top 3 and
+            at least 0.5", `top_k=3, threshold=None` means "the top 3 at any score". Papers call both "top 3".
+        average: `"macro"`: mean over labels. `"weighted"`: mean over labels, weighted by the number of positives
+            (undefined without positives). `"micro"`: from the counts summed over all labels. `"none"`: one value for
+            each label.
+        mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
+            annotated, may contain any value.
+        sample_weight: Weight of each row, shape `(N,)`, finite and >= 0; equal weights by default.
+        zero_division: Replacement for undefined values (0/0): nan, 0 or 1. Means exclude NaN; a mean over no values is
+            undefined as well.
 
     Returns:
-        float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`; with B weightings `(B,)` or `(B, L)`.
+        float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`.
 
     Raises:
-        TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, `top_k` is not from 1 to L, a weight is
-            negative, or `average` or `zero_division` is none of these.
+        TypeError: If an argument does not contain real numbers.
+        ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, `top_k` is not
+            from 1 to L, a weight is negative or not finite, or another argument is none of the values above.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import precision
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 0]])
         >>> precision(preds, target, average="none")  # the third label is never predicted
@@ -67,13 +74,14 @@ def precision(
         tensor(0.5000, dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(counts.hits, counts.predicted, counts.support, average, zero_division)
+    return average_ratio(counts.true_positives, counts.predicted_positives, counts.support, average, zero_division)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(precision)
 def recall(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -82,25 +90,27 @@ def recall(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Divide the true positives by the positives: `TP / (TP + FN)`.
+    """Compute the recall: `TP / (TP + FN)`.
 
-    1 is best, 0 worst. A label without positives is undefined. Arguments, result and errors are those of
-    `precision`.
+    1 is best, 0 worst. The recall of a label without positives is undefined.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import recall
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 0]])
         >>> recall(preds, target, average="none")
         tensor([0.5000, 1.0000, 0.0000], dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(counts.hits, counts.support, counts.support, average, zero_division)
+    return average_ratio(counts.true_positives, counts.support, counts.support, average, zero_division)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(precision)
 def f1(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -109,13 +119,15 @@ def f1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Take the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
+    """Compute F1, the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
 
-    1 is best, 0 worst. A label without positives that is never predicted is undefined; either alone gives 0.
-    Arguments, result and errors are those of `precision`. `average="macro"` is the mean of the labels' F1; the CF1
-    of multi-label image recognition is another number, `cf1`.
+    1 is best, 0 worst. The F1 of a label without positives that is never predicted is undefined; with only one of the
+    two it is 0. `average="macro"` is the mean of the F1 of the labels. The CF1 of multi-label image recognition is a
+    different number: `cf1`.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import f1
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
         >>> target = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 1, 0]])
         >>> f1(preds, target, average="none")
@@ -126,13 +138,16 @@ def f1(
         tensor(0.3889, dtype=torch.float64)
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
-    return averaged(2 * counts.hits, counts.predicted + counts.support, counts.support, average, zero_division)
+    return average_ratio(
+        2 * counts.true_positives, counts.predicted_positives + counts.support, counts.support, average, zero_division
+    )
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(precision)
 def cf1(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -140,13 +155,17 @@ def cf1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Take the harmonic mean of macro precision (CP) and macro recall (CR): per-class F1 as ML-GCN reports it.
+    """Compute CF1, the harmonic mean of macro precision (CP) and macro recall (CR), as ML-GCN reports it.
 
-    1 is best, 0 worst; 0 if both means are 0. This is not macro F1, the mean of the labels' F1. A label that is never
-    predicted is left out of CP, one without positives out of CR, unless `zero_division` says otherwise.
-    Arguments, result (0-d) and errors are those of `precision`.
+    1 is best, 0 worst; it is 0 if both means are 0. CF1 differs from macro F1, the mean of the F1 of the labels. By
+    default, labels that are never predicted are excluded from CP, and labels without positives from CR.
+
+    Returns:
+        float64, 0-d, in [0, 1], on the device of `preds`.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import cf1
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> cf1(preds, target)  # CP = (1/2 + 1/2) / 2, CR = (1/2 + 1) / 2
@@ -154,19 +173,21 @@ def cf1(
 
     Source:
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, section 4.1. The
-        authors' code counts a label that is never predicted as precision 0: `zero_division=0`.
+        authors' code counts the precision of a label that is never predicted as 0, as `zero_division=0` does.
     """
     counts = _count(preds, target, threshold, top_k, mask, sample_weight)
+    true_positives, predicted_positives, support = counts
     return harmonic_mean(
-        averaged(counts.hits, counts.predicted, counts.support, "macro", zero_division),
-        averaged(counts.hits, counts.support, counts.support, "macro", zero_division),
+        average_ratio(true_positives, predicted_positives, support, "macro", zero_division),
+        average_ratio(true_positives, support, support, "macro", zero_division),
     )
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(cf1)
 def of1(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     threshold: float | TensorLike | None = 0.5,
     top_k: int | None = None,
@@ -174,11 +195,13 @@ def of1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Take F1 over all entries of the matrix (micro F1): "overall" F1 in multi-label image recognition.
+    """Compute OF1, the F1 over all entries of the matrix (micro F1), "overall F1" in multi-label image recognition.
 
-    1 is best, 0 worst. Arguments, result (0-d) and errors are those of `precision`.
+    1 is best, 0 worst.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import of1
         >>> preds = torch.tensor([[0.9, 0.6], [0.8, 0.2], [0.3, 0.7]])
         >>> target = torch.tensor([[1, 0], [0, 0], [1, 1]])
         >>> of1(preds, target)
@@ -199,8 +222,10 @@ def of1(
     )
 
 
-def averaged(numerator: Tensor, denominator: Tensor, support: Tensor, average: Average, zero_division: float) -> Tensor:
-    """Divide label by label, `(L,)` or `(B, L)`, and average as `average` says."""
+def average_ratio(
+    numerator: Tensor, denominator: Tensor, support: Tensor, average: Average, zero_division: float
+) -> Tensor:
+    """Divide the counts of each label, shape `(L,)` or `(B, L)`, and average the ratios according to `average`."""
     check_choice(average, "average", Average)
     if average == "micro":
         return fill_undefined(numerator.sum(dim=-1) / denominator.sum(dim=-1), zero_division)
@@ -215,14 +240,14 @@ def averaged(numerator: Tensor, denominator: Tensor, support: Tensor, average: A
 
 
 def harmonic_mean(precision: Tensor, recall: Tensor) -> Tensor:
-    """Take the harmonic mean of two numbers, 0 where both are."""
+    """Return the harmonic mean of two numbers, 0 where both are 0."""
     total = precision + recall
     return torch.where(total == 0, 0.0, 2 * precision * recall / total)
 
 
 def _count(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     threshold: float | TensorLike | None,
     top_k: int | None,
     mask: TensorLike | None,

@@ -1,4 +1,4 @@
-"""How well the scores of each row rank its labels."""
+"""Metrics of the ranking of each row's labels, averaged over rows."""
 
 from __future__ import annotations
 
@@ -8,48 +8,52 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike, check_choice, count_true
-from mlmetric.metrics._inputs import Predictions, check_predictions
-from mlmetric.metrics._ranks import RankedGroups, rank_groups
+from mlmetric._docstrings import inherit_docs
+from mlmetric.labels import LabelsLike
+from mlmetric.metrics._bootstrap import supports_resample_weights
+from mlmetric.metrics._inputs import Predictions, TensorLike, check_choice, check_predictions, count_true
+from mlmetric.metrics._ranked_groups import RankedGroups, map_groups
 from mlmetric.metrics._zero_division import mean_of_defined
 
 Ties = Literal["one", "half"]
 
 
-@weighable
+@supports_resample_weights
 def coverage_error(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average over the rows how many labels must be taken, from the highest score on, until all true ones are.
+    """Compute the mean over rows of the number of top-ranked labels that includes all true labels.
 
-    The number of labels of a row is best, L is worst; tied labels are taken together. A row without labels is
-    undefined. Zhang and Zhou, like Mulan, count one less.
+    The number of true labels of a row is best, L is worst; tied labels are counted together. A row without true labels
+    is undefined. Zhang and Zhou, and Mulan, count one less.
 
     Args:
-        preds: Scores, shape `(N, L)`, any real dtype and scale, infinities allowed, ranked as they are.
-        target: Truth, shape `(N, L)`, hard multi-hot: bool, or the numbers 0 and 1.
-        mask: Entries that count, bool `(N, L)`; all by default. The others, labels not annotated, may hold anything;
-            the labels of a row are ranked among those that count.
-        sample_weight: Weight of each row, `(N,)`; all equal by default. `(B, N)` takes B weightings at once and
-            gives a result for each.
-        zero_division: What an undefined row gets: nan (left out of the mean), 0 (as in scikit-learn) or 1. The mean
-            over nothing is undefined in the same way.
+        preds: Scores, shape `(N, L)`, any real dtype and scale, infinities allowed: a tensor, an array, a list of rows,
+            a scipy sparse matrix or a data frame. They are ranked without transformation.
+        target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
+            sparse matrix or a data frame.
+        mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
+            annotated, may contain any value and are not ranked.
+        sample_weight: Weight of each row, shape `(N,)`, finite and >= 0; equal weights by default.
+        zero_division: Replacement for undefined rows: nan (excluded from the mean), 0 (as in scikit-learn) or 1. A mean
+            over no rows is undefined as well.
 
     Returns:
-        float64, 0-d, or `(B,)` for B weightings, on the device of `preds`.
+        float64, 0-d, from 0 to L, on the device of `preds`.
 
     Raises:
-        TypeError: If an argument does not hold real numbers.
-        ValueError: If a shape does not fit, a score is NaN, `target` is soft, a weight is negative, or `zero_division`
-            is none of these.
+        TypeError: If an argument does not contain real numbers.
+        ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, a weight is
+            negative or not finite, or another argument is none of the values above.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import coverage_error
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> coverage_error(preds, target)  # 1 label, and all 3
@@ -57,125 +61,140 @@ def coverage_error(
 
     Source:
         Equal to scikit-learn's `coverage_error` with `zero_division=0`. Zhang and Zhou, "A review on multi-label
-        learning algorithms", IEEE TKDE 26(8), 2014, for this and the three that follow.
+        learning algorithms", IEEE TKDE 26(8), 2014.
     """
     predictions = check_predictions(preds, target, mask, sample_weight)
-    return mean_of_defined(rank_rows(predictions)[0], zero_division, weight=predictions.weight)
+    return mean_of_defined(label_rankings(predictions)[0], zero_division, weight=predictions.weight)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(coverage_error, zero_division="0 (as in scikit-learn) or 1.=>0 or 1 (as in scikit-learn).")
 def label_ranking_average_precision(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average over the rows the average precision of the ranking of each row's labels (LRAP).
+    """Compute the mean over rows of the average precision of each row's labels (LRAP).
 
-    1 is best: in each row every true label scores higher than every other. A row without labels is undefined;
-    scikit-learn gives it 1, which is `zero_division=1`. Arguments, result (in [0, 1]) and errors are otherwise those of
-    `coverage_error`.
+    1 is best: in each row, every true label has a higher score than every other label. A row without true labels is
+    undefined; `zero_division=1` counts it as 1, as scikit-learn does.
+
+    Returns:
+        float64, 0-d, in [0, 1], on the device of `preds`.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import label_ranking_average_precision
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> label_ranking_average_precision(preds, target)  # 1, and (1/2 + 2/3) / 2
         tensor(0.7917, dtype=torch.float64)
+
+    Source:
+        Equal to scikit-learn's `label_ranking_average_precision_score` with `zero_division=1`. Zhang and Zhou, "A
+        review on multi-label learning algorithms", IEEE TKDE 26(8), 2014, where it is called average precision.
     """
     predictions = check_predictions(preds, target, mask, sample_weight)
-    values = rank_rows(predictions)[1]
-    return mean_of_defined(values, zero_division, weight=predictions.weight)
+    return mean_of_defined(label_rankings(predictions)[1], zero_division, weight=predictions.weight)
 
 
-@weighable
-def ranking_loss(
+@supports_resample_weights
+@inherit_docs(coverage_error)
+def ranking_loss(  # noqa: D417
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     ties: Ties = "one",
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Average over the rows the share of pairs of a true and another label that are in the wrong order.
+    """Compute the mean over rows of the share of pairs of a true and another label that are in the wrong order.
 
-    0 is best, 1 worst. A row without labels, or with all of them, has no pair and is undefined.
+    0 is best, 1 worst. A row in which no label or every label is true has no pairs and is undefined.
 
     Args:
-        preds: As for `coverage_error`.
-        target: As for `coverage_error`.
-        ties: What a pair of equal scores counts: `"one"`, wrong, as in scikit-learn, or `"half"`, by which the loss
-            of a row is 1 - its area under the ROC curve.
-        mask: As for `coverage_error`.
-        sample_weight: As for `coverage_error`.
-        zero_division: As for `coverage_error`.
+        ties: Loss of a pair with equal scores: `"one"`, as in scikit-learn, or `"half"`, so that the loss of a row is
+            1 - the area under its ROC curve.
 
     Returns:
-        float64, 0-d, or `(B,)` for B weightings, in [0, 1], on the device of `preds`.
-
-    Raises:
-        TypeError: As for `coverage_error`.
-        ValueError: As for `coverage_error`, or if `ties` is none of these.
+        float64, 0-d, in [0, 1], on the device of `preds`.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import ranking_loss
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.5]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> ranking_loss(preds, target)  # none of 2 pairs, and both of 2
         tensor(0.5000, dtype=torch.float64)
+
+    Source:
+        Equal to scikit-learn's `label_ranking_loss` with `zero_division=0`. Zhang and Zhou, "A review on multi-label
+        learning algorithms", IEEE TKDE 26(8), 2014.
     """
     check_choice(ties, "ties", Ties)
     predictions = check_predictions(preds, target, mask, sample_weight)
-    return mean_of_defined(rank_rows(predictions, ties)[2], zero_division, weight=predictions.weight)
+    return mean_of_defined(label_rankings(predictions, ties)[2], zero_division, weight=predictions.weight)
 
 
-@weighable
+@supports_resample_weights
+@inherit_docs(coverage_error, zero_division="0 (as in scikit-learn) or 1.=>0 or 1.")
 def one_error(
     preds: TensorLike,
-    target: TensorLike,
+    target: LabelsLike,
     *,
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Count the share of rows whose label of the highest score is not a true one.
+    """Compute the share of rows whose label with the highest score is not true.
 
-    0 is best, 1 worst. Where several labels tie for the top, a row counts the share of them that are not true: what
-    picking one of them at random gets wrong on average. A row without labels counts as 1; only one of which the mask
-    leaves nothing is undefined. Arguments, result (in [0, 1]) and errors are otherwise those of `coverage_error`.
+    0 is best, 1 worst. If several labels share the highest score, the row counts as the share of these that are not
+    true, the expected error of a random choice among them. A row without true labels counts as 1; a row with all
+    entries excluded by `mask` is undefined.
+
+    Returns:
+        float64, 0-d, in [0, 1], on the device of `preds`.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import one_error
         >>> preds = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.8, 0.8]])
         >>> target = torch.tensor([[1, 0, 0], [1, 0, 1]])
         >>> one_error(preds, target)  # 0, and 1/2
         tensor(0.2500, dtype=torch.float64)
+
+    Source:
+        Zhang and Zhou, "A review on multi-label learning algorithms", IEEE TKDE 26(8), 2014.
     """
     predictions = check_predictions(preds, target, mask, sample_weight)
-    return mean_of_defined(top_errors(predictions), zero_division, weight=predictions.weight)
+    return mean_of_defined(top_label_errors(predictions), zero_division, weight=predictions.weight)
 
 
-def rank_rows(predictions: Predictions, ties: Ties = "one") -> tuple[Tensor, Tensor, Tensor]:
+def label_rankings(predictions: Predictions, ties: Ties = "one") -> tuple[Tensor, Tensor, Tensor]:
     """Return coverage, LRAP and ranking loss of each row: float64 `(N,)` each, NaN where undefined."""
 
-    def judge(ranked: RankedGroups) -> tuple[Tensor, Tensor, Tensor]:
-        retrieved, hits = ranked.at_least()
+    def metrics_of(ranked: RankedGroups) -> tuple[Tensor, Tensor, Tensor]:
+        num_labels, true_positives = ranked.count_at_least()
         positives, entries = ranked.positives.squeeze(1), ranked.entries.squeeze(1)
-        precision = torch.where(ranked.valid, hits / retrieved, 0.0)
-        wrong = retrieved - hits
+        precision = torch.where(ranked.valid, true_positives / num_labels, 0.0)
+        wrong_pairs = num_labels - true_positives
         if ties == "half":
-            retrieved_above, hits_above = ranked.above()
-            wrong = (wrong + retrieved_above - hits_above) / 2
+            num_labels_above, true_positives_above = ranked.count_above()
+            wrong_pairs = (wrong_pairs + num_labels_above - true_positives_above) / 2
         pairs = positives * (entries - positives)
-        # The first needle is the positive of the lowest score.
-        return retrieved[:, 0], precision.sum(dim=1) / positives, (wrong * ranked.valid).sum(dim=1) / pairs
+        coverage = num_labels[:, 0]  # the first positive has the lowest score
+        return coverage, precision.sum(dim=1) / positives, (wrong_pairs * ranked.valid).sum(dim=1) / pairs
 
-    coverage, precision, loss = rank_groups(predictions.preds, predictions.target, predictions.mask, judge, 3)
+    coverage, precision, loss = map_groups(predictions.preds, predictions.target, predictions.mask, metrics_of, 3)
     return coverage, precision, loss
 
 
-def top_errors(predictions: Predictions) -> Tensor:
-    """Return for each row the share of its top labels that are not true: float64 `(N,)`, NaN where nothing counts."""
+def top_label_errors(predictions: Predictions) -> Tensor:
+    """Return for each row the share of top labels that are not true: float64 `(N,)`, NaN without included entries."""
     if not predictions.preds.shape[1]:
         return predictions.preds.new_full((len(predictions.preds),), torch.nan, dtype=torch.float64)
     top = predictions.preds == predictions.preds.amax(dim=1, keepdim=True)

@@ -1,107 +1,237 @@
-"""The decisions that a threshold can make: cuts at the scores of positives."""
+"""Thresholds that maximise F1 on a validation split."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._inputs import Predictions
-from mlmetric.metrics._ranks import RankedGroups, ranked_groups
+from mlmetric.labels import LabelsLike
+from mlmetric.metrics._inputs import Predictions, TensorLike, check_choice, check_predictions
+from mlmetric.metrics._ranked_groups import RankedGroups, ranked_groups
 
-Value = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What cuts are worth: of true positives, accepted and positive rows, shapes `(G, P)`, `(G, P)` and `(G, 1)`."""
+Average = Literal["macro", "micro"]
+Objective: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Value of candidates: of true positives and predicted positives, both `(G, P)`, and positives, `(G, 1)`."""
 
 
-class _Run(NamedTuple):
-    ranked: RankedGroups
-    retrieved: Tensor
-    hits: Tensor
+def best_thresholds(
+    preds: TensorLike,
+    target: LabelsLike,
+    *,
+    average: Average = "macro",
+    per_label: bool = True,
+    shrinkage: float = 0.0,
+    fallback: float | None = None,
+    mask: TensorLike | None = None,
+) -> Tensor:
+    """Find the thresholds with the highest F1 by an exact search over all distinct predictions.
+
+    Choose thresholds on a validation split, never on the rows that are reported. A threshold lies halfway between the
+    lowest score that reaches it and the next lower score; if all scores reach it, it is the lowest score. Of several
+    thresholds with the same F1 the highest is returned. Tied scores are predicted together. Both `preds >= thresholds`
+    and the argument `threshold=` of the metrics give the intended predictions in the dtype of `preds` and in wider
+    dtypes.
+
+    Args:
+        preds: Scores, shape `(N, L)`, any real dtype and scale, which is the scale of the thresholds: a tensor, an
+            array, a list of rows, a scipy sparse matrix or a data frame.
+        target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
+            sparse matrix or a data frame.
+        average: The F1 to maximise. `"macro"`: the mean F1 of the labels with positives; thresholds for each label
+            then maximise the F1 of each label, and so weighted F1 too. `"micro"`: the F1 of all entries (OF1).
+        per_label: Whether to return a threshold for each label, or a common one. Thresholds for each label overfit
+            where labels have few positives: on new rows macro F1 increases, but micro F1 may decrease.
+        shrinkage: How far the thresholds of rare labels are shrunk towards the common threshold, as a number of
+            positives, >= 0: for a label with P positives the result is
+            `(P t_label + shrinkage t_common) / (P + shrinkage)`, where t_common is the threshold returned by
+            `average="micro", per_label=False`. It suits labels whose scores are on the same scale. 0: no shrinkage.
+        fallback: The threshold of labels without positives. By default t_common, which suits labels whose scores are
+            on the same scale and allows such a label to be predicted. For labels on different scales pass a number, or
+            `float("inf")` to predict none of them.
+        mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
+            annotated, may contain any value.
+
+    Returns:
+        float64, shape `(L,)`, or 0-d with `per_label=False`, on the device of `preds`. It is +inf for a label of which
+        every prediction would lower micro F1; scores of +inf are predicted even then.
+
+    Raises:
+        TypeError: If an argument does not contain real numbers.
+        ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, `average` is
+            none of the values above, `shrinkage` is negative or not finite or passed with `per_label=False`, or there
+            are no positives and no `fallback`.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.metrics import best_thresholds
+        >>> preds = torch.tensor([[0.9, 0.3, 0.6], [0.6, 0.1, 0.5], [0.5, 0.2, 0.1], [0.1, 0.2, 0.2]])
+        >>> target = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
+        >>> best_thresholds(preds, target)  # the third label has no positives
+        tensor([0.5500, 0.1500, 0.1500], dtype=torch.float64)
+        >>> best_thresholds(preds, target, average="micro", per_label=False)
+        tensor(0.1500, dtype=torch.float64)
+
+    Source:
+        The common micro threshold and the macro thresholds of labels are found by a sweep over the sorted scores, the
+        micro thresholds of labels with the algorithm of Dinkelbach, "On nonlinear fractional programming", Management
+        Science 13(7), 1967. For thresholds of labels with few positives see Yang, "A study of thresholding strategies
+        for text categorization", SIGIR 2001. The formula of `shrinkage` is our own.
+    """
+    check_choice(average, "average", Average)
+    if not (shrinkage >= 0 and math.isfinite(shrinkage)) or (shrinkage and not per_label):
+        raise ValueError(f"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {shrinkage}.")
+    predictions = check_predictions(preds, target, mask)
+    num_labels = predictions.preds.shape[1]
+    positives = predictions.target.sum(dim=0)
+    if not bool(positives.any()):
+        if fallback is None and (num_labels or not per_label):
+            raise ValueError(
+                f"`target` must contain at least one positive unless `fallback` is given, got none in "
+                f"{predictions.target.numel()} entries."
+            )
+        return predictions.preds.new_full((num_labels,) if per_label else (), fallback or 0.0, dtype=torch.float64)
+    if not per_label:
+        return _common_macro_threshold(predictions) if average == "macro" else _common_micro_threshold(predictions)
+    candidates = ThresholdCandidates(predictions)
+    chosen = _maximise_micro_f1(candidates) if average == "micro" else _maximise_label_f1(candidates)
+    thresholds = candidates.thresholds(chosen)
+    if fallback is None and not bool(positives.all()):
+        thresholds = torch.where(positives > 0, thresholds, _common_micro_threshold(predictions))
+    if shrinkage:
+        common = _common_micro_threshold(predictions)
+        shrunk = (positives * thresholds + shrinkage * common) / (positives + shrinkage)
+        thresholds = torch.where(shrunk.isnan(), thresholds, shrunk)  # NaN between infinities of both signs
+    return thresholds if fallback is None else torch.where(positives > 0, thresholds, fallback)
 
 
 class ThresholdCandidates:
-    """The cuts of each label. One that adds no positive only lowers F1, so each lies at the score of a positive.
+    """The candidate thresholds of each label: the scores of its positives.
 
-    A choice of cuts is int64 `(L,)`: the place of the lowest accepted positive among the label's positives in
-    ascending order, or -1 to accept nothing.
+    Other thresholds need not be considered: predicting further negatives, but no further positive, only lowers F1. A
+    choice of candidates is int64 `(L,)`: for each label the index of the lowest predicted positive among the label's
+    positives in ascending order, or -1 to predict none.
     """
 
     def __init__(self, predictions: Predictions) -> None:
         mask = None if predictions.mask is None else predictions.mask.T
         self._dtype = predictions.preds.dtype
         self._support = predictions.target.sum()
-        self._nothing = torch.full_like(predictions.target[:0].sum(dim=0), -1)
-        self._runs = [
-            _Run(ranked, *ranked.at_least())
+        self._none_chosen = torch.full_like(predictions.target[:0].sum(dim=0), -1)
+        self._groups = [
+            _CountedGroups(ranked, *ranked.count_at_least())
             for ranked in ranked_groups(predictions.preds.T, predictions.target.T, mask)
         ]
 
-    def best(self, value: Value, *, above: float) -> Tensor:
-        """Choose for each label the cut that is worth most, of equals the highest; none where that is not `above`."""
-        chosen = self._nothing.clone()
-        for ranked, retrieved, hits in self._runs:
-            worth = value(hits, retrieved, ranked.positives).masked_fill(~ranked.valid, -torch.inf)
-            place = worth.shape[1] - 1 - worth.flip(1).argmax(dim=1)
-            most = worth.gather(1, place[:, None]).squeeze(1)
-            chosen[ranked.groups] = torch.where(most > above, place, -1)
+    def maximise(self, objective: Objective, *, above: float) -> Tensor:
+        """Choose for each label the highest candidate that maximises the objective, or -1 if none is `above`."""
+        chosen = self._none_chosen.clone()
+        for ranked, predicted_positives, true_positives in self._groups:
+            values = objective(true_positives, predicted_positives, ranked.positives)
+            values = values.masked_fill(~ranked.valid, -torch.inf)
+            index = values.shape[1] - 1 - values.flip(1).argmax(dim=1)
+            maximum = values.gather(1, index[:, None]).squeeze(1)
+            chosen[ranked.groups] = torch.where(maximum > above, index, -1)
         return chosen
 
-    def pooled_f1(self, chosen: Tensor) -> tuple[float, float]:
-        """Return F1 of all entries under a choice, as the whole numbers of a fraction."""
-        hits = accepted = 0.0
-        for run in self._runs:
-            place = chosen[run.ranked.groups, None]
-            hits += float(torch.where(place < 0, 0, run.hits.gather(1, place.clamp(min=0))).sum())
-            accepted += float(torch.where(place < 0, 0, run.retrieved.gather(1, place.clamp(min=0))).sum())
-        return 2 * hits, accepted + float(self._support)
+    def micro_f1(self, chosen: Tensor) -> tuple[float, float]:
+        """Return the micro F1 of a choice as numerator and denominator, which are integers."""
+        true_positives = predicted_positives = 0.0
+        for group in self._groups:
+            index = chosen[group.ranked.groups, None]
+            none, index = index < 0, index.clamp(min=0)
+            true_positives += float(torch.where(none, 0, group.true_positives.gather(1, index)).sum())
+            predicted_positives += float(torch.where(none, 0, group.predicted_positives.gather(1, index)).sum())
+        return 2 * true_positives, predicted_positives + float(self._support)
 
     def thresholds(self, chosen: Tensor) -> Tensor:
-        """Return the threshold of each label, float64 `(L,)`; +inf where nothing is accepted."""
+        """Return the threshold of each label, float64 `(L,)`; +inf where no positive is predicted."""
         thresholds = chosen.new_full(chosen.shape, torch.inf, dtype=torch.float64)
-        for ranked, retrieved, _ in self._runs:
-            place = chosen[ranked.groups, None]
-            accepted = ranked.needles.gather(1, place.clamp(min=0))
-            num_accepted = retrieved.gather(1, place.clamp(min=0)).long()
-            # Masked entries lie in front, as -inf: below the rejected ones.
-            below = ranked.scores.gather(1, (ranked.scores.shape[1] - num_accepted - 1).clamp(min=0))
-            cut = between(below, accepted, self._dtype)
-            cut = torch.where(num_accepted == ranked.entries, accepted.double(), cut)
-            thresholds[ranked.groups] = torch.where(place < 0, torch.inf, cut).squeeze(1)
+        for ranked, predicted_positives, _ in self._groups:
+            index = chosen[ranked.groups, None]
+            lowest_predicted = ranked.positive_scores.gather(1, index.clamp(min=0))
+            num_predicted = predicted_positives.gather(1, index.clamp(min=0)).long()
+            # Excluded entries come first, as -inf, below the scores that are not predicted.
+            below = ranked.scores.gather(1, (ranked.scores.shape[1] - num_predicted - 1).clamp(min=0))
+            threshold = midpoint(below, lowest_predicted, self._dtype)
+            threshold = torch.where(num_predicted == ranked.entries, lowest_predicted.double(), threshold)
+            thresholds[ranked.groups] = torch.where(index < 0, torch.inf, threshold).squeeze(1)
         return thresholds
 
 
-def f1_of_cuts(hits: Tensor, accepted: Tensor, positives: Tensor) -> Tensor:
-    """Return the F1 of cuts."""
-    return 2 * hits / (accepted + positives)
+class _CountedGroups(NamedTuple):
+    ranked: RankedGroups
+    predicted_positives: Tensor
+    true_positives: Tensor
 
 
-def best_common_cut(predictions: Predictions) -> Tensor:
-    """Return the one threshold for all labels whose mean of the F1 of the labels with positives is highest: 0-d."""
-    learnt = predictions.target.any(dim=0)
+def midpoint(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the threshold halfway between two scores, representable in `dtype`, as float64.
+
+    It is the upper score if `dtype` has no number strictly between the two, or the lower one is -inf.
+    """
+    lower, upper = lower.double(), upper.double()
+    middle = (lower / 2 + upper / 2).to(dtype).double()
+    return torch.where(middle > lower, middle, upper)
+
+
+def _f1(true_positives: Tensor, predicted_positives: Tensor, positives: Tensor) -> Tensor:
+    return 2 * true_positives / (predicted_positives + positives)
+
+
+def _maximise_label_f1(candidates: ThresholdCandidates) -> Tensor:
+    return candidates.maximise(_f1, above=-torch.inf)
+
+
+def _maximise_micro_f1(candidates: ThresholdCandidates) -> Tensor:
+    """Choose a candidate for each label so that micro F1 is highest, by Dinkelbach's algorithm."""
+    best = _maximise_label_f1(candidates)
+    while True:
+        # A choice has a higher F1 than a / b if and only if 2 TP * b - a * (TP + FP + P) is positive.
+        numerator, denominator = candidates.micro_f1(best)
+        chosen = candidates.maximise(partial(_gain, numerator, denominator), above=0.0)
+        new_numerator, new_denominator = candidates.micro_f1(chosen)
+        if new_numerator * denominator <= numerator * new_denominator:
+            return chosen
+        best = chosen
+
+
+def _gain(
+    numerator: float, denominator: float, true_positives: Tensor, predicted_positives: Tensor, _positives: Tensor
+) -> Tensor:
+    return 2 * true_positives * denominator - numerator * predicted_positives
+
+
+def _common_micro_threshold(predictions: Predictions) -> Tensor:
+    """Return the common threshold of all labels with the highest micro F1: 0-d."""
+    candidates = ThresholdCandidates(predictions.pooled())
+    return candidates.thresholds(_maximise_label_f1(candidates)).squeeze(0)
+
+
+def _common_macro_threshold(predictions: Predictions) -> Tensor:
+    """Return the common threshold of all labels with the highest mean F1 of the labels with positives: 0-d."""
+    with_positives = predictions.target.any(dim=0)
     scores, changes = [], []
-    for label in learnt.nonzero().squeeze(1).tolist():
-        counts = slice(None) if predictions.mask is None else predictions.mask[:, label]
-        descending, order = predictions.preds[counts, label].sort(descending=True)
-        hits = predictions.target[counts, label][order].cumsum(0).double()
-        accepted = torch.arange(1, len(hits) + 1, dtype=torch.float64, device=hits.device)
+    for label in with_positives.nonzero().squeeze(1).tolist():
+        included = slice(None) if predictions.mask is None else predictions.mask[:, label]
+        descending, order = predictions.preds[included, label].sort(descending=True)
+        true_positives = predictions.target[included, label][order].cumsum(0).double()
+        num_predicted = torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
         scores.append(descending)
-        changes.append(f1_of_cuts(hits, accepted, hits[-1:]).diff(prepend=hits.new_zeros(1)))
+        values = _f1(true_positives, num_predicted, true_positives[-1:])
+        changes.append(values.diff(prepend=values.new_zeros(1)))
     pooled, order = torch.cat(scores).sort(descending=True)
-    # The sum of the labels' F1 after each entry; a cut lies behind the last entry of a score.
+    # The sum of the labels' F1 after each entry; a threshold includes all entries of its score.
     sums = torch.cat(changes)[order].cumsum(0)
-    distinct, tied = pooled.unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
-    sums = sums[tied.cumsum(0) - 1]
-    # Sums that differ by rounding are equal.
+    distinct, num_tied = pooled.unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
+    sums = sums[num_tied.cumsum(0) - 1]
+    # Sums that differ by rounding count as equal.
     best = int((sums >= sums.max() - 1e-12 * len(scores)).int().argmax())
-    accepted = distinct[best]
-    return accepted.double() if best + 1 == len(distinct) else between(distinct[best + 1], accepted, accepted.dtype)
-
-
-def between(rejected: Tensor, accepted: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a threshold in the middle of two scores, in the numbers of `dtype`: float64."""
-    rejected, accepted = rejected.double(), accepted.double()
-    # Between neighbouring numbers of the dtype, and from -inf, there is no middle.
-    middle = (rejected / 2 + accepted / 2).to(dtype).double()
-    return torch.where(middle > rejected, middle, accepted)
+    lowest_predicted: Tensor = distinct[best]
+    if best + 1 == len(distinct):
+        return lowest_predicted.double()
+    return midpoint(distinct[best + 1], lowest_predicted, lowest_predicted.dtype)

@@ -1,4 +1,4 @@
-"""Undefined values (0/0): what takes their place, and means over the defined ones."""
+"""Undefined values (0/0) and means over defined values."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def check_zero_division(zero_division: float) -> None:
 
 
 def fill_undefined(values: Tensor, zero_division: float) -> Tensor:
-    """Replace the NaN among `values` by `zero_division`."""
+    """Replace NaN in `values` with `zero_division`."""
     check_zero_division(zero_division)
     return values if math.isnan(zero_division) else torch.where(values.isnan(), float(zero_division), values)
 
 
 def mean_of_defined(values: Tensor, zero_division: float, *, weight: Tensor | None = None) -> Tensor:
-    """Replace the NaN among `values` and average along the last dimension what is then defined.
+    """Replace NaN in `values` with `zero_division` and average the values that are not NaN along the last dimension.
 
-    A mean over nothing is undefined, and replaced in turn.
+    A mean over no values is undefined and replaced in the same way.
 
     Args:
         values: Shape `(..., N)`, NaN where undefined.
         zero_division: 0, 1 or NaN.
-        weight: Weight of each value, `(N,)` or `(B, N)`; the result is then 0-d or `(B,)`.
+        weight: Weight of each value, `(N,)` or `(B, N)`; the result then has shape `()` or `(B,)`.
     """
     values = fill_undefined(values, zero_division)
     if weight is None:

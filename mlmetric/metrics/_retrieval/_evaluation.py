@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import LabelsLike
-from mlmetric.metrics._checks import TensorLike, check_choice, check_weight
+from mlmetric.metrics._inputs import TensorLike, check_choice, check_weights
 from mlmetric.metrics._retrieval._query_scores import RetrievalResults
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, RetrievalInputs, check_retrieval_inputs
 from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
@@ -47,7 +47,7 @@ def evaluate(
     check_choice(options.average, "average", Average)
     if options.average == "none" and options.sample_weight is not None:
         raise ValueError('`sample_weight` requires `average="mean"`, got "none".')
-    weight = check_weight(options.sample_weight, len(inputs.labels), inputs.labels.device)
+    weight = check_weights(options.sample_weight, len(inputs.labels), inputs.labels.device)
     (values,) = score_queries(
         inputs, [lambda results: score(results, k)], options.similarity, options.relevance_threshold, k
     )

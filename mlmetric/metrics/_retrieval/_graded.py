@@ -9,8 +9,8 @@ import torch
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.labels import LabelsLike
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._bootstrap import supports_resample_weights
+from mlmetric.metrics._inputs import TensorLike, check_choice
 from mlmetric.metrics._retrieval import _query_scores as scores
 from mlmetric.metrics._retrieval._evaluation import Average, RetrievalOptions, evaluate
 from mlmetric.metrics._retrieval._query_scores import Gain
@@ -18,7 +18,7 @@ from mlmetric.metrics._retrieval._retrieval_inputs import Metric
 from mlmetric.similarity import SimilarityFunction, jaccard
 
 
-@weighable
+@supports_resample_weights
 def ndcg_at_k(
     embeddings: TensorLike,
     labels: LabelsLike,
@@ -104,7 +104,7 @@ def ndcg_at_k(
     return evaluate(partial(scores.ndcg, gain=gain), k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(
     ndcg_at_k,
     similarity="Grades must be >= 0=>Grades may be negative",
@@ -154,7 +154,7 @@ def acg_at_k(
     return evaluate(scores.mean_grade, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def wmap_at_k(
     embeddings: TensorLike,
@@ -191,7 +191,7 @@ def wmap_at_k(
     return evaluate(scores.weighted_average_precision, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def size_ratio_at_k(
     embeddings: TensorLike,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmetric.metrics._checks import count_true
+from mlmetric.metrics._inputs import count_true
 
 Gain = Literal["linear", "exponential"]
 Denominator = Literal["min", "hits", "relevant"]

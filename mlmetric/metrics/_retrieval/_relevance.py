@@ -9,8 +9,8 @@ import torch
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.labels import LabelsLike
-from mlmetric.metrics._bootstrap import weighable
-from mlmetric.metrics._checks import TensorLike, check_choice
+from mlmetric.metrics._bootstrap import supports_resample_weights
+from mlmetric.metrics._inputs import TensorLike, check_choice
 from mlmetric.metrics._retrieval import _query_scores as scores
 from mlmetric.metrics._retrieval._evaluation import Average, RetrievalOptions, evaluate
 from mlmetric.metrics._retrieval._graded import acg_at_k
@@ -19,7 +19,7 @@ from mlmetric.metrics._retrieval._retrieval_inputs import Metric
 from mlmetric.similarity import SimilarityFunction, jaccard
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def precision_at_k(
     embeddings: TensorLike,
@@ -55,7 +55,7 @@ def precision_at_k(
     return evaluate(scores.precision, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def recall_at_k(
     embeddings: TensorLike,
@@ -88,7 +88,7 @@ def recall_at_k(
     return evaluate(scores.recall, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def hit_rate_at_k(
     embeddings: TensorLike,
@@ -121,7 +121,7 @@ def hit_rate_at_k(
     return evaluate(scores.hit_rate, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def map_at_k(  # noqa: D417
     embeddings: TensorLike,
@@ -166,7 +166,7 @@ def map_at_k(  # noqa: D417
     return evaluate(score, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k)
 def map_at_r(
     embeddings: TensorLike,
@@ -208,7 +208,7 @@ def map_at_r(
     return evaluate(scores.average_precision_at_r, None, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(map_at_r)
 def r_precision(
     embeddings: TensorLike,
@@ -239,7 +239,7 @@ def r_precision(
     return evaluate(scores.r_precision, None, (embeddings, labels, ref_emb, ref_labels), options)
 
 
-@weighable
+@supports_resample_weights
 @inherit_docs(acg_at_k, k="None evaluates=>None, the default, evaluates")
 def mrr(
     embeddings: TensorLike,

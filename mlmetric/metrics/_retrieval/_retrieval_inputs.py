@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
-from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
+from mlmetric.metrics._inputs import TensorLike, check_choice, to_tensor
 from mlmetric.metrics._retrieval._ranking import DistanceRanking, EmbeddingRanking, IndexRanking, Ranking
 
 Metric = Literal["euclidean", "cosine", "precomputed", "retrieved"]

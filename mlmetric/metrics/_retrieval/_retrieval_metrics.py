@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
-from mlmetric.metrics._accumulator import Accumulator, Batch, join
-from mlmetric.metrics._bootstrap import bounds, check_draws, draw_weights
-from mlmetric.metrics._checks import TensorLike, check_choice, to_tensor
-from mlmetric.metrics._report import MetricsReport
+from mlmetric.metrics._bootstrap import bootstrap_intervals
+from mlmetric.metrics._inputs import TensorLike, check_choice, to_tensor
+from mlmetric.metrics._metrics_report import MetricsReport
 from mlmetric.metrics._retrieval import _query_scores as scores
 from mlmetric.metrics._retrieval._evaluation import Score, score_queries
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, check_k, check_retrieval_inputs
+from mlmetric.metrics._stateful_metric import StatefulMetric, Tensors, concatenate_batches
 from mlmetric.metrics._zero_division import check_zero_division, mean_of_defined
 from mlmetric.similarity import SimilarityFunction, jaccard
 
@@ -42,7 +42,7 @@ FULL_RANKING: dict[str, ScoreAtK] = {
 COUNT = "queries_without_relevant"
 
 
-class RetrievalMetrics(Accumulator):
+class RetrievalMetrics(StatefulMetric):
     """All retrieval metrics of embeddings, computed from one search of the database.
 
     `update` adds queries, and `update_ref` adds rows of the database; without `update_ref` the queries are the
@@ -113,7 +113,7 @@ class RetrievalMetrics(Accumulator):
         self.relevance_threshold = relevance_threshold
         self.metric: Metric = metric
         self.zero_division = zero_division
-        self.rows_device = device
+        self.device = device
 
     def update(self, embeddings: TensorLike, labels: LabelsLike) -> None:
         """Add a batch of queries.
@@ -153,9 +153,9 @@ class RetrievalMetrics(Accumulator):
                 f"got {tuple(rows.shape)} and {tuple(matrix.shape)}."
             )
         # Copies, because the caller may write the next batch to the same tensors.
-        device = self.rows_device or rows.device
+        device = self.device or rows.device
         batch = (side, rows.to(device, copy=True), matrix.to(device, copy=True))
-        self._check_fits(batch)
+        self._check_consistent(batch)
         self._batches.append(batch)
 
     def compute(self) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ class RetrievalMetrics(Accumulator):
             ValueError: If there is no query, the database is empty, an embedding is not finite (or zero with
                 `metric="cosine"`), or a grade is negative or NaN.
         """
-        return self._measure(synced=self.sync_on_compute)
+        return self._compute(synced=self.sync_on_compute)
 
     def report(
         self,
@@ -198,32 +198,38 @@ class RetrievalMetrics(Accumulator):
         values = {key: mean_of_defined(each, self.zero_division) for key, each in query_values.items()}
         intervals = None
         if confidence_level is not None:
-            check_draws(confidence_level, n_resamples)
-            resampled: dict[str, list[Tensor]] = {key: [] for key in values}
-            for weights in draw_weights(len(num_undefined), n_resamples, generator):
-                for key, each in query_values.items():
-                    mean = mean_of_defined(each, self.zero_division, weight=weights.to(each.device))
-                    resampled[key].append(mean)
-            intervals = {}
-            for key, value in values.items():
-                low, high = bounds(torch.cat(resampled[key]), value, confidence_level)
-                intervals[key] = (float(low), float(high))
-        averaged = {
+
+            def resample(weights: Tensor) -> dict[str, Tensor]:
+                return {
+                    key: mean_of_defined(each, self.zero_division, weight=weights.to(each.device))
+                    for key, each in query_values.items()
+                }
+
+            intervals = bootstrap_intervals(
+                values,
+                resample,
+                len(num_undefined),
+                confidence_level=confidence_level,
+                n_resamples=n_resamples,
+                generator=generator,
+                synced=self.sync_on_compute,
+            )
+        num_averaged = {
             key: (int((~each.isnan()).sum()) if math.isnan(self.zero_division) else len(each), len(each))
             for key, each in query_values.items()
         }
         return MetricsReport(
             values={key: float(value) for key, value in values.items()},
-            averaged=averaged,
+            num_averaged=num_averaged,
             intervals=intervals,
             confidence_level=confidence_level,
             per_label={},
         )
 
-    def _lasting(self) -> list[tuple[str, Tensor, Tensor]]:
+    def _reference_batches(self) -> list[tuple[str, Tensor, Tensor]]:
         return [batch for batch in self._batches if batch[0] == "ref"]
 
-    def _measure(self, *, synced: bool) -> dict[str, Tensor]:
+    def _compute(self, *, synced: bool) -> dict[str, Tensor]:
         query_values = self._query_values(synced=synced)
         count = query_values.pop(COUNT).sum()
         return {key: mean_of_defined(each, self.zero_division) for key, each in query_values.items()} | {COUNT: count}
@@ -246,16 +252,13 @@ class RetrievalMetrics(Accumulator):
         values = score_queries(inputs, list(functions.values()), self.similarity, self.relevance_threshold, depth)
         return dict(zip(functions, values, strict=True))
 
-    def _rows(self, side: str, *, synced: bool) -> Batch:
+    def _rows(self, side: str, *, synced: bool) -> Tensors:
         """Concatenate the batches of queries or of the database, of all processes if `synced`; () if there is none."""
-        batches: list[Batch] = [batch[1:] for batch in self._batches if batch[0] == side]
-        return join(batches, synced=synced, device=self.rows_device) or ()
+        batches: list[Tensors] = [batch[1:] for batch in self._batches if batch[0] == side]
+        return concatenate_batches(batches, synced=synced, device=self.device) or ()
 
-    def _names(self) -> tuple[str, ...]:
-        return ("embeddings", "labels")
-
-    def _parts(self, batch: tuple[str, Tensor, Tensor]) -> Batch:
-        return batch[1:]
+    def _named_tensors(self, batch: tuple[str, Tensor, Tensor]) -> dict[str, Tensor]:
+        return {"embeddings": batch[1], "labels": batch[2]}
 
 
 def _at(k: int, score: ScoreAtK) -> Score:
