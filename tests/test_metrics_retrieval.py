@@ -296,7 +296,7 @@ def test_invalid_gain_grade_or_threshold_raises():
 
 
 def test_embeddings_that_are_not_numbers_raise():
-    with pytest.raises(TypeError, match=r"`embeddings` must be a tensor or an array of numbers, got \[\['a'\]\]"):
+    with pytest.raises(TypeError, match=r"`embeddings` must contain real numbers, got \[\['a'\]\]"):
         ndcg_at_k([["a"]], [[1]])
 
 

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from mlmetric import metrics
 from mlmetric.metrics import RetrievalMetrics, confidence_interval
+from mlmetric.metrics._inputs import ResampleWeights
 from mlmetric.metrics._retrieval import _evaluation, _ranking
 from mlmetric.metrics._retrieval._ranking import stable_argsort
 from mlmetric.similarity import inner_product, jaccard
@@ -435,7 +436,7 @@ def test_sample_weight_weights_queries_in_the_mean(function):
     each = function(*rows, average="none")
     defined = ~each.isnan()
     expected = (weights[:, defined] * each[defined]).sum(1) / weights[:, defined].sum(1)
-    torch.testing.assert_close(function(*rows, sample_weight=weights), expected)
+    torch.testing.assert_close(function(*rows, sample_weight=ResampleWeights(weights)), expected)
     torch.testing.assert_close(function(*rows, sample_weight=weights[1]), expected[1])
 
 
@@ -579,7 +580,7 @@ def test_retrieval_metrics_work_without_torchmetrics_and_in_a_collection(rows, m
     collection = collections.MetricCollection({"search": RetrievalMetrics(k=3)})
     collection.update(embeddings=rows[0], labels=rows[1])
     inside = collection.compute()["map"]
-    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
     alone = RetrievalMetrics(k=3)
     assert type(alone) is RetrievalMetrics
     alone.update(*rows)
@@ -623,7 +624,7 @@ def test_retrieval_metrics_without_k_raise(k):
 
 
 def test_retrieval_metrics_without_queries_raise(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlmetric.metrics._torchmetrics", None)  # which would also warn
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)  # which would also warn
     with pytest.raises(ValueError, match="`RetrievalMetrics` has no queries: call `update` first"):
         RetrievalMetrics().compute()
 
@@ -670,7 +671,7 @@ RETRIEVED = {"embeddings": [[1], [0]], "metric": "retrieved"}
             r"database must contain at least one row that .*, got none",
         ),
         ({"sample_weight": [1.0]}, ValueError, r"`sample_weight` must have shape \(2,\), .* got \(1,\)"),
-        ({"sample_weight": [1.0, -1.0]}, ValueError, r"`sample_weight` must hold finite numbers >= 0, got -1"),
+        ({"sample_weight": [1.0, -1.0]}, ValueError, r"`sample_weight` must contain finite numbers >= 0, got -1"),
     ],
 )
 def test_invalid_argument_raises(function, arguments, error, message):
@@ -739,7 +740,7 @@ def test_report_has_the_values_and_intervals_of_the_functions(rows, zero_divisio
         )
         assert report.intervals[key] == pytest.approx((interval.low.item(), interval.high.item()), rel=1e-12)
         defined = 25 - num_undefined if math.isnan(zero_division) and key != "size_ratio_at_1" else 25
-        assert report.averaged[key] == (defined, 25)
+        assert report.num_averaged[key] == (defined, 25)
     text = str(report)
     assert "90 % interval" in text
     assert re.search(rf"^\| NDCG@1 +\| +{values['ndcg_at_1']:.3f} \| .* to .* \| +\d+ of 25 \|$", text, re.MULTILINE)
