@@ -1,11 +1,11 @@
-"""What metrics cost: beside scikit-learn, torchmetrics and pytorch-metric-learning in one run.
+"""Time and memory of metrics, compared with scikit-learn, torchmetrics and pytorch-metric-learning.
 
 python tests/benchmarks/metrics.py            # each method in a process of its own
-python tests/benchmarks/metrics.py --quick    # a smoke run: its figures mean nothing
+python tests/benchmarks/metrics.py --quick    # a smoke test with small data, whose figures mean nothing
 
-Scores and embeddings are synthetic: Gaussian, scores higher for positives and through a sigmoid; labels are the rarer
-the higher their number. A call is made once to warm up, then timed several times, or once where it takes long: median.
-Memory is the growth of the resident set at its peak, so without the input.
+Scores and embeddings are synthetic: Gaussian, with higher scores for positives, passed through a sigmoid; labels of higher
+index are rarer. Each call is made once to warm up and then timed several times, or once if it takes long; the median is
+reported. Memory is the growth of the peak resident set size, so it excludes the input.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ SIZES = ((30_000, 30, 0.1), (40_000, 80, 0.036), (20_000, 1_000, 0.007))
 SEARCHES = (1_000, 2_000, 4_000, 30_000)
 DIM = 128
 LONG = 5.0
-"""A call of so many seconds is timed once."""
+"""Calls that take longer than this, in seconds, are timed once."""
 REPEATS = 5
 
 
 def make_scores(n: int, num_labels: int, density: float) -> tuple[Tensor, Tensor]:
-    """Make scores, float32 in [0, 1], and a bool truth."""
+    """Return scores, float32 in [0, 1], and true labels, bool."""
     generator = torch.Generator().manual_seed(0)
     shares = torch.arange(1, num_labels + 1) ** -0.7
     target = torch.rand(n, num_labels, generator=generator) < shares * density / shares.mean()
@@ -47,45 +47,45 @@ def make_scores(n: int, num_labels: int, density: float) -> tuple[Tensor, Tensor
 
 
 def make_embeddings(n: int) -> tuple[Tensor, Tensor]:
-    """Make embeddings that carry something of 30 labels, three a row on average."""
+    """Return embeddings that depend on 30 labels, three for each row on average, and these labels."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.rand(n, 30, generator=generator) < 0.1
     return torch.randn(n, DIM, generator=generator) + labels.float() @ torch.randn(30, DIM, generator=generator), labels
 
 
-def of_scores(name: str, n: int, num_labels: int, density: float) -> Callable[[], Any]:
-    """Return the call that measures scores."""
+def score_call(name: str, n: int, num_labels: int, density: float) -> Callable[[], Any]:
+    """Return a call that computes metrics of scores."""
     preds, target = make_scores(n, num_labels, density)
     arrays, numbers = (target.numpy(), preds.numpy()), target.int()
-    decided = arrays[1] >= 0.5
-    table = MultiLabelMetrics()
-    table.update(preds, target)
+    predicted = arrays[1] >= 0.5
+    all_metrics = MultiLabelMetrics()
+    all_metrics.update(preds, target)
     calls = {
         "mAP: mlmetric": lambda: mean_average_precision(preds, target),
         "mAP: scikit-learn": lambda: sk.average_precision_score(*arrays),
         "mAP: torchmetrics": lambda: multilabel_average_precision(preds, numbers, num_labels),
         "macro F1: mlmetric": lambda: f1(preds, target),
-        "macro F1: scikit-learn": lambda: sk.f1_score(arrays[0], decided, average="macro", zero_division=0),
+        "macro F1: scikit-learn": lambda: sk.f1_score(arrays[0], predicted, average="macro", zero_division=0),
         "macro F1: torchmetrics": lambda: multilabel_f1_score(preds, numbers, num_labels),
-        "whole table: mlmetric": lambda: table.forward(preds, target),
+        "all metrics: mlmetric": lambda: all_metrics.forward(preds, target),
     }
     return calls[name]
 
 
-def of_embeddings(name: str, n: int) -> Callable[[], Any]:
-    """Return the call that measures what all rows retrieve among all others."""
+def retrieval_call(name: str, n: int) -> Callable[[], Any]:
+    """Return a call that computes retrieval metrics of all rows among all others."""
     embeddings, labels = make_embeddings(n)
 
     def product() -> None:
         for rows in embeddings.split(64):
             rows @ embeddings.T
 
-    def everything() -> dict[str, Tensor]:
+    def all_metrics() -> dict[str, Tensor]:
         table = RetrievalMetrics()
         table.update(embeddings, labels)
         return table.compute()
 
-    def theirs() -> dict[str, float]:
+    def accuracy_calculator() -> dict[str, float]:
         calculator = AccuracyCalculator(
             include=("mean_average_precision", "r_precision"),
             k=n - 1,
@@ -97,19 +97,19 @@ def of_embeddings(name: str, n: int) -> Callable[[], Any]:
 
     calls = {
         "product": product,
-        "all of RetrievalMetrics": everything,
+        "all of RetrievalMetrics": all_metrics,
         "NDCG@10": lambda: ndcg_at_k(embeddings, labels),
         "R-precision": lambda: r_precision(embeddings, labels),
-        "AccuracyCalculator": theirs,
+        "AccuracyCalculator": accuracy_calculator,
     }
     return calls[name]
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Run one case in this process: seconds, growth of memory in MB."""
+    """Run one case in this process: median seconds, growth of memory in MB."""
     name, sizes = case["name"], case["sizes"]
-    make = of_scores if len(sizes) > 1 else of_embeddings
-    make(name, *((200, 5, 0.2) if len(sizes) > 1 else (100,)))()  # what is loaded at the first call
+    make = score_call if len(sizes) > 1 else retrieval_call
+    make(name, *((200, 5, 0.2) if len(sizes) > 1 else (100,)))()  # imports and other work of the first call
     call = make(name, *sizes)
     before = resident_mb()
     seconds: list[float] = []
@@ -131,12 +131,12 @@ def run_here(_script: str, **case: Any) -> dict[str, Any]:
 
 
 def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int, float], ...]) -> None:
-    """Print the table of scores."""
+    """Print the table of metrics of scores."""
     print("\nScores, milliseconds\n")
     print("| n x L | metric | mlmetric | MB | scikit-learn | times faster | torchmetrics | times faster |")
     print("| --- | --- |" + " ---: |" * 6)
     for size in sizes:
-        where = f"{size[0]:,} x {size[1]:,}"
+        shape = f"{size[0]:,} x {size[1]:,}"
         own: dict[str, float] = {}
         for metric in ("mAP", "macro F1"):
             found = {
@@ -144,7 +144,7 @@ def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int
                 for peer in ("mlmetric", "scikit-learn", "torchmetrics")
             }
             own[metric] = found["mlmetric"]["seconds"]
-            cells = [where, metric, f"{1e3 * own[metric]:.1f}", f"{found['mlmetric']['mb']:.0f}"]
+            cells = [shape, metric, f"{1e3 * own[metric]:.1f}", f"{found['mlmetric']['mb']:.0f}"]
             for peer in ("scikit-learn", "torchmetrics"):
                 seconds = found[peer]["seconds"]
                 cells += (
@@ -153,15 +153,15 @@ def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int
                     else [f"{1e3 * seconds:.0f}", f"{seconds / own[metric]:.1f}"]
                 )
             print(f"| {' | '.join(cells)} |", flush=True)
-        table = run(__file__, name="whole table: mlmetric", sizes=size)
+        table = run(__file__, name="all metrics: mlmetric", sizes=size)
         times = f"{table['seconds'] / own['mAP']:.2f} times mAP"
         print(
-            f"| {where} | whole table | {1e3 * table['seconds']:.1f} | {table['mb']:.0f} | {times} | | | |", flush=True
+            f"| {shape} | all metrics | {1e3 * table['seconds']:.1f} | {table['mb']:.0f} | {times} | | | |", flush=True
         )
 
 
 def print_searches(run: Callable[..., dict[str, Any]], sizes: tuple[int, ...]) -> None:
-    """Print the table of retrieval."""
+    """Print the table of retrieval metrics."""
     print(f"\nRetrieval, {DIM} columns, 30 labels: seconds\n")
     names = ("NDCG@10", "R-precision", "all of RetrievalMetrics", "AccuracyCalculator")
     heads = ["queries = references", "product in float32"]
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=["scores", "retrieval"], default=["scores", "retrieval"])
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", message="No positive")  # scikit-learn and torchmetrics of such labels
+    warnings.filterwarnings("ignore", message="No positive")  # warnings of scikit-learn and torchmetrics
     if options.case:
         limit_memory()
         print(json.dumps(measure(json.loads(options.case))))
