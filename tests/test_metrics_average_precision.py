@@ -58,8 +58,8 @@ def test_mean_average_precision_equals_scikit_learn(matrices):
     np.testing.assert_allclose(mean_average_precision(preds, target, average="micro"), micro, rtol=1e-12)
 
 
-def _of_kept(preds, target, mask, weight=None):
-    """Return scikit-learn's AP of each label on the rows that count; NaN where no positive has weight."""
+def _sklearn_included(preds, target, mask, weight=None):
+    """Return scikit-learn's AP of each label on the included rows; NaN if no positive has a weight."""
     weight = np.ones(len(preds)) if weight is None else weight
     columns = zip(preds.T, target.T, mask.T, strict=True)
     return [
@@ -74,19 +74,19 @@ def test_masked_and_weighted_average_precision_equals_scikit_learn_on_the_includ
     preds, target = matrices
     mask = data.draw(hnp.arrays(np.bool_, preds.shape))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.just(0.0) | st.floats(0.125, 8)))
-    hidden = np.where(mask, preds, np.nan), np.where(mask, target, -1)
+    corrupted = np.where(mask, preds, np.nan), np.where(mask, target, -1)
     every, each = np.ones_like(mask), weight[:, None].repeat(preds.shape[1], axis=1)
     for options, kept, w in [
         ({"mask": mask}, mask, None),
         ({"sample_weight": weight}, every, weight),
         ({"mask": mask, "sample_weight": weight}, mask, weight),
     ]:
-        arguments = hidden if "mask" in options else matrices
-        expected = _of_kept(preds, target, kept, w)
+        arguments = corrupted if "mask" in options else matrices
+        expected = _sklearn_included(preds, target, kept, w)
         np.testing.assert_allclose(average_precision(*arguments, **options), expected, rtol=1e-12)
         macro = np.nan if np.isnan(expected).all() else np.nanmean(expected)
         np.testing.assert_allclose(mean_average_precision(*arguments, **options), macro, rtol=1e-12)
-        pooled = _of_kept(
+        pooled = _sklearn_included(
             preds[kept][:, None], target[kept][:, None], every[kept][:, None], w if w is None else each[kept]
         )
         np.testing.assert_allclose(
@@ -109,7 +109,7 @@ def test_excluded_entries_do_not_tie_with_scores_of_minus_infinity(interpolation
     inf = torch.inf
     preds = torch.tensor([[-inf], [-inf], [0.0], [9.0], [9.0]])
     target, mask = torch.tensor([[1], [0], [1], [1], [0]]), torch.tensor([[True], [True], [True], [False], [False]])
-    # 2 of 3 at -inf and 1 of 1 above; of the recalls 0 to 0.5 and 0.6 to 1.
+    # Precision 1 of 1 at recalls up to 0.5, and 2 of 3 at the recalls above, where the score is -inf.
     expected = (6 * 1 + 5 * 2 / 3) / 11 if interpolation == "voc2007" else (1 + 2 / 3) / 2
     options = {"interpolation": interpolation, "mask": mask}
     assert average_precision(preds, target, **options).item() == pytest.approx(expected, abs=1e-15)
@@ -141,13 +141,13 @@ def test_resample_weights_equal_each_weight_alone_and_integer_weights_equal_repe
 
 
 def _interpolated(interpolation, scores, positive):
-    """Return AP as the development kits define it: of each recall the highest precision there or above."""
+    """Return AP as the development kits define it, with the highest precision at each recall or above."""
     scores, positive, total = list(scores), list(map(int, positive)), int(sum(positive))
     if not total:
         return np.nan
     curve = []
-    for cut in sorted(set(scores), reverse=True):
-        retrieved = [y for s, y in zip(scores, positive, strict=True) if s >= cut]
+    for threshold in sorted(set(scores), reverse=True):
+        retrieved = [y for s, y in zip(scores, positive, strict=True) if s >= threshold]
         curve.append((sum(retrieved), Fraction(sum(retrieved), len(retrieved))))
     if interpolation == "voc2007":
         points = [max(p for hits, p in curve if Fraction(hits, total) >= Fraction(i, 10)) for i in range(11)]
@@ -174,7 +174,7 @@ def test_interpolated_average_precision_equals_its_definition(interpolation, mat
 
 @pytest.mark.parametrize("positives", range(1, 31))
 def test_recalls_of_voc_2007_are_compared_without_rounding(positives):
-    # One negative after each positive: the precision falls at each recall, and a recall missed shows.
+    # One negative after each positive: the precision decreases with recall, so an omitted recall changes AP.
     preds, target = torch.arange(2 * positives, 0, -1)[:, None], torch.tensor([1, 0] * positives)[:, None]
     expected = _interpolated("voc2007", preds.squeeze(1).tolist(), target.squeeze(1).tolist())
     assert average_precision(preds, target, interpolation="voc2007").item() == pytest.approx(expected, abs=1e-14)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals against each drawn sample, measured row by row."""
+"""Bootstrap intervals against percentiles of the metric computed for each resample."""
 
 import warnings
 from functools import partial
@@ -35,7 +35,7 @@ METRICS = {
 
 
 def _rows(num_rows=15, dtype=torch.float32):
-    """Scores with ties, and truth; the last label is rare."""
+    """Return scores with ties, and true labels of which the last is rare."""
     generator = torch.Generator().manual_seed(0)
     preds = (10 * torch.rand(num_rows, 3, generator=generator)).round() / 10
     target = torch.rand(num_rows, 3, generator=generator) < torch.tensor([0.6, 0.3, 0.0])
@@ -43,19 +43,19 @@ def _rows(num_rows=15, dtype=torch.float32):
     return preds.to(dtype), target
 
 
-def _draws(num_rows, n_resamples, seed=0):
-    """Return which rows each resample holds."""
+def _resamples(num_rows, n_resamples, seed=0):
+    """Return the row indices of each resample."""
     weights = torch.cat(list(draw_weights(num_rows, n_resamples, torch.Generator().manual_seed(seed))))
     return [torch.arange(num_rows).repeat_interleave(row.long()) for row in weights]
 
 
 def _interval(metric, *rows, **options):
-    """Call `confidence_interval` with the resamples of `_draws`."""
+    """Call `confidence_interval` with the resamples of `_resamples`."""
     return confidence_interval(metric, *rows, generator=torch.Generator().manual_seed(0), **options)
 
 
 def _bounds(values, value, confidence_level):
-    """Return bias-corrected percentiles, each number of `value` by itself."""
+    """Return bias-corrected percentiles, separately for each number of `value`."""
     columns = np.stack(values).reshape(len(values), -1).T
     bounds = []
     for column, center in zip(columns, np.ravel(value), strict=True):
@@ -76,7 +76,7 @@ def _bounds(values, value, confidence_level):
 def test_bounds_equal_percentiles_of_the_metric_on_each_resample(name, dtype):
     metric, (preds, target) = METRICS[name], _rows(dtype=dtype)
     found = _interval(metric, preds, target, confidence_level=0.8, n_resamples=60)
-    values = [metric(preds[drawn], target[drawn]).numpy() for drawn in _draws(15, 60)]
+    values = [metric(preds[indices], target[indices]).numpy() for indices in _resamples(15, 60)]
     expected = metric(preds, target)
     assert all(part.dtype == torch.float64 and part.shape == expected.shape for part in found)
     np.testing.assert_allclose(found.value, expected, rtol=1e-12)
@@ -89,7 +89,7 @@ def test_mask_is_resampled_with_its_rows():
     mask = torch.rand(15, 3, generator=torch.Generator().manual_seed(1)) < 0.7
     for metric in (metrics.f1, metrics.mean_average_precision, metrics.coverage_error):
         found = _interval(partial(metric, mask=mask), preds, target, n_resamples=60)
-        values = [metric(preds[drawn], target[drawn], mask=mask[drawn]).numpy() for drawn in _draws(15, 60)]
+        values = [metric(preds[indices], target[indices], mask=mask[indices]).numpy() for indices in _resamples(15, 60)]
         np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
 
 
@@ -97,7 +97,7 @@ def test_sample_weight_is_multiplied_with_the_resample_weights():
     preds, target = _rows()
     weight = torch.rand(15, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
     found = _interval(partial(metrics.of1, sample_weight=weight), preds, target, n_resamples=60)
-    values = [metrics.of1(preds[d], target[d], sample_weight=weight[d]).numpy() for d in _draws(15, 60)]
+    values = [metrics.of1(preds[d], target[d], sample_weight=weight[d]).numpy() for d in _resamples(15, 60)]
     np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_interpolation_without_support_for_weights_is_computed_for_each_resample
     preds, target = _rows()
     metric = partial(metrics.mean_average_precision, interpolation="voc2007")
     found = _interval(metric, preds, target, n_resamples=40)
-    values = [metric(preds[drawn], target[drawn]).numpy() for drawn in _draws(15, 40)]
+    values = [metric(preds[indices], target[indices]).numpy() for indices in _resamples(15, 40)]
     np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
 
 
@@ -153,7 +153,7 @@ def test_f1_score_of_scikit_learn_has_the_same_bounds():
 def test_function_of_rows_may_take_any_number_of_arguments_and_return_any_shape():
     values = torch.arange(12.0).reshape(6, 2).requires_grad_()
     found = _interval(lambda rows: rows.mean(dim=0), values, n_resamples=30)
-    means = [values.detach()[drawn].double().mean(dim=0).numpy() for drawn in _draws(6, 30)]
+    means = [values.detach()[indices].double().mean(dim=0).numpy() for indices in _resamples(6, 30)]
     expected = _bounds(means, [5, 6], 0.95)
     np.testing.assert_allclose(torch.stack(found[1:]), expected, rtol=1e-6)
     assert found.value.tolist() == [5, 6]
@@ -198,7 +198,7 @@ def test_rows_are_drawn_with_equal_probability():
 
 
 def test_bounds_are_corrected_for_the_bias_of_resamples():
-    # Drawing rows repeatedly lifts average precision: plain percentiles lie too high.
+    # Duplicate rows bias average precision upwards, so uncorrected percentiles are too high.
     generator = torch.Generator().manual_seed(2)
     target = torch.rand(40, 1, generator=generator) < 0.2
     preds = torch.randn(40, 1, generator=generator) + target
@@ -213,7 +213,7 @@ def test_bounds_are_corrected_for_the_bias_of_resamples():
 def test_undefined_resamples_are_excluded():
     # A resample without the first row has no positive.
     preds, target = torch.tensor([[0.9], [0.95], [0.1]]), torch.tensor([[1], [0], [0]])
-    values = [metrics.mean_average_precision(preds[d], target[d]).item() for d in _draws(3, 40)]
+    values = [metrics.mean_average_precision(preds[d], target[d]).item() for d in _resamples(3, 40)]
     assert 5 < np.isnan(values).sum() < 35
     found = _interval(metrics.mean_average_precision, preds, target, n_resamples=40)
     np.testing.assert_allclose([found.low, found.high], _bounds(values, found.value, 0.95), rtol=1e-12)
@@ -227,7 +227,7 @@ def test_undefined_metric_has_nan_bounds_without_a_warning():
         for shape in ((3, 2), (0, 2)):
             found = _interval(metrics.mean_average_precision, torch.zeros(shape), torch.zeros(shape))
             assert all(part.isnan() for part in found)
-        # One label of two: undefined for itself alone.
+        # Only the second of two labels is undefined.
         found = _interval(metrics.average_precision, [[0.5, 0.5]], [[1, 0]], n_resamples=5)
         assert [part.isnan().tolist() for part in found] == [[False, True]] * 3
         assert all(part.isnan() for part in _interval(lambda _: np.nan, [1, 2], n_resamples=5))

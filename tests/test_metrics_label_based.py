@@ -1,4 +1,4 @@
-"""Decision metrics against scikit-learn, and loops or hand-worked tables where it has no answer."""
+"""Metrics of predicted labels against scikit-learn, loops and values computed by hand."""
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,13 @@ ALL = [
     metrics.example_f1,
 ]
 
-# Labels: seen and predicted, never predicted, neither, never positive.
+# Labels: true and predicted, never predicted, neither true nor predicted, predicted but never true.
 PREDS = torch.tensor([[0.9, 0.1, 0.2, 0.5], [0.4, 0.2, 0.1, 0.1], [0.8, 0.3, 0.0, 0.1], [0.1, 0.3, 0.0, 0.2]])
 TARGET = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
 @st.composite
-def decision_matrices(draw, min_labels=1):
+def prediction_matrices(draw, min_labels=1):
     shape = draw(st.tuples(st.integers(1, 8), st.integers(min_labels, 4)))
     preds = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])))
     return preds, draw(hnp.arrays(np.bool_, shape))
@@ -55,7 +55,7 @@ def _assert_equal(actual, expected):
 @pytest.mark.parametrize("zero_division", [0, 1, np.nan])
 @pytest.mark.parametrize("function", PER_LABEL)
 @settings(max_examples=30, deadline=None)
-@given(matrices=decision_matrices(), threshold=st.sampled_from([0.25, 0.5, 0.6]))
+@given(matrices=prediction_matrices(), threshold=st.sampled_from([0.25, 0.5, 0.6]))
 def test_label_metric_equals_scikit_learn(function, zero_division, matrices, threshold):
     preds, target = matrices
     for average in ("macro", "micro", "none"):
@@ -73,7 +73,7 @@ def test_label_metric_equals_scikit_learn(function, zero_division, matrices, thr
 
 @pytest.mark.parametrize("function", PER_LABEL)
 @settings(max_examples=40, deadline=None)
-@given(matrices=decision_matrices())
+@given(matrices=prediction_matrices())
 def test_weighted_average_equals_scikit_learn(function, matrices):
     preds, target = matrices
     expected = _sklearn(PER_LABEL[function], target, preds >= 0.5, "weighted", 0)
@@ -87,7 +87,7 @@ def test_weighted_average_equals_scikit_learn(function, matrices):
 
 
 @settings(max_examples=40, deadline=None)
-@given(matrices=decision_matrices(min_labels=2))
+@given(matrices=prediction_matrices(min_labels=2))
 def test_row_and_entry_metrics_equal_scikit_learn(matrices):
     preds, target = matrices
     decisions = preds >= 0.5
@@ -102,7 +102,7 @@ def test_row_and_entry_metrics_equal_scikit_learn(matrices):
 
 @pytest.mark.parametrize("zero_division", [0, np.nan])
 @settings(max_examples=40, deadline=None)
-@given(matrices=decision_matrices())
+@given(matrices=prediction_matrices())
 def test_cf1_is_the_harmonic_mean_of_scikit_learns_macro_means(zero_division, matrices):
     preds, target = matrices
     means = [_sklearn(f, target, preds >= 0.5, "macro", zero_division) for f in (sk.precision_score, sk.recall_score)]
@@ -219,42 +219,49 @@ def _mean(values, weight):
     return _divide(sum(v * w for v, w in kept), sum(w for _, w in kept))
 
 
-def _decide(preds, mask, threshold, top_k):
-    """Decide entry by entry: each row's labels that count, by falling score, then by index; then the threshold."""
-    decided = np.zeros(preds.shape, dtype=bool)
+def _predict(preds, mask, threshold, top_k):
+    """Return the predicted labels: of each row the top k included labels, by score and then index, at the threshold."""
+    predicted_labels = np.zeros(preds.shape, dtype=bool)
     for row, scores in enumerate(preds):
         ranked = sorted((label for label in range(len(scores)) if mask[row, label]), key=lambda i: (-scores[i], i))
         for label in ranked[:top_k]:
-            decided[row, label] = threshold is None or scores[label] >= threshold
-    return decided
+            predicted_labels[row, label] = threshold is None or scores[label] >= threshold
+    return predicted_labels
 
 
-def _loop(function, decided, target, mask, weight=None, average="macro"):
-    """Return a metric of decisions from the entries that count alone; what is 0/0 is left out of means."""
+def _loop(function, predicted_labels, target, mask, weight=None, average="macro"):
+    """Return a metric of the included entries; means exclude values of 0/0."""
     weight = np.ones(len(target)) if weight is None else weight
     entries = [
-        (row, label, bool(target[row, label]), bool(decided[row, label])) for row, label in np.argwhere(mask).tolist()
+        (row, label, bool(target[row, label]), bool(predicted_labels[row, label]))
+        for row, label in np.argwhere(mask).tolist()
     ]
 
     def sums(chosen):
         rows = [(weight[row], y, p) for row, label, y, p in entries if chosen(row, label)]
         return [sum(w for w, y, p in rows if of(y, p)) for of in (lambda y, p: y and p, lambda _, p: p, lambda y, _: y)]
 
-    def of_counts(function, hits, predicted, support):
+    def metric_of_counts(function, true_positives, predicted, support):
         if function is metrics.precision:
-            return _divide(hits, predicted)
-        return _divide(hits, support) if function is metrics.recall else _divide(2 * hits, predicted + support)
+            return _divide(true_positives, predicted)
+        return (
+            _divide(true_positives, support)
+            if function is metrics.recall
+            else _divide(2 * true_positives, predicted + support)
+        )
 
     labels = [sums(lambda _, label, own=own: label == own) for own in range(target.shape[1])]
     rows = [[(y, p) for row, _, y, p in entries if row == own] for own in range(len(target))]
     if function in PER_LABEL or function is metrics.of1:
         if average == "micro" or function is metrics.of1:
-            return of_counts(function, *sums(lambda *_: True))
-        values = [of_counts(function, *counts) for counts in labels]
+            return metric_of_counts(function, *sums(lambda *_: True))
+        values = [metric_of_counts(function, *counts) for counts in labels]
         weights = [counts[2] if average == "weighted" else 1 for counts in labels]
         return values if average == "none" else _mean(values, weights)
     if function is metrics.cf1:
-        means = [_mean([of_counts(f, *counts) for counts in labels], [1] * len(labels)) for f in list(PER_LABEL)[:2]]
+        means = [
+            _mean([metric_of_counts(f, *counts) for counts in labels], [1] * len(labels)) for f in list(PER_LABEL)[:2]
+        ]
         return 0.0 if sum(means) == 0 else 2 * means[0] * means[1] / sum(means)
     if function in (metrics.pooled_accuracy, metrics.hamming_loss):
         wrong = sum(weight[row] for row, _, y, p in entries if (y == p) == (function is metrics.pooled_accuracy))
@@ -266,7 +273,7 @@ def _loop(function, decided, target, mask, weight=None, average="macro"):
 
 @pytest.mark.parametrize("function", ALL)
 @settings(max_examples=40, deadline=None)
-@given(matrices=decision_matrices(), data=st.data())
+@given(matrices=prediction_matrices(), data=st.data())
 def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_included_entries(function, matrices, data):
     preds, target = matrices
     mask = data.draw(st.just(np.ones(preds.shape, dtype=bool)) | hnp.arrays(np.bool_, preds.shape))
@@ -275,17 +282,17 @@ def test_metric_with_mask_top_k_and_weights_equals_a_loop_over_the_included_entr
         "top_k": data.draw(st.none() | st.integers(1, preds.shape[1])),
     }
     weight = data.draw(st.none() | hnp.arrays(np.float64, len(preds), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0])))
-    decided = _decide(preds, mask, **options)
-    hidden = np.where(mask, preds, np.nan), np.where(mask, target, -1)
+    predicted_labels = _predict(preds, mask, **options)
+    corrupted = np.where(mask, preds, np.nan), np.where(mask, target, -1)
     for average in ("macro", "micro", "weighted", "none") if function in PER_LABEL else (None,):
         choice = {} if average is None else {"average": average}
-        actual = function(*hidden, mask=mask, sample_weight=weight, **options, **choice)
-        _assert_equal(actual, _loop(function, decided, target, mask, weight, **choice))
+        actual = function(*corrupted, mask=mask, sample_weight=weight, **options, **choice)
+        _assert_equal(actual, _loop(function, predicted_labels, target, mask, weight, **choice))
 
 
 @pytest.mark.parametrize("function", PER_LABEL)
 @settings(max_examples=30, deadline=None)
-@given(matrices=decision_matrices(), data=st.data())
+@given(matrices=prediction_matrices(), data=st.data())
 def test_label_metric_with_sample_weight_equals_scikit_learn(function, matrices, data):
     preds, target = matrices
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))
@@ -296,7 +303,7 @@ def test_label_metric_with_sample_weight_equals_scikit_learn(function, matrices,
 
 
 @settings(max_examples=30, deadline=None)
-@given(matrices=decision_matrices(min_labels=2), data=st.data())
+@given(matrices=prediction_matrices(min_labels=2), data=st.data())
 def test_row_and_entry_metrics_with_sample_weight_equal_scikit_learn(matrices, data):
     preds, target = matrices
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.floats(0.125, 8)))

@@ -1,4 +1,4 @@
-"""Metrics of each row's ranking of labels against scikit-learn and the formulas in loops."""
+"""Label-ranking metrics against scikit-learn and loops over the formulas."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ SKLEARN = [
     (ranking_loss, 0, sk.label_ranking_loss),
 ]
 
-# Rows: right, wrong, ties of true and other labels, no label, every label.
+# Rows: correct ranking, wrong ranking, tied labels, no true label, all labels true.
 PREDS = torch.tensor([[0.9, 0.6, 0.1], [0.1, 0.6, 0.9], [0.5, 0.5, 0.5], [0.9, 0.6, 0.1], [0.9, 0.6, 0.1]])
 TARGET = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
 
@@ -39,7 +39,7 @@ def score_matrices(draw, min_labels=1):
 
 
 def _row(function, scores, positive):
-    """Return the metric of one row, written from its formula; NaN where that is 0/0."""
+    """Return the metric of one row, from its formula; NaN for 0/0."""
     scores, positive = list(scores), list(map(bool, positive))
     true = [s for s, y in zip(scores, positive, strict=True) if y]
     other = [s for s, y in zip(scores, positive, strict=True) if not y]
@@ -92,9 +92,9 @@ def test_metric_equals_its_formula_over_the_included_entries(function, matrices,
     mask = data.draw(hnp.arrays(np.bool_, preds.shape))
     weight = data.draw(hnp.arrays(np.float64, len(preds), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0])))
     _assert_equal(function(preds, target), _mean(function, preds, target))
-    hidden = np.where(mask, preds, np.nan), np.where(mask, target, -1)
-    _assert_equal(function(*hidden, mask=mask), _mean(function, preds, target, mask))
-    _assert_equal(function(*hidden, mask=mask, sample_weight=weight), _mean(function, preds, target, mask, weight))
+    corrupted = np.where(mask, preds, np.nan), np.where(mask, target, -1)
+    _assert_equal(function(*corrupted, mask=mask), _mean(function, preds, target, mask))
+    _assert_equal(function(*corrupted, mask=mask, sample_weight=weight), _mean(function, preds, target, mask, weight))
 
 
 @settings(max_examples=50, deadline=None)
@@ -122,7 +122,7 @@ def test_rows_of_many_labels_with_any_number_of_positives_equal_the_formula(func
 
 
 def test_hand_computed_values():
-    # Each row alone: the fourth has nothing to rank, the last no pair.
+    # For each row; the fourth has no true label, and the last no pairs.
     rows = [(PREDS[[i]], TARGET[[i]]) for i in range(5)]
     nan = torch.nan
     for function, expected in [
@@ -183,7 +183,7 @@ def test_infinite_scores_are_ranked_first_or_last_and_tie_with_each_other():
     preds = torch.tensor([[-inf, inf, 0.0, inf], [-inf, -inf, 0.0, 5.0]])
     target = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 0]])
     mask = torch.tensor([[True, True, True, True], [True, True, True, False]])
-    # Among the labels that count, the second row's true ones lie first and last, tied with another.
+    # Among the included labels of the second row, the true ones are first, and last and tied with another.
     for function, plain, masked in [
         (coverage_error, (3 + 4) / 2, (3 + 3) / 2),
         (label_ranking_average_precision, (7 / 12 + 1 / 2) / 2, (7 / 12 + 5 / 6) / 2),

@@ -1,4 +1,4 @@
-"""MultiLabelMetrics against each function, in batches."""
+"""MultiLabelMetrics with any division into batches, against each function on all rows."""
 
 import copy
 import math
@@ -39,22 +39,22 @@ RANKED = {
     "one_error": metrics.one_error,
 }
 
-# Labels: ranked well, never predicted, without positives. Rows: right, half right, without labels.
+# Labels: ranked well, never predicted, without positives. Rows: all labels correct, some correct, no true label.
 PREDS = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.3, 0.6], [0.1, 0.2, 0.4]], dtype=torch.float64)
 TARGET = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
 
 
 @st.composite
 def batches(draw):
-    """Scores, truth, which entries count, where to cut the rows, and whether each part comes with its mask."""
+    """Return scores, true labels, a mask, slices of the rows, and whether each slice is passed with its mask."""
     shape = draw(st.tuples(st.integers(0, 8), st.integers(1, 4)))
     preds = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])))
     target, mask = (draw(hnp.arrays(np.bool_, shape)) for _ in range(2))
-    cuts = [0, *sorted(draw(st.lists(st.integers(0, shape[0]), max_size=4))), shape[0]]
-    masked = draw(st.lists(st.booleans(), min_size=len(cuts) - 1, max_size=len(cuts) - 1))
-    for (start, end), own in zip(pairwise(cuts), masked, strict=True):
+    ends = [0, *sorted(draw(st.lists(st.integers(0, shape[0]), max_size=4))), shape[0]]
+    masked = draw(st.lists(st.booleans(), min_size=len(ends) - 1, max_size=len(ends) - 1))
+    for (start, end), own in zip(pairwise(ends), masked, strict=True):
         mask[start:end] |= not own
-    return preds, target, mask, list(pairwise(cuts)), masked
+    return preds, target, mask, list(pairwise(ends)), masked
 
 
 def _random(num_rows=40, num_labels=5, dtype=torch.float32):
@@ -97,8 +97,8 @@ def test_compute_equals_each_function_on_all_rows_for_any_batches(batch, data):
         "zero_division": data.draw(st.sampled_from([math.nan, 0, 1])),
     }
     table, whole = MultiLabelMetrics(**options), MultiLabelMetrics(**options)
-    for (start, end), own in zip(parts, masked, strict=True):
-        table.update(preds[start:end], target[start:end], *([mask[start:end]] if own else []))
+    for (start, end), is_masked in zip(parts, masked, strict=True):
+        table.update(preds[start:end], target[start:end], *([mask[start:end]] if is_masked else []))
     whole.update(preds, target, mask)
     _assert_equal(table.compute(), whole.compute(), rtol=0)
     _assert_equal(table.compute(), _expected(preds, target, mask, **options))
@@ -236,7 +236,7 @@ def test_report_excludes_undefined_resamples():
 def test_report_contains_the_number_of_averaged_values():
     table = MultiLabelMetrics()
     table.update(PREDS, TARGET)
-    # Labels with positives, predicted, or either; rows with labels, predicted labels, or pairs.
+    # Labels that are true, predicted, or either; rows with true labels, with predicted labels, or with pairs.
     assert table.report(confidence_level=None).num_averaged == {
         "map": (2, 3),
         "cp": (2, 3),
@@ -319,7 +319,7 @@ def test_batches_of_any_dtype_are_evaluated_without_conversion(dtype):
 
 
 def test_batches_of_another_dtype_are_rejected():
-    # A threshold is rounded to the dtype of the scores: 0.1 in half precision lies below 0.1.
+    # A threshold is rounded to the dtype of the scores: 0.1 in half precision is less than 0.1.
     half = torch.tensor([[0.1]]).half()
     table = MultiLabelMetrics(threshold=0.1)
     table.update(half, [[1]])
@@ -415,7 +415,7 @@ def test_compute_without_rows_is_rejected():
 
 
 def test_each_compute_communicates_with_the_other_processes(monkeypatch):
-    # One that kept its result while another got rows would let that one wait for ever.
+    # A process that returned a cached result would leave the other processes waiting.
     calls = []
     monkeypatch.setattr(
         "mlmetric.metrics._multi_label_metrics.gather_objects", lambda value: calls.append(value) or [value]
@@ -496,7 +496,7 @@ def test_cf1_is_that_of_ml_gcn_and_not_macro_f1():
     table = MultiLabelMetrics(zero_division=0)
     table.update(preds, target)
     values = table.compute()
-    # As their code has it: right, predicted and true entries of each label; no prediction is precision 0.
+    # As in the authors' code; the precision of a label that is never predicted is 0.
     right, predicted, true = np.array([1, 1, 0]), np.array([3, 1, 0]), np.array([1, 3, 1])
     cp, cr = (right / np.maximum(predicted, 1)).mean(), (right / true).mean()
     expected = {"op": 2 / 4, "or": 2 / 5, "of1": 4 / 9, "cp": cp, "cr": cr, "cf1": 2 * cp * cr / (cp + cr)}

@@ -1,4 +1,4 @@
-"""Chosen thresholds against a search through every decision that a threshold can make, in exact fractions."""
+"""Thresholds against an exhaustive search over all distinct predictions, in exact fractions."""
 
 from fractions import Fraction
 from itertools import product
@@ -22,14 +22,14 @@ def score_matrices(draw, dtype=np.float64):
 
 
 def _f1(scores, positive, accepted):
-    decided = scores >= accepted
-    return Fraction(2 * int((decided & positive).sum()), int(decided.sum() + positive.sum()))
+    predicted = scores >= accepted
+    return Fraction(2 * int((predicted & positive).sum()), int(predicted.sum() + positive.sum()))
 
 
 def _search(scores, positive):
-    """Return the highest of the best cuts, in the middle between two scores, and its F1."""
+    """Return the highest of the best thresholds, halfway between two scores, and its F1."""
     distinct = sorted(set(scores.tolist()), reverse=True)
-    best = max(range(len(distinct)), key=lambda cut: (_f1(scores, positive, distinct[cut]), -cut))
+    best = max(range(len(distinct)), key=lambda i: (_f1(scores, positive, distinct[i]), -i))
     accepted = distinct[best]
     threshold = accepted if best == len(distinct) - 1 else (accepted + distinct[best + 1]) / 2
     return (threshold if threshold != distinct[min(best + 1, len(distinct) - 1)] else accepted), _f1(
@@ -59,7 +59,7 @@ def test_thresholds_equal_an_exhaustive_search(matrices):
 
 @st.composite
 def masked_matrices(draw):
-    """Small tables of scores, at least one positive among the entries that count, and which those are."""
+    """Return scores, true labels with at least one included positive, and a mask."""
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 3)))
     each = {"fill": st.nothing()}  # no value that most entries have
     preds = draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([-2.0, 0.0, 0.125, 0.75, 7.0]), **each))
@@ -69,26 +69,26 @@ def masked_matrices(draw):
     return preds, target & mask, mask
 
 
-def _decisions(preds, mask, accepted):
-    """Yield what each combination of cuts, one of `accepted` a label, decides."""
-    for cuts in product(*accepted):
-        yield (preds >= np.array(cuts)) & mask
+def _predictions(preds, mask, accepted):
+    """Yield the predicted labels for each combination of thresholds, one of `accepted` for each label."""
+    for thresholds in product(*accepted):
+        yield (preds >= np.array(thresholds)) & mask
 
 
-def _micro(decided, target):
-    return Fraction(2 * int((decided & target).sum()), int(decided.sum() + target.sum()))
+def _micro(predicted, target):
+    return Fraction(2 * int((predicted & target).sum()), int(predicted.sum() + target.sum()))
 
 
-def _macro(decided, target):
+def _macro(predicted, target):
     """Average over the labels with positives."""
-    values = [_micro(d, y) for d, y in zip(decided.T, target.T, strict=True) if y.any()]
+    values = [_micro(d, y) for d, y in zip(predicted.T, target.T, strict=True) if y.any()]
     return sum(values) / len(values)
 
 
 F1 = {"macro": _macro, "micro": _micro}
 
 
-def _hide(preds, target, mask):
+def _corrupt(preds, target, mask):
     return np.where(mask, preds, np.nan), np.where(mask, target, -1)
 
 
@@ -98,22 +98,23 @@ def _hide(preds, target, mask):
 def test_thresholds_per_label_have_the_highest_f1_of_all_combinations(average, matrices):
     preds, target, mask = matrices
     accepted = [[*set(s[m]), np.inf] for s, m in zip(preds.T, mask.T, strict=True)]
-    highest = max(F1[average](decided, target) for decided in _decisions(preds, mask, accepted))
+    highest = max(F1[average](predicted, target) for predicted in _predictions(preds, mask, accepted))
     options = {"average": average, "mask": mask, "fallback": np.inf}
-    thresholds = best_thresholds(*_hide(*matrices), **options)
+    thresholds = best_thresholds(*_corrupt(*matrices), **options)
     assert F1[average]((preds >= thresholds.numpy()) & mask, target) == highest
-    # By default a label without positives gets the common threshold instead.
-    learnt = torch.from_numpy(target.any(axis=0))
-    common = best_thresholds(*_hide(*matrices), average="micro", per_label=False, mask=mask)
+    # By default, a label without positives has the common threshold.
+    with_positives = torch.from_numpy(target.any(axis=0))
+    common = best_thresholds(*_corrupt(*matrices), average="micro", per_label=False, mask=mask)
     assert torch.equal(
-        best_thresholds(*_hide(*matrices), average=average, mask=mask), torch.where(learnt, thresholds, common)
+        best_thresholds(*_corrupt(*matrices), average=average, mask=mask),
+        torch.where(with_positives, thresholds, common),
     )
 
 
 def test_of_combinations_with_the_same_micro_f1_the_highest_thresholds_are_returned():
     preds = torch.tensor([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]])
     target = torch.tensor([[0, 0], [0, 1], [1, 1]])
-    # All entries: 3 of 6 are hits, 2 * 3 / (6 + 3). Without the first label: 2 of 3, 2 * 2 / (3 + 3).
+    # All entries: 3 of 6 are true positives, 2 * 3 / (6 + 3). Without the first label: 2 of 3, 2 * 2 / (3 + 3).
     assert best_thresholds(preds, target, average="micro").tolist() == [torch.inf, 1]
 
 
@@ -122,12 +123,12 @@ def test_of_combinations_with_the_same_micro_f1_the_highest_thresholds_are_retur
 @given(matrices=masked_matrices())
 def test_common_threshold_is_the_highest_of_the_best_thresholds(average, matrices):
     preds, target, mask = matrices
-    threshold = best_thresholds(*_hide(*matrices), average=average, per_label=False, mask=mask)
+    threshold = best_thresholds(*_corrupt(*matrices), average=average, per_label=False, mask=mask)
     assert threshold.shape == ()
-    # A label without positives has no F1: its scores are no cuts of the macro mean.
-    learnt = mask & (target.any(axis=0) if average == "macro" else True)
-    distinct = sorted(set(preds[learnt]), reverse=True)
-    reached = [F1[average]((preds >= cut) & mask, target) for cut in distinct]
+    # A label without positives has no F1, so its scores are not candidates for macro F1.
+    with_positives = mask & (target.any(axis=0) if average == "macro" else True)
+    distinct = sorted(set(preds[with_positives]), reverse=True)
+    reached = [F1[average]((preds >= score) & mask, target) for score in distinct]
     best = reached.index(max(reached))
     expected = distinct[best] if best + 1 == len(distinct) else (distinct[best] + distinct[best + 1]) / 2
     assert threshold.item() == expected
@@ -139,7 +140,7 @@ def test_common_threshold_is_the_highest_of_the_best_thresholds(average, matrice
 def test_excluded_entries_may_contain_any_value_and_change_nothing(matrices, average, per_label):
     preds, target, mask = matrices
     options = {"average": average, "per_label": per_label, "mask": mask}
-    expected = best_thresholds(*_hide(*matrices), **options)
+    expected = best_thresholds(*_corrupt(*matrices), **options)
     for filler in (-np.inf, np.inf, 0.5):
         assert torch.equal(best_thresholds(np.where(mask, preds, filler), target | ~mask, **options), expected)
 
@@ -155,15 +156,15 @@ def test_label_that_only_lowers_micro_f1_is_never_predicted():
 def test_hand_computed_common_thresholds():
     preds = torch.tensor([[0.9, 0.5], [0.8, 0.4], [0.7, 0.2], [0.6, 0.1]], dtype=torch.float64)
     target = torch.tensor([[1, 1], [1, 0], [1, 0], [1, 0]])
-    # F1 of the labels from 0.6 on: 1 and 0; at 0.5 both 1. Of all entries there too.
+    # F1 of the labels: 1 and 0 at 0.6, both 1 at 0.5. Micro F1 is also 1 at 0.5.
     for average in F1:
         assert best_thresholds(preds, target, average=average, per_label=False).item() == pytest.approx(0.45)
-    # With the second label's positive at the bottom macro F1 is 1/2 from 0.6 on, (1 + 2/5) / 2 at 0.1; micro F1
+    # With the lowest score for the positive of the second label, macro F1 is 1/2 at 0.6, (1 + 2/5) / 2 at 0.1; micro F1
     # 8/9 and 10/13.
     target[:, 1] = torch.tensor([0, 0, 0, 1])
     assert best_thresholds(preds, target, average="macro", per_label=False).item() == pytest.approx(0.1)
     assert best_thresholds(preds, target, average="micro", per_label=False).item() == pytest.approx(0.55)
-    # Scores of a label without positives leave its threshold where it was.
+    # The scores of a label without positives do not change the macro threshold.
     preds, target = torch.tensor([[0.9, 0.1], [0.1, 0.6]]), torch.tensor([[1, 0], [0, 0]])
     assert best_thresholds(preds, target, per_label=False).item() == pytest.approx(0.5)
     assert best_thresholds(preds, target, average="micro", per_label=False).item() == pytest.approx(0.75)
@@ -233,12 +234,12 @@ def test_thresholds_give_the_same_predictions_in_the_dtype_of_the_scores_and_in_
 def test_hand_computed_values():
     preds = torch.tensor([[0.9, 0.9], [0.6, 0.6], [0.5, 0.5], [0.1, 0.1]], dtype=torch.float64)
     target = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 0]])
-    # Label 1: F1 is 0, 0, 2/4, 2/5 from the top.
+    # Label 1: F1 is 0, 0, 2/4, 2/5 from the highest score down.
     assert best_thresholds(preds, target).tolist() == pytest.approx([0.55, 0.3])
 
 
 def test_of_thresholds_with_the_same_f1_the_highest_is_returned():
-    # Accepting 1 of 2 positives alone: 2/3. Accepting 4 with both: 4/6.
+    # F1 of the highest score only: 2/3. Of all four: 4/6.
     preds = torch.tensor([[0.8], [0.6], [0.4], [0.2]], dtype=torch.float64)
     assert best_thresholds(preds, [[1], [0], [0], [1]]).item() == pytest.approx(0.7)
 

@@ -4,8 +4,8 @@ python tests/benchmarks/metrics.py            # each method in a process of its 
 python tests/benchmarks/metrics.py --quick    # a smoke test with small data, whose figures mean nothing
 
 Scores and embeddings are synthetic: Gaussian, with higher scores for positives, passed through a sigmoid; labels of
-higher index are rarer. Each call is made once to warm up and then timed several times, or once if it takes long; the median is
-reported. Memory is the growth of the peak resident set size, so it excludes the input.
+higher index are rarer. Each call is made once to warm up and then timed several times, or once if it takes long; the
+median is reported. Memory is the growth of the peak resident set size, so it excludes the input.
 """
 
 from __future__ import annotations
