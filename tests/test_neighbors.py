@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from mlmetric.neighbors import _scan, _search, kneighbors
-from mlmetric.neighbors._bounds import Bounds, Frame, products_keep_float32
-from mlmetric.neighbors._copies import first_copies
-from mlmetric.neighbors._rows import DenseRows, SparseRows
+from mlmetric.neighbors import _euclidean_search, _lower_bound_search, kneighbors
+from mlmetric.neighbors._euclidean_search import limit_duplicates
+from mlmetric.neighbors._lower_bounds import LowerBounds, Normalization, matmul_keeps_float32
+from mlmetric.neighbors._row_matrix import DenseRows, SparseRows
 
 properties = settings(max_examples=50, deadline=None)
 # Small integers: every sum below is exact, so ties are ties.
@@ -39,7 +39,7 @@ def by_loop(X, k, queries=None, metric="euclidean"):
 
 
 def by_differences(X, k, queries=None):
-    """The same with arrays: every distance by float64 differences."""
+    """The same with arrays: all distances from float64 differences."""
     X = np.asarray(X, dtype=np.float64)
     rows = X if queries is None else np.asarray(queries, dtype=np.float64)
     squares = np.stack([((X - row) ** 2).sum(axis=1) for row in rows])
@@ -86,7 +86,7 @@ def test_other_metrics_on_a_grid_match_a_loop(X, metric):
         assert_neighbors(kneighbors(sparse.csr_array(X), 3, metric=metric), by_loop(X, 3, metric=metric))
 
 
-def test_a_callable_is_a_metric():
+def test_metric_may_be_a_callable():
     X = np.random.default_rng(0).integers(0, 5, size=(12, 3)).astype(float)
     actual = kneighbors(X, 4, metric=lambda a, b: np.abs(a - b).sum(), working_memory=1e-3)
     assert_neighbors(actual, by_loop(X, 4, metric="manhattan"))
@@ -101,12 +101,12 @@ def test_cosine_matches_a_loop():
         assert_neighbors(tuple(map(np.asarray, found)), by_loop(X, 4, X[:5], metric="cosine"))
 
 
-def test_l2_is_another_name_of_the_exact_euclidean_search():
+def test_l2_is_the_exact_euclidean_search():
     X = np.random.default_rng(0).normal(size=(40, 20)) + 1e8
     assert_neighbors(kneighbors(X, 3, metric="l2"), by_loop(X, 3))
 
 
-def test_more_duplicates_than_candidates_are_neighbours_by_lowest_index():
+def test_more_duplicates_than_candidates_are_ordered_by_index():
     X = np.ones((100, 3))
     distances, indices = kneighbors(X, 2)
     assert (distances == 0).all()
@@ -115,7 +115,7 @@ def test_more_duplicates_than_candidates_are_neighbours_by_lowest_index():
     assert (indices[2:] == [0, 1]).all()
 
 
-def test_a_row_keeps_a_true_neighbour_when_its_duplicates_fill_the_candidates():
+def test_more_duplicates_than_candidates_do_not_hide_other_neighbours():
     X = np.vstack([np.zeros((60, 20)), np.ones((3, 20))])
     _, indices = kneighbors(X, 3)
     assert indices[60].tolist() == [61, 62, 0]
@@ -132,13 +132,13 @@ def test_shifted_data_gives_the_neighbours_of_exact_differences(num_columns, off
     assert_neighbors(kneighbors(sparse.csr_matrix(X + offset), 5), by_loop(X, 5))
 
 
-def test_an_outlier_does_not_cost_the_digits_of_the_others():
+def test_outlier_does_not_reduce_the_precision_of_other_rows():
     X = np.round(np.random.default_rng(0).normal(size=(120, 20)) * 2**20) / 2**20
     X[7] = 2.0**33
     assert_neighbors(kneighbors(X, 4), by_loop(X, 4))
 
 
-def test_nearly_collapsed_rows_are_told_apart():
+def test_neighbours_of_nearly_equal_rows():
     X = 1 + np.random.default_rng(0).integers(0, 2**10, size=(120, 20)) * 2.0**-40
     assert_neighbors(kneighbors(X, 4), by_loop(X, 4))
 
@@ -152,7 +152,7 @@ def test_random_rows_match_sklearn_brute_force_in_float64(dtype):
 
 def test_small_blocks_change_nothing(monkeypatch):
     X = np.random.default_rng(2).integers(0, 3, size=(190, 4)).astype(float)
-    monkeypatch.setattr(_search, "_TREE_WIDTH", 0)
+    monkeypatch.setattr(_euclidean_search, "_MAX_TREE_WIDTH", 0)
     for kind in (np.asarray, sparse.csr_matrix):
         assert_neighbors(kneighbors(kind(X), 5, working_memory=1e-3), by_loop(X, 5))
         assert_neighbors(kneighbors(kind(X), 5, queries=X[:70] + 1, working_memory=1e-3), by_loop(X, 5, X[:70] + 1))
@@ -175,7 +175,7 @@ def collapsed(n, d, rng):
 
 
 def clusters(n, d, rng):
-    """Far apart, tight inside: no single centre keeps the digits."""
+    """Tight clusters far apart, which no single centre brings close to 0."""
     return 100 * rng.normal(size=(8, d))[rng.integers(0, 8, size=n)] + 1e-4 * rng.normal(size=(n, d))
 
 
@@ -183,7 +183,7 @@ def duplicates(n, d, rng):
     return rng.normal(size=(n // 20, d))[rng.integers(0, n // 20, size=n)]
 
 
-def one_and_all_the_same(n, d, rng):
+def equal_but_one(n, d, rng):
     rows = np.ones((n, d))
     rows[n // 2] = 2
     return rows
@@ -199,7 +199,7 @@ def with_outliers(n, d, rng):
     return rows
 
 
-KINDS = [random_rows, shifted, collapsed, clusters, duplicates, one_and_all_the_same, integers, with_outliers]
+KINDS = [random_rows, shifted, collapsed, clusters, duplicates, equal_but_one, integers, with_outliers]
 each_kind = pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 
 
@@ -215,7 +215,7 @@ def test_neighbours_are_those_of_float64_differences(make, dtype, width):
     assert_neighbors(kneighbors(X, 3, queries=queries), by_differences(X, 3, queries))
     other = queries.astype(np.float32 if dtype is np.float64 else np.float64)
     assert_neighbors(kneighbors(X, 3, queries=other), by_differences(X, 3, other))
-    # In blocks, from a read-only array, in an order of memory that is not its own, as a tensor.
+    # Small blocks of a read-only array in Fortran order, and a tensor.
     frozen = X.copy(order="F")
     frozen.setflags(write=False)
     assert_neighbors(kneighbors(frozen, 3, working_memory=0.05), by_differences(X, 3))
@@ -226,7 +226,7 @@ def test_neighbours_are_those_of_float64_differences(make, dtype, width):
 
 @each_kind
 def test_neighbours_without_a_tree_are_those_of_float64_differences(make, monkeypatch):
-    monkeypatch.setattr(_search, "_TREE_WIDTH", 0)
+    monkeypatch.setattr(_euclidean_search, "_MAX_TREE_WIDTH", 0)
     for width in (1, 3):
         X = make(500, width, np.random.default_rng(0))
         assert_neighbors(kneighbors(X, 5), by_differences(X, 5))
@@ -240,12 +240,12 @@ def test_neighbours_of_wide_sparse_rows_are_those_of_float64_differences():
     assert_neighbors(kneighbors(counts, 4, working_memory=1), by_differences(counts.toarray(), 4))
 
 
-def test_more_rows_than_fit_a_block_of_the_float32_scan():
+def test_more_rows_than_one_float32_block():
     X = np.random.default_rng(0).normal(size=(3000, 30)).astype(np.float32)
     assert_neighbors(kneighbors(X, 6, working_memory=2), by_differences(X, 6))
 
 
-def test_fewer_neighbours_are_the_first_of_more():
+def test_smaller_k_gives_the_first_columns():
     X = np.random.default_rng(0).integers(0, 4, size=(200, 12))
     distances, indices = kneighbors(X, 9)
     for k in (1, 4):
@@ -279,11 +279,11 @@ def test_small_distances_beside_a_huge_entry_are_kept(width):
     assert_neighbors(kneighbors(X, 2), by_differences(X, 2))
 
 
-def test_entries_below_the_normal_numbers_are_taken():
+def test_subnormal_numbers_are_supported():
     assert kneighbors([[0.0], [1e-310], [3e-310]], 1)[1].tolist() == [[1], [0], [1]]
 
 
-# What the engine rests on
+# Parts of the search
 
 
 @given(
@@ -304,51 +304,51 @@ def test_bounds_never_exceed_half_the_squared_distance(width, dtype, magnitude, 
         DenseRows(torch.from_numpy(X)),
         SparseRows(sparse.csr_array(X)),
     ):
-        frame = Frame.of(rows, rows)
-        every = torch.arange(20)
-        exact = rows.take(every).toarray() if isinstance(rows, SparseRows) else rows.take(every).numpy()
-        squares = (((exact[:, None] - exact) * frame.scale) ** 2).sum(axis=-1) / 2
+        normalization = Normalization.of(rows, rows)
+        indices = torch.arange(20)
+        exact = rows.take(indices).toarray() if isinstance(rows, SparseRows) else rows.take(indices).numpy()
+        squares = (((exact[:, None] - exact) * normalization.scale) ** 2).sum(axis=-1) / 2
         product_dtype = torch.float64 if isinstance(rows, SparseRows) else dtype
-        bounds = Bounds(rows, rows, frame, product_dtype)
-        lower = bounds.between(bounds.left(every), bounds.right(every)).double().numpy()
+        bounds = LowerBounds(rows, rows, normalization, product_dtype)
+        lower = bounds.between(bounds.prepare_queries(indices), bounds.prepare_refs(indices)).double().numpy()
         assert (lower <= squares).all()
-        # And they say something: a share of the norms below the truth, no more.
-        norms = ((exact - frame.centre.numpy()) * frame.scale) ** 2
+        # They are tight: below the exact value by a small fraction of the norms.
+        norms = ((exact - normalization.centre.numpy()) * normalization.scale) ** 2
         norms = norms.sum(axis=1)
         slack = 12 * (width + 8) * torch.finfo(product_dtype).eps * (norms[:, None] + norms) + 1e-25
         assert (squares - lower <= slack).all()
 
 
 @pytest.mark.parametrize("max_pending", [1, 40, 10**6])
-def test_the_smallest_of_all_that_is_offered_are_kept(max_pending):
+def test_running_smallest_keeps_the_smallest_values(max_pending):
     values = torch.from_numpy(np.random.default_rng(0).permutation(30 * 500).reshape(30, 500)).double()
-    numbers = torch.arange(500) * 7
-    kept = _scan._Kept(30, 4, torch.float64, torch.device("cpu"), max_pending=max_pending)
+    indices = torch.arange(500) * 7
+    smallest = _lower_bound_search._RunningSmallest(30, 4, torch.float64, torch.device("cpu"), max_pending=max_pending)
     for start in range(0, 500, 70):
         part, columns = slice(0, 12), slice(start, start + 70)
-        kept.offer(part, values[part, columns], numbers[columns])
+        smallest.update(part, values[part, columns], indices[columns])
         part = slice(12, 30)
-        kept.offer(part, values[part, columns].T.contiguous(), numbers[columns], dim=0)
-    kept.settle()
-    expected, places = values.sort(dim=1)
-    actual, order = kept.values.sort(dim=1)
+        smallest.update(part, values[part, columns].T.contiguous(), indices[columns], dim=0)
+    smallest.merge_pending()
+    expected, columns = values.sort(dim=1)
+    actual, order = smallest.values.sort(dim=1)
     assert torch.equal(actual, expected[:, :4])
-    assert torch.equal(kept.numbers.gather(1, order), numbers[places[:, :4]])
+    assert torch.equal(smallest.indices.gather(1, order), indices[columns[:, :4]])
 
 
-def test_clusters_need_float64_and_equal_distances_need_every_pair(monkeypatch):
+def test_clusters_require_float64_and_equal_distances_require_all_pairs(monkeypatch):
     searched, compared = [], []
 
-    def watched_scan(bounds, rows, *args, **kwargs):
+    def recording_find_candidates(bounds, rows, *args, **kwargs):
         searched.append((bounds.dtype, len(rows)))
-        return _scan.scan(bounds, rows, *args, **kwargs)
+        return _lower_bound_search.find_candidates(bounds, rows, *args, **kwargs)
 
-    def watched_pairs(bounds, rows, *args, **kwargs):
+    def recording_find_pairs(bounds, rows, *args, **kwargs):
         compared.append(len(rows))
-        return _scan.pairs_within(bounds, rows, *args, **kwargs)
+        return _lower_bound_search.find_pairs_within(bounds, rows, *args, **kwargs)
 
-    monkeypatch.setattr(_search, "scan", watched_scan)
-    monkeypatch.setattr(_search, "pairs_within", watched_pairs)
+    monkeypatch.setattr(_euclidean_search, "find_candidates", recording_find_candidates)
+    monkeypatch.setattr(_euclidean_search, "find_pairs_within", recording_find_pairs)
     rng = np.random.default_rng(0)
     kneighbors(random_rows(400, 40, rng), 1)
     assert searched == [(torch.float32, 400)]
@@ -361,7 +361,7 @@ def test_clusters_need_float64_and_equal_distances_need_every_pair(monkeypatch):
     assert searched[3:] == [(torch.float32, 400), (torch.float64, 9)]
     kneighbors(integers(400, 40, rng), 3)
     assert compared[0] > 0
-    # Of many rows a sample is searched for first, and in float32 all the others only if it decides most of that.
+    # With many rows, a sample is searched for first, and the others in float32 only if float32 decides most of it.
     searched.clear()
     X = random_rows(2000, 40, rng)
     assert_neighbors(kneighbors(X, 1), by_differences(X, 1))
@@ -375,55 +375,55 @@ def test_clusters_need_float64_and_equal_distances_need_every_pair(monkeypatch):
     assert searched[1][1] == 2000
 
 
-def test_lower_precision_of_products_is_not_trusted(monkeypatch):
+def test_float32_products_of_lower_precision_are_not_used(monkeypatch):
     dtypes = []
 
-    def watched_scan(bounds, *args, **kwargs):
+    def recording_find_candidates(bounds, *args, **kwargs):
         dtypes.append(bounds.dtype)
-        return _scan.scan(bounds, *args, **kwargs)
+        return _lower_bound_search.find_candidates(bounds, *args, **kwargs)
 
-    monkeypatch.setattr(_search, "scan", watched_scan)
+    monkeypatch.setattr(_euclidean_search, "find_candidates", recording_find_candidates)
     X = random_rows(300, 40, np.random.default_rng(0)).astype(np.float32)
     cpu = torch.device("cpu")
     before = torch.get_float32_matmul_precision()
-    assert products_keep_float32(cpu)
+    assert matmul_keeps_float32(cpu)
     try:
         torch.set_float32_matmul_precision("medium")
-        assert not products_keep_float32(cpu)
+        assert not matmul_keeps_float32(cpu)
         actual = kneighbors(X, 3)
     finally:
         torch.set_float32_matmul_precision(before)
     assert_neighbors(actual, by_differences(X, 3))
     assert dtypes == [torch.float64]
-    assert products_keep_float32(cpu)
+    assert matmul_keeps_float32(cpu)
 
 
-def test_autocast_does_not_reach_the_products():
+def test_autocast_does_not_apply_to_the_products():
     X = torch.from_numpy(random_rows(300, 40, np.random.default_rng(0)).astype(np.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         distances, indices = kneighbors(X, 3)
     assert_neighbors((distances.numpy(), indices.numpy()), by_differences(X.numpy(), 3))
 
 
-def test_first_copies_keeps_as_many_of_equal_rows_as_asked():
+def test_limit_duplicates_keeps_the_given_number_of_equal_rows():
     rows = np.array([[1.0, 0.0], [2.0, 0.0], [1.0, 0.0], [1.0, -0.0], [2.0, 0.0], [1.0, 0.0]])
-    assert first_copies(DenseRows(rows), 2).tolist() == [0, 1, 2, 4]
-    assert first_copies(SparseRows(sparse.csr_array(rows)), 1).tolist() == [0, 1]
-    assert first_copies(DenseRows(torch.from_numpy(rows)), 4).tolist() == [0, 1, 2, 3, 4, 5]
+    assert limit_duplicates(DenseRows(rows), 2).tolist() == [0, 1, 2, 4]
+    assert limit_duplicates(SparseRows(sparse.csr_array(rows)), 1).tolist() == [0, 1]
+    assert limit_duplicates(DenseRows(torch.from_numpy(rows)), 4).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_first_copies_keeps_all_where_keys_of_unequal_rows_collide(monkeypatch):
+def test_limit_duplicates_keeps_all_rows_after_a_hash_collision(monkeypatch):
     for kind in (DenseRows, SparseRows):
-        monkeypatch.setattr(kind, "keys", lambda self, _: torch.zeros(self.shape[0], dtype=torch.int64))
+        monkeypatch.setattr(kind, "hashes", lambda self, _: torch.zeros(self.shape[0], dtype=torch.int64))
     rows = np.array([[1.0], [1.0], [2.0]])
-    assert first_copies(DenseRows(rows), 1).tolist() == [0, 1, 2]
-    assert first_copies(SparseRows(sparse.csr_array(rows)), 1).tolist() == [0, 1, 2]
+    assert limit_duplicates(DenseRows(rows), 1).tolist() == [0, 1, 2]
+    assert limit_duplicates(SparseRows(sparse.csr_array(rows)), 1).tolist() == [0, 1, 2]
 
 
 # Input
 
 
-def test_lists_tensors_and_frames_are_taken():
+def test_lists_tensors_and_data_frames_are_supported():
     X = [[0.0], [2.0], [3.0]]
     assert kneighbors(X, 1)[1].tolist() == [[1], [2], [1]]
     assert kneighbors(pd.DataFrame(X), 1)[1].tolist() == [[1], [2], [1]]
@@ -453,22 +453,22 @@ def each_kind_of(array):
     return [*kinds, array.astype(object), tensor, tensor.clone().requires_grad_(), torch._neg_view(-tensor)]
 
 
-def test_each_kind_of_queries_goes_with_each_kind_of_rows():
+def test_queries_of_each_kind_match_rows_of_each_kind():
     X = np.random.default_rng(0).normal(size=(30, 4))
     X[:5, 0] = 0.1
-    X[0, 0] += 1e-9  # a list must not be read in single precision
+    X[0, 0] += 1e-9  # lost if a list were converted to float32
     queries = X[3:9] + 1e-9
     expected = by_differences(X, 3, queries)
     for rows in each_kind_of(X):
-        for asked in each_kind_of(queries):
-            distances, indices = kneighbors(rows, 3, queries=asked)
+        for query_rows in each_kind_of(queries):
+            distances, indices = kneighbors(rows, 3, queries=query_rows)
             assert isinstance(indices, torch.Tensor) == isinstance(rows, torch.Tensor)
             assert_neighbors((np.asarray(distances), np.asarray(indices)), expected)
     assert kneighbors(X, 1, queries=torch.zeros(1, 4, dtype=torch.bfloat16))[1].shape == (1, 1)
     assert kneighbors(torch.tensor([[True], [False]]), 1)[1].tolist() == [[1], [0]]
 
 
-def test_a_sparse_matrix_with_double_entries_stays_as_it_is():
+def test_sparse_matrix_with_duplicate_entries_is_not_modified():
     X = sparse.csr_matrix((np.ones(4), np.array([0, 0, 1, 2]), np.array([0, 2, 3, 4])), shape=(3, 3))
     for part in (X.data, X.indices, X.indptr):
         part.setflags(write=False)
@@ -484,30 +484,30 @@ def test_cosine_of_very_short_rows():
         assert np.asarray(distances)[0, 0] == pytest.approx(0, abs=1e-15)
 
 
-def test_metrics_without_a_number_raise_and_infinite_ones_exclude_the_row_itself():
+def test_metric_that_returns_nan_raises_and_infinite_distances_exclude_the_row_itself():
     X = np.random.default_rng(0).normal(size=(6, 3))
     assert kneighbors(X, 2, metric=lambda a, b: np.inf)[1].tolist() == [[1, 2], [0, 2], *[[0, 1]] * 4]
     X[0] = 1
-    with pytest.raises(ValueError, match="`metric` 'correlation' gave nan between row 0 and row 1 of `X`"):
+    with pytest.raises(ValueError, match="`metric` 'correlation' returned NaN between row 0 and row 1 of `X`"):
         kneighbors(X, 2, metric="correlation")
     with pytest.raises(ValueError, match="`metric` must compare rows, got 'precomputed'"):
         kneighbors(np.ones((3, 3)), 1, metric="precomputed")
 
 
-def test_one_row_has_no_neighbour():
-    with pytest.raises(ValueError, match=r"`X` must hold 2 rows or more .* got 1"):
+def test_one_row_without_queries_raises():
+    with pytest.raises(ValueError, match=r"`X` must have at least 2 rows .* got 1"):
         kneighbors([[1.0]], 1)
     assert kneighbors([[1.0]], 1, queries=[[2.0]], working_memory=float("inf"))[1].tolist() == [[0]]
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_tensors_on_a_device_are_searched_there(make, device):
+def test_tensors_on_a_device(make, device):
     X = make(700, 40, np.random.default_rng(0)).astype(np.float32)
     distances, indices = kneighbors(torch.from_numpy(X).to(device), 3, queries=None)
     assert distances.device == device
     assert indices.device == device
     np.testing.assert_allclose(distances.cpu().numpy(), by_differences(X, 3)[0], rtol=1e-12)
-    if make is not duplicates:  # sums of equal differences may be rounded apart there
+    if make is not duplicates:  # a device may round sums of equal differences differently
         np.testing.assert_array_equal(indices.cpu().numpy(), by_differences(X, 3)[1])
     with pytest.raises(ValueError, match=f"`metric` must be 'euclidean' or 'cosine' on {device.type}"):
         kneighbors(torch.from_numpy(X).to(device), 3, metric="manhattan")
@@ -517,37 +517,37 @@ def test_tensors_on_a_device_are_searched_there(make, device):
     ("X", "message"),
     [
         (torch.eye(3).to_sparse(), "`X` must be a dense tensor of real numbers, got torch.sparse_coo"),
-        (torch.ones(3), r"`X` must have shape \(N, d\), neither of them 0, got \(3,\)"),
-        (torch.ones(0, 3), r"`X` must have shape \(N, d\), neither of them 0, got \(0, 3\)"),
+        (torch.ones(3), r"`X` must have shape \(N, d\) with N and d above 0, got \(3,\)"),
+        (torch.ones(0, 3), r"`X` must have shape \(N, d\) with N and d above 0, got \(0, 3\)"),
         (torch.ones(3, 3, dtype=torch.complex64), "`X` must be a dense tensor of real numbers, got torch.complex64"),
         (torch.tensor([[1.0], [float("nan")]]), "X contains NaN or infinity: nan at row 1, column 0"),
-        (torch.tensor([[0.0], [1e200]], dtype=torch.float64), r"`X` must hold numbers below 1e150, .* got 1e\+200"),
+        (torch.tensor([[0.0], [1e200]], dtype=torch.float64), r"`X` must contain values below 1e150, .* got 1e\+200"),
     ],
 )
-def test_tensors_that_are_no_rows_raise(X, message):
+def test_invalid_tensors_raise(X, message):
     with pytest.raises(ValueError, match=message):
         kneighbors(X, 1)
 
 
 @pytest.mark.parametrize("working_memory", [0, -1, float("nan")])
-def test_working_memory_that_is_none_raises(working_memory):
+def test_invalid_working_memory_raises(working_memory):
     with pytest.raises(ValueError, match=rf"`working_memory` must be above 0 \(MiB\), got {working_memory}"):
         kneighbors(np.eye(3), 1, working_memory=working_memory)
 
 
 @pytest.mark.parametrize("k", [0, 3, 4])
-def test_k_outside_the_rows_raises(k):
+def test_k_out_of_range_raises(k):
     with pytest.raises(ValueError, match=rf"`k` must be from 1 to 2 for 3 rows \(a row is not .*\), got {k}"):
         kneighbors(np.eye(3), k)
 
 
 def test_k_above_the_rows_with_queries_raises():
     assert kneighbors(np.eye(3), 3, queries=np.eye(3)[:1])[1].tolist() == [[0, 1, 2]]
-    with pytest.raises(ValueError, match=r"`k` must be from 1 to 3 for 3 rows \(there are no more\), got 4"):
+    with pytest.raises(ValueError, match=r"`k` must be from 1 to 3 for 3 rows, got 4"):
         kneighbors(np.eye(3), 4, queries=np.eye(3))
 
 
-def test_k_that_is_no_integer_raises():
+def test_k_that_is_not_an_integer_raises():
     with pytest.raises(TypeError, match=r"`k` must be an integer, got 1\.5"):
         kneighbors(np.eye(3), 1.5)
 
@@ -569,18 +569,18 @@ def test_nan_and_infinity_raise():
         kneighbors(X, 1)
 
 
-def test_queries_of_another_width_raise():
-    with pytest.raises(ValueError, match="`queries` must have the 3 columns of `X`, got 2"):
+def test_queries_with_another_number_of_columns_raise():
+    with pytest.raises(ValueError, match="`queries` must have 3 columns like `X`, got 2"):
         kneighbors(np.eye(3), 1, queries=np.eye(2))
 
 
 def test_numbers_whose_squares_overflow_raise():
-    with pytest.raises(ValueError, match=r"`X` must hold numbers below 1e150, .* got 1e\+200"):
+    with pytest.raises(ValueError, match=r"`X` must contain values below 1e150, .* got 1e\+200"):
         kneighbors([[0.0], [1e200]], 1)
-    with pytest.raises(ValueError, match=r"`queries` must hold numbers below 1e150, .* got 1e\+160"):
+    with pytest.raises(ValueError, match=r"`queries` must contain values below 1e150, .* got 1e\+160"):
         kneighbors([[0.0], [1.0]], 1, queries=[[-1e160]])
 
 
-def test_an_all_zero_row_under_cosine_raises():
-    with pytest.raises(ValueError, match="`X` must have no all-zero row under the cosine metric, got row 2"):
+def test_zero_row_with_cosine_raises():
+    with pytest.raises(ValueError, match=r"`X` must contain no zero row with `metric=\"cosine\"`, got one at row 2"):
         kneighbors([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], 1, metric="cosine")

@@ -1,7 +1,7 @@
-"""Exact k nearest neighbours in bounded memory, one engine for the samplers and for what is drawn.
+"""Exact k-nearest-neighbour search in bounded memory.
 
-Neighbours are those of float64 differences, never those of a rounded matrix product; a product in float32 finds most of
-them, and proves it.
+Distances are computed from float64 differences. A float32 matrix product finds candidates, and error bounds show for
+which rows these are certain to include the nearest neighbours; only the other rows are searched for again.
 """
 
 from mlmetric.neighbors._kneighbors import kneighbors

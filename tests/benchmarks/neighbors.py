@@ -1,11 +1,11 @@
-"""What exact nearest neighbours cost: beside scikit-learn's search, and Tomek links beside imbalanced-learn's.
+"""Time and memory of exact nearest neighbours, compared with scikit-learn, and of Tomek links, with imbalanced-learn.
 
-python tests/benchmarks/neighbors.py            # each case in a process of its own, peers in turn
-python tests/benchmarks/neighbors.py --quick    # a smoke run: its figures mean nothing
+python tests/benchmarks/neighbors.py            # each case in a separate process, both libraries in turn
+python tests/benchmarks/neighbors.py --quick    # a smoke test, whose figures are meaningless
 
-Rows are Gaussian float32 but where a table says otherwise. Memory is the growth of the resident set at its peak, so
-without the rows themselves. The share of right neighbours is counted on 50 rows against float64 differences with every
-row.
+Rows are float32 and normally distributed unless a table says otherwise. Memory is the peak growth of the resident set,
+which excludes the rows themselves. The fraction of correct neighbours is that of 50 rows, compared with float64
+differences from all rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS = [
     "shifted by 1,000",
     "unit vectors within 1e-4",
     "tight clusters",
-    "20 copies of each",
+    "20 duplicates of each",
     "integers 0 to 2",
 ]
 
@@ -45,9 +45,9 @@ KINDS = [
 def make_rows(kind: str, n: int, d: int) -> Array:
     """Make float32 rows of a kind."""
     rng = np.random.default_rng(0)
-    if kind == "20 copies of each":
+    if kind == "20 duplicates of each":
         return rng.normal(size=(n // 20, d)).astype(np.float32)[rng.integers(0, n // 20, size=n)]
-    if kind == "tight clusters":  # 30 of them, each a thousandth as wide as they lie apart
+    if kind == "tight clusters":  # 30 clusters, a thousand times narrower than their distances
         centres = rng.normal(size=(30, d))
         return (centres[rng.integers(0, 30, size=n)] + 1e-3 * rng.normal(size=(n, d))).astype(np.float32)
     if kind == "integers 0 to 2":
@@ -70,7 +70,7 @@ def plain_product(rows: Array) -> Array:
 
 
 def method(name: str, rows: Array) -> Callable[[], Array]:
-    """Return the call that a case times; it returns the nearest other row of each, or the rows that are kept."""
+    """Return the function that a case times, which returns the nearest other row of each row, or the rows kept."""
     if name == "mlmetric":
         return lambda: kneighbors(rows, 1)[1][:, 0]
     if name == "scikit-learn":
@@ -92,34 +92,34 @@ def method(name: str, rows: Array) -> Callable[[], Array]:
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Run one case in this process: seconds, growth of memory in MB, share of right neighbours, a digest."""
+    """Run one case in this process: seconds, memory growth in MB, fraction of correct neighbours, checksum."""
     rows = make_rows(case["kind"], case["n"], case["d"])
-    method(case["name"], rows[:300])()  # what is loaded at the first call
+    method(case["name"], rows[:300])()  # warm-up, for what the first call loads
     before = resident_mb()
-    call = method(case["name"], rows)
+    function = method(case["name"], rows)
     start = time.perf_counter()
-    found = call()
+    found = function()
     seconds = time.perf_counter() - start
-    figures = {"seconds": seconds, "mb": peak_mb() - before, "digest": zlib.crc32(found.tobytes())}
+    figures = {"seconds": seconds, "mb": peak_mb() - before, "checksum": zlib.crc32(found.tobytes())}
     if "Tomek" not in case["name"]:
-        figures["right"] = share_of_right(rows, found)
+        figures["correct"] = fraction_correct(rows, found)
     return figures
 
 
-def share_of_right(rows: Array, found: Array) -> float:
-    """Compare with differences in float64; of equally near rows the lowest counts."""
+def fraction_correct(rows: Array, found: Array) -> float:
+    """Compare with float64 differences; of rows at the same distance, the lowest index is correct."""
     chosen = np.random.default_rng(2).choice(len(rows), size=min(50, len(rows)), replace=False)
-    right = 0
+    num_correct = 0
     for row in chosen:
         parts = np.array_split(rows, max(1, rows.size // 2**22))
         squares = np.concatenate([((part.astype(np.float64) - rows[row]) ** 2).sum(axis=1) for part in parts])
         squares[row] = np.inf
-        right += int(found[row] == squares.argmin())
-    return right / len(chosen)
+        num_correct += int(found[row] == squares.argmin())
+    return num_correct / len(chosen)
 
 
 def compare(kind: str, n: int, d: int, ours: str, peer: str, rounds: int) -> str:
-    """Measure both in turn and return a row of the table."""
+    """Measure both in turn, and return a row of the table."""
     results = [
         [in_own_process(__file__, kind=kind, n=n, d=d, name=name) for name in (ours, peer)] for _ in range(rounds)
     ]
@@ -129,10 +129,10 @@ def compare(kind: str, n: int, d: int, ours: str, peer: str, rounds: int) -> str
         seconds, memory = (statistics.median(pair[side][key] for pair in results) for key in ("seconds", "mb"))
         cells += [f"{seconds:.2f}", f"{memory:,.0f}"]
     cells.append(f"{ratio:.2f}")
-    if "right" in results[0][0]:
-        cells += [f"{min(pair[side]['right'] for pair in results):.3f}" for side in (0, 1)]
+    if "correct" in results[0][0]:
+        cells += [f"{min(pair[side]['correct'] for pair in results):.3f}" for side in (0, 1)]
     else:
-        cells.append("same" if all(mine["digest"] == theirs["digest"] for mine, theirs in results) else "differ")
+        cells.append("same" if all(mine["checksum"] == theirs["checksum"] for mine, theirs in results) else "differ")
     return f"| {' | '.join(cells)} |"
 
 
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="the tables to print")
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="numbers of columns")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case, in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="number of processes for each method and case")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -160,13 +160,13 @@ def main() -> None:
     cases = [(n, d) for d in widths for n in sizes]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds} rounds")
 
-    costs = ["s", "MB", "peer: s", "MB", "times faster"]
+    costs = ["s", "MB", "peer: s", "peer: MB", "speed-up"]
     if "search" in options.only:
-        print("\nThe nearest other row of each row, beside NearestNeighbors of scikit-learn")
+        print("\nNearest other row of each row, compared with NearestNeighbors of scikit-learn")
         rows = (compare("Gaussian", n, d, "mlmetric", "scikit-learn", rounds) for n, d in cases)
-        print_table(["n", "d", *costs, "right", "peer: right"], rows)
+        print_table(["n", "d", *costs, "correct", "peer: correct"], rows)
     if "tomek" in options.only:
-        print("\nTomek links of two classes, beside TomekLinks of imbalanced-learn")
+        print("\nTomek links of two classes, compared with TomekLinks of imbalanced-learn")
         rows = (compare("Gaussian", n, d, "mlmetric Tomek", "imbalanced-learn Tomek", rounds) for n, d in cases)
         print_table(["n", "d", *costs, "rows kept"], rows)
     if "kinds" in options.only:
@@ -174,15 +174,15 @@ def main() -> None:
 
 
 def kinds_table(quick: bool) -> None:
-    """Print the share of right neighbours of rows of every kind."""
+    """Print the fraction of correct neighbours for each kind of rows."""
     n, d = (300, 40) if quick else (5_000, 256)
-    print(f"\nShare of right neighbours and seconds at {n:,} x {d}, float32")
+    print(f"\nFraction of correct neighbours and seconds at {n:,} x {d}, float32")
     print("\n| rows | mlmetric | s | scikit-learn | s | a plain product in float32 | s |\n| --- |" + " ---: |" * 6)
     for kind in KINDS[:1] if quick else KINDS:
         cells = [kind]
         for name in ("mlmetric", "scikit-learn", "plain float32"):
             result = in_own_process(__file__, kind=kind, n=n, d=d, name=name)
-            cells += [f"{result['right']:.3f}", f"{result['seconds']:.2f}"]
+            cells += [f"{result['correct']:.3f}", f"{result['seconds']:.2f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
