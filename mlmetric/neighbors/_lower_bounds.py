@@ -2,7 +2,8 @@
 
 `|a - b|^2 / 2 = |a|^2 / 2 + |b|^2 / 2 - ab`. For any order of summation in the matrix product, the rounding error of
 this sum is at most a small fraction of `|a|^2 / 2 + |b|^2 / 2` (Higham, "Accuracy and stability of numerical
-algorithms", 2002, section 3.1). With squared norms reduced by this fraction, the computed sum never exceeds the exact value.
+algorithms", 2002, section 3.1). With squared norms reduced by this fraction, the computed sum never exceeds the exact
+value.
 """
 
 from __future__ import annotations
