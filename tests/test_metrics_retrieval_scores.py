@@ -623,9 +623,16 @@ def test_retrieval_metrics_without_k_raise(k):
         RetrievalMetrics(k=k)
 
 
-def test_retrieval_metrics_without_queries_raise(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics", None)  # which would also warn
-    with pytest.raises(ValueError, match="`RetrievalMetrics` has no queries: call `update` first"):
+def test_repr_of_retrieval_metrics_shows_the_arguments():
+    expected = (
+        "RetrievalMetrics(k=(1, 10), full_ranking=True, similarity=jaccard, relevance_threshold=None, "
+        "metric='cosine', zero_division=nan, device=None, sync_on_compute=True)"
+    )
+    assert repr(RetrievalMetrics(k=(1, 10), metric="cosine")) == expected
+
+
+def test_retrieval_metrics_without_queries_raise():
+    with pytest.raises(ValueError, match="`RetrievalMetrics` has no queries yet: call `update` first"):
         RetrievalMetrics().compute()
 
 

@@ -182,9 +182,10 @@ class RetrievalMetrics(StatefulMetric):
         The intervals are those of `confidence_interval`: queries are resampled, and the database stays fixed.
 
         Args:
-            confidence_level: Confidence level of the bootstrap intervals, between 0 and 1; None omits the intervals.
-            n_resamples: Number of bootstrap resamples.
-            generator: CPU generator of the resamples. By default, torch's global generator.
+            confidence_level: Nominal coverage of the bootstrap intervals, above 0 and below 1; None for no intervals.
+            n_resamples: Number of resamples of the bootstrap, at least 1.
+            generator: CPU generator of the resamples; by default torch's global one, which `torch.manual_seed` seeds.
+                In a distributed run all processes then use the same resamples.
 
         Returns:
             The values and their intervals, and the number of queries in each mean. `str` of it is a Markdown table.
@@ -238,7 +239,7 @@ class RetrievalMetrics(StatefulMetric):
         """Compute each metric for each query: float64 `(N,)` each, NaN where undefined."""
         queries, refs = self._rows("query", synced=synced), self._rows("ref", synced=synced)
         if not queries:
-            raise ValueError("`RetrievalMetrics` has no queries: call `update` first.")
+            raise ValueError("`RetrievalMetrics` has no queries yet: call `update` first.")
         ref_emb, ref_labels = refs or (None, None)
         inputs = check_retrieval_inputs(queries[0], queries[1], ref_emb, ref_labels, self.metric)
         functions: dict[str, Score] = {
