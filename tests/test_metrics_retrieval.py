@@ -107,13 +107,13 @@ def test_ndcg_equals_scikit_learn_without_ties():
     queries, refs = torch.randn(12, 5, generator=generator), torch.randn(30, 5, generator=generator)
     labels, ref_labels = (torch.rand(rows, 4, generator=generator) < 0.4 for rows in (12, 30))
     grades, distances = jaccard(labels, ref_labels).double(), torch.cdist(queries, refs)
-    assert (grades.sum(1) > 0).all(), "scikit-learn counts queries with nothing relevant as 0"
+    assert (grades.sum(1) > 0).all(), "scikit-learn counts queries without relevant rows as 0"
     for k in (1, 7, 30):
         expected = sk.ndcg_score(grades, -distances, k=k, ignore_ties=True)
         assert ndcg_at_k(queries, labels, refs, ref_labels, k=k).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_hand_worked_table_of_row_0():
+def test_values_of_row_0_computed_by_hand():
     # In order: row 1 (grade 0), row 2 (1/2), row 3 (1).
     third, half = 1 / math.log2(3), 1 / 2
     assert ndcg_at_k(EMBEDDINGS, LABELS, k=1, average="none")[0] == 0
@@ -262,7 +262,7 @@ INVALID = [
     ({"embeddings": [[0.0], [np.inf]]}, r"`embeddings` must be finite, got inf"),
     ({"embeddings": [[0.0]]}, r"one row for each of the 1 rows of `embeddings`, got 2"),
     ({"labels": [1, 0]}, r"`labels` must be a 2-D multi-hot matrix .* got shape \(2,\)"),
-    ({"labels": [[2], [0]]}, r"`labels` must (hold|contain) (numbers|values) in \[0, 1\], got 2.* at row 0"),
+    ({"labels": [[2], [0]]}, r"`labels` must .* in \[0, 1\], got 2.* at row 0"),
     ({"ref_emb": [[0.0]]}, r"must be given together, got `ref_emb` without `ref_labels`"),
     ({"ref_labels": [[1]]}, r"must be given together, got `ref_labels` without `ref_emb`"),
     ({"ref_emb": [[np.nan]], "ref_labels": [[1]]}, r"`ref_emb` must be finite, got nan"),

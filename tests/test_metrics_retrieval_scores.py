@@ -229,9 +229,9 @@ def test_grade_equal_to_the_threshold_is_relevant_in_each_dtype():
                 np.testing.assert_array_equal(hits, expected)
 
 
-def test_hand_worked_table_of_row_0():
+def test_values_of_row_0_computed_by_hand():
     # In order: row 1 (grade 0), row 2 (1/2), row 3 (1); two of three are relevant.
-    worked = {
+    values = {
         "acg": (0 + 1 / 2 + 1) / 3,
         "precision": 2 / 3,
         "hit_rate": 1,
@@ -245,7 +245,7 @@ def test_hand_worked_table_of_row_0():
         "mrr": 1 / 2,
         "size_ratio": 1,
     }
-    for name, expected in worked.items():
+    for name, expected in values.items():
         assert FUNCTIONS[name](EMBEDDINGS, LABELS, k=3, average="none")[0].item() == pytest.approx(expected), name
     at_2 = {"map, min": 1 / 4, "map, relevant": 1 / 4, "map, hits": 1 / 2, "recall": 1 / 2, "size_ratio": 1 / (4 / 3)}
     for name, expected in at_2.items():

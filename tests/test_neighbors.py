@@ -216,9 +216,9 @@ def test_neighbours_are_those_of_float64_differences(make, dtype, width):
     other = queries.astype(np.float32 if dtype is np.float64 else np.float64)
     assert_neighbors(kneighbors(X, 3, queries=other), by_differences(X, 3, other))
     # Small blocks of a read-only array in Fortran order, and a tensor.
-    frozen = X.copy(order="F")
-    frozen.setflags(write=False)
-    assert_neighbors(kneighbors(frozen, 3, working_memory=0.05), by_differences(X, 3))
+    read_only = X.copy(order="F")
+    read_only.setflags(write=False)
+    assert_neighbors(kneighbors(read_only, 3, working_memory=0.05), by_differences(X, 3))
     distances, indices = kneighbors(torch.from_numpy(X), 3)
     assert (distances.dtype, indices.dtype) == (torch.float64, torch.int64)
     assert_neighbors((distances.numpy(), indices.numpy()), by_differences(X, 3))
@@ -254,7 +254,7 @@ def test_smaller_k_gives_the_first_columns():
 
 @pytest.mark.parametrize("magnitude", [1e-140, 1e-30, 1e-12, 1e12, 1e30, 1e140])
 @pytest.mark.parametrize("width", [3, 40])
-def test_very_large_and_very_small_numbers_keep_their_neighbours(magnitude, width):
+def test_neighbours_of_very_large_and_very_small_numbers(magnitude, width):
     X = np.random.default_rng(0).normal(size=(120, width))
     distances, indices = by_differences(X, 4)
     actual = kneighbors(X * magnitude, 4)
@@ -273,7 +273,7 @@ def test_ties_of_very_large_and_very_small_numbers_go_to_the_lowest_index(expone
 
 
 @pytest.mark.parametrize("width", [3, 20])
-def test_small_distances_beside_a_huge_entry_are_kept(width):
+def test_small_distances_next_to_a_huge_entry_are_exact(width):
     X = np.random.default_rng(1).normal(size=(50, width)) * 1e-12
     X[7] = 1e149
     assert_neighbors(kneighbors(X, 2), by_differences(X, 2))
@@ -437,7 +437,7 @@ def test_lists_tensors_and_data_frames_are_supported():
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
-def test_the_same_object_as_queries_excludes_nothing(metric):
+def test_same_object_as_queries_excludes_nothing(metric):
     X = np.random.default_rng(0).normal(size=(6, 3))
     for rows in (X, sparse.csr_array(X), torch.from_numpy(X)):
         _, indices = kneighbors(rows, 6, queries=rows, metric=metric)
@@ -445,11 +445,18 @@ def test_the_same_object_as_queries_excludes_nothing(metric):
 
 
 def each_kind_of(array):
-    frozen = array.copy()
-    frozen.setflags(write=False)
+    read_only = array.copy()
+    read_only.setflags(write=False)
     backwards = np.ascontiguousarray(array[::-1])[::-1]
     tensor = torch.from_numpy(array.copy())
-    kinds = [array.tolist(), pd.DataFrame(array), sparse.csr_array(array), sparse.coo_matrix(array), frozen, backwards]
+    kinds = [
+        array.tolist(),
+        pd.DataFrame(array),
+        sparse.csr_array(array),
+        sparse.coo_matrix(array),
+        read_only,
+        backwards,
+    ]
     return [*kinds, array.astype(object), tensor, tensor.clone().requires_grad_(), torch._neg_view(-tensor)]
 
 
@@ -541,7 +548,7 @@ def test_k_out_of_range_raises(k):
         kneighbors(np.eye(3), k)
 
 
-def test_k_above_the_rows_with_queries_raises():
+def test_k_larger_than_the_number_of_rows_raises():
     assert kneighbors(np.eye(3), 3, queries=np.eye(3)[:1])[1].tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match=r"`k` must be from 1 to 3 for 3 rows, got 4"):
         kneighbors(np.eye(3), 4, queries=np.eye(3))
@@ -552,7 +559,7 @@ def test_k_that_is_not_an_integer_raises():
         kneighbors(np.eye(3), 1.5)
 
 
-def test_an_unknown_metric_raises():
+def test_unknown_metric_raises():
     with pytest.raises(ValueError, match=r"'metric' parameter .* Got 'l3'"):
         kneighbors(np.eye(3), 1, metric="l3")
 

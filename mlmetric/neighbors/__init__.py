@@ -1,7 +1,7 @@
 """Exact k-nearest-neighbour search in bounded memory.
 
-Distances are computed from float64 differences. A float32 matrix product finds candidates, and error bounds show for
-which rows these are certain to include the nearest neighbours; only the other rows are searched for again.
+Distances are computed from float64 differences. A float32 matrix product finds candidates. Error bounds show for which
+rows the candidates include all nearest neighbours; only the other rows are searched for again.
 """
 
 from mlmetric.neighbors._kneighbors import kneighbors

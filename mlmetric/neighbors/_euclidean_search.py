@@ -1,4 +1,4 @@
-"""Exact search by Euclidean distance: candidates, their exact distances, and a second search if these do not decide."""
+"""Exact search by Euclidean distance: candidates, their exact distances, and a second search for undecided rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def euclidean_search(
 ) -> tuple[Tensor, Tensor]:
     """Find the k nearest refs of each query, exactly; ties go to the lowest index.
 
-    Candidates are found by a k-d tree for few columns, otherwise by lower bounds in float32, unless these decide few
-    rows of a sample. The distances of the candidates are computed exactly. A query is finished if the last of its k
-    neighbours is nearer than any other ref can be. The other queries are searched for again with bounds in float64. If
-    these do not decide either, which happens if distances are equal, all refs whose bound does not exceed the distance
-    of the last of the k neighbours are compared exactly.
+    Candidates are found by a k-d tree for few columns, otherwise by lower bounds in float32, unless these are too loose
+    for half of a sample. The distances of the candidates are computed exactly. A query is finished if its k-th
+    neighbour is nearer than the lower bound of all other refs. The other queries are searched for again with bounds in
+    float64. If these are too loose as well, which happens for equal distances, all refs whose bound does not exceed the
+    distance of the k-th neighbour are compared exactly.
 
     Args:
         queries: Rows to find neighbours for.
@@ -66,7 +66,7 @@ def euclidean_search(
         def search_in_float32(some: Tensor) -> Tensor:
             return store_nearest(some, find_candidates(bounds, some, ref_indices, num_candidates, **options))
 
-        # If it decides few rows of a sample, as for tight clusters that are far apart, float32 is skipped.
+        # float32 is skipped if it is too loose for half of a sample, as for tight clusters that are far apart.
         sample = rows[:: max(1, len(rows) // _SAMPLE_SIZE)].contiguous()
         if len(rows) <= 16 * _SAMPLE_SIZE or 2 * len(search_in_float32(sample)) < len(sample):
             rows = search_in_float32(rows)

@@ -74,8 +74,8 @@ def kneighbors(
     if not working_memory > 0:
         raise ValueError(f"`working_memory` must be above 0 (MiB), got {working_memory}.")
     exclude_self = queries is None
-    refs = _read(X, "X")
-    rows = refs if exclude_self else _like(_read(queries, "queries"), refs)
+    refs = _check_matrix(X, "X")
+    rows = refs if exclude_self else _to_same_kind(_check_matrix(queries, "queries"), refs)
     if rows.shape[1] != refs.shape[1]:
         raise ValueError(f"`queries` must have {refs.shape[1]} columns like `X`, got {rows.shape[1]}.")
     if sparse.issparse(rows) and not sparse.issparse(refs):
@@ -106,7 +106,7 @@ def kneighbors(
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
-def _read(matrix: Any, name: str) -> Any:
+def _check_matrix(matrix: Any, name: str) -> Any:
     """Check `matrix` and return a tensor for a tensor, otherwise an array or a csr matrix, in float32 or float64."""
     if isinstance(matrix, Tensor):
         return _check_tensor(matrix.detach(), name)
@@ -140,7 +140,7 @@ def _check_size(largest: float, name: str) -> None:
         raise ValueError(f"`{name}` must contain values below 1e150, so that their squares are finite, got {largest}.")
 
 
-def _like(queries: Any, refs: Any) -> Any:
+def _to_same_kind(queries: Any, refs: Any) -> Any:
     """Convert queries to a tensor on the device of a tensor `refs`, or to a csr matrix if `refs` is one."""
     if isinstance(refs, Tensor):
         if not isinstance(queries, Tensor):

@@ -1,4 +1,4 @@
-"""Retrieval metrics of relevance grades, and the size ratio that belongs beside them."""
+"""Retrieval metrics of relevance grades, and the size ratio of the retrieved rows."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def size_ratio_at_k(
     """Divide the mean number of labels of the first k retrieved rows by that of the database.
 
     1 is neutral. A value above 1 means that rows with many labels are retrieved more often than others (hubs). Metrics
-    that count shared labels then increase although the retrieved rows match no better, so report this ratio beside
+    that count shared labels then increase although the retrieved rows match no better, so report this ratio with
     them. It is undefined if the database has no labels or nothing was retrieved; padding (-1) is ignored.
 
     Examples:

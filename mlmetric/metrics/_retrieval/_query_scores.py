@@ -1,4 +1,4 @@
-"""Scores of single queries: functions of what a batch of queries retrieved, one number for each query."""
+"""Scores of single queries, computed from the results of a batch of queries."""
 
 from __future__ import annotations
 
