@@ -455,6 +455,10 @@ def test_interval_resamples_queries_only():
     assert low < value < high
 
 
+def _values(metric):
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
 KINDS = {
     "tensor": torch.from_numpy,
     "array": np.asarray,
@@ -472,6 +476,16 @@ def test_labels_of_each_kind_give_the_same_value(function, kind):
     labels, ref_labels = (KINDS[kind](part) for part in (LABELS.numpy(), LABELS.numpy()[1:]))
     for refs, expected_refs in (((), ()), ((EMBEDDINGS[1:], ref_labels), (EMBEDDINGS[1:], LABELS[1:]))):
         assert function(EMBEDDINGS, labels, *refs) == function(EMBEDDINGS, LABELS, *expected_refs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_retrieval_metrics_read_labels_of_each_kind(kind):
+    table, expected = RetrievalMetrics(), RetrievalMetrics()
+    table.update(EMBEDDINGS, KINDS[kind](LABELS.numpy()))
+    table.update_ref(EMBEDDINGS, KINDS[kind](LABELS.numpy()))
+    expected.update(EMBEDDINGS, LABELS)
+    expected.update_ref(EMBEDDINGS, LABELS)
+    assert _values(table) == _values(expected)
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -498,10 +512,6 @@ def test_indices_that_end_before_k_raise():
 
 
 # RetrievalMetrics
-
-
-def _values(metric):
-    return {name: value.item() for name, value in metric.compute().items()}
 
 
 @pytest.fixture
