@@ -18,7 +18,7 @@ from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
 from mlmetric.similarity import SimilarityFunction, reaches
 
 Average = Literal["mean", "none"]
-Rows = tuple[TensorLike, LabelsLike, TensorLike | None, LabelsLike | None]
+QueriesAndDatabase = tuple[TensorLike, LabelsLike, TensorLike | None, LabelsLike | None]
 """`embeddings`, `labels`, `ref_emb` and `ref_labels`."""
 Score = Callable[[RetrievalResults], Tensor]
 """Score of each query in a batch: float64 `(B,)`, NaN where undefined."""
@@ -27,7 +27,7 @@ MAX_PAIRS = 2**21
 
 
 @dataclass(frozen=True)
-class RetrievalOptions:
+class EvaluationOptions:
     """Keyword arguments that all retrieval metrics have in common."""
 
     similarity: SimilarityFunction
@@ -39,7 +39,10 @@ class RetrievalOptions:
 
 
 def evaluate(
-    score: Callable[[RetrievalResults, int], Tensor], k: int | None, rows: Rows, options: RetrievalOptions
+    score: Callable[[RetrievalResults, int], Tensor],
+    k: int | None,
+    rows: QueriesAndDatabase,
+    options: EvaluationOptions,
 ) -> Tensor:
     """Score each query by its first k rows, and average as `options` say."""
     inputs = check_retrieval_inputs(*rows, options.metric)

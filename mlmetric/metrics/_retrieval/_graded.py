@@ -12,7 +12,7 @@ from mlmetric.labels import LabelsLike
 from mlmetric.metrics._bootstrap import supports_resample_weights
 from mlmetric.metrics._inputs import TensorLike, check_choice
 from mlmetric.metrics._retrieval import _query_scores as scores
-from mlmetric.metrics._retrieval._evaluation import Average, RetrievalOptions, evaluate
+from mlmetric.metrics._retrieval._evaluation import Average, EvaluationOptions, evaluate
 from mlmetric.metrics._retrieval._query_scores import Gain
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric
 from mlmetric.similarity import SimilarityFunction, jaccard
@@ -100,7 +100,7 @@ def ndcg_at_k(
         gain and the discount 1 / log2(i + 1), which both gains use here.
     """
     check_choice(gain, "gain", Gain)
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(partial(scores.ndcg, gain=gain), k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -150,7 +150,7 @@ def acg_at_k(
     Source:
         Järvelin and Kekäläinen, "IR evaluation methods for retrieving highly relevant documents", SIGIR 2000.
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.mean_grade, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -187,7 +187,7 @@ def wmap_at_k(
     Source:
         Zhao et al., "Deep semantic ranking based hashing for multi-label image retrieval", CVPR 2015, section 4.2.
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.weighted_average_precision, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -224,5 +224,5 @@ def size_ratio_at_k(
     Source:
         Introduced by this library.
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.size_ratio, k, (embeddings, labels, ref_emb, ref_labels), options)

@@ -12,7 +12,7 @@ from mlmetric.labels import LabelsLike
 from mlmetric.metrics._bootstrap import supports_resample_weights
 from mlmetric.metrics._inputs import TensorLike, check_choice
 from mlmetric.metrics._retrieval import _query_scores as scores
-from mlmetric.metrics._retrieval._evaluation import Average, RetrievalOptions, evaluate
+from mlmetric.metrics._retrieval._evaluation import Average, EvaluationOptions, evaluate
 from mlmetric.metrics._retrieval._graded import acg_at_k
 from mlmetric.metrics._retrieval._query_scores import Denominator
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric
@@ -51,7 +51,7 @@ def precision_at_k(
         >>> precision_at_k(embeddings, labels, k=2, relevance_threshold=0.9, average="none")
         tensor([0., nan, nan, 0.], dtype=torch.float64)
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.precision, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -84,7 +84,7 @@ def recall_at_k(
         >>> recall_at_k(embeddings, labels, k=1, average="none")
         tensor([0.0000,    nan, 0.0000, 0.5000], dtype=torch.float64)
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.recall, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -117,7 +117,7 @@ def hit_rate_at_k(
         >>> hit_rate_at_k(embeddings, labels, k=1, average="none")
         tensor([0., nan, 0., 1.], dtype=torch.float64)
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.hit_rate, k, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -161,7 +161,7 @@ def map_at_k(  # noqa: D417
         tensor([0.5000,    nan, 0.5000, 1.0000], dtype=torch.float64)
     """
     check_choice(denominator, "denominator", Denominator)
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     score = partial(scores.average_precision, denominator=denominator)
     return evaluate(score, k, (embeddings, labels, ref_emb, ref_labels), options)
 
@@ -204,7 +204,7 @@ def map_at_r(
     Source:
         Musgrave et al., "A metric learning reality check", ECCV 2020, section 3.2.
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.average_precision_at_r, None, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -235,7 +235,7 @@ def r_precision(
         >>> r_precision(embeddings, labels, average="none")
         tensor([0.5000,    nan, 0.5000, 0.5000], dtype=torch.float64)
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.r_precision, None, (embeddings, labels, ref_emb, ref_labels), options)
 
 
@@ -268,5 +268,5 @@ def mrr(
         >>> mrr(embeddings, labels, average="none")
         tensor([0.5000,    nan, 0.5000, 1.0000], dtype=torch.float64)
     """
-    options = RetrievalOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
+    options = EvaluationOptions(similarity, relevance_threshold, metric, average, sample_weight, zero_division)
     return evaluate(scores.reciprocal_rank, k, (embeddings, labels, ref_emb, ref_labels), options)
