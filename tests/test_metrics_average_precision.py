@@ -377,10 +377,8 @@ def test_interpolation_with_weights_is_rejected_for_micro_average_precision():
         mean_average_precision([[0.1]], [[1]], average="micro", interpolation="voc2007", sample_weight=[1])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_result_is_on_the_device_of_the_scores(dtype):
+def test_result_is_on_the_device_of_the_scores(dtype, device):
     generator = torch.Generator().manual_seed(2)
     preds = torch.rand(200, 4, generator=generator).to(dtype)
     target = torch.rand(200, 4, generator=generator) < 0.3
@@ -388,6 +386,6 @@ def test_result_is_on_the_device_of_the_scores(dtype):
     weights = torch.rand(200, generator=generator)
     for options in ({}, {"mask": mask}, {"mask": mask, "interpolation": "voc2007"}, {"sample_weight": weights}):
         for function in (average_precision, partial(mean_average_precision, average="micro")):
-            result = function(preds.cuda(), target, **options)
-            assert result.is_cuda
+            result = function(preds.to(device), target, **options)
+            assert result.device == device
             torch.testing.assert_close(result.cpu(), function(preds, target, **options), rtol=0, atol=1e-12)

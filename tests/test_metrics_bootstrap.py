@@ -274,12 +274,10 @@ def test_rows_that_are_not_numbers_are_rejected():
         _interval(metrics.f1, [["a"]], [[1]])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", METRICS)
-def test_bounds_are_on_the_device_of_the_rows_and_equal_those_on_the_cpu(name):
+def test_bounds_are_on_the_device_of_the_rows_and_equal_those_on_the_cpu(name, device):
     preds, target = _rows()
-    found = _interval(METRICS[name], preds.cuda(), target.cuda(), n_resamples=30)
+    found = _interval(METRICS[name], preds.to(device), target.to(device), n_resamples=30)
     expected = _interval(METRICS[name], preds, target, n_resamples=30)
-    assert all(part.is_cuda for part in found)
+    assert all(part.device == device for part in found)
     torch.testing.assert_close([part.cpu() for part in found], list(expected), rtol=1e-12, atol=0)

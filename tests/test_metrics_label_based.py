@@ -474,15 +474,13 @@ def test_unknown_average_is_rejected(function):
         function(PREDS, TARGET, average="samples")
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", ALL)
-def test_result_is_on_the_device_of_the_scores(function):
+def test_result_is_on_the_device_of_the_scores(function, device):
     mask = PREDS != 0.3
     for options in (
         {},
         {"mask": mask, "top_k": 2, "threshold": torch.full((4,), 0.2), "sample_weight": [1, 2, 0.5, 3]},
     ):
-        result = function(PREDS.cuda(), TARGET, **options)
-        assert result.is_cuda
+        result = function(PREDS.to(device), TARGET, **options)
+        assert result.device == device
         torch.testing.assert_close(result.cpu(), function(PREDS, TARGET, **options), rtol=0, atol=1e-12)

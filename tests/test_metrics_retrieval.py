@@ -317,13 +317,11 @@ def test_k_that_is_not_an_integer_raises(function):
     assert function(EMBEDDINGS, LABELS, k=np.int64(2)) == function(EMBEDDINGS, LABELS, k=2)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", [ndcg_at_k, precision_at_k])
-def test_result_is_on_the_device_of_the_queries(function):
+def test_result_is_on_the_device_of_the_queries(function, device):
     generator = torch.Generator().manual_seed(5)
     embeddings, labels = torch.randn(300, 16, generator=generator), torch.rand(300, 5, generator=generator) < 0.3
     for rest in ((), (embeddings, labels)):
-        result = function(embeddings.cuda(), labels, *rest)
-        assert result.is_cuda
+        result = function(embeddings.to(device), labels, *rest)
+        assert result.device == device
         torch.testing.assert_close(result.cpu(), function(embeddings, labels, *rest), rtol=0, atol=1e-12)

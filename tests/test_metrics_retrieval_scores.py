@@ -713,18 +713,16 @@ def test_unknown_denominator_raises():
         metrics.map_at_k(EMBEDDINGS, LABELS, k=1, denominator="k")
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("function", ALL)
-def test_result_is_on_the_device_of_the_queries(function):
+def test_result_is_on_the_device_of_the_queries(function, device):
     generator = torch.Generator().manual_seed(7)
     embeddings, labels = torch.randn(300, 16, generator=generator), torch.rand(300, 5, generator=generator) < 0.3
     expected = function(embeddings, labels)
-    result = function(embeddings.cuda(), labels)
-    assert result.is_cuda
+    result = function(embeddings.to(device), labels)
+    assert result.device == device
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
     distances = torch.cdist(embeddings.double(), embeddings.double())
-    result = function(distances.cuda(), labels, metric="precomputed")
+    result = function(distances.to(device), labels, metric="precomputed")
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-12)
 
 

@@ -342,15 +342,13 @@ def test_invalid_argument_is_rejected(arguments, message):
         best_thresholds(**{"preds": [[0.1, 0.9]], "target": [[0, 1]]} | arguments)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_result_is_on_the_device_of_the_scores():
+def test_result_is_on_the_device_of_the_scores(device):
     generator = torch.Generator().manual_seed(2)
     preds, target = torch.rand(2, 100, 3, generator=generator)
     target = target < 0.3
     mask = torch.rand(100, 3, generator=generator) < 0.9
     for average, per_label in product(F1, (True, False)):
         options = {"average": average, "per_label": per_label, "mask": mask}
-        result = best_thresholds(preds.cuda(), target, **options)
-        assert result.is_cuda
+        result = best_thresholds(preds.to(device), target, **options)
+        assert result.device == device
         assert torch.equal(result.cpu(), best_thresholds(preds, target, **options))
