@@ -6,11 +6,19 @@ import pytest
 import torch
 from scipy import sparse
 
-from mlmetric.labels import binarize, check_labels, cooccurrence, label_counts, label_tensor, votes_to_labels
+from mlmetric.labels import (
+    binarize,
+    check_labels,
+    cooccurrence,
+    label_array,
+    label_counts,
+    label_tensor,
+    votes_to_labels,
+)
 
 
 def test_check_labels_given_class_ids_names_one_hot():
-    with pytest.raises(ValueError, match=r"`labels` must be .* got shape \(3,\)\. For class ids use .*one_hot"):
+    with pytest.raises(ValueError, match=r"`labels` must be .* got shape \(3,\)\. Convert class ids with .*one_hot"):
         check_labels(torch.tensor([0, 2, 1]))
 
 
@@ -25,12 +33,13 @@ KINDS = {
     "nullable frame": lambda values: pd.DataFrame(values).convert_dtypes(),
     "mixed frame": lambda values: pd.DataFrame(values).astype({0: bool, 1: "Int8", 2: "Float64"}),
     "objects": lambda values: values.astype(object),
+    "numpy bools": lambda values: np.array([[np.bool_(v) for v in row] for row in values], dtype=object),
     "bool": lambda values: values.astype(bool),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_labels_is_read_as_the_same_matrix(kind):
+def test_labels_of_any_type_are_read_as_the_same_matrix(kind):
     values = np.array([[1, 0, 1], [0, 1, 0]])
     labels = KINDS[kind](values)
     read = check_labels(labels)
@@ -39,6 +48,17 @@ def test_every_kind_of_labels_is_read_as_the_same_matrix(kind):
     np.testing.assert_array_equal(np.asarray(label_counts(labels)), [1, 1, 1])
     np.testing.assert_array_equal(np.asarray(cooccurrence(labels)), values.T @ values)
     assert label_tensor(labels).tolist() == values.tolist()
+    array = label_array(labels)
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, values)
+    assert np.asarray(votes_to_labels(labels)).tolist() == values.tolist()
+    assert np.asarray(votes_to_labels(labels, [1, 2])).tolist() == [[1, 0, 1], [0, 0.5, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_tensor_becomes_an_array(dtype):
+    labels = torch.tensor([[1.0, 0.5]], dtype=dtype, requires_grad=True)
+    assert label_array(labels).tolist() == [[1, 0.5]]
 
 
 def test_tensors_and_arrays_are_returned_as_they_are():
@@ -47,7 +67,7 @@ def test_tensors_and_arrays_are_returned_as_they_are():
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
-def test_arrays_that_torch_can_hardly_use_become_a_tensor(dtype):
+def test_arrays_of_dtypes_that_torch_barely_supports_become_a_tensor(dtype):
     labels = np.array([[1, 0], [0, 1]], dtype=dtype)[::-1]
     labels.setflags(write=False)
     assert (label_tensor(labels) == torch.tensor([[0, 1], [1, 0]])).all()
@@ -68,7 +88,7 @@ def test_arrays_that_torch_can_hardly_use_become_a_tensor(dtype):
     ],
     ids=str,
 )
-def test_names_are_refused_by_one_message(names):
+def test_label_names_raise_one_error(names):
     with pytest.raises(TypeError, match=r"`y` must hold numbers, 0 or 1 for each label of each row, got .*MultiLabelB"):
         check_labels(names, name="y")
 
@@ -81,32 +101,32 @@ def test_check_labels_outside_0_1_names_the_entry(bad, shown, as_array):
         check_labels(labels.numpy() if as_array else labels)
 
 
-def test_check_labels_without_validation_lets_values_pass():
+def test_check_labels_without_validation_accepts_all_values():
     labels = torch.tensor([[7.0]])
     assert check_labels(labels, validate_args=False) is labels
 
 
 @pytest.mark.parametrize("index", [3, -1])
 def test_binarize_index_outside_names_row_and_index(index):
-    with pytest.raises(ValueError, match=rf"`label_sets\[1\]` holds label {index}, outside 0 to 2"):
+    with pytest.raises(ValueError, match=rf"`label_sets\[1\]` contains label {index}, outside 0 to 2"):
         binarize([[0], [index]], num_labels=3)
 
 
 @pytest.mark.parametrize(
     "row", [["sea"], "sea", {"sea", "sun"}, [0, "sea"], [0.0], [True, False, True], [None], 2, torch.tensor([1.0])]
 )
-def test_binarize_of_something_else_than_indices_names_the_row_and_multi_label_binarizer(row):
+def test_binarize_of_anything_but_indices_names_the_row_and_multi_label_binarizer(row):
     shown = re.escape(f"{row!r:.60}")
-    with pytest.raises(TypeError, match=rf"`label_sets\[1\]` must hold .*, got {shown}\..*MultiLabelBinarizer"):
+    with pytest.raises(TypeError, match=rf"`label_sets\[1\]` must contain .*, got {shown}\..*MultiLabelBinarizer"):
         binarize([[0], row], 3)
 
 
-def test_binarize_takes_integers_of_every_kind():
+def test_binarize_accepts_integers_of_any_type():
     rows = [np.array([0, 2], dtype=np.uint8), torch.tensor([0, 2]), {0, 2}, (np.int64(2), 0), iter([0, 2])]
     assert binarize(rows, 3).tolist() == [[1, 0, 1]] * 5
 
 
-def test_binarize_no_rows_keeps_the_columns():
+def test_binarize_of_no_rows_has_the_columns():
     assert binarize([], num_labels=4).shape == (0, 4)
 
 
@@ -155,7 +175,7 @@ def test_counts_and_cooccurrence_do_not_overflow_or_round_in_small_dtypes(dtype)
     assert cooccurrence(labels).tolist() == [[3000.0, 3000.0], [3000.0, 3000.0]]
 
 
-def test_counts_and_cooccurrence_return_the_kind_they_were_given():
+def test_counts_and_cooccurrence_of_an_array_are_arrays():
     labels = np.array([[1, 0], [1, 1]], dtype=np.uint8)
     assert isinstance(label_counts(labels), np.ndarray)
     assert cooccurrence(labels).tolist() == [[2.0, 1.0], [1.0, 1.0]]
@@ -163,7 +183,7 @@ def test_counts_and_cooccurrence_return_the_kind_they_were_given():
 
 @pytest.mark.parametrize("function", [label_counts, cooccurrence])
 @pytest.mark.parametrize(("bad", "shown"), [(float("nan"), "nan"), (2.0, r"2\.0")])
-def test_counts_and_cooccurrence_refuse_labels_outside_0_1(function, bad, shown):
+def test_counts_and_cooccurrence_of_labels_outside_0_1_raise(function, bad, shown):
     labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
     for same in (labels, labels.numpy()):
         with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
@@ -172,10 +192,11 @@ def test_counts_and_cooccurrence_refuse_labels_outside_0_1(function, bad, shown)
 
 @pytest.mark.parametrize("num_labels", [-1, 3.0, "3", True])
 def test_binarize_into_no_number_of_labels_raises(num_labels):
-    with pytest.raises(ValueError, match=rf"`num_labels` must be a whole number, 0 or more, got {num_labels!r}"):
+    with pytest.raises(ValueError, match=rf"`num_labels` must be an integer of at least 0, got {num_labels!r}"):
         binarize([[1]], num_labels)
 
 
-def test_missing_value_of_a_data_frame_names_the_entry():
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
+def test_missing_value_of_a_data_frame_names_the_entry(dtype):
     with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got nan at row 1, label 0"):
-        check_labels(pd.DataFrame({"sea": pd.array([1, None], dtype="Int64")}))
+        check_labels(pd.DataFrame({"sea": pd.array([1, None], dtype=dtype)}))

@@ -507,7 +507,9 @@ def test_items_per_label_takes_the_batches_of_the_sampler_in_a_new_order_each_ep
     _, labels = rows
     config = changed(items_per_label=3, batch_size=24)
     numbers, seen = batches_of(config, labels)
-    sampler = MultiLabelBatchSampler(labels, 24, items_per_label=3, seed=config.seed)
+    sampler = MultiLabelBatchSampler(
+        labels, 24, items_per_label=3, generator=torch.Generator().manual_seed(config.seed)
+    )
     expected = []
     for epoch in range(3):
         sampler.set_epoch(epoch)

@@ -12,8 +12,8 @@ from scipy.stats import chisquare
 
 from mlmetric.under_sampling import LabelCapUnderSampler
 
-# On small random data a removal often raises MeanIR a little; the warnings have tests of their own.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+# On small random data MeanIR often increases a little; other tests check the warnings.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised) :UserWarning")
 
 properties = settings(max_examples=50, deadline=None)
 label_matrices = hnp.arrays(
@@ -28,8 +28,8 @@ def dataset(num_rows=80, seed=0):
     return X, y
 
 
-def test_capping_a_table_worked_by_hand():
-    # Counts 8, 2, 1, 0: mean 2.75, cap 2.75 -> 2, so label 0 is dropped from 6 of its 8 rows.
+def test_capping_matches_values_computed_by_hand():
+    # Counts 8, 2, 1, 0: mean 2.75, cap 2.75 -> 2, so label 0 is removed from 6 of its 8 rows.
     y = np.array([[1, 0, 0, 0]] * 5 + [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
     X = np.arange(9.0).reshape(-1, 1)
     for empty_rows in ("keep", "skip", "drop"):
@@ -41,12 +41,12 @@ def test_capping_a_table_worked_by_hand():
         assert sampler.counts_after_.tolist() == y_actual.sum(axis=0).tolist() == [2, 2, 1, 0]
         emptied = sampler.n_emptied_rows_
         if empty_rows == "skip":
-            assert emptied == 3  # rows 5, 6, 7 lose it first, then three of the five that carry nothing else
+            assert emptied == 3  # rows 5, 6, 7 lose it first, then three of the five that have no other label
         np.testing.assert_array_equal(X_actual, X[sampler.sample_indices_])
         if empty_rows == "drop":
             assert 3 <= emptied <= 5
             assert len(y_actual) == 9 - emptied
-            assert 8 in sampler.sample_indices_  # it came without labels and was not emptied
+            assert 8 in sampler.sample_indices_  # it had no labels and is kept
         else:
             assert sampler.sample_indices_.tolist() == list(range(9))
             assert (~y_actual.any(axis=1)).sum() == emptied + 1
@@ -54,7 +54,7 @@ def test_capping_a_table_worked_by_hand():
 
 @given(label_matrices, st.sampled_from([0.3, 0.5, 1, 1.5, 2]), st.sampled_from(["keep", "skip", "drop"]))
 @properties
-def test_counts_after_capping_are_exact_and_labels_only_ever_dropped(y, cap_ratio, empty_rows):
+def test_counts_after_capping_are_exact_and_no_label_is_added(y, cap_ratio, empty_rows):
     sampler = LabelCapUnderSampler(cap_ratio=cap_ratio, empty_rows=empty_rows, random_state=0)
     _, y_actual = sampler.fit_resample(np.zeros((len(y), 1)), y)
     counts = y.sum(axis=0)
@@ -72,7 +72,7 @@ def test_counts_after_capping_are_exact_and_labels_only_ever_dropped(y, cap_rati
         assert lost_all.sum() == sampler.n_emptied_rows_
 
 
-def test_a_cap_that_is_whole_but_for_rounding_is_not_rounded_down():
+def test_cap_that_is_an_integer_up_to_rounding_is_not_rounded_down():
     sampler = LabelCapUnderSampler(cap_ratio=0.58, random_state=0)  # 0.58 * 50 is 28.999999999999996
     y = np.repeat([[1, 0], [0, 0]], 50, axis=0)
     y[50:, 1] = 1
@@ -80,11 +80,11 @@ def test_a_cap_that_is_whole_but_for_rounding_is_not_rounded_down():
     assert sampler.counts_after_.tolist() == [29, 29]
 
 
-def test_capping_warns_when_more_than_half_of_the_rows_lost_their_last_label(recwarn):
+def test_capping_warns_if_more_than_half_of_the_rows_lost_their_last_label(recwarn):
     y = np.repeat([[1, 0], [0, 1]], 4, axis=0)
     LabelCapUnderSampler(cap_ratio=0.5, random_state=0).fit_resample(np.zeros((8, 1)), y)
     assert not recwarn.list
-    message = "LabelCapUnderSampler left 6 of 8 rows without their last label, more than half"
+    message = "LabelCapUnderSampler removed the last label of 6 of 8 rows, more than half"
     with pytest.warns(UserWarning, match=message) as caught:
         LabelCapUnderSampler(cap_ratio=0.25, random_state=0).fit_resample(np.zeros((8, 1)), y)
     assert caught[0].filename == __file__
@@ -99,7 +99,7 @@ def test_capping_warns_when_more_than_half_of_the_rows_lost_their_last_label(rec
     [("bool", [True, False]), ("int64", [1, 0]), ("float64", [1.0, 0.0])],
     ids=["bool", "int", "float"],
 )
-def test_categories_keep_what_they_are(dtype, values):
+def test_categorical_columns_keep_their_dtype(dtype, values):
     y = pd.DataFrame({"a": [1] * 7 + [0], "b": [1] + [0] * 7}).astype(dtype).astype("category")
     sampler = LabelCapUnderSampler(cap_ratio=1, random_state=0)
     _, actual = sampler.fit_resample(np.zeros((8, 1)), y)
@@ -111,7 +111,7 @@ def test_categories_keep_what_they_are(dtype, values):
         LabelCapUnderSampler(cap_ratio=1, random_state=0).fit_resample(np.zeros((8, 1)), constant)
 
 
-def test_a_label_at_the_cap_is_left_and_one_above_it_capped():
+def test_label_equal_to_the_cap_is_not_changed():
     y = np.zeros((10, 4), dtype=int)
     y[:8, 0] = y[:4, 1] = y[:4, 2] = 1  # mean 4, cap 8
     sampler = LabelCapUnderSampler(random_state=0)
@@ -123,7 +123,7 @@ def test_a_label_at_the_cap_is_left_and_one_above_it_capped():
     assert sampler.counts_after_.tolist() == [7, 3, 3, 0]
 
 
-def test_skipping_takes_a_last_label_only_where_it_must():
+def test_skip_removes_a_last_label_only_if_necessary():
     # Labels 0 and 1, on five rows each, are capped at 3; four rows carry both, and the second draw sees the first.
     y = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]])
     for seed in range(10):
@@ -134,8 +134,8 @@ def test_skipping_takes_a_last_label_only_where_it_must():
         assert sampler.n_emptied_rows_ == 0
 
 
-def dropped_sets(y, num_seeds, **parameters):
-    """How often each set of rows loses label 0."""
+def frequencies_of_changed_rows(y, num_seeds, **parameters):
+    """Return how often each set of rows loses label 0."""
     found = Counter()
     for seed in range(num_seeds):
         _, y_actual = LabelCapUnderSampler(random_state=seed, **parameters).fit_resample(np.zeros((len(y), 1)), y)
@@ -143,24 +143,24 @@ def dropped_sets(y, num_seeds, **parameters):
     return found
 
 
-def test_capping_draws_each_set_of_carriers_equally_often():
+def test_capping_changes_each_set_of_rows_equally_often():
     y = np.array([[1, 0], [1, 1], [1, 0], [0, 0], [1, 0]])  # cap 2.5 -> 2 of 4 keep it
-    found = dropped_sets(y, 600, cap_ratio=1)
+    found = frequencies_of_changed_rows(y, 600, cap_ratio=1)
     assert set(found) == {frozenset(pair) for pair in combinations([0, 1, 2, 4], 2)}
     assert chisquare(list(found.values())).pvalue > 1e-3
 
 
-def test_skipping_draws_equally_often_among_the_rows_that_carry_another_label_and_then_among_the_others():
+def test_skip_changes_rows_with_another_label_equally_often_and_then_the_other_rows():
     y = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1]])  # cap 7 / 3 -> 2 of 5 keep it
-    found = dropped_sets(y, 600, cap_ratio=1, empty_rows="skip")
+    found = frequencies_of_changed_rows(y, 600, cap_ratio=1, empty_rows="skip")
     assert set(found) == {frozenset({1, 4, row}) for row in (0, 2, 3)}
     assert chisquare(list(found.values())).pvalue > 1e-3
-    found = dropped_sets(y, 600, cap_ratio=1.8, empty_rows="skip")  # cap 4.2 -> 4
+    found = frequencies_of_changed_rows(y, 600, cap_ratio=1.8, empty_rows="skip")  # cap 4.2 -> 4
     assert set(found) == {frozenset({1}), frozenset({4})}
     assert chisquare(list(found.values())).pvalue > 1e-3
 
 
-def test_capping_repeats_with_a_seed_and_varies_without_one():
+def test_capping_is_reproducible_with_a_seed_only():
     X, y = dataset(200)
     first, second = (LabelCapUnderSampler(cap_ratio=0.5, random_state=7).fit_resample(X, y)[1] for _ in range(2))
     np.testing.assert_array_equal(first, second)
@@ -175,14 +175,14 @@ def test_capping_with_a_parameter_out_of_range_raises(parameters):
         LabelCapUnderSampler(**parameters).fit_resample(np.zeros((3, 1)), np.eye(3, dtype=int))
 
 
-def test_capping_leaves_the_callers_data_alone():
+def test_capping_does_not_modify_the_input():
     X, y = dataset()
     frame = pd.DataFrame(y)
     LabelCapUnderSampler(cap_ratio=0.5).fit_resample(X, frame)
     np.testing.assert_array_equal(frame.to_numpy(), y)
 
 
-def test_a_series_of_class_ids_comes_back_as_a_series():
+def test_result_of_a_series_of_class_ids_is_a_series():
     X = np.arange(9.0).reshape(-1, 1)
     y = pd.Series(list("aaaaaaabc"), index=range(100, 109), name="kind")
     sampler = LabelCapUnderSampler(empty_rows="drop", random_state=0)
@@ -192,13 +192,13 @@ def test_a_series_of_class_ids_comes_back_as_a_series():
     assert len(X_actual) == 8
 
 
-def test_capping_class_ids_that_would_be_cleared_raises():
+def test_capping_raises_if_a_row_would_lose_its_class_id():
     X = np.arange(9.0).reshape(-1, 1)
-    with pytest.raises(ValueError, match="LabelCapUnderSampler would clear it in 1 rows"):
+    with pytest.raises(ValueError, match="LabelCapUnderSampler would remove the class of 1 rows"):
         LabelCapUnderSampler().fit_resample(X, list("aaaaaaabc"))
 
 
-def test_y_of_an_unknown_kind_raises_where_labels_are_edited():
+def test_y_of_an_unknown_type_raises_if_labels_are_changed():
     class Labels:
         shape = (3, 3)
 

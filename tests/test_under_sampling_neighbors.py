@@ -1,4 +1,4 @@
-"""MLeNN and MLUL, and neighbours that are found once for several samplers."""
+"""MLeNN and MLUL, and neighbours of one search that several samplers use."""
 
 from collections import Counter
 from fractions import Fraction
@@ -19,8 +19,8 @@ from sklearn.tree import DecisionTreeClassifier
 from mlmetric.neighbors import kneighbors
 from mlmetric.under_sampling import MLUL, MLeNN, MultiLabelTomekLinks
 
-# On small random data a removal often raises MeanIR a little; the warnings have tests of their own.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+# On small random data MeanIR often increases a little; other tests check the warnings.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised) :UserWarning")
 
 properties = settings(max_examples=60, deadline=None)
 label_matrices = hnp.arrays(
@@ -73,7 +73,7 @@ LINE_LABELS = np.array(
         ({"n_neighbors": 2}, [0, 1, 2, 3, 4, 5, 7, 8]),  # one of two is half
     ],
 )
-def test_mlenn_on_a_table_worked_by_hand(parameters, removed):
+def test_mlenn_matches_values_computed_by_hand(parameters, removed):
     sampler = MLeNN(**parameters)
     X_actual, y_actual = sampler.fit_resample(LINE, LINE_LABELS)
     kept = np.setdiff1d(np.arange(10), removed)
@@ -97,7 +97,7 @@ def test_mlenn_matches_a_loop_from_the_specification(y, data, k, threshold):
             kept.append(i)
     sampler = MLeNN(n_neighbors=k, threshold=threshold)
     if not kept:
-        with pytest.raises(ValueError, match=f"MLeNN would remove every one of the {len(y)} rows"):
+        with pytest.raises(ValueError, match=f"MLeNN would remove all {len(y)} rows"):
             sampler.fit_resample(X, y)
         return
     sampler.fit_resample(X, y)
@@ -114,13 +114,11 @@ def test_mlenn_with_a_parameter_out_of_range_raises(parameters):
 @pytest.mark.parametrize("sampler", [MLeNN(n_neighbors=10), MLUL(n_neighbors=10)])
 def test_as_many_neighbours_as_rows_raise(sampler):
     name = type(sampler).__name__
-    with pytest.raises(
-        ValueError, match=f"{name} looks at 10 other rows for each, so it takes 11 rows or more, got 10"
-    ):
+    with pytest.raises(ValueError, match=f"{name} requires at least 11 rows for 10 neighbours of each row, got 10"):
         sampler.fit_resample(LINE, LINE_LABELS)
 
 
-def test_tensors_on_a_device_are_resampled_there(device):
+def test_result_of_tensors_on_a_device_is_on_that_device(device):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 14)).astype(np.float32), (rng.random(size=(60, 3)) < 0.4).astype(int)
     expected = MLeNN(threshold=0.4)
@@ -148,23 +146,23 @@ def weights_by_loop(X, y, k):
     weights = []
     for i in range(n):
         own = sum(score for score in scores[i] if score is not None)
-        counting = [m for m in range(n) if i in nearest[m]]
+        reverse = [m for m in range(n) if i in nearest[m]]
         harm = Fraction(0)
-        for m in counting:
+        for m in reverse:
             for j in range(num_labels):
                 if scores[m][j] is not None:
                     harm += scores[m][j] * (-1 if y[m][j] == y[i][j] else 1)
-        weights.append(own - (harm / len(counting) if counting else 0))
+        weights.append(own - (harm / len(reverse) if reverse else 0))
     lowest = min(0, *weights)
     return [weight - lowest for weight in weights]
 
 
-def test_mlul_weights_of_a_table_worked_by_hand():
+def test_mlul_weights_match_values_computed_by_hand():
     X = np.array([[0.0], [1.0], [2.1], [3.3], [9.0], [9.5], [10.1], [10.8]])
     y = np.array([[1], [1], [0], [0], [0], [0], [0], [1]])
-    # 1 is the minority value. Of the neighbours of rows 0 (1, 2) and 1 (0, 2) one is 0, of row 7 both: an outlier. So
-    # rows 0 and 1 have 1/2 each. Row 1 counts row 0, which helps: 1/2 + 1/2. Rows 0, 2, 3 count row 1: 1/2 + (1/2) / 3.
-    # Rows 0, 1, 3 count row 2, which harms: -(1/2 + 1/2) / 3. That is the lowest and becomes 0.
+    # 1 is the minority value. One neighbour of rows 0 (1, 2) and 1 (0, 2) is 0, and both of row 7, an outlier. So the
+    # scores of rows 0 and 1 are 1/2. Row 0 is a neighbour of row 1: 1/2 + 1/2. Row 1 of rows 0, 2, 3: 1/2 + (1/2) / 3.
+    # Row 2 is a neighbour of rows 0, 1, 3: -(1/2 + 1/2) / 3. That is the lowest weight and becomes 0.
     sampler = MLUL(n_neighbors=2, random_state=0)
     sampler.fit_resample(X, y)
     third = 1 / 3
@@ -174,7 +172,7 @@ def test_mlul_weights_of_a_table_worked_by_hand():
 
 @given(label_matrices, st.data(), st.integers(1, 3), st.sampled_from([5, 25, 60]))
 @properties
-def test_mlul_weights_and_budgets_match_a_loop_from_the_specification(y, data, k, percentage):
+def test_mlul_weights_and_numbers_of_rows_match_a_loop_from_the_specification(y, data, k, percentage):
     X = data.draw(hnp.arrays(np.int64, (len(y), 2), elements=st.integers(0, 4)))
     sampler = MLUL(n_neighbors=k, percentage=percentage, random_state=0)
     sampler.fit_resample(X, y)
@@ -183,7 +181,7 @@ def test_mlul_weights_and_budgets_match_a_loop_from_the_specification(y, data, k
     assert len(sampler.sample_indices_) == len(y) - floor(len(y) * percentage / 100)
 
 
-def test_mlul_keeps_rows_as_often_as_draws_by_weight_do():
+def test_mlul_keeps_rows_with_the_probabilities_of_weighted_sampling():
     X = np.array([[0.0], [1.0], [2.1], [3.3], [9.0], [10.1]])
     y = np.array([[1], [1], [0], [0], [0], [0]])
     weights = weights_by_loop(X, y, 2)
@@ -208,8 +206,8 @@ def test_mlul_keeps_rows_as_often_as_draws_by_weight_do():
     assert chisquare([found[key] for key in outcomes], expected).pvalue > 1e-3
 
 
-def test_mlul_keeps_rows_of_weight_0_only_where_no_others_are_left():
-    # In exact numbers rows 0, 2, 4 and 6 weigh 0, and two of them are needed. In floating point their sums differ.
+def test_mlul_keeps_rows_with_weight_0_only_if_no_other_rows_are_left():
+    # In exact arithmetic rows 0, 2, 4 and 6 have weight 0, and two of them are kept. In floating point the sums differ.
     X = np.array([[1, 2], [1, 3], [4, 3], [1, 5], [5, 4], [0, 2], [5, 4], [2, 1]])
     y = np.array([[1, 0], [0, 1], [0, 0], [0, 1], [1, 0], [0, 1], [0, 1], [1, 0]])
     assert [row for row, weight in enumerate(weights_by_loop(X, y, 2)) if not weight] == [0, 2, 4, 6]
@@ -225,19 +223,19 @@ def test_mlul_keeps_rows_of_weight_0_only_where_no_others_are_left():
     assert chisquare(list(found.values())).pvalue > 1e-3
 
 
-# Neighbours found once
+# Neighbours of one search
 
 
 @pytest.mark.parametrize(
     "sampler",
     [MLeNN(threshold=0.4), MLUL(random_state=0), MultiLabelTomekLinks(mutual=True), MultiLabelTomekLinks()],
 )
-def test_neighbours_of_one_search_serve_every_sampler(sampler, monkeypatch):
+def test_neighbours_of_one_search_can_be_passed_to_each_sampler(sampler, monkeypatch):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 4)), (rng.random(size=(60, 3)) < 0.4).astype(int)
     X_expected, y_expected = sampler.fit_resample(X, y)
     neighbors = kneighbors(X, 7)[1]
-    monkeypatch.setattr("mlmetric.under_sampling._neighbor_base.kneighbors", None)
+    monkeypatch.setattr("mlmetric.under_sampling._base_neighbor_sampler.kneighbors", None)
     for given_neighbors in (neighbors, neighbors.astype(np.int32), neighbors.tolist()):
         X_actual, y_actual = sampler.fit_resample(X, y, neighbors=given_neighbors)
         np.testing.assert_array_equal(X_actual, X_expected)
@@ -256,11 +254,11 @@ def test_neighbours_of_one_search_serve_every_sampler(sampler, monkeypatch):
         (np.zeros((10, 2), dtype=int), r"shape \(10, 3 or more\), .*, got int64 of shape \(10, 2\)"),
         (np.zeros((9, 3), dtype=int), r"got int64 of shape \(9, 3\)"),
         (np.zeros((10, 3)), r"got float64 of shape \(10, 3\)"),
-        (np.full((10, 3), 10), "numbers of other rows, 0 to 9, got 10 for row 0"),
-        (np.full((10, 3), 4), "numbers of other rows, 0 to 9, got 4 for row 4"),
-        (np.full((10, 3), -1), "numbers of other rows, 0 to 9, got -1 for row 0"),
+        (np.full((10, 3), 10), "indices of other rows, 0 to 9, got 10 for row 0"),
+        (np.full((10, 3), 4), "indices of other rows, 0 to 9, got 4 for row 4"),
+        (np.full((10, 3), -1), "indices of other rows, 0 to 9, got -1 for row 0"),
     ],
 )
-def test_neighbours_that_do_not_fit_raise(neighbors, message):
+def test_neighbours_that_do_not_match_raise(neighbors, message):
     with pytest.raises(ValueError, match=message):
         MLeNN().fit_resample(LINE, LINE_LABELS, neighbors=neighbors)

@@ -7,8 +7,8 @@ from imblearn.under_sampling import TomekLinks
 
 from mlmetric.under_sampling import MultiLabelTomekLinks
 
-# On small random data a removal often raises MeanIR a little; the warnings have tests of their own.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+# On small random data MeanIR often increases a little; other tests check the warnings.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised) :UserWarning")
 
 properties = settings(max_examples=50, deadline=None)
 label_matrices = hnp.arrays(
@@ -48,7 +48,7 @@ LINE_LABELS = np.array(
         ({"label_distance": "hamming", "threshold": 2 / 3}, [7]),
     ],
 )
-def test_tomek_links_on_a_table_worked_by_hand(parameters, removed):
+def test_tomek_links_match_values_computed_by_hand(parameters, removed):
     sampler = MultiLabelTomekLinks(**parameters)
     X_actual, y_actual = sampler.fit_resample(LINE, LINE_LABELS)
     kept = np.setdiff1d(np.arange(9), removed)
@@ -87,16 +87,16 @@ def test_tomek_links_match_a_loop_from_the_specification(y, data, kind, threshol
     sets = [set(np.flatnonzero(row).tolist()) for row in y]
     kept = []
     for i in range(n):
-        goes = label_distance_by_sets(sets[i], sets[nearest[i]], kind, num_labels) > threshold
-        goes = goes and (mode == "cleaning" or bool(sets[i] & majority))
-        goes = goes and (not mutual or nearest[nearest[i]] == i)
-        if not goes or (protect and sets[i] & minority):
+        removed = label_distance_by_sets(sets[i], sets[nearest[i]], kind, num_labels) > threshold
+        removed = removed and (mode == "cleaning" or bool(sets[i] & majority))
+        removed = removed and (not mutual or nearest[nearest[i]] == i)
+        if not removed or (protect and sets[i] & minority):
             kept.append(i)
     sampler = MultiLabelTomekLinks(
         mode=mode, threshold=threshold, mutual=mutual, protect_minority=protect, label_distance=kind
     )
     if not kept:
-        with pytest.raises(ValueError, match=f"every one of the {n} rows"):
+        with pytest.raises(ValueError, match=f"all {n} rows"):
             sampler.fit_resample(X, y)
         return
     sampler.fit_resample(X, y)
@@ -125,7 +125,7 @@ def test_mutual_undersampling_of_two_classes_is_that_of_imblearn():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_exact_duplicates_with_other_labels_are_linked():
+def test_duplicates_with_different_labels_are_a_link():
     X = np.array([[0.0], [0.0], [5.0], [6.0], [5.2]])
     y = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [1, 0]])
     sampler = MultiLabelTomekLinks(mutual=True)
@@ -142,10 +142,10 @@ def test_exact_duplicates_with_other_labels_are_linked():
         ((38, 2), 0, 0.3),  # MeanIR 10: 0.316
         ((44, 2), 0, 0.15),  # MeanIR 11.5: 0.295
         ((11, 1), 1, 0.3),  # MeanIR 6, SCUMBLE 1 row in 11 of 0.447
-        ((22, 3, 6), 0, 0.3),  # MeanIR 4, which comes out a little below: 0.5 is not above 0.5
+        ((22, 3, 6), 0, 0.3),  # MeanIR 4, slightly less in floating point: 0.5 is not above 0.5
     ],
 )
-def test_automatic_threshold_follows_the_steps(counts, rows_of_both, expected):
+def test_automatic_threshold_depends_on_mean_ir(counts, rows_of_both, expected):
     y = np.zeros((sum(counts) - rows_of_both, len(counts)), dtype=int)
     ends = np.cumsum(counts) - rows_of_both * np.arange(len(counts))
     for label, (end, count) in enumerate(zip(ends, counts, strict=True)):
@@ -155,7 +155,7 @@ def test_automatic_threshold_follows_the_steps(counts, rows_of_both, expected):
     assert sampler.threshold_ == expected
 
 
-def test_automatic_threshold_is_a_half_where_rare_and_frequent_labels_share_rows():
+def test_automatic_threshold_is_a_half_if_rare_and_frequent_labels_co_occur():
     # Each row but the last pairs label 0 with a label of its own: IRLbl 1, 40, 40, ...; 1 / sqrt(MeanIR) is 0.16.
     y = np.eye(40, 40, k=1, dtype=int)
     y[:, 0] = 1
@@ -164,7 +164,7 @@ def test_automatic_threshold_is_a_half_where_rare_and_frequent_labels_share_rows
     assert sampler.threshold_ == 0.5
 
 
-def test_a_label_distance_equal_to_the_threshold_stays():
+def test_row_with_label_distance_equal_to_the_threshold_is_kept():
     # 3 of 10 labels differ; 1 - 7 / 10 is above 0.3 in floating point.
     y = np.ones((2, 10), dtype=int)
     y[0, 7:] = 0
@@ -173,14 +173,14 @@ def test_a_label_distance_equal_to_the_threshold_stays():
     assert sampler.sample_indices_.tolist() == [0, 1]
 
 
-def test_tomek_links_warn_when_more_than_half_of_the_rows_go():
+def test_tomek_links_warn_if_more_than_half_of_the_rows_are_removed():
     X = [[0.0], [1.0], [10.0], [11.0], [20.0], [21.0], [22.0]]
     y = [[1, 0], [0, 1], [1, 0], [0, 1], [1, 1], [1, 1], [1, 1]]
     with pytest.warns(UserWarning, match="MultiLabelTomekLinks removed 4 of 7 rows, more than half"):
         MultiLabelTomekLinks(mode="cleaning").fit_resample(X, y)
 
 
-def test_tomek_links_do_not_warn_when_exactly_half_of_the_rows_go(recwarn):
+def test_tomek_links_do_not_warn_if_exactly_half_of_the_rows_are_removed(recwarn):
     X = [[0.0], [1.0], [20.0], [21.0]]
     y = [[1, 0], [0, 1], [1, 1], [1, 1]]
     sampler = MultiLabelTomekLinks(mode="cleaning")
@@ -189,15 +189,15 @@ def test_tomek_links_do_not_warn_when_exactly_half_of_the_rows_go(recwarn):
     assert not recwarn.list
 
 
-def test_tomek_links_warn_when_a_label_vanished():
+def test_tomek_links_warn_if_a_label_lost_all_positives():
     X = [[0.0], [1.0], [10.0], [11.0], [20.0]]
     y = [[1, 0, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0], [1, 1, 0]]
-    with pytest.warns(UserWarning, match=r"MultiLabelTomekLinks removed every positive of labels \[2\]"):
+    with pytest.warns(UserWarning, match=r"MultiLabelTomekLinks removed all positives of labels \[2\]"):
         MultiLabelTomekLinks(mode="cleaning").fit_resample(X, y)
 
 
-def test_tomek_links_warn_when_mean_ir_rose():
-    # The link of rows 6 and 7 costs label 0 one of its seven rows and label 1 one of its two.
+def test_tomek_links_warn_if_mean_ir_increased():
+    # Removing the link of rows 6 and 7 takes one of seven positives of label 0 and one of two of label 1.
     X = np.array([[0.0], [1.0], [10.0], [11.0], [20.0], [21.0], [30.0], [30.4]])
     y = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [1, 0], [0, 1]])
     sampler = MultiLabelTomekLinks(mode="cleaning", threshold=0.9)
@@ -208,7 +208,7 @@ def test_tomek_links_warn_when_mean_ir_rose():
     assert sampler.mean_ir_after_ > sampler.mean_ir_before_
 
 
-def test_tomek_links_say_nothing_when_nothing_got_worse(recwarn):
+def test_tomek_links_do_not_warn_if_no_statistic_became_worse(recwarn):
     sampler = MultiLabelTomekLinks()
     sampler.fit_resample(LINE, LINE_LABELS)
     assert sampler.mean_ir_after_ == sampler.mean_ir_before_ == 3
@@ -216,13 +216,13 @@ def test_tomek_links_say_nothing_when_nothing_got_worse(recwarn):
 
 
 def test_tomek_links_that_would_remove_every_row_raise():
-    with pytest.raises(ValueError, match="MultiLabelTomekLinks would remove every one of the 2 rows"):
+    with pytest.raises(ValueError, match="MultiLabelTomekLinks would remove all 2 rows"):
         MultiLabelTomekLinks(mode="cleaning").fit_resample([[0.0], [1.0]], [[1, 0], [0, 1]])
 
 
 def test_tomek_links_of_one_row_raise():
     with pytest.raises(
-        ValueError, match=r"MultiLabelTomekLinks looks at 1 other rows .* takes 2 rows or more, got 1 rows"
+        ValueError, match=r"MultiLabelTomekLinks requires at least 2 rows for 1 neighbours .* got 1 rows"
     ):
         MultiLabelTomekLinks().fit_resample([[0.0]], [[1, 0]])
 

@@ -1,14 +1,20 @@
-"""How unevenly labels occur, and how rare and frequent ones share rows.
+"""Measures of label imbalance, and of how strongly frequent and rare labels co-occur.
 
-Every measure takes a label matrix `(N, L)` as a tensor, an array or a scipy sparse matrix and computes in float64.
-A label without positives has no imbalance ratio: it is NaN, left out of every mean, and neither majority nor minority.
-`imbalance_report` measures all at once.
+Every measure takes a label matrix `(N, L)` as a tensor, an array, a list of rows, a scipy sparse matrix or a data
+frame, and computes in float64. The imbalance ratio of a label without positives is NaN; it is left out of every mean,
+and the label is neither a majority nor a minority label. `imbalance_report` computes all measures.
 """
 
-from mlmetric.imbalance._concurrence import scumble, scumble_per_instance, scumble_per_label
-from mlmetric.imbalance._ratios import cvir, ir_lbl, majority_labels, mean_ir, minority_labels
-from mlmetric.imbalance._report import ImbalanceReport, imbalance_report
-from mlmetric.imbalance._size import label_cardinality, label_density, tcs
+from mlmetric.imbalance._imbalance_ratios import cvir, ir_lbl, majority_labels, mean_ir, minority_labels
+from mlmetric.imbalance._imbalance_report import ImbalanceReport, imbalance_report
+from mlmetric.imbalance._label_set_measures import (
+    label_cardinality,
+    label_density,
+    scumble,
+    scumble_per_instance,
+    scumble_per_label,
+    tcs,
+)
 
 __all__ = [
     "ImbalanceReport",

@@ -188,7 +188,7 @@ class Stage:
                 labels,
                 min(self.config.batch_size, num_labelled),
                 items_per_label=self.config.items_per_label,
-                seed=self.config.seed,
+                generator=torch.Generator().manual_seed(self.config.seed),
                 num_replicas=1,
                 rank=0,
             )

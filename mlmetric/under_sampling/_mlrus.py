@@ -1,4 +1,4 @@
-"""Removal of rows of majority labels, at random: ML-RUS."""
+"""Removal of random rows with majority labels: ML-RUS."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
+from mlmetric._label_rows import RandomRowRemover
 from mlmetric.imbalance import majority_labels, mean_ir
-from mlmetric.under_sampling._base import BaseMultiLabelSampler, removal_budget
-from mlmetric.under_sampling._carriers import CarrierDraws
-from mlmetric.under_sampling._data import LabelArray, Rows
+from mlmetric.imbalance._imbalance_ratios import is_greater
+from mlmetric.under_sampling._base_sampler import BaseMultiLabelSampler, num_rows_of
+from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices
 
 
 class MLRUS(BaseMultiLabelSampler):
-    """Remove rows of majority labels at random: multi-label random undersampling (ML-RUS).
+    """Remove random rows with majority labels: multi-label random undersampling (ML-RUS).
 
-    The majority labels take turns in the order of the columns; each removes one of the rows that carry it, all of them
-    equally likely. A label is out as soon as its imbalance ratio, by the rows that are left, reaches the MeanIR of the
-    whole set. It ends when the budget is spent or no label is in.
+    In each round, one random row is removed for each majority label, in column order. A majority label is left out as
+    soon as its imbalance ratio, computed from the remaining rows, reaches the MeanIR of the whole set. Sampling ends
+    when `percentage` of the rows are removed or all majority labels are left out.
 
     Args:
-        percentage: Share of the rows that may be removed, in per cent, 0 or more and below 100; rounded down to
-            whole rows. 0 removes none.
-        random_state: Seed or `numpy.random.RandomState` of the draws.
+        percentage: Maximum percentage of the rows to remove, at least 0 and below 100, rounded down to whole rows. 0
+            removes no rows.
+        random_state: Seed or `numpy.random.RandomState` of the random choices. None uses numpy's global random state,
+            which `numpy.random.seed` seeds.
 
     Attributes:
-        sample_indices_: Rows kept, ascending.
+        sample_indices_: Indices of the rows kept, ascending.
         counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
         counts_after_: Positives of each label in the result, int64 of shape `(L,)`.
         removed_per_label_: Positives that each label lost, int64 of shape `(L,)`.
@@ -36,6 +38,8 @@ class MLRUS(BaseMultiLabelSampler):
         mean_ir_after_: MeanIR of the result.
 
     Examples:
+        >>> import numpy as np
+        >>> from mlmetric.under_sampling import MLRUS
         >>> y = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1]])
         >>> sampler = MLRUS(percentage=50, random_state=0)
         >>> X_resampled, y_resampled = sampler.fit_resample(np.arange(8).reshape(-1, 1), y)
@@ -43,11 +47,12 @@ class MLRUS(BaseMultiLabelSampler):
         (array([4, 0]), 2.0, 1.0)
 
     Source:
-        Charte, Rivera, del Jesus, Herrera, Neurocomputing 163, 2015 (10.1016/j.neucom.2014.08.091). It looks at a
-        label's ratio after that label's own removals; here every removal counts, for rows carry several labels.
+        Charte, Rivera, del Jesus, Herrera, Neurocomputing 163, 2015 (10.1016/j.neucom.2014.08.091). Deviation: the
+        paper updates the imbalance ratio of a label only after removals for that label; here each removal updates the
+        ratios of all labels, since a row can have several labels.
     """
 
-    _reads_features = False
+    _uses_features = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "percentage": [Interval(Real, 0, 100, closed="left")],
         "random_state": ["random_state"],
@@ -58,17 +63,17 @@ class MLRUS(BaseMultiLabelSampler):
         self.percentage = percentage
         self.random_state = random_state
 
-    def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[Rows, LabelArray | None]:
-        limit = mean_ir(labels) * (1 - 1e-12)
+    def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[RowIndices, LabelArray | None]:
+        limit = mean_ir(labels)
         majority = np.flatnonzero(majority_labels(labels))
-        draws = CarrierDraws(labels, majority, check_random_state(self.random_state))
-        is_in = dict.fromkeys(majority.tolist(), True)
-        budget = removal_budget(len(labels), self.percentage)
-        while budget and any(is_in.values()):
-            for label in is_in:
-                if budget and is_in[label]:
-                    draws.remove_one(label)
-                    budget -= 1
-                    reached = draws.counts.max() >= limit * draws.counts
-                    is_in = {other: still and not reached[other] for other, still in is_in.items()}
-        return np.flatnonzero(draws.alive), None
+        remover = RandomRowRemover(labels, majority, check_random_state(self.random_state))
+        is_active = dict.fromkeys(majority.tolist(), True)
+        num_left = num_rows_of(self.percentage, len(labels))
+        while num_left and any(is_active.values()):
+            for label in is_active:
+                if num_left and is_active[label]:
+                    remover.remove_row_with(label)
+                    num_left -= 1
+                    is_below = is_greater(limit * remover.counts, remover.counts.max())  # the ratio is below MeanIR
+                    is_active = {other: active and is_below[other] for other, active in is_active.items()}
+        return np.flatnonzero(remover.remaining), None

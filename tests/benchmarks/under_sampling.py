@@ -1,11 +1,11 @@
-"""What undersampling does to real sets: rows removed, MeanIR, and a classifier trained on the result.
+"""Effect of undersampling on real data sets: rows removed, MeanIR, and a classifier trained on the result.
 
-python tests/benchmarks/under_sampling.py --data FOLDER    # every .npz file there with X, Y and n_train
-python tests/benchmarks/under_sampling.py --quick          # a smoke run on a synthetic set: its figures mean nothing
+python tests/benchmarks/under_sampling.py --data FOLDER    # all .npz files there with X, Y and n_train
+python tests/benchmarks/under_sampling.py --quick          # smoke test on a synthetic set, without meaningful figures
 
-The first `n_train` rows train, the others test. For each seed a fifth of the training rows is set aside for validation,
-stratified; the rest is standardised and resampled. A logistic regression for each label is trained on the result, its
-regularisation chosen by mAP and its thresholds by F1 on validation, and measured on the test rows.
+The first `n_train` rows are for training, the others for testing. For each seed a fifth of the training rows is held
+out for validation, stratified; the rest is standardised and resampled. A logistic regression for each label is trained
+on the result, its regularisation chosen by mAP and its thresholds by F1 on validation, and evaluated on the test rows.
 """
 
 from __future__ import annotations
@@ -62,20 +62,20 @@ REGULARISATION = (0.01, 0.1, 1.0)
 
 
 class Result(NamedTuple):
-    """What one sampler did with one seed."""
+    """Result of one sampler with one seed."""
 
     removed: float
-    """Share of the rows that went; below 0 where some were split."""
+    """Fraction of the rows that were removed; below 0 if rows were split."""
     mean_ir_before: float
     mean_ir_after: float
-    vanished: float
-    """Labels that lost every positive, which MeanIR no longer counts."""
+    labels_lost: float
+    """Number of labels that lost all positives, which MeanIR leaves out."""
     macro_f1: float
     mean_ap: float
 
 
 class Parts(NamedTuple):
-    """Rows to fit on, to choose by, and to test on; the features standardised on the first."""
+    """Training, validation and test rows; the features are standardised on the training rows."""
 
     fit: tuple[Array, Array]
     validation: tuple[Array, Array]
@@ -83,7 +83,7 @@ class Parts(NamedTuple):
 
 
 def read_sets(folder: Path | None) -> Iterator[tuple[str, Array, Array, int]]:
-    """Read every set of a folder, or make a small synthetic one."""
+    """Read all data sets of a folder, or make a small synthetic one."""
     if folder is None:
         rng = np.random.default_rng(0)
         X = rng.normal(size=(160, 6))
@@ -96,7 +96,7 @@ def read_sets(folder: Path | None) -> Iterator[tuple[str, Array, Array, int]]:
 
 
 def split(X: Array, y: Array, n_train: int, seed: int) -> Parts:
-    """Set validation rows aside, and standardise by the rest."""
+    """Hold out validation rows, and standardise on the rest."""
     generator = torch.Generator().manual_seed(seed)
     fit, validation = stratified_split(torch.from_numpy(y[:n_train]), (0.8, 0.2), generator=generator)
     rows = (fit.numpy(), validation.numpy(), np.arange(n_train, len(X)))
@@ -110,7 +110,7 @@ def scores_of(model: OneVsRestClassifier, X: Array) -> torch.Tensor:
 
 
 def run(sampler: Any, parts: Parts, seed: int) -> Result:
-    """Resample, train, choose and measure."""
+    """Resample, train, select and evaluate."""
     X, y = parts.fit
     if sampler is not None:
         seeded = {"random_state": seed} if "random_state" in sampler.get_params() else {}
@@ -129,29 +129,29 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
         removed=1 - len(X) / len(parts.fit[0]),
         mean_ir_before=before,
         mean_ir_after=after,
-        vanished=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
+        labels_lost=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
         macro_f1=float(f1(scores, truth, threshold=thresholds, average="macro", zero_division=0)),
         mean_ap=float(mean_average_precision(scores, truth)),
     )
 
 
 def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
-    """Write the mean, and the deviation if asked."""
+    """Format the mean, and the standard deviation if `spread`."""
     text = f"{statistics.fmean(values):.{digits}f}"
     return f"{text} ({statistics.stdev(values):.{digits}f})" if spread and len(values) > 1 else text
 
 
 def main() -> None:
-    """Print a table for each set."""
+    """Print a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed")
+    parser.add_argument("--quick", action="store_true", help="a synthetic data set, one seed")
     options = parser.parse_args()
     if options.data is None and not options.quick:
-        parser.error("give --data FOLDER, or --quick for a smoke run")
+        parser.error("give --data FOLDER, or --quick for a smoke test")
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
-    warnings.filterwarnings("ignore", message=r"\w+ (removed|raised|left) ")
+    warnings.filterwarnings("ignore", message=r"\w+ (removed|raised) ")
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
     for name, X, y, n_train in read_sets(None if options.quick else options.data):
         seeds = range(1 if options.quick else options.seeds)

@@ -1,4 +1,4 @@
-"""Every measure of a label matrix at once, as a table and as a picture."""
+"""All measures of a label matrix as one object, with a table and a plot."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlmetric.imbalance._concurrence import scumble_from_ratios
-from mlmetric.imbalance._matrix import Floats, Labels, divide, read_hard_labels
-from mlmetric.imbalance._ratios import above_mean, below_mean, ir_lbl, mean_of_ratios, variation_of_ratios
-from mlmetric.imbalance._size import tcs
-from mlmetric.labels import label_counts
+from mlmetric.imbalance._imbalance_ratios import (
+    FloatArray,
+    above_mean,
+    below_mean,
+    divide,
+    mean_of_ratios,
+    read_hard_labels,
+    variation_of_ratios,
+)
+from mlmetric.imbalance._label_set_measures import (
+    mean_over_rows_with_label,
+    scumble_from_ratios,
+    tcs,
+)
+from mlmetric.labels import LabelsLike, label_counts
 
 _KIND_COLOURS = {"majority": "tab:blue", "neither": "tab:grey", "minority": "tab:orange"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImbalanceReport:
-    """How unevenly the labels of a set occur; `str(report)` is a table in Markdown.
+    """Measures of the imbalance of a label matrix; `str(report)` is a table in Markdown.
 
     Attributes:
-        label_names: Name of each label, L of them, in the order of the columns.
+        label_names: Names of the L labels, in the order of the columns.
         counts: Positives of each label, int64, shape `(L,)`.
         ir_lbl: Imbalance ratio of each label, float64, shape `(L,)`; NaN for a label without positives.
         scumble_per_label: SCUMBLELbl, float64, shape `(L,)`; NaN for a label without positives.
-        is_majority: Whether a label's ratio is below MeanIR, bool, shape `(L,)`.
-        is_minority: Whether it is above MeanIR, bool, shape `(L,)`.
+        is_majority: Whether the ratio of a label is below MeanIR, bool, shape `(L,)`.
+        is_minority: Whether the ratio of a label is above MeanIR, bool, shape `(L,)`.
         num_rows: N.
-        num_rows_without_label: How many rows carry no label.
-        cardinality: Mean number of labels of a row.
+        num_rows_without_label: Number of rows without labels.
+        cardinality: Mean number of labels per row.
         density: Cardinality / L.
         mean_ir: Mean of the imbalance ratios; NaN if no label has positives.
-        cvir: Their standard deviation by their mean; NaN if fewer than two labels have positives.
-        scumble: Mean over the rows of how far rare and frequent labels meet in them.
-        tcs: Theoretical complexity score, or None where the number of features was not told.
+        cvir: Standard deviation of the imbalance ratios / their mean; NaN if fewer than two labels have positives.
+        scumble: Mean over the rows of how strongly frequent and rare labels co-occur in them.
+        tcs: Theoretical complexity score, or None if the number of features was not given.
     """
 
     label_names: list[str]
     counts: npt.NDArray[np.int64]
-    ir_lbl: Floats
-    scumble_per_label: Floats
+    ir_lbl: FloatArray
+    scumble_per_label: FloatArray
     is_majority: npt.NDArray[np.bool_]
     is_minority: npt.NDArray[np.bool_]
     num_rows: int
@@ -55,8 +65,17 @@ class ImbalanceReport:
     scumble: float
     tcs: float | None
 
+    def __repr__(self) -> str:
+        score = "" if self.tcs is None else f", tcs={self.tcs:.4g}"
+        return (
+            f"ImbalanceReport(num_rows={self.num_rows}, num_labels={len(self.counts)}, "
+            f"num_rows_without_label={self.num_rows_without_label}, cardinality={self.cardinality:.4g}, "
+            f"density={self.density:.4g}, mean_ir={self.mean_ir:.4g}, cvir={self.cvir:.4g}, "
+            f"scumble={self.scumble:.4g}{score})"
+        )
+
     def __str__(self) -> str:
-        """Lay the report out, the most frequent label first."""
+        """Return the measures, and a table of the labels with the most frequent label first."""
         facts = [
             f"{self.num_rows} rows ({self.num_rows_without_label} without a label)",
             f"{len(self.counts)} labels",
@@ -78,13 +97,13 @@ class ImbalanceReport:
         return "\n".join([", ".join(facts) + ".", ", ".join(measures) + ".", "", *lines])
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the count of each label, the most frequent first, and where MeanIR divides majority from minority.
+        """Plot the count of each label, the most frequent first, and the count whose imbalance ratio is MeanIR.
 
         Args:
-            axes: matplotlib axes to draw on; by default those of a new figure.
+            axes: matplotlib axes to draw on; the axes of a new figure by default.
 
         Returns:
-            The axes.
+            The matplotlib axes.
 
         Raises:
             ImportError: If matplotlib is not installed.
@@ -93,7 +112,7 @@ class ImbalanceReport:
             try:
                 from matplotlib import pyplot as plt
             except ImportError as error:
-                raise ImportError("The plot needs matplotlib: `pip install matplotlib`.") from error
+                raise ImportError("`plot` requires matplotlib: `pip install matplotlib`.") from error
             width = min(max(5.0, 0.34 * len(self.counts)), 40.0)
             axes = plt.subplots(figsize=(width, 4.0), layout="constrained")[1]
         order = self._most_frequent_first()
@@ -117,25 +136,27 @@ class ImbalanceReport:
 
 
 def imbalance_report(
-    labels: Labels, *, label_names: Sequence[str] | None = None, num_features: int | None = None
+    labels: LabelsLike, *, label_names: Sequence[str] | None = None, num_features: int | None = None
 ) -> ImbalanceReport:
-    """Measure how unevenly labels occur: every measure of this module in one object.
+    """Compute all measures of this module for a label matrix.
 
     Args:
-        labels: Multi-hot, shape `(N, L)`.
-        label_names: Name of each label; their column numbers by default.
-        num_features: Number of input features, >= 1, for the theoretical complexity score, which is left out without.
+        labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame,
+            with at least one row and one label.
+        label_names: Names of the L labels; their column indices by default.
+        num_features: Number of input features, >= 1, for the theoretical complexity score; None leaves it out.
 
     Returns:
-        The report: attributes, a table by `str`, a picture by `plot`.
+        The measures as attributes of one object, as a table with `str`, and as a plot with `plot`.
 
     Raises:
-        TypeError: If `labels` is neither a tensor, an array nor a sparse matrix.
-        ValueError: If it is no multi-hot matrix of at least one row and one label, the names are not L, or
-            `num_features` is below 1.
+        TypeError: If `labels` is not numeric.
+        ValueError: If `labels` is not two-dimensional, is empty, or has an entry that is neither 0 nor 1, `label_names`
+            does not have L names, or `num_features` is below 1.
 
     Examples:
-        >>> y = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0]])
+        >>> from mlmetric.imbalance import imbalance_report
+        >>> y = [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0]]
         >>> print(imbalance_report(y, label_names=["eager", "calm", "sad"]))
         6 rows (1 without a label), 3 labels, cardinality 1.33, density 0.444.
         MeanIR 2.83, CVIR 0.71, SCUMBLE 0.075.
@@ -147,24 +168,25 @@ def imbalance_report(
         | sad   |       1 |    5.00 |      0.255 | minority |
 
     Source:
-        The measures' own: see each.
+        The sources are given with each measure.
     """
     values = read_hard_labels(labels)
     names = list(map(str, range(values.shape[1]))) if label_names is None else [str(name) for name in label_names]
     if len(names) != values.shape[1]:
         raise ValueError(f"`label_names` must name the {values.shape[1]} columns of `labels`, got {len(names)} names.")
-    counts, ratios = label_counts(values), ir_lbl(values)
-    scores = scumble_from_ratios(values, ratios)
+    positives, counts = np.nonzero(values), label_counts(values)
+    ratios = divide(np.full_like(counts, counts.max()), counts)
+    scores = scumble_from_ratios(positives, ratios, len(values))
     cardinality = float(counts.sum()) / len(values)
     return ImbalanceReport(
         label_names=names,
         counts=counts.astype(np.int64),
         ir_lbl=ratios,
-        scumble_per_label=divide(scores @ values, counts),
+        scumble_per_label=mean_over_rows_with_label(scores, positives, counts),
         is_majority=below_mean(ratios),
         is_minority=above_mean(ratios),
         num_rows=len(values),
-        num_rows_without_label=int((~values.any(axis=1)).sum()),
+        num_rows_without_label=len(values) - len(np.unique(positives[0])),
         cardinality=cardinality,
         density=cardinality / values.shape[1],
         mean_ir=mean_of_ratios(ratios),

@@ -1,0 +1,116 @@
+"""Conversion of `y` to a hard label matrix, and of resampled data to the types of `X` and `y`."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.multiclass import check_classification_targets
+
+from mlmetric.labels import label_array
+
+LabelArray: TypeAlias = npt.NDArray[np.uint8]
+RowIndices: TypeAlias = npt.NDArray[np.intp]
+RowMask: TypeAlias = npt.NDArray[np.bool_]
+
+
+def read_labels(y: Any) -> tuple[LabelArray, bool]:
+    """Convert `y` to a hard label matrix, and return whether it contains class ids."""
+    y = _list_to_array(y)
+    if getattr(y, "ndim", 2) == 1 or getattr(y, "shape", (0, 0))[1:] == (1,):
+        column = check_array(to_cpu(y), accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
+        values = column.toarray() if sparse.issparse(column) else column
+        if values.ndim == 1 or not ((values == 0) | (values == 1)).all():
+            return _one_hot(values.ravel()), True
+    else:
+        values = label_array(y, name="y", validate_args=False)
+        hard = (values == 0) | (values == 1)
+        if not hard.all():
+            row, column = np.argwhere(~hard)[0]
+            raise ValueError(
+                f"`y` must contain hard labels, 0 or 1, got {values[row, column]} at row {row}, label {column}. "
+                "Convert soft labels with a threshold, for example `y >= 0.5`, and annotator votes with "
+                "`mlmetric.labels.votes_to_labels`."
+            )
+    return values.astype(np.uint8), False
+
+
+def _list_to_array(y: Any) -> Any:
+    """Convert a list of numbers or of class ids to an array; leave lists of label names to `label_array`."""
+    if not isinstance(y, list | tuple):
+        return y
+    try:
+        values = np.asarray(y)
+    except ValueError:  # rows of different lengths
+        return y
+    has_names = values.dtype == object and any(isinstance(v, set | frozenset | list | tuple) for v in values.flat)
+    return y if has_names else values
+
+
+def _one_hot(class_ids: npt.NDArray[Any]) -> LabelArray:
+    check_classification_targets(class_ids)
+    classes, indices = np.unique(class_ids, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("`y` must contain at least 2 classes if it contains class ids, got 1 class.")
+    return np.eye(len(classes), dtype=np.uint8)[indices]
+
+
+def to_cpu(data: Any) -> Any:
+    """Detach a tensor and copy it to the CPU, in a dtype that numpy supports; return other objects unchanged."""
+    if not isinstance(data, torch.Tensor):
+        return data
+    data = data.detach().cpu()
+    return data.float() if data.dtype == torch.bfloat16 else data
+
+
+def take_rows(data: Any, rows: RowIndices) -> Any:
+    """Return the rows of `X` or `y` in the type of that object."""
+    if isinstance(data, torch.Tensor):
+        indices = torch.from_numpy(rows).to(data.device)
+        if data.layout is torch.strided:
+            return data[indices]
+        return data.to_sparse(layout=torch.sparse_coo).index_select(0, indices).to_sparse(layout=data.layout)
+    if sparse.issparse(data):
+        return data.tocsr()[rows].asformat(data.format)
+    return _safe_indexing(data, rows)
+
+
+def convert_labels_like(y: Any, labels: LabelArray) -> Any:
+    """Convert `labels` to the type and dtype of `y`, the rows that `take_rows` returned."""
+    if isinstance(y, torch.Tensor):
+        dense = torch.from_numpy(labels).to(y)
+        return dense if y.layout is torch.strided else dense.to_sparse(layout=y.layout)
+    if isinstance(y, list):
+        return labels.astype(np.asarray(y).dtype).tolist()
+    if sparse.issparse(y):
+        return type(y)(labels.astype(y.dtype))
+    if hasattr(y, "isetitem"):
+        for column in range(labels.shape[1]):
+            values = y.iloc[:, column]
+            if values.dtype.name == "category":
+                kept, zero = labels[:, column] == 1, _zero_category(values)
+                converted = values if kept.all() else values.where(kept, zero)
+            else:
+                converted = type(values)(labels[:, column], index=y.index).astype(values.dtype)
+            y.isetitem(column, converted)
+        return y
+    if isinstance(y, np.ndarray):
+        return labels.astype(y.dtype)
+    raise TypeError(
+        f"`y` must be an array, a tensor, a list, a scipy sparse matrix or a pandas data frame if its labels are "
+        f"changed, got {type(y).__name__}. Pass `numpy.asarray(y)`."
+    )
+
+
+def _zero_category(values: Any) -> Any:
+    for category in values.cat.categories:
+        if category == 0:
+            return category
+    raise ValueError(
+        f"`y` must have the category 0 in each column from which labels are removed, column {values.name!r} has "
+        f"{values.cat.categories.tolist()}. `y.astype(int)` has no categories."
+    )
