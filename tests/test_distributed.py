@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
 from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
+from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
 
 NUM_ROWS = 12
@@ -322,6 +323,18 @@ def retrieved(_):
     return within.compute(), between.compute()
 
 
+def sampled(_):
+    """Batches of samplers whose generators differ between the processes."""
+    torch.manual_seed(rank())
+    samplers = [MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1) for _ in range(2)]
+    samplers.append(
+        MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1, generator=torch.Generator().manual_seed(rank()))
+    )
+    for sampler in samplers:
+        sampler.set_epoch(1)
+    return [list(sampler) for sampler in samplers]
+
+
 def uneven_in_pml(_):
     features, labels = (torch.split(part, UNEVEN[num_ranks()])[rank()] for part in make_batch())
     return DistributedMinerWrapper(make_miner("hard"))(features, labels)
@@ -340,6 +353,7 @@ CASES = [
     extracted,
     measured,
     retrieved,
+    sampled,
 ]
 
 
@@ -579,6 +593,18 @@ def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
     for result in joined:
         for found, table in zip(result["retrieved"], (within, between), strict=True):
             torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)
+
+
+def test_batch_samplers_of_all_processes_use_the_base_seed_of_the_first(joined):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        samplers = [MultiLabelBatchSampler(make_batch()[1], 2 * len(joined), items_per_label=1) for _ in range(2)]
+    samplers.append(samplers[0])  # the generator with the seed 0 of the first process
+    for number, sampler in enumerate(samplers):
+        sampler.set_epoch(1)
+        slices = zip(*(result["sampled"][number] for result in joined), strict=True)
+        assert [list(chain(*parts)) for parts in slices] == list(sampler)
+    assert list(samplers[0]) != list(samplers[1])
 
 
 def test_one_process_that_is_not_joined_is_left_as_it_is():

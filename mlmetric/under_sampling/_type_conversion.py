@@ -60,10 +60,11 @@ def _one_hot(class_ids: npt.NDArray[Any]) -> LabelArray:
 
 
 def to_cpu(data: Any) -> Any:
-    """Detach a tensor and copy it to the CPU, in a dtype that numpy supports; return other objects unchanged."""
+    """Return a tensor as a dense CPU tensor of a dtype that numpy supports, and any other object unchanged."""
     if not isinstance(data, torch.Tensor):
         return data
     data = data.detach().cpu()
+    data = data if data.layout is torch.strided else data.to_dense()
     return data.float() if data.dtype == torch.bfloat16 else data
 
 
