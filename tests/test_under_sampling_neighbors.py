@@ -196,10 +196,10 @@ def test_mlul_keeps_rows_with_the_probabilities_of_weighted_sampling():
             go_on([*drawn, i], probability * weights[i] / sum(weights[j] for j in left))
 
     go_on([], Fraction(1))
-    num_seeds, found = 1500, Counter()
+    num_seeds, found, neighbors = 1500, Counter(), kneighbors(X, 2)[1]
     for seed in range(num_seeds):
         sampler = MLUL(n_neighbors=2, percentage=50, random_state=seed)
-        sampler.fit_resample(X, y)
+        sampler.fit_resample(X, y, neighbors=neighbors)
         found[frozenset(sampler.sample_indices_.tolist())] += 1
     assert set(found) <= set(outcomes)
     expected = [float(outcomes[key]) * num_seeds for key in outcomes]
@@ -211,10 +211,10 @@ def test_mlul_keeps_rows_with_weight_0_only_if_no_other_rows_are_left():
     X = np.array([[1, 2], [1, 3], [4, 3], [1, 5], [5, 4], [0, 2], [5, 4], [2, 1]])
     y = np.array([[1, 0], [0, 1], [0, 0], [0, 1], [1, 0], [0, 1], [0, 1], [1, 0]])
     assert [row for row, weight in enumerate(weights_by_loop(X, y, 2)) if not weight] == [0, 2, 4, 6]
-    found = Counter()
+    found, neighbors = Counter(), kneighbors(X, 2)[1]
     for seed in range(600):
         sampler = MLUL(n_neighbors=2, random_state=seed)
-        sampler.fit_resample(X, y)
+        sampler.fit_resample(X, y, neighbors=neighbors)
         assert np.flatnonzero(sampler.weights_ == 0).tolist() == [0, 2, 4, 6]
         kept = set(sampler.sample_indices_.tolist())
         assert {1, 3, 5, 7} < kept
