@@ -124,7 +124,7 @@ def test_label_equal_to_the_cap_is_not_changed():
 
 
 def test_skip_removes_a_last_label_only_if_necessary():
-    # Labels 0 and 1, on five rows each, are capped at 3; four rows carry both, and the second draw sees the first.
+    # Labels 0 and 1, on five rows each, are capped at 3; four rows have both, and the second removal follows the first.
     y = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]])
     for seed in range(10):
         sampler = LabelCapUnderSampler(cap_ratio=0.9, empty_rows="skip", random_state=seed)  # 0.9 * 10 / 3 = 3

@@ -44,7 +44,7 @@ def minority(y):
 
 # MLeNN
 
-# On a line. Counts 6, 4, 1: IRLbl 1, 1.5, 6; MeanIR 2.83, so label 2 alone is a minority label.
+# On a line. Counts 6, 4, 1: IRLbl 1, 1.5, 6; MeanIR 2.83, so label 2 is the only minority label.
 LINE = np.array([[0], [1], [2], [3], [10], [11], [12], [13], [14], [30]])
 LINE_LABELS = np.array(
     [

@@ -168,7 +168,7 @@ def imbalance_report(
         | sad   |       1 |    5.00 |      0.255 | minority |
 
     Source:
-        The sources are given with each measure.
+        See the sources of the individual measures.
     """
     values = read_hard_labels(labels)
     names = list(map(str, range(values.shape[1]))) if label_names is None else [str(name) for name in label_names]

@@ -26,8 +26,8 @@ class PositiveReport:
         positives_per_anchor: Mean number of positives per anchor.
         label_counts: Number of items with each label, summed over the batches, int64, shape `(L,)`.
         label_fraction_with_positive: For each label, the fraction of these items whose batch contains another item with
-            that label, whatever the similarity; float64, shape `(L,)`, NaN for a label that does not occur. Unlike
-            `fraction_with_positive`, which frequent labels dominate, it shows rare labels.
+            that label, regardless of the similarity; float64, shape `(L,)`, NaN for a label that does not occur.
+            Frequent labels dominate `fraction_with_positive`; this attribute shows rare labels too.
         unsampled_items: Indices of the items that are in no batch, int64, ascending.
     """
 
