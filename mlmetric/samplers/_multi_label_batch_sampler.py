@@ -56,7 +56,7 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
             `num_replicas` above 1, pass a generator with the same seed in each process.
         num_replicas: Number of processes. By default the world size of torch.distributed, or 1 if it is not
             initialised.
-        rank: Rank of this process, from 0 to `num_replicas - 1`; required with `num_replicas`, and not allowed without.
+        rank: Rank of this process, from 0 to `num_replicas - 1`; required if and only if `num_replicas` is passed.
 
     Attributes:
         base_seed: The base seed.
