@@ -18,9 +18,9 @@ from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices
 class LabelCapUnderSampler(BaseMultiLabelSampler):
     """Cap the positives of frequent labels by removing these labels from random rows; the rows are kept.
 
-    A label with more positives than the cap, `cap_ratio` times the mean count of the labels, is removed from random rows
-    until its count equals the cap. `X` is returned unchanged, `y` with fewer labels. A row can lose its last label;
-    `empty_rows` determines what happens then. Rows without labels in the input are kept.
+    A label with more positives than the cap, `cap_ratio` times the mean count of the labels, is removed from random
+    rows until its count equals the cap. `X` is returned unchanged, `y` with fewer labels. A row can lose its last
+    label; `empty_rows` determines what happens then. Rows without labels in the input are kept.
 
     Args:
         cap_ratio: The cap as a multiple of the mean count of all labels, > 0; infinity for no cap. Labels without
