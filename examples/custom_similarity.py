@@ -45,7 +45,7 @@ def main() -> None:
     head = EmbeddingHead(32, (64, 16), normalize=True)
     caps = {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1, "max_triplets_per_anchor": 5}
     miner = MultiLabelSemiHardMiner(
-        lineage, type_of_triplets="all", positive_order="random", distance=LpDistance(), **caps
+        similarity=lineage, type_of_triplets="all", positive_order="random", distance=LpDistance(), **caps
     )
     loss = TripletMarginLoss(margin=0.2, distance=LpDistance())
     config = TrainingConfig(epochs=40, batch_size=128, lr=3e-3)

@@ -1,4 +1,4 @@
-"""The one place that touches pytorch-metric-learning, and only what its versions 2 and 3 share."""
+"""Parts of pytorch-metric-learning that its versions 2 and 3 share, and the base class of the multi-label miners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.reducers import ClassWeightedReducer
 from torch import Tensor
 
-from mlmetric.labels import check_labels
+from mlmetric._repr import parameters_repr
+from mlmetric.labels import LabelsLike, label_tensor
 
 __all__ = [
     "BaseDistance",
@@ -22,131 +23,152 @@ __all__ = [
     "ClassWeightedReducer",
     "CrossBatchMemory",
     "MultiLabelBaseMiner",
-    "Refusal",
-    "ordered_distance",
+    "Unsupported",
+    "check_norms",
+    "distance_matrix",
     "pml_losses",
     "pml_miners",
-    "refs_begin_with_batch",
+    "resolve_ref_includes_query",
 ]
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a class of pytorch-metric-learning has no reading with label sets, and what to use instead."""
+class Unsupported:
+    """Reason why a class of pytorch-metric-learning does not support label sets, and an alternative."""
 
     reason: str
-    instead: str
+    alternative: str
 
     def message(self, name: str) -> str:
-        """Say so of the class or setting `name`."""
-        return f"`{name}` has no multi-label reading: it {self.reason}. Use {self.instead}."
+        """Return the error message for the class or setting `name`."""
+        return f"`{name}` does not support multi-label data: it {self.reason}. Use {self.alternative}."
 
 
 class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
-    """Base of the miners that take label matrices, which pytorch-metric-learning's own base rejects."""
+    """Base class of the miners for label matrices, which the base class of pytorch-metric-learning rejects."""
 
     validate_args: bool
+
+    def extra_repr(self) -> str:
+        """Return the parameters, for the representation of the module."""
+        return parameters_repr(self)
 
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: LabelsLike,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: LabelsLike | None = None,
         *,
-        batch_first: bool | None = None,
+        ref_includes_query: bool | None = None,
     ) -> tuple[Tensor, ...]:
         """Mine a batch.
 
         Args:
-            embeddings: Shape `(N, D)`, any floating dtype; distances of half precision are taken in float32.
-            labels: Shape `(N, L)`, multi-hot or soft.
-            ref_emb: Shape `(M, D)`, where positives and negatives come from; the batch itself by default.
-            ref_labels: Shape `(M, L)`, of `ref_emb`.
-            batch_first: Whether ref i is item i of the batch, for each item, so that the pair of the two is left out:
-                an item is neither its own positive nor its own negative. By default so if `ref_labels` is the very
-                object `labels`, as pytorch-metric-learning has it, and, where processes are joined, if the refs begin
-                with the numbers of the batch, as in its `DistributedMinerWrapper(efficient=True)`.
+            embeddings: Anchors, shape `(N, D)`, any floating-point dtype; distances of half-precision embeddings are
+                computed in float32.
+            labels: Labels of `embeddings`, shape `(N, L)`, multi-hot or soft, of any kind that
+                [`check_labels`][mlmetric.labels.check_labels] reads.
+            ref_emb: Reference embeddings, from which positives and negatives are taken, shape `(M, D)`; None for
+                `embeddings`.
+            ref_labels: Labels of `ref_emb`, shape `(M, L)`.
+            ref_includes_query: Whether reference i is row i of the batch, for each row, as in the `AccuracyCalculator`
+                of pytorch-metric-learning; a row is then neither its own positive nor its own negative. None to decide:
+                True if `ref_labels` is the same object as `labels`, as in pytorch-metric-learning, or if
+                `torch.distributed` is initialised and the references begin with rows equal to the batch, as in its
+                `DistributedMinerWrapper(efficient=True)`.
 
         Returns:
-            Three index tensors (anchors, positives, negatives) of triplets, or four (anchors, positives, anchors,
-            negatives) of pairs, int64, on the device of `embeddings`.
+            Indices as int64 tensors on the device of `embeddings`: three tensors (anchors, positives, negatives) for
+            triplets, or four (anchors, positives, anchors, negatives) for pairs.
 
         Raises:
-            TypeError: If embeddings, labels or similarities are no tensors.
-            ValueError: If a shape does not fit, labels lie outside [0, 1], a similarity or distance is NaN, or an
-                embedding has a norm whose square overflows: above 9.2e18 in float32.
+            TypeError: If embeddings or similarities are not tensors, or labels do not contain numbers.
+            ValueError: If a shape is wrong, labels are not in [0, 1], a similarity or distance is NaN, or the squared
+                norm of an embedding overflows (a norm above 9.2e18 in float32).
         """
         self.reset_stats()
         if (ref_emb is None) != (ref_labels is None):
             raise ValueError("`ref_emb` and `ref_labels` must be given together, got only one of them.")
         if ref_emb is None or ref_labels is None:
             ref_emb, ref_labels = embeddings, labels
-        given = {"embeddings": embeddings, "labels": labels, "ref_emb": ref_emb, "ref_labels": ref_labels}
-        for name, value in given.items():
+        for name, value in {"embeddings": embeddings, "ref_emb": ref_emb}.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-            self._check(embeddings, labels, "embeddings", "labels")
-            if ref_emb is not embeddings or ref_labels is not labels:
-                self._check(ref_emb, ref_labels, "ref_emb", "ref_labels")
-            batch_first = refs_begin_with_batch(embeddings, labels, ref_emb, ref_labels, batch_first)
+            same_labels = ref_labels is labels
+            labels = self._check(embeddings, labels, "embeddings", "labels")
+            if same_labels and ref_emb is embeddings:
+                ref_labels = labels
+            else:
+                checked = self._check(ref_emb, ref_labels, "ref_emb", "ref_labels")
+                ref_labels = labels if same_labels else checked
+            ref_includes_query = resolve_ref_includes_query(embeddings, labels, ref_emb, ref_labels, ref_includes_query)
             device = embeddings.device
             mined = self.mine(
                 embeddings.detach(),
                 labels.to(device),
                 ref_emb.detach().to(device),
                 ref_labels.to(device),
-                batch_first=batch_first,
+                ref_includes_query=ref_includes_query,
             )
         self.output_assertion(mined)
         return mined
 
     def mine(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, *, batch_first: bool = False
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor,
+        ref_labels: Tensor,
+        *,
+        ref_includes_query: bool = False,
     ) -> tuple[Tensor, ...]:
-        """Mine a batch whose arguments are checked and on one device."""
+        """Mine a batch; the arguments are checked tensors on one device."""
         raise NotImplementedError
 
-    def _check(self, embeddings: Tensor, labels: Tensor, embeddings_name: str, labels_name: str) -> None:
-        check_labels(labels, name=labels_name, validate_args=self.validate_args)
+    def _check(self, embeddings: Tensor, labels: LabelsLike, embeddings_name: str, labels_name: str) -> Tensor:
+        """Return checked labels as a tensor."""
+        labels = label_tensor(labels, name=labels_name, validate_args=self.validate_args)
         if embeddings.ndim != 2 or len(embeddings) != len(labels):
             raise ValueError(
                 f"`{embeddings_name}` must have shape ({len(labels)}, D), a row for each row of `{labels_name}`, "
                 f"got {tuple(embeddings.shape)}."
             )
+        return labels
 
 
-def refs_begin_with_batch(
+def resolve_ref_includes_query(
     embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor, given: bool | None = None
 ) -> bool:
-    """Say whether ref i is item i of the batch, for each item: as given, or see `MultiLabelBaseMiner.forward`."""
+    """Return whether reference i is row i of the batch: `given`, or decided as in `MultiLabelBaseMiner.forward`."""
     if given and len(ref_emb) < len(embeddings):
         raise ValueError(
-            f"`ref_emb` must begin with the batch under `batch_first=True`, got {len(ref_emb)} refs for "
+            f"`ref_emb` must begin with the batch if `ref_includes_query=True`, got {len(ref_emb)} references for "
             f"{len(embeddings)} embeddings."
         )
     if given is not None:
         return given
     if ref_labels is labels:
         return True
-    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not joined or len(ref_labels) <= len(labels):
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not distributed or len(ref_labels) <= len(labels):
         return False
     if ref_labels.shape[1:] != labels.shape[1:] or ref_emb.shape[1:] != embeddings.shape[1:]:
         return False
-    # Of two dtypes the one that holds the numbers of both: soft labels cast to integers would equal empty rows.
+    # Comparisons promote to the dtype that represents both: soft labels cast to integers would equal all-zero rows.
     same_labels = (ref_labels[: len(labels)] == labels.to(ref_labels.device)).all()
     same_embeddings = (ref_emb[: len(labels)] == embeddings.to(ref_emb.device)).all()
     return bool(same_labels & same_embeddings)
 
 
-def ordered_distance(
+def distance_matrix(
     distance: BaseDistance, embeddings: Tensor, ref_emb: Tensor, *, validate_args: bool = True
 ) -> Tensor:
-    """Return distances `(N, M)` of which the smaller is the nearer, of inverted ones the negative.
+    """Return the distances `(N, M)`, negated for inverted distances, so that smaller always means nearer.
 
-    Half precision is raised to float32: it would order neighbours by rounding, and `cdist` does not take it.
+    Half precision is converted to float32: rounding would change the order of neighbours, and `cdist` does not support
+    it.
     """
     dtype = torch.promote_types(embeddings.dtype, torch.float32)
     query = embeddings.to(dtype)
@@ -156,9 +178,9 @@ def ordered_distance(
         if refs is not query:
             check_norms(refs, "ref_emb")
     result: Tensor = distance(query, refs)
-    # A maximum is NaN where any number is, and ten times faster than `isnan().any()`.
+    # The maximum is NaN if any entry is, and ten times faster than `isnan().any()`.
     if validate_args and result.numel() and bool(result.max().isnan()):
-        raise ValueError("`embeddings` or `ref_emb` hold NaN: their distances are NaN. Did training diverge?")
+        raise ValueError("`embeddings` or `ref_emb` contain NaN: their distances are NaN. Did training diverge?")
     return -result if distance.is_inverted else result
 
 

@@ -1,6 +1,7 @@
-"""A vector for each label: from what occurs together, or from a file of word vectors.
+"""Label vectors, from label cooccurrence or from a file of word vectors.
 
-Graph heads start from them, and [mlmetric.similarity.Semantic][] compares label sets by them.
+They are inputs of the heads with a label graph in [mlmetric.heads][] and of
+[`SoftCosine.from_vectors`][mlmetric.similarity.SoftCosine.from_vectors].
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlmetric.labels import cooccurrence, label_counts
+from mlmetric.labels import LabelsLike, cooccurrence, label_counts, label_tensor
 
 __all__ = ["WordVectors", "cooccurrence_vectors", "read_word_vectors"]
 
@@ -26,13 +27,13 @@ _MAX_DIGITS = 18
 
 
 class WordVectors(NamedTuple):
-    """Vectors that a file had for labels.
+    """Word vectors of label names.
 
     Attributes:
-        vectors: float32, shape `(L, d)`; a zero row for a label of which no word was found, or whose words
+        vectors: float32, shape `(L, d)`; a zero row for a label without any word in the file, or whose word vectors
             cancel.
-        missing: Names of those labels.
-        missing_words: Words that the file does not have, of labels that others of their words stand for too.
+        missing: Names of the labels with a zero row.
+        missing_words: Words that are not in the file, of labels with other words that are.
     """
 
     vectors: Tensor
@@ -40,24 +41,29 @@ class WordVectors(NamedTuple):
     missing_words: tuple[str, ...]
 
 
-def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
-    """Make a vector for each label from how often it occurs together with others: PPMI, then a singular value cut.
+def cooccurrence_vectors(labels: LabelsLike, size: int | None = None) -> Tensor:
+    """Compute label vectors from label cooccurrence: a truncated decomposition of the PPMI matrix of the labels.
 
-    Labels that occur with the same others get similar vectors. Two labels that occur together less often than by chance
-    count as if they never did. A label that never occurs, or that every row carries, has a zero vector.
+    PPMI is the positive pointwise mutual information: 0 for labels that occur together less often than by chance.
+    Labels that occur together with the same other labels have similar vectors. A label that never occurs, or occurs in
+    every row, has a zero vector.
 
     Args:
-        labels: Training labels, shape `(N, L)`, multi-hot or soft.
-        size: d, the length of the vectors; L at most, which is the default.
+        labels: Training labels, shape `(N, L)`, multi-hot or soft, of any kind that
+            [`check_labels`][mlmetric.labels.check_labels] reads.
+        size: d, the length of the vectors, at most L; None for L.
 
     Returns:
-        float32, shape `(L, d)`; inner products come as near to the PPMI matrix as d numbers a label allow. Signs are
-        fixed by making the largest entry of each dimension positive.
+        float32, shape `(L, d)`: the vectors whose inner products are the best approximation of the PPMI matrix with d
+        dimensions. The entry of largest absolute value in each dimension is positive, so that the result is unique.
 
     Raises:
+        TypeError: If `labels` does not contain numbers.
         ValueError: If `labels` is not a matrix in [0, 1], or `size` is not between 1 and L.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.label_vectors import cooccurrence_vectors
         >>> labels = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
         >>> vectors = cooccurrence_vectors(labels, size=2)
         >>> (vectors @ vectors.T).round(decimals=4)  # log 2 for labels that occur together
@@ -69,49 +75,54 @@ def cooccurrence_vectors(labels: Tensor, size: int | None = None) -> Tensor:
     Source:
         Bullinaria and Levy, "Extracting semantic representations from word co-occurrence statistics", Behavior Research
         Methods 39, 2007, for PPMI; Levy et al., "Improving distributional similarity with lessons learned from word
-        embeddings", TACL 3, 2015, for the cut with square roots of the singular values. A label occurs with itself,
-        each time that it occurs. Negative eigenvalues, of which inner products know nothing, are cut off.
+        embeddings", TACL 3, 2015, for the truncated decomposition with square roots of the singular values. Each
+        occurrence of a label counts as a cooccurrence with itself. Negative eigenvalues, which inner products cannot
+        represent, are set to 0.
     """
-    together, counts = torch.as_tensor(cooccurrence(labels)), torch.as_tensor(label_counts(labels))
+    labels = label_tensor(labels)
+    pair_counts, counts = cooccurrence(labels), label_counts(labels)
     num_labels = labels.shape[1]
     size = num_labels if size is None else size
     if not 1 <= size <= num_labels:
         raise ValueError(f"`size` must be between 1 and the number of labels, {num_labels}, got {size}.")
     expected = counts[:, None] * counts / max(len(labels), 1)
-    ratio = torch.where(expected > 0, together / expected.clamp(min=torch.finfo(torch.float64).tiny), 1)
+    ratio = torch.where(expected > 0, pair_counts / expected.clamp(min=torch.finfo(torch.float64).tiny), 1)
     ppmi = ratio.clamp(min=1).log()
     values, vectors = torch.linalg.eigh((ppmi + ppmi.T) / 2)
     values, vectors = values.flip(0)[:size], vectors.flip(1)[:, :size]
-    rounding = num_labels * torch.finfo(torch.float64).eps * float(values.abs().amax())
-    values = torch.where(values > rounding, values, 0)
+    tolerance = num_labels * torch.finfo(torch.float64).eps * float(values.abs().amax())
+    values = torch.where(values > tolerance, values, 0)
     largest: Tensor = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     scaled: Tensor = vectors * largest.sign() * values.sqrt()
-    scaled[~(ppmi > 0).any(dim=1)] = 0  # exactly, where rounding leaves a trace
+    scaled[~(ppmi > 0).any(dim=1)] = 0  # exactly, without rounding errors
     return scaled.float()
 
 
 def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVectors:
-    r"""Read the vectors of labels from a file of word vectors: word2vec (text or binary) or GloVe (text).
+    r"""Read the vectors of label names from a file of word vectors: word2vec (text or binary) or GloVe (text).
 
-    The kind is read off the file: word2vec begins with a line of two numbers, the number of words and their length. A
-    name that the file has as it is, with spaces as underscores, is taken whole; otherwise the mean over its words that
-    the file has, as written or in lower case. A word whose numbers are all 0 says nothing, and counts as one that the
-    file does not have. Only the vectors of these words are kept in memory.
+    The format is detected: a word2vec file begins with a line of two numbers, the number of words and the length of the
+    vectors. The vector of a label is that of its whole name, if the file contains it with spaces, underscores, hyphens
+    or in lower case, otherwise the mean over those of its words that the file contains, as written or in lower case. A
+    word with a zero vector counts as missing. Only the vectors of these words are kept in memory.
 
     Args:
         path: The file, uncompressed, UTF-8.
-        label_names: A name for each label: "angry", "palm tree", "palm_tree", "palm-tree".
+        label_names: A name for each label, such as "angry", "palm tree", "palm_tree" or "palm-tree".
 
     Returns:
-        Vectors, and what is missing, which is logged too.
+        Vectors, missing labels and missing words. A warning is logged if any are missing.
 
     Raises:
         OSError: If the file cannot be read, or is not a regular file.
-        ValueError: If it is not a file of word vectors, ends amid one, has fewer than it announces, a number of one of
-            these words is NaN or infinite, or it has none of the words.
+        ValueError: If it is not a file of word vectors, ends within an entry, has fewer entries than its first line
+            states, a number of one of these words is NaN or infinite, it contains none of the words, or `label_names`
+            is empty.
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
+        >>> from mlmetric.label_vectors import read_word_vectors
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "vectors.txt")
         ...     _ = path.write_text("palm 1 0\ntree 0 1\nsea 2 2\n")
@@ -124,13 +135,13 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         ('desert',)
     """
     if not label_names:
-        raise ValueError("`label_names` must name the labels, at least one, got none.")
+        raise ValueError("`label_names` must have at least one name, got none.")
     names = {name: _spellings(name) for name in label_names}
     wanted = {spelling for whole, words in names.values() for group in (whole, *words) for spelling in group}
     found = dict(_vectors(Path(path), wanted))
     if not found:
         raise ValueError(
-            f"The file {path} has a vector for none of the {len(label_names)} labels; the first is {label_names[0]!r}."
+            f"The file {path} contains none of the {len(label_names)} label names; the first is {label_names[0]!r}."
         )
     size = len(next(iter(found.values())))
     vectors = np.zeros((len(label_names), size), dtype=np.float32)
@@ -145,11 +156,11 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         known = [part for part in parts if part is not None]
         if known:
             vectors[row] = np.mean(known, axis=0, dtype=np.float64)
-        if not vectors[row].any():  # also where the words of a label cancel
+        if not vectors[row].any():  # also if the word vectors of a label cancel
             missing.append(name)
     if missing or missing_words:
         _logger.warning(
-            "%s has no vector for %d labels (%s) and %d single words (%s).",
+            "%s has no vector for %d labels (%s), and for %d words of other labels (%s).",
             path,
             len(missing),
             ", ".join(missing),
@@ -163,7 +174,7 @@ _Spellings = tuple[str, ...]
 
 
 def _spellings(name: str) -> tuple[_Spellings, list[_Spellings]]:
-    """Return how a file may write a name as a whole, and how each of its words."""
+    """Return the spellings of a whole name, and of each of its words."""
     words = [word for word in re.split(r"[\s_\-/]+", name.strip()) if word]
     joined = "_".join(words)
     forms = (name, joined, " ".join(words), "-".join(words))
@@ -176,13 +187,13 @@ def _first(found: dict[str, npt.NDArray[np.float32]], spellings: _Spellings) -> 
 
 
 def _vectors(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield the words that are wanted, with vectors that are finite and not all 0."""
+    """Yield the wanted words whose vectors are not zero, and check that they are finite."""
     for word, vector in _entries(path, wanted):
         if word not in wanted:
             continue
         if not np.isfinite(vector).all():
             bad = vector[~np.isfinite(vector)][0]
-            raise ValueError(f"{path} must have finite numbers, got {bad} for {word!r}.")
+            raise ValueError(f"{path} must contain finite numbers, got {bad} for {word!r}.")
         if vector.any():
             yield word, vector
 
@@ -197,9 +208,9 @@ def _entries(path: Path, wanted: set[str]) -> Iterator[tuple[str, npt.NDArray[np
             num_words, size = int(header[0]), int(header[1])
             start = file.tell()
             num_bytes = file.seek(0, os.SEEK_END) - start
-            if num_words and not 1 <= size <= num_bytes / 2:  # a number takes two bytes or more, whatever the kind
+            if num_words and not 1 <= size <= num_bytes / 2:  # a number takes at least two bytes in either format
                 raise ValueError(
-                    f"{path} announces {num_words} words of {size} numbers each, but only {num_bytes} bytes follow."
+                    f"{path} states {num_words} words of {size} numbers each, but only {num_bytes} bytes follow."
                 )
             file.seek(start)
             if _is_text(file.readline(), size):
@@ -228,7 +239,7 @@ def _text_entries(
         if not line.strip() and number > 1:
             continue
         num_read += 1
-        # From the right: a few words of GloVe's files hold spaces themselves.
+        # Split from the right: a few words in GloVe files contain spaces.
         parts = line.rstrip().rsplit(b" ", max(size, 1))
         if size < 1 or len(parts) != size + 1 or (number == 1 and not _is_text(line, size)):
             raise ValueError(
@@ -237,19 +248,19 @@ def _text_entries(
             )
         if not line.endswith(b"\n"):
             raise ValueError(
-                f"{path} ends in entry {number}, {line[-40:]!r}, without a newline: its last number may be cut off. "
-                "Get the file anew, or add the newline if the entry is whole."
+                f"{path} ends in entry {number}, {line[-40:]!r}, without a newline: its last number may be incomplete. "
+                "Download the file again, or add the newline if the entry is complete."
             )
         word = parts[0].decode("utf-8", errors="replace")
         if word in wanted:
             try:
-                with np.errstate(over="ignore"):  # beyond float32, and refused as infinite
+                with np.errstate(over="ignore"):  # overflow in float32 is rejected as infinite
                     vector = np.array(parts[1:], dtype=np.float32)
             except ValueError as error:
-                raise ValueError(f"{path} has something else than numbers for {word!r} in entry {number}.") from error
+                raise ValueError(f"{path} contains other text than numbers for {word!r} in entry {number}.") from error
             yield word, vector
     if num_words is not None and num_read < num_words:
-        raise ValueError(f"{path} ends after word {num_read} of the {num_words} that it announces.")
+        raise ValueError(f"{path} ends after word {num_read} of the {num_words} that its first line states.")
 
 
 def _binary_entries(
@@ -259,10 +270,10 @@ def _binary_entries(
         word = bytearray()
         while (byte := file.read(1)) != b" ":
             if not byte:
-                raise ValueError(f"{path} ends in word {number} of the {num_words} that it announces.")
+                raise ValueError(f"{path} ends in word {number} of the {num_words} that its first line states.")
             if byte != b"\n":
                 word += byte
         values = file.read(4 * size)
         if len(values) < 4 * size:
-            raise ValueError(f"{path} ends in word {number} of the {num_words} that it announces.")
+            raise ValueError(f"{path} ends in word {number} of the {num_words} that its first line states.")
         yield word.decode("utf-8", errors="replace"), np.frombuffer(values, dtype="<f4")

@@ -1,53 +1,57 @@
-"""Which pairs of label sets count as positive, which as negative, and which as neither."""
+"""Relations between label sets: which pairs of rows are positive, negative or ignored."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mlmetric.labels import check_labels
+from mlmetric._repr import parameters_repr
+from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
 
 __all__ = ["LabelRelation"]
 
 
 class LabelRelation(nn.Module):
-    """Call a pair positive, negative or ignored by thresholds on a label similarity; no pair is ever both.
+    """Relation of label sets: each pair of rows is positive, negative or ignored, by thresholds on a label similarity.
 
     A pair is positive if its similarity exceeds `positive_threshold`, negative if it does not exceed
-    `negative_threshold`, and ignored in between. With one threshold for both, the default, nothing is ignored:
-    `LabelRelation()` reads "shares a label" against "shares none". An all-zero row is nobody's positive under the
-    similarities of sets, and a negative of all. A row compared with itself is treated as any other pair is.
+    `negative_threshold`, and ignored in between. With equal thresholds, the default, no pair is ignored:
+    `LabelRelation()` distinguishes pairs that share a label from pairs that do not. With similarities of sets, an
+    all-zero row is a negative of every row. The pair of a row with itself is treated as any other pair.
 
     Args:
-        similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
-            [mlmetric.similarity][], a function, an `nn.Module`. The number of shared labels by default.
-        positive_threshold: A positive pair is more similar than this, by more than rounding: see
-            [`exceeds`][mlmetric.similarity.exceeds]. 0 means "shares something".
-        negative_threshold: A negative pair is not more similar than this, at most `positive_threshold`; None for
-            `positive_threshold` itself.
-        validate_args: Whether each call looks at the values of labels and similarities. On CUDA that waits for the
-            device.
+        similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
+            [mlmetric.similarity][], another function or an `nn.Module`. None for
+            [`InnerProduct()`][mlmetric.similarity.InnerProduct], the number of shared labels.
+        positive_threshold: A pair is positive if its similarity exceeds this by more than a rounding error (see
+            [`exceeds`][mlmetric.similarity.exceeds]). 0 means that the rows share a label.
+        negative_threshold: A pair is negative if its similarity does not exceed this; at most `positive_threshold`.
+            None for `positive_threshold`, so that no pair is ignored.
+        validate_args: Whether to check the values of labels and similarities in each call, which synchronises on CUDA.
 
     Raises:
         TypeError: If `similarity` is not callable.
         ValueError: If `negative_threshold` exceeds `positive_threshold`, or a threshold is NaN.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.relations import LabelRelation
         >>> from mlmetric.similarity import Jaccard
+        >>> relation = LabelRelation(similarity=Jaccard(), positive_threshold=0.5, negative_threshold=0.0)
         >>> labels = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 0, 1]])
-        >>> LabelRelation(Jaccard(), positive_threshold=0.5, negative_threshold=0.0)(labels[:1], labels)
+        >>> relation(labels[:1], labels)
         tensor([[ 1,  1,  0, -1]], dtype=torch.int8)
 
     Source:
-        The readings that users have asked pytorch-metric-learning for (its issues 178, 231, 354, 669, 742): shares
-        any, overlaps by at least t, and a gap between positive and negative.
+        The definitions of positive and negative pairs that users of pytorch-metric-learning have asked for (issues 178,
+        231, 354, 669 and 742): any shared label, an overlap of at least t, and a gap between positive and negative.
     """
 
     def __init__(
         self,
-        similarity: SimilarityFunction | None = None,
         *,
+        similarity: SimilarityFunction | None = None,
         positive_threshold: float = 0.0,
         negative_threshold: float | None = None,
         validate_args: bool = True,
@@ -58,37 +62,40 @@ class LabelRelation(nn.Module):
         if not negative_threshold <= positive_threshold:
             raise ValueError(
                 f"`negative_threshold` must not exceed `positive_threshold`, got {negative_threshold} and "
-                f"{positive_threshold}: a pair in between would be both."
+                f"{positive_threshold}: pairs in between would be both positive and negative."
             )
         self.similarity = similarity
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold
         self.validate_args = validate_args
 
-    def forward(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
-        """Relate each row of `labels` to each of `ref_labels`.
+    def extra_repr(self) -> str:
+        """Return the parameters, for the representation of the module."""
+        return parameters_repr(self)
+
+    def forward(self, labels: LabelsLike, ref_labels: LabelsLike | None = None) -> Tensor:
+        """Compute the relation of each row of `labels` to each row of `ref_labels`.
 
         Args:
-            labels: Shape `(N, L)`, multi-hot or soft.
-            ref_labels: Shape `(M, L)`; `labels` itself by default.
+            labels: Shape `(N, L)`, multi-hot or soft, of any kind that
+                [`check_labels`][mlmetric.labels.check_labels] reads.
+            ref_labels: Shape `(M, L)`; None for `labels` itself.
 
         Returns:
             Shape `(N, M)`, int8: 1 for positive, -1 for negative, 0 for ignored pairs.
 
         Raises:
-            TypeError: If labels or similarities are no tensors.
-            ValueError: If labels are not two-dimensional or lie outside [0, 1], or `similarity` returns another
-                shape or NaN.
+            TypeError: If labels do not contain numbers, such as lists of label names, or `similarity` does not return
+                a tensor.
+            ValueError: If labels are not two-dimensional or not in [0, 1], or `similarity` returns another shape or
+                NaN.
         """
-        named = {"labels": labels}
-        if ref_labels is None:
+        same = ref_labels is None or ref_labels is labels
+        labels = label_tensor(labels, validate_args=self.validate_args)
+        if same or ref_labels is None:
             ref_labels = labels
-        elif ref_labels is not labels:
-            named["ref_labels"] = ref_labels
-        for name, value in named.items():
-            if not isinstance(value, Tensor):
-                raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
-            check_labels(value, name=name, validate_args=self.validate_args)
+        else:
+            ref_labels = label_tensor(ref_labels, name="ref_labels", validate_args=self.validate_args)
         with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
             positive = exceeds(similarity, self.positive_threshold).to(torch.int8)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+from scipy import sparse
 from torch.nn.functional import one_hot
 
 from mlmetric import similarity as sim
@@ -26,7 +27,7 @@ def build(name):
     return getattr(losses, name)(**(RANKED_LIST if name == "RankedListLoss" else {})).double()
 
 
-def remember(loss, memory_size=20, **arguments):
+def memory_of(loss, memory_size=20, **arguments):
     return MultiLabelCrossBatchMemory(loss, embedding_size=5, num_labels=4, memory_size=memory_size, **arguments)
 
 
@@ -64,12 +65,12 @@ def value_and_gradient(loss, embeddings, *arguments, **keywords):
 SIZES = [8, 8, 8, 5, 7, 8]  # of 20: not a divisor; wraps around within a batch, more than once
 
 
-# NCALoss there takes an item's own entry for its positive, and LiftedStructureLoss takes places in the ring for items
-# of the batch.
+# In pytorch-metric-learning, NCALoss uses a row's own entry as its positive, and LiftedStructureLoss interprets
+# positions in the memory as rows of the batch.
 @pytest.mark.parametrize("name", [name for name in THEIRS if name not in ("NCALoss", "LiftedStructureLoss")])
 def test_memory_with_one_hot_labels_equals_pytorch_metric_learning_step_by_step(name):
     theirs = losses.CrossBatchMemory(build(name), embedding_size=5, memory_size=20)
-    ours = remember(build(name))
+    ours = memory_of(build(name))
     for embeddings, ids in steps(SIZES):
         expected = value_and_gradient(theirs, embeddings, ids)
         torch.testing.assert_close(value_and_gradient(ours, embeddings, one_hot(ids, 4)), expected)
@@ -81,7 +82,7 @@ def test_memory_with_one_hot_labels_equals_pytorch_metric_learning_step_by_step(
 
 def test_memory_with_a_mask_equals_pytorch_metric_learning_step_by_step():
     theirs = losses.CrossBatchMemory(build("NCALoss"), embedding_size=5, memory_size=20)
-    ours = remember(build("NCALoss"))
+    ours = memory_of(build("NCALoss"))
     for step, (embeddings, ids) in enumerate(steps([12] * 5)):
         mask = torch.arange(12) % 3 < 1 + step % 2
         expected = value_and_gradient(theirs, embeddings, ids, enqueue_mask=mask)
@@ -89,37 +90,37 @@ def test_memory_with_a_mask_equals_pytorch_metric_learning_step_by_step():
         assert expected[1][mask].abs().sum() == 0 < expected[1].abs().sum()
 
 
-def test_supported_losses_are_those_there_and_those_that_take_refs_here():
+def test_supported_losses_are_those_of_pytorch_metric_learning_and_others_that_support_refs():
     assert sorted(MultiLabelCrossBatchMemory.supported_losses()) == sorted(HERE)
 
 
 @pytest.mark.parametrize("name", [name for name in HERE if name != "GenericPairLoss"])
 def test_memory_equals_the_loss_against_a_list_of_the_last_items(name):
-    loss = MultiLabelLoss(build(name), sim.Jaccard(), positive_threshold=0.4, negative_threshold=0.1)
-    ours = remember(copy.deepcopy(loss))
+    loss = MultiLabelLoss(build(name), similarity=sim.Jaccard(), positive_threshold=0.4, negative_threshold=0.1)
+    ours = memory_of(copy.deepcopy(loss))
     past_emb, past_labels = torch.zeros(0, 5, dtype=torch.float64), torch.zeros(0, 4, dtype=torch.int64)
     for embeddings, labels in label_sets(SIZES):
         past_emb, past_labels = past_emb[-(20 - len(labels)) :], past_labels[-(20 - len(labels)) :]
         ref_emb, ref_labels = torch.cat([embeddings, past_emb]), torch.cat([labels, past_labels])
-        expected = value_and_gradient(loss, embeddings, labels, None, ref_emb, ref_labels, batch_first=True)
+        expected = value_and_gradient(loss, embeddings, labels, None, ref_emb, ref_labels, ref_includes_query=True)
         value = value_and_gradient(ours, embeddings, labels)
         torch.testing.assert_close(value, expected)
         assert value[1].abs().sum() > 0
         past_emb, past_labels = torch.cat([past_emb, embeddings]), torch.cat([past_labels, labels])
 
 
-def test_memory_leaves_own_entries_out_before_the_caps_of_a_miner():
-    # Under this similarity equal label sets are negatives, and of them an item's own entry is the nearest of all: if
-    # the cap of one negative met it first and it were removed afterwards, nothing would be left.
+def test_memory_excludes_own_entries_before_the_caps_of_a_miner():
+    # With this similarity equal label sets are negatives, and the nearest of them is a row's own entry: a cap of one
+    # negative would leave nothing if the own entry were removed afterwards.
     distance = distances.LpDistance(normalize_embeddings=False)
     miner = MultiLabelSemiHardMiner(
-        lambda a, b: 1 - 0.5 * (torch.cdist(a.float(), b.float()) == 0).float(),
+        similarity=lambda a, b: 1 - 0.5 * (torch.cdist(a.float(), b.float()) == 0).float(),
         positive_threshold=0.9,
         max_partial_per_positive=1,
         negative_order="hardest",
         distance=distance,
     )
-    ours, seen = remember(losses.TripletMarginLoss(margin=0.1, distance=distance), miner=miner), []
+    ours, seen = memory_of(losses.TripletMarginLoss(margin=0.1, distance=distance), miner=miner), []
     ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
     for embeddings, labels in label_sets(SIZES):
         labels[:, 1:] = 0
@@ -145,7 +146,7 @@ def test_memory_removes_self_pairs_of_other_miners_afterwards():
 
     for triplets in (True, False):
         seen = []
-        ours = remember(recording(seen), miner=EveryPair(triplets))
+        ours = memory_of(recording(seen), miner=EveryPair(triplets))
         for embeddings, labels in label_sets([6, 6]):
             ours(embeddings, labels)
         expected = [(a, p) for a in range(6) for p in range(12) if p != a]
@@ -167,9 +168,9 @@ def test_memory_removes_self_pairs_of_other_miners_afterwards():
 def test_memory_adds_a_tuple_of_the_batch_at_every_step(mined, kind):
     seen = []
     if mined == "pairs":
-        ours = remember(recording(seen))
+        ours = memory_of(recording(seen))
     else:
-        ours = remember(build("TripletMarginLoss"), miner=MultiLabelSemiHardMiner())
+        ours = memory_of(build("TripletMarginLoss"), miner=MultiLabelSemiHardMiner())
         ours.loss.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[2]))
     triplets = (torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 0]))
     pairs = (*triplets[:2], triplets[0], triplets[2])
@@ -180,8 +181,8 @@ def test_memory_adds_a_tuple_of_the_batch_at_every_step(mined, kind):
             assert part.tolist() == alone.tolist() + more.tolist()
 
 
-def test_memory_detaches_what_it_remembers():
-    ours = remember(build("ContrastiveLoss"))
+def test_memory_detaches_stored_embeddings():
+    ours = memory_of(build("ContrastiveLoss"))
     leaves = []
     for embeddings, labels in label_sets([6, 6]):
         leaves.append(embeddings.requires_grad_())
@@ -193,7 +194,7 @@ def test_memory_detaches_what_it_remembers():
 
 
 def test_memory_with_an_empty_or_a_full_mask():
-    ours = remember(build("NCALoss"))
+    ours = memory_of(build("NCALoss"))
     embeddings, labels = next(label_sets([6]))
     none = torch.zeros(6, dtype=torch.bool)
     assert ours(embeddings, labels, enqueue_mask=none) == 0
@@ -222,8 +223,8 @@ def test_memory_keeps_soft_labels_after_a_batch_of_labels_of_any_dtype(dtype):
 
 @pytest.mark.parametrize("second", DTYPES)
 @pytest.mark.parametrize("first", DTYPES)
-def test_memory_holds_labels_and_embeddings_of_all_batches_exactly(first, second):
-    ours = remember(losses.ContrastiveLoss(), memory_size=4)
+def test_memory_stores_labels_and_embeddings_of_all_batches_exactly(first, second):
+    ours = memory_of(losses.ContrastiveLoss(), memory_size=4)
     entries = []
     for dtype in (first, second):
         embeddings, labels = torch.full((2, 5), 1 / 3), torch.full((2, 4), 0.3)
@@ -234,7 +235,7 @@ def test_memory_holds_labels_and_embeddings_of_all_batches_exactly(first, second
         rows = slice(2 * i, 2 * i + 2)
         torch.testing.assert_close(ours.embedding_memory[rows].double(), embeddings.double(), rtol=0, atol=0)
         torch.testing.assert_close(ours.label_memory[rows].double(), labels.double(), rtol=0, atol=0)
-    other = remember(losses.ContrastiveLoss(), memory_size=4)
+    other = memory_of(losses.ContrastiveLoss(), memory_size=4)
     other.load_state_dict(ours.state_dict())
     torch.testing.assert_close(other.label_memory, ours.label_memory, rtol=0, atol=0)
     torch.testing.assert_close(other.embedding_memory, ours.embedding_memory, rtol=0, atol=0)
@@ -244,7 +245,7 @@ def test_memory_holds_labels_and_embeddings_of_all_batches_exactly(first, second
 
 
 def test_memory_of_float64_leaves_the_loss_in_the_dtype_of_the_batch():
-    ours = remember(build("NCALoss"))
+    ours = memory_of(build("NCALoss"))
     for embeddings, labels in label_sets([6, 6]):
         ours(embeddings, labels)
     assert ours(embeddings.float(), labels).dtype == torch.float32
@@ -252,7 +253,7 @@ def test_memory_of_float64_leaves_the_loss_in_the_dtype_of_the_batch():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_memory_that_has_just_begun_trains_by_the_formula_of_the_loss(dtype):
+def test_memory_with_few_rows_gives_the_formula_of_the_loss(dtype):
     rows = torch.tensor([[1.0, 0.0], [0.5, 1.0], [-0.25, 1.0]], dtype=dtype)  # in bfloat16, too, these very numbers
     (a, b, c), ids = rows.double().tolist(), torch.tensor([0, 1, 0])
     near, far = (
@@ -276,8 +277,8 @@ def test_memory_that_has_just_begun_trains_by_the_formula_of_the_loss(dtype):
         assert leaf.grad.abs().sum() > 0
 
 
-def test_memory_forgets_on_reset():
-    ours = remember(build("ContrastiveLoss"))
+def test_memory_is_empty_after_a_reset():
+    ours = memory_of(build("ContrastiveLoss"))
     embeddings, labels = next(label_sets([8]))
     first = ours(embeddings, labels)
     for more in label_sets(SIZES, seed=1):
@@ -291,7 +292,7 @@ def through_a_file(memory):
     buffer = io.BytesIO()
     torch.save(memory.state_dict(), buffer)
     buffer.seek(0)
-    other = remember(build("MarginLoss")).double()
+    other = memory_of(build("MarginLoss")).double()
     other.load_state_dict(torch.load(buffer, weights_only=True))
     return other
 
@@ -299,7 +300,7 @@ def through_a_file(memory):
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory)), through_a_file])
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_memory_continues_after_a_copy_or_a_checkpoint(copied, num_steps):
-    memory = remember(build("MarginLoss"))
+    memory = memory_of(build("MarginLoss"))
     *past, (embeddings, labels) = label_sets(SIZES[: num_steps + 1])
     for batch in past:
         memory(*batch)
@@ -309,19 +310,34 @@ def test_memory_continues_after_a_copy_or_a_checkpoint(copied, num_steps):
     torch.testing.assert_close(other(embeddings, labels), expected)
 
 
-def test_memory_holds_the_keys_of_pytorch_metric_learning_and_its_place_in_the_ring():
+def test_memory_state_dict_has_the_keys_of_pytorch_metric_learning_and_the_position():
     loss = losses.MarginLoss(learn_beta=True)
     theirs = losses.CrossBatchMemory(copy.deepcopy(loss), embedding_size=5)
-    assert {*remember(loss).state_dict()} == {*theirs.state_dict(), "_extra_state"}
+    assert {*memory_of(loss).state_dict()} == {*theirs.state_dict(), "_extra_state"}
 
 
-def test_memory_goes_into_the_wrapper_for_joined_processes():
+def test_memory_works_in_the_distributed_wrapper():
     embeddings, labels = next(label_sets([8]))
-    ours = remember(build("ContrastiveLoss"))
+    ours = memory_of(build("ContrastiveLoss"))
     assert DistributedLossWrapper(ours).loss is ours
     with pytest.raises(ValueError, match="not currently supported"):
         DistributedLossWrapper(ours, efficient=True)
     assert ours(embeddings, labels) > 0
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.tolist, lambda rows: sparse.csr_array(rows)])
+def test_memory_takes_labels_of_every_kind(convert):
+    of_tensors, of_others = memory_of(build("ContrastiveLoss")), memory_of(build("ContrastiveLoss"))
+    for embeddings, labels in label_sets([6, 6]):
+        assert of_others(embeddings, convert(labels)) == of_tensors(embeddings, labels)
+    with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
+        of_others(embeddings, [["a"], ["a", "b"]])
+
+
+def test_memory_representation_shows_its_parameters():
+    lines = str(memory_of(build("ContrastiveLoss"), miner=MultiLabelSemiHardMiner())).splitlines()
+    assert lines[1] == "  embedding_size=5, num_labels=4, memory_size=20"
+    assert "    similarity=InnerProduct(), positive_threshold=0.0, negative_threshold=0.0" in lines
 
 
 LOSS = losses.ContrastiveLoss()
@@ -330,23 +346,23 @@ LOSS = losses.ContrastiveLoss()
 @pytest.mark.parametrize(
     ("loss", "arguments", "error", "message"),
     [
-        (losses.HistogramLoss(), {}, ValueError, "`HistogramLoss` takes no `ref_emb`"),
-        (losses.ThresholdConsistentMarginLoss(), {}, ValueError, "`ThresholdConsistentMarginLoss` takes no `ref_emb`"),
-        (losses.ProxyAnchorLoss(3, 5), {}, ValueError, "`ProxyAnchorLoss` takes no `ref_emb`"),
-        (losses.TripletMarginLoss(swap=True), {}, ValueError, "`swap=True` takes no `ref_emb`"),
-        (losses.NPairsLoss(), {}, ValueError, "`NPairsLoss` has no multi-label reading.*`NTXentLoss`"),
+        (losses.HistogramLoss(), {}, ValueError, "`HistogramLoss` does not support `ref_emb`"),
+        (losses.ThresholdConsistentMarginLoss(), {}, ValueError, "`ThresholdConsistentMarginLoss` does not support"),
+        (losses.ProxyAnchorLoss(3, 5), {}, ValueError, "`ProxyAnchorLoss` does not support `ref_emb`"),
+        (losses.TripletMarginLoss(swap=True), {}, ValueError, "`swap=True` does not support `ref_emb`"),
+        (losses.NPairsLoss(), {}, ValueError, "`NPairsLoss` does not support multi-label data.*`NTXentLoss`"),
         (losses.PNPLoss(), {"miner": MultiLabelSemiHardMiner()}, ValueError, "`miner` must be None for `PNPLoss`"),
         (torch.nn.L1Loss(), {}, TypeError, "got L1Loss"),
         (LOSS, {"miner": 3}, TypeError, "`miner` must be a miner, got int"),
         (LOSS, {"memory_size": 0}, ValueError, "`memory_size` must be an integer >= 1, got 0"),
         (LOSS, {"positive_threshold": 0, "negative_threshold": 1}, ValueError, "must not exceed .* got 1 and 0"),
-        (MultiLabelLoss(LOSS), {"positive_threshold": 1.0}, ValueError, "must be those of the MultiLabelLoss"),
-        (MultiLabelLoss(LOSS), {"similarity": sim.Jaccard()}, ValueError, "must be those of the MultiLabelLoss"),
+        (MultiLabelLoss(LOSS), {"positive_threshold": 1.0}, ValueError, "must be set in the MultiLabelLoss"),
+        (MultiLabelLoss(LOSS), {"similarity": sim.Jaccard()}, ValueError, "must be set in the MultiLabelLoss"),
     ],
 )
 def test_memory_constructor_names_what_is_wrong(loss, arguments, error, message):
     with pytest.raises(error, match=message):
-        remember(loss, **arguments)
+        memory_of(loss, **arguments)
 
 
 EMBEDDINGS, LABELS, MASK = torch.zeros(3, 5), torch.zeros(3, 4), torch.zeros(3, dtype=torch.bool)
@@ -361,9 +377,12 @@ EMBEDDINGS, LABELS, MASK = torch.zeros(3, 5), torch.zeros(3, 4), torch.zeros(3, 
         ((EMBEDDINGS, LABELS, (MASK.long(),) * 3, MASK), "must not both be given, got both"),
         ((EMBEDDINGS, LABELS, None, MASK.long()), r"must be bool of shape \(3,\), got torch.int64"),
         ((EMBEDDINGS, LABELS, None, MASK[:2]), r"must be bool of shape \(3,\), got torch.bool of shape \(2,\)"),
-        ((EMBEDDINGS.repeat(7, 1), LABELS.repeat(7, 1)), "`memory_size` must be at least a batch, got 20 for 21 items"),
+        (
+            (EMBEDDINGS.repeat(7, 1), LABELS.repeat(7, 1)),
+            "`memory_size` must be at least the number of rows added, 21, got 20",
+        ),
     ],
 )
 def test_memory_names_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
-        remember(LOSS)(*arguments)
+        memory_of(LOSS)(*arguments)

@@ -208,6 +208,7 @@ def test_package_imports_run_one_way():
         "_docstrings": 0,
         "_global_generator": 0,
         "_modes": 0,
+        "_repr": 0,
         "distributed": 0,
         "labels": 0,
         "_fingerprint": 1,

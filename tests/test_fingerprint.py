@@ -160,7 +160,10 @@ DIFFERENT = {
         v2.LinearTransformation(2 * torch.eye(4), torch.zeros(4)),
     ),
     "v2.Resize": (v2.Resize(8, antialias=True), v2.Resize(8, antialias=False)),
-    "LogRatioLoss": (losses.LogRatioLoss(lambda a, b: a @ b.T), losses.LogRatioLoss(lambda a, b: -a @ b.T)),
+    "LogRatioLoss": (
+        losses.LogRatioLoss(similarity=lambda a, b: a @ b.T),
+        losses.LogRatioLoss(similarity=lambda a, b: -a @ b.T),
+    ),
     "estimators": (LogisticRegression(C=1.0), LogisticRegression(C=2.0)),
 }
 
@@ -339,8 +342,10 @@ def everyday_objects():
         "v2": v2.Compose([v2.ToImage(), v2.ToDtype({torch.Tensor: torch.float32, "others": None}), v2.Lambda(shifted)]),
         "network": Unshown(torch.arange(3.0)),
         "loss": TripletMarginLoss(distance=LpDistance(power=2)),
-        "log ratio": losses.LogRatioLoss(similarity.Jaccard() + similarity.Cosine()),
-        "miner": MultiLabelSemiHardMiner(similarity.Semantic(torch.eye(3)), generator=torch.Generator().manual_seed(1)),
+        "log ratio": losses.LogRatioLoss(similarity=similarity.Jaccard() + similarity.Cosine()),
+        "miner": MultiLabelSemiHardMiner(
+            similarity=similarity.SoftCosine(torch.eye(3)), generator=torch.Generator().manual_seed(1)
+        ),
         "estimator": MetricEmbedder(head=functools.partial(EmbeddingHead, widths=(8,))),
         "paper": MetricClassifier.paper(),
         "scikit-learn": LogisticRegression(class_weight={0: 1.0, 1: 2.0}),

@@ -1,4 +1,4 @@
-"""Label vectors: PPMI against loops, and files of word vectors of every kind, whole, torn and foreign."""
+"""Label vectors: PPMI against loops, and files of word vectors in all formats, complete, truncated and invalid."""
 
 import logging
 import math
@@ -11,13 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
 
 PALM = {"palm": [1.0, 0.0], "tree": [0.0, 1.0], "sea": [2.0, 2.5]}
 
 
-# Vectors from co-occurrence
+# Vectors from cooccurrence
 
 
 def ppmi_by_loops(labels):
@@ -48,7 +49,7 @@ def inner_products(vectors):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, None])
-def test_cooccurrence_vectors_have_the_best_inner_products_that_so_many_numbers_allow(size, generator):
+def test_cooccurrence_vectors_have_the_best_inner_products_of_their_rank(size, generator):
     labels = (torch.rand(40, 6, generator=generator) < torch.tensor([0.2, 0.3, 0.4, 0.5, 0.3, 0.2])).long()
     vectors = cooccurrence_vectors(labels, size)
     assert vectors.dtype == torch.float32
@@ -65,7 +66,7 @@ def test_cooccurrence_vectors_of_soft_labels_count_shares(generator):
         np.testing.assert_allclose(inner_products(cooccurrence_vectors(labels)), expected, atol=1e-6)
 
 
-def test_cooccurrence_vectors_cut_off_a_negative_eigenvalue():
+def test_cooccurrence_vectors_omit_a_negative_eigenvalue():
     # Among N rows, nearly all empty, one has labels 0 and 1, another 1 and 2. PPMI of label 0 and of label 2 with
     # itself is log N, of label 1 with itself, with 0 and with 2 log(N / 2), of 0 with 2, which never meet, 0. In units
     # of log N that tends to [[1, 1, 0], [1, 1, 1], [0, 1, 1]], whose least eigenvalue is 1 - sqrt(2).
@@ -79,16 +80,16 @@ def test_cooccurrence_vectors_cut_off_a_negative_eigenvalue():
     )
 
 
-def test_cooccurrence_vectors_of_labels_that_tell_nothing_are_zero():
-    # Label 2 never occurs, label 3 is on every row: neither says anything about another.
+def test_cooccurrence_vectors_of_labels_in_no_row_or_every_row_are_zero():
+    # Label 2 never occurs, label 3 occurs in every row: neither has information about other labels.
     labels = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]])
     vectors = cooccurrence_vectors(labels)
     assert vectors[2].tolist() == vectors[3].tolist() == [0, 0, 0, 0]
     assert (vectors[:2].norm(dim=1) > 0.5).all()
 
 
-def test_cooccurrence_vectors_of_labels_that_tell_nothing_are_exactly_zero_among_many_others(generator):
-    # Rounding must not leave 1e-9 there: a head that brings vectors to unit length would make a random one of it.
+def test_cooccurrence_vectors_of_labels_in_no_row_or_every_row_are_exactly_zero_among_many_others(generator):
+    # No rounding errors such as 1e-9: normalised to unit length they would be a random vector.
     for _ in range(20):
         labels = (torch.rand(30, 8, generator=generator) < 0.3).long()
         labels[:, 3], labels[:, 5] = 0, 1
@@ -96,7 +97,7 @@ def test_cooccurrence_vectors_of_labels_that_tell_nothing_are_exactly_zero_among
         assert vectors[[3, 5]].count_nonzero() == 0
 
 
-def test_cooccurrence_vector_of_a_label_that_is_always_alone_stands_for_itself():
+def test_cooccurrence_vector_of_a_label_that_is_always_alone_has_only_its_own_ppmi():
     labels = torch.tensor([[1, 0], [1, 0], [1, 0], [0, 1]])
     expected = np.diag([math.log(4 / 3), math.log(4)])
     np.testing.assert_allclose(inner_products(cooccurrence_vectors(labels)), expected, atol=1e-6)
@@ -105,6 +106,14 @@ def test_cooccurrence_vector_of_a_label_that_is_always_alone_stands_for_itself()
 def test_cooccurrence_vectors_without_any_label_are_zero():
     assert cooccurrence_vectors(torch.zeros(5, 3)).tolist() == [[0.0] * 3] * 3
     assert cooccurrence_vectors(torch.zeros(0, 3, dtype=torch.uint8), size=2).tolist() == [[0.0] * 2] * 3
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.tolist, lambda rows: sparse.csr_array(rows)])
+def test_cooccurrence_vectors_take_labels_of_every_kind(convert, generator):
+    labels = (torch.rand(40, 6, generator=generator) < 0.3).long()
+    assert torch.equal(cooccurrence_vectors(convert(labels), 3), cooccurrence_vectors(labels, 3))
+    with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
+        cooccurrence_vectors([["a"], ["a", "b"]])
 
 
 def test_cooccurrence_vectors_take_one_label():
@@ -142,7 +151,7 @@ def test_cooccurrence_vectors_name_a_size_out_of_range(size):
         cooccurrence_vectors(torch.eye(3), size)
 
 
-def test_cooccurrence_vectors_refuse_what_is_no_label_matrix():
+def test_cooccurrence_vectors_reject_what_is_not_a_label_matrix():
     with pytest.raises(ValueError, match=r"`labels` must be a 2-D multi-hot matrix .* got shape \(3,\)"):
         cooccurrence_vectors(torch.ones(3))
     with pytest.raises(ValueError, match=r"the number of labels, 0, got 0\."):
@@ -150,7 +159,7 @@ def test_cooccurrence_vectors_refuse_what_is_no_label_matrix():
 
 
 @pytest.mark.parametrize(("entry", "shown"), [(2.0, "2.0"), (-1.0, "-1.0"), (float("nan"), "nan")])
-def test_cooccurrence_vectors_refuse_numbers_outside_0_to_1(entry, shown):
+def test_cooccurrence_vectors_reject_numbers_outside_0_to_1(entry, shown):
     with pytest.raises(ValueError, match=rf"numbers in \[0, 1\], got {shown} at row 1, label 0"):
         cooccurrence_vectors(torch.tensor([[1.0, 0.0], [entry, 1.0]]))
 
@@ -291,10 +300,11 @@ def test_read_word_vectors_reports_what_is_missing(write, caplog):
     assert found.missing_words == ("Oil", "old", "wet")
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("mlmetric.label_vectors", logging.WARNING)
-    assert "no vector for 2 labels (desert, sand dune) and 3 single words (Oil, old, wet)" in record.getMessage()
+    expected = "no vector for 2 labels (desert, sand dune), and for 3 words of other labels (Oil, old, wet)"
+    assert expected in record.getMessage()
 
 
-def test_read_word_vectors_says_nothing_where_nothing_is_missing(write, caplog):
+def test_read_word_vectors_logs_nothing_if_nothing_is_missing(write, caplog):
     with caplog.at_level(logging.DEBUG):
         read_word_vectors(write(glove(PALM)), ["palm tree", "sea"])
     assert caplog.records == []
@@ -313,7 +323,7 @@ def test_read_word_vectors_reads_words_in_utf_8(kind, write):
 
 
 @every_kind
-def test_read_word_vectors_passes_over_words_that_are_not_utf_8(kind, write):
+def test_read_word_vectors_skips_words_that_are_not_utf_8(kind, write):
     path = write(kind(PALM | {"cafX": [7.0, 7.0], "zoo": [5.0, 6.0]}).replace(b"cafX", b"caf\xe9"))
     assert read_word_vectors(path, ["zoo", "sea"]).vectors.tolist() == [[5, 6], [2, 2.5]]
 
@@ -325,50 +335,50 @@ def test_read_word_vectors_takes_windows_line_ends(write):
 
 
 @every_kind
-def test_read_word_vectors_with_none_of_the_labels_is_refused(kind, write):
-    with pytest.raises(ValueError, match=r"vectors has a vector for none of the 2 labels; the first is 'sky blue'\."):
+def test_read_word_vectors_with_none_of_the_labels_is_rejected(kind, write):
+    with pytest.raises(ValueError, match=r"vectors contains none of the 2 label names; the first is 'sky blue'\."):
         read_word_vectors(write(kind(PALM)), ["sky blue", "desert"])
 
 
-def test_read_word_vectors_of_an_empty_file_is_refused(write):
-    with pytest.raises(ValueError, match="none of the 1 labels; the first is 'sea'"):
+def test_read_word_vectors_of_an_empty_file_is_rejected(write):
+    with pytest.raises(ValueError, match="none of the 1 label names; the first is 'sea'"):
         read_word_vectors(write(b""), ["sea"])
-    with pytest.raises(ValueError, match="none of the 1 labels; the first is 'sea'"):
+    with pytest.raises(ValueError, match="none of the 1 label names; the first is 'sea'"):
         read_word_vectors(write(b"0 300\n"), ["sea"])
 
 
-def test_read_word_vectors_without_labels_is_refused(write):
-    with pytest.raises(ValueError, match="labels"):
+def test_read_word_vectors_without_labels_is_rejected(write):
+    with pytest.raises(ValueError, match="`label_names` must have at least one name, got none"):
         read_word_vectors(write(glove(PALM)), [])
 
 
 @pytest.mark.parametrize("kind", [glove, word2vec_text])
-def test_read_word_vectors_of_a_text_file_that_ends_amid_an_entry_names_it(kind, write):
-    torn = kind(PALM)[: -len(" 2.5\n")]
+def test_read_word_vectors_of_a_text_file_that_ends_within_an_entry_raises(kind, write):
+    truncated = kind(PALM)[: -len(" 2.5\n")]
     with pytest.raises(
         ValueError,
         match=r"vectors is not a file of word vectors: entry 3 is b'sea 2\.0', expected a word and 2 numbers",
     ):
-        read_word_vectors(write(torn), ["palm"])
+        read_word_vectors(write(truncated), ["palm"])
 
 
 def test_read_word_vectors_of_a_text_file_with_a_word_among_the_numbers_names_it(write):
-    with pytest.raises(ValueError, match="something else than numbers for 'tree' in entry 2"):
+    with pytest.raises(ValueError, match="other text than numbers for 'tree' in entry 2"):
         read_word_vectors(write(b"sea 1 2\ntree one 2\n"), ["tree"])
-    with pytest.raises(ValueError, match="something else than numbers for 'palm' in entry 3"):  # a torn "palm tree"
+    with pytest.raises(ValueError, match="other text than numbers for 'palm' in entry 3"):  # a truncated "palm tree"
         read_word_vectors(write(b"2 2\nsea 1 2\ntree 1 2\npalm tree 1\n"), ["palm tree"])
 
 
 @pytest.mark.parametrize("kind", [glove, word2vec_text])
-def test_read_word_vectors_of_a_text_file_that_ends_in_a_number_is_refused(kind, write):
-    for torn in (kind(PALM)[:-1], kind(PALM)[: -len("5\n")], kind(PALM)[: -len(".5\n")]):
-        with pytest.raises(ValueError, match=r"vectors ends in entry 3, b'sea 2\.0 2.*newline: .* be cut off"):
-            read_word_vectors(write(torn), ["palm"])
+def test_read_word_vectors_of_a_text_file_that_ends_in_a_number_is_rejected(kind, write):
+    for truncated in (kind(PALM)[:-1], kind(PALM)[: -len("5\n")], kind(PALM)[: -len(".5\n")]):
+        with pytest.raises(ValueError, match=r"vectors ends in entry 3, b'sea 2\.0 2.*newline: .* be incomplete"):
+            read_word_vectors(write(truncated), ["palm"])
 
 
-def test_read_word_vectors_of_a_text_file_with_fewer_words_than_it_announces_is_refused(write):
+def test_read_word_vectors_of_a_text_file_with_fewer_words_than_its_first_line_states_is_rejected(write):
     whole = word2vec_text(PALM)
-    with pytest.raises(ValueError, match=r"vectors ends after word 2 of the 3 that it announces\."):
+    with pytest.raises(ValueError, match=r"vectors ends after word 2 of the 3 that its first line states\."):
         read_word_vectors(write(whole[: whole.index(b"sea")]), ["palm"])
 
 
@@ -376,13 +386,13 @@ def test_read_word_vectors_of_a_text_file_with_fewer_words_than_it_announces_is_
 @pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
 def test_read_word_vectors_of_a_label_that_are_not_finite_names_the_word(kind, bad, shown, write):
     path = write(kind(PALM | {"zoo": [1.0, bad]}))
-    with pytest.raises(ValueError, match=rf"vectors must have finite numbers, got {shown} for 'zoo'\."):
+    with pytest.raises(ValueError, match=rf"vectors must contain finite numbers, got {shown} for 'zoo'\."):
         read_word_vectors(path, ["sea", "zoo"])
     assert read_word_vectors(path, ["sea"]).vectors.tolist() == [[2, 2.5]]
 
 
-def test_read_word_vectors_beyond_float32_is_refused(write):
-    with pytest.raises(ValueError, match=r"vectors must have finite numbers, got inf for 'sea'\."):
+def test_read_word_vectors_beyond_float32_is_rejected(write):
+    with pytest.raises(ValueError, match=r"vectors must contain finite numbers, got inf for 'sea'\."):
         read_word_vectors(write(b"sea 1e39 1\n"), ["sea"])
 
 
@@ -402,9 +412,9 @@ def test_read_word_vectors_takes_the_mean_of_the_largest_numbers(kind, write):
 
 @pytest.mark.parametrize("size", [0, 5_000_000_000, 10**17])
 @pytest.mark.parametrize("kind", [word2vec_text, word2vec_binary])
-def test_read_word_vectors_announced_longer_than_the_file_is_refused(kind, size, write):
+def test_read_word_vectors_longer_than_the_file_are_rejected(kind, size, write):
     path = write(kind(PALM).replace(b"3 2\n", b"3 %d\n" % size))
-    with pytest.raises(ValueError, match=rf"announces 3 words of {size} numbers each, but only \d+ bytes follow"):
+    with pytest.raises(ValueError, match=rf"states 3 words of {size} numbers each, but only \d+ bytes follow"):
         read_word_vectors(path, ["sea"])
 
 
@@ -414,14 +424,14 @@ def test_read_word_vectors_with_a_first_line_of_thousands_of_digits_is_an_entry(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_read_word_vectors_of_a_named_pipe_is_refused(tmp_path):
+def test_read_word_vectors_of_a_named_pipe_is_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match=r"pipe is not a regular file\."):
         read_word_vectors(tmp_path / "pipe", ["sea"])
 
 
 @pytest.mark.parametrize("kind", [word2vec_binary, word2vec_binary_without_newlines])
-def test_read_word_vectors_of_a_torn_binary_file_names_the_word_that_it_ends_in(kind, write):
+def test_read_word_vectors_of_a_truncated_binary_file_names_its_last_word(kind, write):
     whole = kind(PALM)
     start_of_tree, start_of_sea = whole.index(b"tree "), whole.index(b"sea ")
     for end, number in [
@@ -432,7 +442,7 @@ def test_read_word_vectors_of_a_torn_binary_file_names_the_word_that_it_ends_in(
         (start_of_tree + 1, 2),
         (start_of_tree + 5 + 4, 2),
     ]:
-        with pytest.raises(ValueError, match=rf"vectors ends in word {number} of the 3 that it announces\."):
+        with pytest.raises(ValueError, match=rf"vectors ends in word {number} of the 3 that its first line states\."):
             read_word_vectors(write(whole[:end]), ["palm", "tree", "sea"])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlmetric.metrics import ndcg_at_k, precision_at_k
-from mlmetric.similarity import Hamming, Semantic, inner_product, jaccard
+from mlmetric.similarity import Hamming, SoftCosine, inner_product, jaccard
 
 GAINS = {"linear": lambda grade: grade, "exponential": lambda grade: 2**grade - 1}
 
@@ -234,7 +234,7 @@ def test_query_is_not_relevant_to_itself():
 def test_soft_labels_and_composed_similarities_give_grades():
     soft = LABELS / 2
     assert ndcg_at_k(EMBEDDINGS, soft, k=2) == ndcg_at_k(EMBEDDINGS, LABELS, k=2)
-    relation = Semantic(torch.eye(3)) * 0.5 + Hamming()
+    relation = SoftCosine(torch.eye(3)) * 0.5 + Hamming()
     grades = relation(LABELS, LABELS).double().tolist()
     order = _order([0], [[0], [1], [-1], [2]], 0)
     result = ndcg_at_k(EMBEDDINGS, LABELS, k=3, similarity=relation, average="none")[0]

@@ -6,18 +6,20 @@ import pickle
 from collections import Counter, defaultdict
 from itertools import combinations
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning import distances, losses
 from pytorch_metric_learning.miners import TripletMarginMiner
+from scipy import sparse
 
 from mlmetric import similarity as sim
 from mlmetric.miners import MultiLabelSemiHardMiner
-from mlmetric.miners import _triplets as triplets_module
-from mlmetric.miners._arrays import argsort_rows
-from mlmetric.miners._draws import draw_distinct
+from mlmetric.miners import _triplet_selection as selection_module
+from mlmetric.miners._array_ops import argsort_rows
+from mlmetric.miners._negative_candidates import sample_without_replacement
 
 KINDS = ["hard", "semihard", "all", "easy"]
 SIMILARITIES = {
@@ -25,7 +27,7 @@ SIMILARITIES = {
     "jaccard": sim.Jaccard(),
     "hamming": sim.Hamming(),
     "weighted": sim.Dice(torch.tensor([1.0, 0.3, 0.7, 2.0])),
-    "semantic": sim.Semantic(0.5 * torch.eye(4) + 0.5),
+    "semantic": sim.SoftCosine(0.5 * torch.eye(4) + 0.5),
     "mixed": 0.5 * sim.Jaccard() + 0.5 * sim.Cosine(),
 }
 DISTANCES = {
@@ -33,6 +35,14 @@ DISTANCES = {
     "squared": distances.LpDistance(normalize_embeddings=False, power=2),
     "cosine": distances.CosineSimilarity(),
     "dot": distances.DotProductSimilarity(normalize_embeddings=False),
+}
+
+
+LABEL_KINDS = {
+    "array": lambda labels: labels.numpy(),
+    "list": lambda labels: labels.tolist(),
+    "sparse": lambda labels: sparse.csr_array(labels.numpy()),
+    "frame": lambda labels: pd.DataFrame(labels.numpy()).astype("Int64"),
 }
 
 
@@ -115,7 +125,7 @@ def batch(seed, n=12, m=None, num_labels=4, grid=False):
 def test_miner_without_caps_gives_the_set_of_the_loop(kind, similarity, distance, refs):
     for seed in range(3):
         miner = MultiLabelSemiHardMiner(
-            SIMILARITIES[similarity],
+            similarity=SIMILARITIES[similarity],
             type_of_triplets=kind,
             margin=0.3,
             positive_threshold=0.2 * (seed == 1),
@@ -141,7 +151,7 @@ def test_miner_with_ties_duplicates_and_empty_rows_gives_the_set_of_the_loop(see
     embeddings, labels, ref_emb, ref_labels = batch(seed, n, m, grid=True)
     labels = labels / 2 if soft else labels
     miner = MultiLabelSemiHardMiner(
-        sim.Jaccard(),
+        similarity=sim.Jaccard(),
         type_of_triplets=kind,
         margin=1.0,
         partial_threshold=partial_threshold,
@@ -157,7 +167,7 @@ def test_miner_with_caps_visits_farthest_first_and_keeps_the_nearest(caps, kind)
     partial, disjoint, per_anchor = caps
     for seed in range(6):
         miner = MultiLabelSemiHardMiner(
-            sim.InnerProduct(),
+            similarity=sim.InnerProduct(),
             type_of_triplets=kind,
             max_partial_per_positive=partial,
             max_disjoint_per_positive=disjoint,
@@ -175,7 +185,7 @@ def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
     )
     embeddings, labels, _, _ = batch(3, n=20)
     expected = [part.tolist() for part in miner(embeddings, labels)]
-    monkeypatch.setattr(triplets_module, "_CHUNK_ELEMENTS", {"cpu": 1})
+    monkeypatch.setattr(selection_module, "_CHUNK_ELEMENTS", {"cpu": 1})
     assert [part.tolist() for part in miner(embeddings, labels)] == expected
 
 
@@ -190,10 +200,10 @@ def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
     disjoint=st.sampled_from(["violating", "any"]),
     rows_at_once=st.integers(1, 30),
 )
-def test_miner_with_any_caps_gives_what_the_loop_visits(kind, seed, n, m, caps, thresholds, disjoint, rows_at_once):
+def test_miner_with_any_caps_gives_the_triplets_of_the_loop(kind, seed, n, m, caps, thresholds, disjoint, rows_at_once):
     given_batch = batch(seed, n, m)
     miner = MultiLabelSemiHardMiner(
-        sim.Jaccard(),
+        similarity=sim.Jaccard(),
         type_of_triplets=kind,
         margin=0.3,
         positive_threshold=thresholds[0],
@@ -207,7 +217,7 @@ def test_miner_with_any_caps_gives_what_the_loop_visits(kind, seed, n, m, caps, 
     )
     distance, found = loop_triplets(miner, *given_batch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triplets_module, "_CHUNK_ELEMENTS", {"cpu": rows_at_once * (m or n)})
+        patch.setattr(selection_module, "_CHUNK_ELEMENTS", {"cpu": rows_at_once * (m or n)})
         assert as_set(miner(*given_batch)) == capped_by_loop(miner, distance, found)
 
 
@@ -235,8 +245,10 @@ def test_miner_draws_each_set_of_negatives_of_different_similarity_equally_often
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool])
 def test_miner_takes_similarities_of_every_dtype(dtype):
     embeddings, labels, _, _ = batch(3, n=20)
-    shared = MultiLabelSemiHardMiner(lambda a, b: (a.float() @ b.float().T).to(dtype))
-    plain = MultiLabelSemiHardMiner((lambda a, b: a.float() @ b.float().T > 0) if dtype == torch.bool else None)
+    shared = MultiLabelSemiHardMiner(similarity=lambda a, b: (a.float() @ b.float().T).to(dtype))
+    plain = MultiLabelSemiHardMiner(
+        similarity=(lambda a, b: a.float() @ b.float().T > 0) if dtype == torch.bool else None
+    )
     assert as_set(shared(embeddings, labels)) == as_set(plain(embeddings, labels)) != set()
 
 
@@ -351,9 +363,9 @@ def test_miner_drops_self_pairs_only_where_the_labels_are_the_same_object():
     assert as_set(miner(embeddings, labels, embeddings.clone(), labels.clone())) == {(0, 0, 1), (1, 1, 0)}
 
 
-def test_miner_an_anchor_is_never_its_own_negative_even_if_its_similarity_says_so():
+def test_miner_an_anchor_is_never_its_own_negative_even_if_it_is_less_similar_to_itself():
     embeddings = torch.tensor([[0.0], [1.0]])
-    miner = MultiLabelSemiHardMiner(lambda a, b: 1 - 0.5 * torch.eye(len(a)), distance=DISTANCES["squared"])
+    miner = MultiLabelSemiHardMiner(similarity=lambda a, b: 1 - 0.5 * torch.eye(len(a)), distance=DISTANCES["squared"])
     assert as_set(miner(embeddings, torch.ones(2, 1))) == set()
 
 
@@ -372,10 +384,12 @@ def test_miner_at_a_threshold_that_is_a_fraction_mines_the_same_whatever_the_dty
     labels = torch.tensor([[1] * q, [1] * p + [0] * (q - p), [1] * q, [0] * q]).to(dtype)
     embeddings = torch.tensor([[0.0], [1.0], [3.0], [2.0]])
     options = {"distance": DISTANCES["squared"], "collect_stats": True}
-    positive = MultiLabelSemiHardMiner(sim.Jaccard(), positive_threshold=p / q, **options)
+    positive = MultiLabelSemiHardMiner(similarity=sim.Jaccard(), positive_threshold=p / q, **options)
     assert as_set(positive(embeddings, labels)) == {(0, 2, 1), (0, 2, 3), (2, 0, 1), (2, 0, 3)}
     assert positive.partial_share == 0.5
-    partial = MultiLabelSemiHardMiner(sim.Jaccard(), partial_threshold=p / q, max_disjoint_per_positive=0, **options)
+    partial = MultiLabelSemiHardMiner(
+        similarity=sim.Jaccard(), partial_threshold=p / q, max_disjoint_per_positive=0, **options
+    )
     assert as_set(partial(embeddings, labels)) == set()
 
 
@@ -433,8 +447,8 @@ def test_miner_takes_a_lambda_a_module_and_non_contiguous_tensors():
             return (labels * self.weight) @ ref_labels.float().T
 
     module = Learned()
-    by_module = MultiLabelSemiHardMiner(module)
-    by_lambda = MultiLabelSemiHardMiner(lambda a, b: (a * module.weight) @ b.float().T)
+    by_module = MultiLabelSemiHardMiner(similarity=module)
+    by_lambda = MultiLabelSemiHardMiner(similarity=lambda a, b: (a * module.weight) @ b.float().T)
     strided = embeddings.repeat_interleave(2, dim=1)[:, ::2]
     assert as_set(by_module(embeddings, labels)) == as_set(by_lambda(strided, labels)) != set()
 
@@ -443,7 +457,7 @@ def test_miner_takes_a_lambda_a_module_and_non_contiguous_tensors():
 def test_miner_copies_and_pickles_with_its_generator(copied):
     embeddings, labels, _, _ = batch(8, n=20)
     miner = MultiLabelSemiHardMiner(
-        sim.Jaccard(), max_triplets_per_anchor=1, generator=torch.Generator().manual_seed(3)
+        similarity=sim.Jaccard(), max_triplets_per_anchor=1, generator=torch.Generator().manual_seed(3)
     )
     other = copied(miner)
     assert as_set(other(embeddings, labels)) == as_set(miner(embeddings, labels))
@@ -453,7 +467,7 @@ def test_miner_statistics_are_those_of_its_triplets():
     embeddings = torch.tensor([[0.0], [3.0], [1.0], [2.0]])
     labels = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]])
     miner = MultiLabelSemiHardMiner(
-        sim.InnerProduct(), distance=distances.LpDistance(normalize_embeddings=False), collect_stats=True
+        similarity=sim.InnerProduct(), distance=distances.LpDistance(normalize_embeddings=False), collect_stats=True
     )
     # anchor 0: (0,1,2) partial, (0,1,3) disjoint; anchor 1: (1,0,2) partial, (1,0,3) disjoint, (1,2,3) disjoint;
     # anchor 2: (2,1,3) disjoint; anchor 3 has no positive.
@@ -472,29 +486,64 @@ def test_miner_statistics_are_those_of_its_triplets():
 def test_miner_statistics_count_a_negative_at_the_threshold_as_it_was_mined():
     embeddings = torch.tensor([[0.0], [2.0], [1.0]])
     labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1]])  # Jaccard of the negative: 1/3 in float32
-    miner = MultiLabelSemiHardMiner(sim.Jaccard(), partial_threshold=1 / 3, collect_stats=True)
+    miner = MultiLabelSemiHardMiner(similarity=sim.Jaccard(), partial_threshold=1 / 3, collect_stats=True)
     miner.distance = distances.LpDistance(normalize_embeddings=False)
     partial = MultiLabelSemiHardMiner(
-        sim.Jaccard(), partial_threshold=1 / 3, max_disjoint_per_positive=0, distance=miner.distance
+        similarity=sim.Jaccard(), partial_threshold=1 / 3, max_disjoint_per_positive=0, distance=miner.distance
     )
     miner(embeddings, labels)
     assert miner.partial_share * miner.num_triplets == pytest.approx(len(partial(embeddings, labels)[0]))
 
 
 def test_miner_takes_a_boolean_similarity_with_statistics():
-    miner = MultiLabelSemiHardMiner(lambda a, b: (a.float() @ b.float().T) >= 1, collect_stats=True)
+    miner = MultiLabelSemiHardMiner(similarity=lambda a, b: (a.float() @ b.float().T) >= 1, collect_stats=True)
     embeddings, labels, _, _ = batch(0)
     miner(embeddings, labels)
     assert miner.similarity_gap == 1
 
 
-def test_miner_of_arrays_is_a_type_error():
-    with pytest.raises(TypeError, match=r"`labels` must be a torch\.Tensor, got ndarray"):
-        MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2).numpy())
+@pytest.mark.parametrize("convert", LABEL_KINDS.values(), ids=LABEL_KINDS)
+def test_miner_takes_labels_of_every_kind(convert):
+    embeddings, labels, ref_emb, ref_labels = batch(0, m=9)
+    miner = MultiLabelSemiHardMiner(similarity=sim.Jaccard())
+    own = convert(labels)
+    assert as_set(miner(embeddings, own)) == as_set(miner(embeddings, labels))
+    assert as_set(miner(embeddings, own, embeddings, own)) == as_set(miner(embeddings, labels))
+    expected = as_set(miner(embeddings, labels, ref_emb, ref_labels))
+    assert as_set(miner(embeddings, own, ref_emb, convert(ref_labels))) == expected
+
+
+def test_miner_of_label_names_or_embeddings_that_are_not_tensors_raises_a_type_error():
+    with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
+        MultiLabelSemiHardMiner()(torch.zeros(2, 2), [["a"], ["a", "b"]])
     with pytest.raises(TypeError, match=r"`embeddings` must be a torch\.Tensor, got list"):
         MultiLabelSemiHardMiner()([[0.0]], torch.zeros(1, 2))
-    with pytest.raises(TypeError, match=r"`ref_labels` must be a torch\.Tensor, got ndarray"):
-        MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2).numpy())
+    with pytest.raises(TypeError, match=r"`ref_emb` must be a torch\.Tensor, got ndarray"):
+        MultiLabelSemiHardMiner()(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2).numpy(), torch.zeros(2, 2))
+
+
+def test_miner_representation_shows_its_parameters():
+    generator = torch.Generator().manual_seed(3)
+    miner = MultiLabelSemiHardMiner(similarity=0.5 * sim.Jaccard() + sim.jaccard, margin=0.3, generator=generator)
+    assert str(miner).splitlines()[1:3] == [
+        "  similarity=0.5 * Jaccard() + jaccard, positive_threshold=0.0, partial_threshold=0.0, margin=0.3, "
+        "type_of_triplets='hard', positive_order='farthest', disjoint_negatives='violating', negative_order='random', "
+        "generator=Generator(initial_seed=3)",
+        "  (distance): LpDistance()",
+    ]
+
+
+def test_miner_without_a_generator_samples_from_the_global_one():
+    embeddings, labels, _, _ = batch(1, n=30)
+    miner = MultiLabelSemiHardMiner(max_triplets_per_anchor=2, positive_order="random")
+
+    def mine(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return [part.tolist() for part in miner(embeddings, labels)]
+
+    assert mine(0) == mine(0)
+    assert mine(0) != mine(1)
 
 
 def test_miner_statistics_of_an_inverted_distance_keep_their_sign():
@@ -515,7 +564,7 @@ def test_miner_builds_no_graph_through_a_learned_similarity():
         return seen[-1]
 
     embeddings, labels, _, _ = batch(9)
-    MultiLabelSemiHardMiner(learned)(embeddings.requires_grad_(), labels)
+    MultiLabelSemiHardMiner(similarity=learned)(embeddings.requires_grad_(), labels)
     assert not seen[0].requires_grad
 
 
@@ -528,11 +577,11 @@ def test_miner_takes_a_similarity_of_ones_own_in_full_precision_under_autocast()
 
     embeddings, labels, _, _ = batch(9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        MultiLabelSemiHardMiner(shared)(embeddings, labels)
+        MultiLabelSemiHardMiner(similarity=shared)(embeddings, labels)
     assert seen[0].dtype == torch.float32
 
 
-def test_miner_told_that_refs_begin_with_the_batch_leaves_out_own_entries_before_the_caps():
+def test_miner_with_ref_includes_query_excludes_self_pairs_before_the_caps():
     embeddings = torch.tensor([[0.0], [1.0]])
     labels = torch.tensor([[1, 0], [1, 0]])
     ref_emb, ref_labels = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[1, 0], [1, 0], [0, 1]])
@@ -543,19 +592,21 @@ def test_miner_told_that_refs_begin_with_the_batch_leaves_out_own_entries_before
         distance=DISTANCES["squared"],
         generator=torch.Generator().manual_seed(0),
     )
-    told = [as_set(miner(embeddings, labels, ref_emb, ref_labels, batch_first=True)) for _ in range(10)]
-    assert told == [{(0, 1, 2), (1, 0, 2)}] * 10
-    untold = [as_set(miner(embeddings, labels, ref_emb, ref_labels)) for _ in range(10)]
-    assert any((0, 0, 2) in triplets for triplets in untold)
-    with pytest.raises(ValueError, match="must begin with the batch under `batch_first=True`, got 1 refs for 2"):
-        miner(embeddings, labels, ref_emb[:1], ref_labels[:1], batch_first=True)
+    included = [as_set(miner(embeddings, labels, ref_emb, ref_labels, ref_includes_query=True)) for _ in range(10)]
+    assert included == [{(0, 1, 2), (1, 0, 2)}] * 10
+    not_included = [as_set(miner(embeddings, labels, ref_emb, ref_labels)) for _ in range(10)]
+    assert any((0, 0, 2) in triplets for triplets in not_included)
+    with pytest.raises(
+        ValueError, match="must begin with the batch if `ref_includes_query=True`, got 1 references for 2"
+    ):
+        miner(embeddings, labels, ref_emb[:1], ref_labels[:1], ref_includes_query=True)
 
 
-def test_miner_checks_no_values_where_it_is_told_not_to():
+def test_miner_checks_no_values_without_validate_args():
     embeddings, labels, _, _ = batch(1)
     embeddings[0, 0] = torch.nan
     MultiLabelSemiHardMiner(validate_args=False)(embeddings, 2 * labels)
-    with pytest.raises(ValueError, match="hold NaN"):
+    with pytest.raises(ValueError, match="contain NaN"):
         MultiLabelSemiHardMiner()(embeddings, labels)
 
 
@@ -568,22 +619,24 @@ def test_miner_with_the_same_labels_object_and_other_embeddings_checks_their_sha
 
 
 @pytest.mark.parametrize("caps", [{"max_triplets_per_anchor": 10**20}, {"max_partial_per_positive": 10**20}])
-def test_miner_caps_above_all_there_is_cut_nothing(caps):
+def test_miner_caps_above_the_number_of_candidates_exclude_nothing(caps):
     embeddings, labels, _, _ = batch(2, n=30)
-    capped = MultiLabelSemiHardMiner(sim.Jaccard(), **caps)(embeddings, labels)
-    free = MultiLabelSemiHardMiner(sim.Jaccard())(embeddings, labels)
+    capped = MultiLabelSemiHardMiner(similarity=sim.Jaccard(), **caps)(embeddings, labels)
+    free = MultiLabelSemiHardMiner(similarity=sim.Jaccard())(embeddings, labels)
     assert all(torch.equal(a, b) for a, b in zip(capped, free, strict=True))
 
 
 @pytest.mark.parametrize(("number", "keep"), [(5, 2), (5, 4), (12, 2), (13, 3), (7, 7)])
-def test_draws_are_different_numbers_and_each_set_of_them_equally_likely(number, keep):
+def test_samples_without_replacement_are_distinct_and_each_set_has_the_same_probability(number, keep):
     generator = torch.Generator().manual_seed(number * keep)
     trials = 20_000
 
     def rand(*shape):
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    drawn = draw_distinct(torch.full((trials,), number), torch.full((trials,), keep), rand).sort(dim=1).values
+    drawn = (
+        sample_without_replacement(torch.full((trials,), number), torch.full((trials,), keep), rand).sort(dim=1).values
+    )
     assert 0 <= drawn.min() <= drawn.max() < number
     assert (drawn.diff(dim=1) > 0).all()
     sets, counts = drawn.unique(dim=0, return_counts=True)
@@ -593,11 +646,13 @@ def test_draws_are_different_numbers_and_each_set_of_them_equally_likely(number,
     assert ((counts - expected) ** 2 / expected).sum() < num_sets - 1 + 3.3 * math.sqrt(2 * num_sets) + 4
 
 
-def test_draws_of_urns_of_all_sizes_keep_to_them():
+def test_samples_of_populations_of_all_sizes_are_distinct_and_in_range():
     generator = torch.Generator().manual_seed(0)
     number = torch.randint(0, 60, (500,), generator=generator)
     keep = (torch.rand(500, generator=generator) * (number + 1)).long()
-    drawn = draw_distinct(number, keep, lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64))
+    drawn = sample_without_replacement(
+        number, keep, lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)
+    )
     for most, wanted, row in zip(number.tolist(), keep.tolist(), drawn.tolist(), strict=True):
         assert len(set(row[:wanted])) == wanted
         assert all(0 <= pick < most for pick in row[:wanted])
@@ -606,7 +661,7 @@ def test_draws_of_urns_of_all_sizes_keep_to_them():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"similarity": 3}, TypeError, "`similarity` must be a callable, got int"),
+        ({"similarity": 3}, TypeError, "`similarity` must be callable, got int"),
         ({"distance": "cosine"}, TypeError, "`distance` must be a distance of .* got str"),
         ({"type_of_triplets": "semi-hard"}, ValueError, "`type_of_triplets` must be one of .* got 'semi-hard'"),
         ({"positive_order": "nearest"}, ValueError, "`positive_order` must be one of .* got 'nearest'"),
@@ -639,7 +694,7 @@ def test_miner_constructor_names_what_is_wrong(arguments, error, message):
 )
 def test_miner_names_what_a_similarity_does_wrong(similarity, error, message):
     with pytest.raises(error, match=message):
-        MultiLabelSemiHardMiner(similarity)(torch.randn(3, 2), torch.eye(3))
+        MultiLabelSemiHardMiner(similarity=similarity)(torch.randn(3, 2), torch.eye(3))
 
 
 @pytest.mark.parametrize(
@@ -653,7 +708,7 @@ def test_miner_names_what_a_similarity_does_wrong(similarity, error, message):
             (torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(2, 2), torch.zeros(1, 2)),
             r"`ref_emb` must have shape \(1",
         ),
-        ((torch.full((3, 2), float("nan")), torch.ones(3, 2)), "hold NaN"),
+        ((torch.full((3, 2), float("nan")), torch.ones(3, 2)), "contain NaN"),
         (
             (torch.tensor([[0.0, 1.0], [3e19, 0.0], [1.0, 1.0]]), torch.ones(3, 2)),
             r"`embeddings` must have norms below 9\.2e\+18, .* overflow torch\.float32; got .* 3e\+19 in row 1",
@@ -691,7 +746,7 @@ def test_miner_of_long_embeddings_gives_the_triplets_of_short_ones(distance, dty
     assert as_set(miner(embeddings * scale, labels)) == short
 
 
-TAKE_GRADED = [
+GRADED = [
     "ContrastiveLoss",
     "HistogramLoss",
     "IntraPairVarianceLoss",
@@ -703,16 +758,16 @@ TAKE_GRADED = [
     "TripletMarginLoss",
     "TupletMarginLoss",
 ]
-REFUSE_GRADED = ["CircleLoss", "GeneralizedLiftedStructureLoss", "MultiSimilarityLoss", "SupConLoss"]
+BINARY = ["CircleLoss", "GeneralizedLiftedStructureLoss", "MultiSimilarityLoss", "SupConLoss"]
 
 
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # HistogramLoss indexes in a way of the past
-@pytest.mark.parametrize("name", TAKE_GRADED + REFUSE_GRADED)
-def test_graded_triplets_go_into_the_losses_that_the_tutorial_names(name):
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # raised by HistogramLoss
+@pytest.mark.parametrize("name", GRADED + BINARY)
+def test_graded_triplets_are_accepted_by_the_losses_that_support_them(name):
     embeddings, labels, _, _ = batch(0, n=24)
-    triplets = MultiLabelSemiHardMiner(sim.Jaccard(), type_of_triplets="all")(embeddings, labels)
+    triplets = MultiLabelSemiHardMiner(similarity=sim.Jaccard(), type_of_triplets="all")(embeddings, labels)
     loss = losses.HistogramLoss(n_bins=10) if name == "HistogramLoss" else getattr(losses, name)()
-    if name in REFUSE_GRADED:
+    if name in BINARY:
         with pytest.raises(AssertionError, match="either be positive or negative"):
             loss(embeddings, indices_tuple=triplets)
     else:
@@ -725,7 +780,7 @@ def test_graded_triplets_go_into_the_losses_that_the_tutorial_names(name):
 def test_miner_on_a_device_gives_the_set_of_the_cpu(kind, device):
     embeddings, labels, ref_emb, ref_labels = (part.double() for part in batch(2, n=24, m=20))
     for similarity in SIMILARITIES.values():
-        miner = MultiLabelSemiHardMiner(similarity, type_of_triplets=kind, margin=0.3)
+        miner = MultiLabelSemiHardMiner(similarity=similarity, type_of_triplets=kind, margin=0.3)
         expected = as_set(miner(embeddings, labels, ref_emb, ref_labels))
         mined = miner(embeddings.to(device), labels, ref_emb.to(device), ref_labels.to(device))
         assert all(part.device == device for part in mined)

@@ -1,4 +1,4 @@
-"""Every miner of pytorch-metric-learning with label sets: against itself on one-hot labels, and against loops.
+"""Every miner of pytorch-metric-learning with label sets, against itself on one-hot labels and against loops.
 
 Run as a script, this file writes the table of miners into docs/pages/pml_miners.md.
 """
@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from pytorch_metric_learning import distances, losses, miners
 
 from mlmetric import similarity as sim
+from mlmetric._pml import Unsupported
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
-from mlmetric.miners import _readings as readings_module
-from mlmetric.miners._registry import READINGS, Reading, Refusal
+from mlmetric.miners import _pml_mining_rules as rules_module
+from mlmetric.miners._miner_support import MINER_ADAPTERS, MinerAdapter
 
 PAGE = Path(__file__).parents[1] / "docs" / "pages" / "pml_miners.md"
 EXPORTED = {name: cls for name, cls in vars(miners).items() if isinstance(cls, type)}
@@ -74,9 +75,9 @@ CASES = {
     "UniformHistogramMiner": lambda near, far: {},
     "UniformHistogramMiner of few bins": lambda near, far: {"num_bins": 3, "pos_per_bin": 5, "neg_per_bin": 7},
 }
-DRAWN = [name for name in CASES if name.startswith("Uniform")]
-DETERMINED = [name for name in CASES if name not in DRAWN]
-FAIR = [
+SAMPLED = [name for name in CASES if name.startswith("Uniform")]
+DETERMINISTIC = [name for name in CASES if name not in SAMPLED]
+CASE_DISTANCES = [
     (case, distance) for case in CASES for distance in DISTANCES if "Angular" not in case or distance == "euclidean"
 ]
 
@@ -98,7 +99,7 @@ def build(case, distance, embeddings, ref_emb=None, **arguments):
 
 
 def seeded(miner, *arguments):
-    """Mine with the global generator, which pytorch-metric-learning draws from, at a fixed seed."""
+    """Mine with a fixed seed of torch's global generator, from which pytorch-metric-learning samples."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return miner(*arguments)
@@ -121,11 +122,11 @@ def batch(seed, n=14, m=None, num_labels=5, dtype=torch.float64):
     return (*draw(n), *(draw(m) if m else ()))
 
 
-# 1. One-hot labels: pytorch-metric-learning's own tuples.
+# 1. One-hot labels: the tuples of pytorch-metric-learning.
 
 
 @pytest.mark.parametrize("refs", [None, 20])
-@pytest.mark.parametrize(("case", "distance"), FAIR)
+@pytest.mark.parametrize(("case", "distance"), CASE_DISTANCES)
 def test_wrapped_miner_with_one_hot_labels_mines_what_the_miner_mines_on_class_ids(case, distance, refs):
     one_hot = torch.nn.functional.one_hot
     some = False
@@ -232,7 +233,7 @@ def loop_relation(similarity, self_pairs, positive=0.45, negative=0.15):  # equa
 
 def three_way(miner, similarity=None, **arguments):
     similarity = sim.Jaccard() if similarity is None else similarity
-    return MultiLabelMiner(miner, similarity, positive_threshold=0.45, negative_threshold=0.15, **arguments)
+    return MultiLabelMiner(miner, similarity=similarity, positive_threshold=0.45, negative_threshold=0.15, **arguments)
 
 
 def assert_mined(mined, miner, embeddings, relation, ref_emb):
@@ -258,7 +259,9 @@ def assert_mines_what_the_loop_mines(case, distance, embeddings, labels, *refs):
 
 
 @pytest.mark.parametrize("refs", [None, 9])
-@pytest.mark.parametrize(("case", "distance"), [(case, distance) for case, distance in FAIR if case in DETERMINED])
+@pytest.mark.parametrize(
+    ("case", "distance"), [(case, distance) for case, distance in CASE_DISTANCES if case in DETERMINISTIC]
+)
 def test_wrapped_miner_with_multi_hot_labels_mines_what_the_loop_mines(case, distance, refs):
     expected = [assert_mines_what_the_loop_mines(case, distance, *batch(seed, m=refs)) for seed in range(3)]
     assert any(any(parts) for parts in expected)
@@ -270,14 +273,14 @@ def test_wrapped_miner_with_multi_hot_labels_mines_what_the_loop_mines(case, dis
     n=st.integers(1, 9),
     m=st.one_of(st.none(), st.integers(1, 9)),
     num_labels=st.integers(1, 5),
-    fair=st.sampled_from([(case, distance) for case, distance in FAIR if case in DETERMINED]),
+    case_distance=st.sampled_from([(case, distance) for case, distance in CASE_DISTANCES if case in DETERMINISTIC]),
 )
-def test_wrapped_miner_of_any_batch_mines_what_the_loop_mines(seed, n, m, num_labels, fair):
-    assert_mines_what_the_loop_mines(*fair, *batch(seed, n, m, num_labels))
+def test_wrapped_miner_of_any_batch_mines_what_the_loop_mines(seed, n, m, num_labels, case_distance):
+    assert_mines_what_the_loop_mines(*case_distance, *batch(seed, n, m, num_labels))
 
 
 def related_pairs(mined):
-    """Yield 1 or -1 and an (anchor, ref) for each positive and negative pair that a tuple holds."""
+    """Yield 1 or -1 and an (anchor, ref) for each positive and negative pair in a tuple."""
     pairs = mined if len(mined) == 4 else (mined[0], mined[1], mined[0], mined[2])
     for kind, part in ((1, pairs[:2]), (-1, pairs[2:])):
         for pair in zip(*(column.tolist() for column in part), strict=True):
@@ -289,37 +292,39 @@ def related_pairs(mined):
     seed=st.integers(0, 10**6),
     n=st.integers(1, 9),
     m=st.one_of(st.none(), st.integers(1, 9)),
-    fair=st.sampled_from(FAIR),
-    batch_first=st.booleans(),
+    case_distance=st.sampled_from(CASE_DISTANCES),
+    ref_includes_query=st.booleans(),
 )
-def test_wrapped_miner_of_duplicates_never_mines_an_ignored_pair(seed, n, m, fair, batch_first):
-    m = max(n, m) if m and batch_first else m
+def test_wrapped_miner_of_duplicates_never_mines_an_ignored_pair(seed, n, m, case_distance, ref_includes_query):
+    m = max(n, m) if m and ref_includes_query else m
     generator = torch.Generator().manual_seed(seed)
     points = torch.randint(0, 2, (18, 2), generator=generator).double()  # exact ties and duplicates
     labels = torch.randint(0, 2, (18, 4), generator=generator)
     refs = () if m is None else (points[:m], labels[:m])
-    miner = build(*fair, points[:n], *refs[:1])
+    miner = build(*case_distance, points[:n], *refs[:1])
     ref_labels = labels[: n if m is None else m]
-    relation = loop_relation(sim.jaccard(labels[:n], ref_labels), self_pairs=batch_first)
-    for kind, (i, j) in related_pairs(three_way(miner)(points[:n], labels[:n], *refs, batch_first=batch_first)):
+    relation = loop_relation(sim.jaccard(labels[:n], ref_labels), self_pairs=ref_includes_query)
+    for kind, (i, j) in related_pairs(
+        three_way(miner)(points[:n], labels[:n], *refs, ref_includes_query=ref_includes_query)
+    ):
         assert relation[i][j] == kind
 
 
-@pytest.mark.parametrize(("case", "distance"), FAIR)
+@pytest.mark.parametrize(("case", "distance"), CASE_DISTANCES)
 def test_wrapped_miner_leaves_out_self_pairs_of_refs_that_begin_with_the_batch(case, distance):
     embeddings, labels, more, more_labels = batch(3, n=6, m=9)
     ref_emb, ref_labels = torch.cat([embeddings, more]), torch.cat([labels, more_labels])
     miner = build(case, distance, embeddings, ref_emb)
     relation = torch.tensor(loop_relation(sim.jaccard(labels, ref_labels), self_pairs=True))
-    mined = three_way(miner)(embeddings, labels, ref_emb, ref_labels, batch_first=True)
+    mined = three_way(miner)(embeddings, labels, ref_emb, ref_labels, ref_includes_query=True)
     pairs = list(related_pairs(mined))
     assert pairs
     assert all(relation[pair] == kind for kind, pair in pairs)
-    if case in DETERMINED:
+    if case in DETERMINISTIC:
         assert_mined(mined, miner, embeddings, relation.tolist(), ref_emb)
 
 
-# 3. What is particular to a class.
+# 3. Properties of single classes.
 
 
 def test_wrapped_multi_similarity_miner_emits_no_ignored_pair_where_its_own_mask_would():
@@ -357,7 +362,7 @@ def test_wrapped_angular_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch)
     embeddings, labels, ref_emb, ref_labels = batch(5, m=11)
     miner = three_way(miners.AngularMiner())
     expected = [part.tolist() for part in miner(embeddings, labels, ref_emb, ref_labels)]
-    monkeypatch.setattr(readings_module, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(rules_module, "_CHUNK_ELEMENTS", 1)
     assert [part.tolist() for part in miner(embeddings, labels, ref_emb, ref_labels)] == expected
     assert expected[0]
 
@@ -365,7 +370,7 @@ def test_wrapped_angular_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch)
 @pytest.mark.parametrize("kind", ["hard", "semihard", "all", "easy"])
 def test_wrapped_triplet_margin_miner_mines_what_the_semi_hard_miner_mines_of_two_kinds(kind):
     embeddings, labels, _, _ = batch(6, m=1)
-    ours = MultiLabelSemiHardMiner(lambda a, b: (a @ b.T) > 0, type_of_triplets=kind)
+    ours = MultiLabelSemiHardMiner(similarity=lambda a, b: (a @ b.T) > 0, type_of_triplets=kind)
     assert counted(MultiLabelMiner(miners.TripletMarginMiner(type_of_triplets=kind))(embeddings, labels)) == counted(
         ours(embeddings, labels)
     )
@@ -422,7 +427,7 @@ def test_wrapped_hdc_miner_takes_pairs_that_were_set_externally_and_leaves_them(
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_wrapped_uniform_histogram_miner_draws_as_many_from_each_bin_that_holds_any(distance):
+def test_wrapped_uniform_histogram_miner_samples_the_same_number_from_each_non_empty_bin(distance):
     embeddings, labels, _, _ = batch(2, m=1)
     miner = miners.UniformHistogramMiner(num_bins=5, pos_per_bin=3, neg_per_bin=4, distance=DISTANCES[distance])
     relation = loop_relation(sim.jaccard(labels), self_pairs=True)
@@ -459,13 +464,15 @@ def test_wrapped_packaged_triplets_are_rows_that_follow_one_another():
     embeddings, labels, _, _ = batch(0, n=6, m=1)
     assert [part.tolist() for part in miner(embeddings, labels)] == [[0, 3], [1, 4], [2, 5]]
     assert counted(miner(embeddings, torch.zeros(6, 1))) == counted(miner.miner(embeddings, torch.zeros(6)))
-    with pytest.raises(ValueError, match=r"must be triplets of rows.*EmbeddingsAlreadyPackagedAsTriplets; got 5 rows"):
+    with pytest.raises(
+        ValueError, match=r"must consist of triplets of rows.*EmbeddingsAlreadyPackagedAsTriplets; got 5 rows"
+    ):
         miner(embeddings[:5], labels[:5])
-    with pytest.raises(ValueError, match="got refs of their own"):
+    with pytest.raises(ValueError, match="got `ref_emb`"):
         miner(embeddings, labels, embeddings.clone(), labels.clone())
 
 
-# 4. What holds for all.
+# 4. Properties of all classes.
 
 
 def any_miner(case, embeddings):
@@ -578,23 +585,23 @@ def test_wrapped_miner_names_bad_input(arguments, message):
 @pytest.mark.parametrize("case", [*CASES, "EmbeddingsAlreadyPackagedAsTriplets"])
 def test_wrapped_miner_of_nan_names_it(case):
     miner = any_miner(case, torch.randn(3, 2, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(ValueError, match="hold NaN"):
+    with pytest.raises(ValueError, match="contain NaN"):
         MultiLabelMiner(miner)(torch.full((3, 2), torch.nan), torch.ones(3, 2))
 
 
 def test_wrapped_miner_names_what_a_similarity_does_wrong():
-    miner = MultiLabelMiner(miners.PairMarginMiner(), lambda a, b: (a @ b.T)[0])
+    miner = MultiLabelMiner(miners.PairMarginMiner(), similarity=lambda a, b: (a @ b.T)[0])
     with pytest.raises(ValueError, match=r"must return shape \(3, 3\).*got \(3,\)"):
         miner(torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), torch.eye(3))
 
 
-# 5. Refusals, in the constructor.
+# 5. Errors of the constructor.
 
 
-@pytest.mark.parametrize("cls", [cls for cls, reading in READINGS.items() if isinstance(reading, Refusal)])
-def test_wrapper_refuses_by_name_with_reason_and_alternative(cls):
-    refusal = READINGS[cls]
-    message = f"`{cls.__name__}` has no multi-label reading: it {refusal.reason}. Use {refusal.instead}."
+@pytest.mark.parametrize("cls", [cls for cls, entry in MINER_ADAPTERS.items() if isinstance(entry, Unsupported)])
+def test_wrapper_rejects_an_unsupported_miner_with_reason_and_alternative(cls):
+    entry = MINER_ADAPTERS[cls]
+    message = f"`{cls.__name__}` does not support multi-label data: it {entry.reason}. Use {entry.alternative}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MultiLabelMiner(cls())
 
@@ -626,7 +633,7 @@ class Weighted(miners.DistanceWeightedMiner):
     pass
 
 
-def test_wrapper_reads_a_subclass_as_its_ancestor():
+def test_wrapper_treats_a_subclass_as_its_base_class():
     embeddings, labels, _, _ = batch(1, m=1)
     ancestor = miners.MultiSimilarityMiner(epsilon=0.3, distance=distances.LpDistance())
     assert counted(three_way(Eager())(embeddings, labels)) == counted(three_way(ancestor)(embeddings, labels))
@@ -635,12 +642,12 @@ def test_wrapper_reads_a_subclass_as_its_ancestor():
 @pytest.mark.parametrize(
     ("miner", "error", "message"),
     [
-        (OfMyOwn(), ValueError, "`OfMyOwn` has no multi-label reading: it mines nothing by itself"),
-        (Weighted(), ValueError, "`Weighted` has no multi-label reading: it draws by class"),
-        (OtherMine(), ValueError, "`OtherMine` overrides `mine` of PairMarginMiner.*Wrap PairMarginMiner"),
+        (OfMyOwn(), ValueError, "`OfMyOwn` does not support multi-label data: it is an abstract base class"),
+        (Weighted(), ValueError, "`Weighted` does not support multi-label data: it samples by class"),
+        (OtherMine(), ValueError, "`OtherMine` overrides `mine` of PairMarginMiner.*Use PairMarginMiner"),
         (OtherPart(), ValueError, "`OtherPart` overrides `get_negatives` of BatchHardMiner"),
-        (MultiLabelSemiHardMiner(), TypeError, "got MultiLabelSemiHardMiner: it takes label matrices already"),
-        (MultiLabelMiner(miners.HDCMiner()), TypeError, "got MultiLabelMiner: it takes label matrices already"),
+        (MultiLabelSemiHardMiner(), TypeError, "got MultiLabelSemiHardMiner, which already takes label matrices"),
+        (MultiLabelMiner(miners.HDCMiner()), TypeError, "got MultiLabelMiner, which already takes label matrices"),
         (miners.PairMarginMiner, TypeError, "must be an instance of a miner .* got the class PairMarginMiner itself"),
         (losses.TripletMarginLoss(), TypeError, "must be an instance of a miner .* got TripletMarginLoss"),
         (None, TypeError, "must be an instance of a miner .* got NoneType"),
@@ -652,7 +659,7 @@ def test_wrapper_reads_a_subclass_as_its_ancestor():
         ),
     ],
 )
-def test_wrapper_refuses_what_it_cannot_read(miner, error, message):
+def test_wrapper_rejects_what_it_does_not_support(miner, error, message):
     with pytest.raises(error, match=message):
         MultiLabelMiner(miner)
 
@@ -660,7 +667,7 @@ def test_wrapper_refuses_what_it_cannot_read(miner, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"similarity": 3}, TypeError, "`similarity` must be a callable, got int"),
+        ({"similarity": 3}, TypeError, "`similarity` must be callable, got int"),
         ({"negative_threshold": 0.5}, ValueError, r"must not exceed `positive_threshold`, got 0\.5 and 0\.0"),
     ],
 )
@@ -673,34 +680,34 @@ def test_wrapper_names_bad_arguments(arguments, error, message):
 
 
 def test_every_miner_that_pytorch_metric_learning_exports_is_classified():
-    assert set(READINGS) == set(EXPORTED.values()), "read or refuse the class in mlmetric/miners/_registry.py"
+    assert set(MINER_ADAPTERS) == set(EXPORTED.values()), "add the class to mlmetric/miners/_miner_support.py"
 
 
-def test_every_miner_that_is_read_is_tested_here():
-    read = {cls.__name__ for cls, reading in READINGS.items() if isinstance(reading, Reading)}
-    assert {case.split()[0] for case in CASES} | {"EmbeddingsAlreadyPackagedAsTriplets"} == read
+def test_every_supported_miner_is_tested_here():
+    supported = {cls.__name__ for cls, entry in MINER_ADAPTERS.items() if isinstance(entry, MinerAdapter)}
+    assert {case.split()[0] for case in CASES} | {"EmbeddingsAlreadyPackagedAsTriplets"} == supported
 
 
 def tables():
-    read = [
-        f"| `{cls.__name__}` | {reading.gives} | {reading.text} |"
-        for cls, reading in READINGS.items()
-        if isinstance(reading, Reading)
+    supported = [
+        f"| `{cls.__name__}` | {entry.output} | {entry.description} |"
+        for cls, entry in MINER_ADAPTERS.items()
+        if isinstance(entry, MinerAdapter)
     ]
-    refused = [
-        f"| `{cls.__name__}` | {refusal.reason} | {refusal.instead} |"
-        for cls, refusal in READINGS.items()
-        if isinstance(refusal, Refusal)
+    unsupported = [
+        f"| `{cls.__name__}` | {entry.reason} | {entry.alternative} |"
+        for cls, entry in MINER_ADAPTERS.items()
+        if isinstance(entry, Unsupported)
     ]
     return "\n".join(
         [
-            "| class | gives | reading |",
+            "| class | result | what is selected |",
             "|---|---|---|",
-            *read,
+            *supported,
             "",
-            "| refused | because it | use |",
+            "| unsupported | because it | use instead |",
             "|---|---|---|",
-            *refused,
+            *unsupported,
         ]
     )
 
@@ -714,20 +721,20 @@ def page_with_tables(page):
     )
 
 
-def test_page_holds_the_table_of_miners():
+def test_page_contains_the_table_of_miners():
     page = PAGE.read_text()
-    assert page == page_with_tables(page), "run `python tests/test_miners_wrapped.py` to write the table anew"
+    assert page == page_with_tables(page), "run `python tests/test_miners_wrapped.py` to update the table"
     assert tables() in page
 
 
-@pytest.mark.parametrize(("case", "distance"), FAIR)
+@pytest.mark.parametrize(("case", "distance"), CASE_DISTANCES)
 def test_wrapped_miner_on_a_device_mines_what_it_mines_on_the_cpu(case, distance, device):
     embeddings, labels, ref_emb, ref_labels = batch(2, n=24, m=20)
     miner = three_way(build(case, distance, embeddings, ref_emb))
     expected = counted(miner(embeddings, labels, ref_emb, ref_labels))
     mined = miner(embeddings.to(device), labels, ref_emb.to(device), ref_labels.to(device))
     assert all(part.device == device for part in mined)
-    if case in DRAWN:  # from another generator
+    if case in SAMPLED:  # from another generator
         assert [sum(part.values()) for part in counted(mined)] == [sum(part.values()) for part in expected]
     else:
         assert counted(mined) == expected

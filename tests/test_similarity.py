@@ -1,15 +1,18 @@
-"""Similarities against sets of Python, fuzzy sets in loops, and scikit-learn."""
+"""Similarities against Python sets, loops over fuzzy sets, and scikit-learn."""
 
+import functools
 import math
 import pickle
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from mlmetric import similarity as sim
@@ -85,7 +88,7 @@ def test_similarity_of_disjoint_soft_sets_is_exactly_zero(name):
     assert getattr(sim, name)(first, second).item() == 0.0
 
 
-def test_similarity_of_equal_rows_is_equal_to_the_last_bit_wherever_they_stand():
+def test_similarity_of_equal_rows_is_equal_to_the_last_bit_at_any_position():
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(0, 2, (1, 37), generator=generator).float().repeat(523, 1)
     weights = torch.rand(37, generator=generator)
@@ -93,11 +96,11 @@ def test_similarity_of_equal_rows_is_equal_to_the_last_bit_wherever_they_stand()
         assert len(function(labels, weights=weights).unique()) == 1
 
 
-def test_similarity_of_equal_rows_in_float64_is_1_and_equal_wherever_they_stand():
+def test_similarity_of_equal_rows_in_float64_is_1_and_equal_at_any_position():
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(0, 2, (40, 30), generator=generator).double().repeat(10, 1)
     weights = torch.rand(30, generator=generator, dtype=torch.float64)
-    for similarity in (sim.Jaccard(weights), sim.Dice(weights), sim.Semantic.from_cooccurrence(labels)):
+    for similarity in (sim.Jaccard(weights), sim.Dice(weights), sim.SoftCosine.from_cooccurrence(labels)):
         values = similarity(labels)
         assert values.max() == 1
         assert (values.diagonal() == 1).all()
@@ -106,9 +109,55 @@ def test_similarity_of_equal_rows_in_float64_is_1_and_equal_wherever_they_stand(
 
 def test_similarity_takes_arrays():
     labels = np.array([[1, 1, 0], [0, 1, 0]])
-    for function in (sim.jaccard, sim.Semantic.from_cooccurrence(labels)):
+    for function in (sim.jaccard, sim.SoftCosine.from_cooccurrence(labels)):
         torch.testing.assert_close(function(labels), function(torch.from_numpy(labels)))
     assert sim.inverse_frequency_weights(labels).tolist() == [1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("convert", [np.ndarray.tolist, sparse.csr_array, pd.DataFrame])
+def test_similarity_takes_labels_of_every_kind(convert):
+    labels = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    mixed = 0.5 * sim.Jaccard() + 0.5 * sim.SoftCosine.from_cooccurrence(convert(labels))
+    for function in (sim.jaccard, sim.hamming, mixed):
+        torch.testing.assert_close(function(convert(labels)), function(torch.from_numpy(labels)))
+        torch.testing.assert_close(function(torch.from_numpy(labels), convert(labels)), function(labels))
+    assert sim.inverse_frequency_weights(convert(labels)).tolist() == [1.0, 0.5, 1.0]
+
+
+def test_similarity_of_label_names_raises_a_type_error():
+    for function in (sim.jaccard, sim.Dice(), sim.SoftCosine(torch.eye(2)), sim.inverse_frequency_weights):
+        with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
+            function([["a"], ["a", "b"]])
+    with pytest.raises(TypeError, match=r"`ref_labels` must .*MultiLabelBinarizer"):
+        sim.jaccard([[1, 0]], [["a", "b"]])
+
+
+class Custom:
+    def __call__(self, labels, ref_labels):
+        return labels @ ref_labels.T
+
+
+@pytest.mark.parametrize(
+    ("similarity", "expected"),
+    [
+        (sim.Jaccard(), "Jaccard()"),
+        (sim.Jaccard(torch.ones(30)), "Jaccard(weights=tensor of 30)"),
+        (0.5 * sim.Jaccard() + 0.5 * sim.Cosine(), "0.5 * Jaccard() + 0.5 * Cosine()"),
+        ((0.5 * sim.Jaccard() + sim.Cosine()).clamp(min=0), "(0.5 * Jaccard() + Cosine()).clamp(min=0)"),
+        (2 * (sim.Dice() + sim.dice), "2 * (Dice() + dice)"),
+        (sim.Dice() + (sim.Cosine() + sim.Overlap()), "Dice() + (Cosine() + Overlap())"),
+        (sim.cosine + sim.Dice().clamp(0.1, 0.9), "cosine + Dice().clamp(min=0.1, max=0.9)"),
+        (sim.SoftCosine(torch.eye(4)), "SoftCosine(label_similarity=tensor of (4, 4))"),
+        (sim.Dice() + torch.nn.CosineSimilarity(), "Dice() + CosineSimilarity()"),
+        (sim.Dice() + Custom(), "Dice() + Custom(...)"),
+        (
+            sim.Dice() + functools.partial(sim.jaccard, weights=torch.ones(2)),
+            "Dice() + partial(jaccard, weights=tensor of 2)",
+        ),
+    ],
+)
+def test_similarity_representation_is_its_formula(similarity, expected):
+    assert repr(similarity) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16])
@@ -129,14 +178,14 @@ def test_similarity_of_no_rows_is_empty(name):
     assert getattr(sim, name)(torch.zeros(0, 3), torch.zeros(4, 3)).shape == (0, 4)
 
 
-def test_similarity_shapes_that_do_not_fit_are_named():
+def test_similarity_of_wrong_shapes_raises():
     with pytest.raises(ValueError, match="same number of labels, got 3 and 2"):
         sim.jaccard(torch.zeros(1, 3), torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"`weights` must have shape \(3,\).*got \(2,\)"):
         sim.jaccard(torch.zeros(1, 3), weights=torch.ones(2))
     with pytest.raises(ValueError, match=r"`ref_labels` must be a 2-D .*got shape \(3,\)"):
         sim.jaccard(torch.zeros(1, 3), torch.zeros(3))
-    with pytest.raises(ValueError, match="`paired` rows must be as many on both sides, got 1 and 2"):
+    with pytest.raises(ValueError, match="must have the same number of rows with `paired=True`, got 1 and 2"):
         sim.jaccard(torch.zeros(1, 3), torch.zeros(2, 3), paired=True)
 
 
@@ -149,8 +198,8 @@ def test_class_gives_what_its_function_gives_and_pickles(cls):
     torch.testing.assert_close(similarity(labels), getattr(sim, name)(labels, weights=weights))
 
 
-def test_class_with_a_negative_weight_is_refused():
-    with pytest.raises(ValueError, match=r"`weights` must be numbers >= 0, got -1\.0"):
+def test_class_with_a_negative_weight_is_rejected():
+    with pytest.raises(ValueError, match=r"`weights` must be >= 0, got -1\.0"):
         sim.Jaccard(torch.tensor([1.0, -1.0]))
 
 
@@ -164,41 +213,41 @@ def test_sum_scale_and_clamp_combine_with_any_callable():
     torch.testing.assert_close(mixed.clamp(max=1.5)(labels), expected.clamp(max=1.5))
 
 
-def test_sum_with_a_number_and_product_with_a_similarity_are_refused():
+def test_sum_with_a_number_and_product_with_a_similarity_raise():
     with pytest.raises(TypeError):
         sim.Jaccard() + 1
     with pytest.raises(TypeError):
         sim.Jaccard() * sim.Dice()
 
 
-def test_semantic_with_the_identity_is_cosine():
+def test_soft_cosine_with_the_identity_is_cosine():
     labels = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]])
-    torch.testing.assert_close(sim.Semantic(torch.eye(3))(labels), sim.cosine(labels))
+    torch.testing.assert_close(sim.SoftCosine(torch.eye(3))(labels), sim.cosine(labels))
 
 
-def test_semantic_worked_by_hand():
-    relation = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+def test_soft_cosine_worked_by_hand():
+    matrix = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     labels = torch.tensor([[1, 0], [1, 1]])
     # y R y' = 1.5, y R y = 1, y' R y' = 3
-    assert sim.Semantic(relation)(labels)[0, 1].item() == pytest.approx(1.5 / math.sqrt(3))
+    assert sim.SoftCosine(matrix)(labels)[0, 1].item() == pytest.approx(1.5 / math.sqrt(3))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
-def test_semantic_of_labels_at_right_angles_is_exactly_zero(dtype):
+def test_soft_cosine_of_labels_at_right_angles_is_exactly_zero(dtype):
     vectors, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).double())
-    similarity = sim.Semantic.from_vectors(vectors)
+    similarity = sim.SoftCosine.from_vectors(vectors)
     assert similarity(torch.eye(8).to(dtype)).tolist() == torch.eye(8).tolist()
 
 
-def test_semantic_from_cooccurrence_relates_labels_by_the_cosine_of_their_columns():
+def test_soft_cosine_from_cooccurrence_uses_the_cosines_of_their_columns():
     labels = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]])
     one_label_each = torch.eye(3)
     expected = torch.from_numpy(cosine_similarity(labels.T.numpy())).float()
-    torch.testing.assert_close(sim.Semantic.from_cooccurrence(labels)(one_label_each), expected)
+    torch.testing.assert_close(sim.SoftCosine.from_cooccurrence(labels)(one_label_each), expected)
 
 
-def test_semantic_of_a_label_that_never_occurs_relates_it_to_itself_alone():
-    similarity = sim.Semantic.from_cooccurrence(torch.tensor([[1, 0], [1, 0]]))
+def test_soft_cosine_of_a_label_that_never_occurs_is_similar_to_itself_only():
+    similarity = sim.SoftCosine.from_cooccurrence(torch.tensor([[1, 0], [1, 0]]))
     assert similarity(torch.eye(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
@@ -206,16 +255,16 @@ def test_semantic_of_a_label_that_never_occurs_relates_it_to_itself_alone():
     ("relation", "message"),
     [
         (torch.ones(2, 3), r"square matrix \(L, L\), got shape \(2, 3\)"),
-        (torch.zeros(0, 0), r"`relation` must relate at least one label, got shape \(0, 0\)"),
+        (torch.zeros(0, 0), r"`label_similarity` must have at least one label, got shape \(0, 0\)"),
         (torch.tensor([[1.0, 0.2], [0.3, 1.0]]), "finite and symmetric"),
         (torch.tensor([[1.0, float("nan")], [float("nan"), 1.0]]), "finite and symmetric"),
         (torch.tensor([[0.0, 0.0], [0.0, 1.0]]), r"diagonal above 0, got 0\.0"),
         (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), r"positive semi-definite, got an eigenvalue of -1"),
     ],
 )
-def test_semantic_relation_that_is_none_is_refused(relation, message):
+def test_soft_cosine_of_an_invalid_matrix_is_rejected(relation, message):
     with pytest.raises(ValueError, match=message):
-        sim.Semantic(relation)
+        sim.SoftCosine(relation)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +276,9 @@ def test_semantic_relation_that_is_none_is_refused(relation, message):
         (torch.tensor([1, 0]), r"matrix of shape \(N, L\), got shape \(2,\)"),
     ],
 )
-def test_semantic_from_labels_that_are_none_is_refused(labels, message):
+def test_soft_cosine_from_invalid_labels_is_rejected(labels, message):
     with pytest.raises(ValueError, match=message):
-        sim.Semantic.from_cooccurrence(labels)
+        sim.SoftCosine.from_cooccurrence(labels)
 
 
 @pytest.mark.parametrize(
@@ -241,25 +290,25 @@ def test_semantic_from_labels_that_are_none_is_refused(labels, message):
         (torch.zeros(3), r"must have shape \(L, d\), .*, got \(3,\)"),
     ],
 )
-def test_semantic_from_vectors_that_are_none_is_refused(vectors, message):
+def test_soft_cosine_from_invalid_vectors_is_rejected(vectors, message):
     with pytest.raises(ValueError, match=message):
-        sim.Semantic.from_vectors(vectors)
+        sim.SoftCosine.from_vectors(vectors)
 
 
-def test_semantic_from_labels_without_rows_relates_each_label_to_itself_alone():
-    assert sim.Semantic.from_cooccurrence(torch.zeros(0, 2))(torch.eye(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+def test_soft_cosine_from_labels_without_rows_makes_each_label_similar_to_itself_only():
+    assert sim.SoftCosine.from_cooccurrence(torch.zeros(0, 2))(torch.eye(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize("kind", ["inverse", "log_count", "log_rank"])
 @pytest.mark.parametrize(("bad", "shown"), [(math.nan, "nan"), (3.0, r"3\.0"), (-1.0, r"-1\.0")])
-def test_inverse_frequency_weights_refuse_labels_outside_0_1(kind, bad, shown):
+def test_inverse_frequency_weights_reject_labels_outside_0_1(kind, bad, shown):
     with pytest.raises(ValueError, match=rf"in \[0, 1\], got {shown} at row 0, label 1"):
         sim.inverse_frequency_weights(torch.tensor([[1.0, bad]]), kind=kind)
 
 
-def test_semantic_with_another_number_of_labels_is_refused():
-    with pytest.raises(ValueError, match="must have the 2 labels of `relation`, got 3"):
-        sim.Semantic(torch.eye(2))(torch.zeros(1, 3))
+def test_soft_cosine_with_another_number_of_labels_is_rejected():
+    with pytest.raises(ValueError, match="must have 2 columns, as `label_similarity` has, got 3"):
+        sim.SoftCosine(torch.eye(2))(torch.zeros(1, 3))
 
 
 def test_inverse_frequency_weights_by_hand():
@@ -271,7 +320,7 @@ def test_inverse_frequency_weights_by_hand():
     torch.testing.assert_close(log_rank, torch.tensor([1 / math.log(r + 1) for r in (4, 2, 2, 1)]))
 
 
-def test_inverse_frequency_weights_of_an_unknown_kind_is_refused():
+def test_inverse_frequency_weights_of_an_unknown_kind_is_rejected():
     with pytest.raises(ValueError, match="got 'idf'"):
         sim.inverse_frequency_weights(torch.ones(1, 1), kind="idf")
 
@@ -306,7 +355,7 @@ def test_similarity_of_rows_that_differ_everywhere_is_exactly_zero_under_hamming
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_similarity_of_sets_that_share_next_to_nothing_is_above_zero(dtype):
+def test_similarity_of_sets_that_share_little_is_above_zero(dtype):
     labels = torch.tensor([[1e-14, 1.0], [1.0, 0.0]], dtype=dtype)
     for similarity in (sim.InnerProduct(), sim.Jaccard(), sim.Dice(), sim.Overlap(), sim.Cosine()):
         assert similarity(labels)[0, 1] > 0
@@ -325,7 +374,7 @@ def test_cosine_of_sets_at_one_angle_is_equal_to_the_last_bit_whatever_their_siz
     assert max(map(len, found.values())) == 1
 
 
-# Where a similarity meets a threshold.
+# Comparison with a threshold.
 
 
 def nested(p, q):
@@ -338,7 +387,7 @@ def crossed(p, q):
     return torch.tensor([[1] * q + [0] * (q - p), [0] * (q - p) + [1] * q])
 
 
-# Each: the similarity for a fraction p/q, label sets, and what they have of it.
+# For a fraction p/q: the similarity, the label sets, and the exact value.
 ATTAINED = {
     "jaccard": (lambda p, q: sim.Jaccard(), nested, Fraction),
     "jaccard, weighted": (lambda p, q: sim.Jaccard(torch.full((q,), 0.1)), nested, Fraction),
@@ -352,9 +401,9 @@ ATTAINED = {
     "scaled": (lambda p, q: 3 * sim.Dice() * (1 / 3), crossed, Fraction),
     "clamped": (lambda p, q: sim.Dice().clamp(max=1 / 3), crossed, lambda p, q: min(Fraction(p, q), Fraction(1, 3))),
     "sum": (lambda p, q: 0.1 * sim.Dice() + 0.2 * sim.Overlap() + 0.7 * sim.Cosine(), crossed, Fraction),
-    "semantic": (lambda p, q: sim.Semantic(torch.eye(2 * q - p)), crossed, Fraction),
-    "jaccard and semantic": (
-        lambda p, q: 0.5 * sim.Jaccard() + 0.5 * sim.Semantic(torch.eye(2 * q - p)),
+    "soft cosine": (lambda p, q: sim.SoftCosine(torch.eye(2 * q - p)), crossed, Fraction),
+    "jaccard and soft cosine": (
+        lambda p, q: 0.5 * sim.Jaccard() + 0.5 * sim.SoftCosine(torch.eye(2 * q - p)),
         crossed,
         lambda p, q: Fraction(p, 2 * q - p) / 2 + Fraction(p, q) / 2,
     ),
@@ -362,7 +411,7 @@ ATTAINED = {
 
 
 def assert_compared_exactly(values, fractions):
-    """Compare each of the values, which are the fractions but for rounding, with each fraction."""
+    """Compare each value, which is a fraction up to rounding errors, with each fraction."""
     for threshold in fractions:
         assert sim.exceeds(values, float(threshold)).tolist() == [one > threshold for one in fractions], threshold
         assert sim.reaches(values, float(threshold)).tolist() == [one >= threshold for one in fractions], threshold
@@ -370,25 +419,25 @@ def assert_compared_exactly(values, fractions):
 
 @pytest.mark.parametrize("name", ATTAINED)
 @pytest.mark.parametrize("dtype", LABEL_DTYPES)
-def test_similarity_meets_a_threshold_as_on_paper_whatever_the_dtype_of_labels(name, dtype):
+def test_similarity_compares_exactly_with_a_threshold_whatever_the_dtype_of_labels(name, dtype):
     similarity, make_sets, exact = ATTAINED[name]
     values = [similarity(p, q)(*make_sets(p, q).to(dtype).split(1)).squeeze() for p, q in FRACTIONS]
     assert_compared_exactly(torch.stack(values), [exact(p, q) for p, q in FRACTIONS])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_similarity_of_every_dtype_meets_a_threshold_as_on_paper(dtype):
+def test_similarity_of_every_dtype_compares_exactly_with_a_threshold(dtype):
     fractions = [Fraction(sign * p, q) for p, q in FRACTIONS for sign in (1, -1)]
     assert_compared_exactly(torch.tensor([float(one) for one in fractions], dtype=dtype), fractions)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64])
-def test_similarity_of_whole_numbers_meets_a_threshold(dtype):
+def test_similarity_of_integers_compares_exactly_with_a_threshold(dtype):
     assert_compared_exactly(torch.tensor([0, 1]).to(dtype), [Fraction(0), Fraction(1)])
     assert sim.exceeds(torch.tensor([0, 1]).to(dtype), 2 / 3).tolist() == [False, True]
 
 
-def test_threshold_of_0_is_exact_and_thresholds_may_be_infinite_or_beyond_the_dtype():
+def test_threshold_of_0_is_exact_and_thresholds_may_be_infinite_or_overflow_the_dtype():
     values = torch.tensor([-torch.inf, -1e-30, 0.0, 1e-30, torch.inf, torch.nan])
     assert sim.exceeds(values, 0.0).tolist() == [False, False, False, True, True, False]
     assert sim.reaches(values, -0.0).tolist() == [False, False, True, True, True, False]
@@ -397,8 +446,8 @@ def test_threshold_of_0_is_exact_and_thresholds_may_be_infinite_or_beyond_the_dt
     assert not sim.exceeds(torch.tensor([60_000.0], dtype=torch.float16), 1e6)
 
 
-def test_a_class_in_place_of_a_similarity_is_a_type_error():
+def test_a_class_in_place_of_a_similarity_raises_a_type_error():
     with pytest.raises(TypeError, match=r"must be an instance, got the class: write `Jaccard\(\)`"):
         sim.check_similarity(sim.Jaccard)
-    with pytest.raises(TypeError, match="must be a callable, got int"):
+    with pytest.raises(TypeError, match="must be callable, got int"):
         sim.check_similarity(3)

@@ -471,7 +471,7 @@ def test_every_loss_that_takes_soft_labels_takes_mixed_rows(rows, name):
 
 
 class OfHardLabels(MultiLabelTripletMarginLoss):
-    takes_soft_labels = False
+    supports_soft_labels = False
 
 
 @pytest.mark.parametrize(
@@ -493,10 +493,10 @@ def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows, loss):
     ids=lambda function: type(function).__name__,
 )
 def test_every_similarity_takes_mixed_rows(rows, function):
-    miner = MultiLabelSemiHardMiner(function, positive_threshold=0.2)
+    miner = MultiLabelSemiHardMiner(similarity=function, positive_threshold=0.2)
     _, history = embed(rows, loss=TripletMarginLoss(), miner=miner, config=changed(mixup=0.4))
     assert all(record["triplets"] > 0 for record in history)
-    _, history = embed(rows, loss=SimilarityRegressionLoss(function), config=changed(mixup=0.4, epochs=8))
+    _, history = embed(rows, loss=SimilarityRegressionLoss(similarity=function), config=changed(mixup=0.4, epochs=8))
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -646,7 +646,7 @@ def test_every_loss_that_takes_a_tuple_takes_that_of_the_miner(rows, name):
 
 def test_loss_that_takes_no_tuple_refuses_a_miner(rows):
     loss = HyP2Loss(num_labels=4, embedding_size=4)
-    with pytest.raises(ValueError, match="`HyP2Loss` takes no `indices_tuple`, got one of 3 tensors"):
+    with pytest.raises(ValueError, match="`HyP2Loss` does not support `indices_tuple`, got 3 tensors"):
         embed(rows, loss=loss, miner=MultiLabelSemiHardMiner())
 
 

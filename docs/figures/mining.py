@@ -16,7 +16,7 @@ from mlmetric.similarity import inner_product
 
 TARGET = Path(__file__).parents[1] / "pages" / "mining.svg"
 MARGIN = 0.8
-# The anchor, its positive, and refs around them: x, y, and the labels among a, b, c, d, e.
+# The anchor, its positive and references: x, y, and the labels among a, b, c, d, e.
 POINTS = [
     (0.0, 0.0, "abc"),
     (1.5, 1.1, "abc"),
@@ -47,7 +47,7 @@ KINDS = {
 
 
 def kinds_of_points(embeddings: torch.Tensor, labels: torch.Tensor) -> list[str]:
-    """Say what each point is to anchor 0 and positive 1, by asking the miner."""
+    """Return the kind of each point for anchor 0 and positive 1, by the result of the miner."""
     distance = LpDistance(normalize_embeddings=False)
     anchor, positive, disjoint_closer = "anchor", "positive", "disjoint, closer than the positive"
     kinds = [anchor, positive] + ["as similar as the positive: no negative"] * (len(labels) - 2)
@@ -66,7 +66,7 @@ def kinds_of_points(embeddings: torch.Tensor, labels: torch.Tensor) -> list[str]
 
 
 def main() -> None:
-    """Draw the points, and the two circles that decide."""
+    """Draw the points, and circles at the distance of the positive and at that distance plus the margin."""
     embeddings = torch.tensor([point[:2] for point in POINTS])
     labels = torch.tensor([[name in point[2] for name in "abcde"] for point in POINTS]).long()
     radius = float(embeddings[1].norm())
@@ -85,7 +85,7 @@ def main() -> None:
     axes.set(aspect="equal", xlim=(-3.2, 3.6), ylim=(-3.1, 3.1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    plt.rcParams["svg.hashsalt"] = "mlmetric"  # the same file at each drawing
+    plt.rcParams["svg.hashsalt"] = "mlmetric"  # for a reproducible file
     figure.savefig(TARGET, bbox_inches="tight", metadata={"Date": None})
     print(f"Drawn: {TARGET}")
 

@@ -153,7 +153,7 @@ def paper(shop: Workshop) -> Fitted:
     """Train the paper's two stages: triplets, one for each anchor; then a classifier on the frozen embedding."""
     distance = LpDistance(normalize_embeddings=False, power=2)
     miner = MultiLabelSemiHardMiner(
-        InnerProduct(),
+        similarity=InnerProduct(),
         max_partial_per_positive=1,
         max_disjoint_per_positive=1,
         max_triplets_per_anchor=1,

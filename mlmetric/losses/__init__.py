@@ -1,20 +1,20 @@
-"""Losses for multi-hot labels: those of pytorch-metric-learning, our own on embeddings, and some on logits."""
+"""Losses for label matrices: those of pytorch-metric-learning, others on embeddings, and losses of logits."""
 
-from mlmetric.losses._base import LabelledBatch, MultiLabelBaseLoss
-from mlmetric.losses._classification import AsymmetricLoss, TwoWayLoss
-from mlmetric.losses._contrastive import MultiLabelSupConLoss
+from mlmetric.losses._base_loss import MultiLabelBaseLoss
+from mlmetric.losses._classification_losses import AsymmetricLoss, TwoWayLoss
 from mlmetric.losses._cross_batch_memory import MultiLabelCrossBatchMemory
-from mlmetric.losses._label_proxies import HyP2Loss, MultiLabelProxyAnchorLoss
-from mlmetric.losses._log_ratio import LogRatioLoss
-from mlmetric.losses._multi_label import MultiLabelLoss
-from mlmetric.losses._similarity import SimilarityRegressionLoss
-from mlmetric.losses._triplet import MultiLabelTripletMarginLoss
+from mlmetric.losses._loss_inputs import LossInputs
+from mlmetric.losses._multi_label_loss import MultiLabelLoss
+from mlmetric.losses._proxy_losses import HyP2Loss, MultiLabelProxyAnchorLoss
+from mlmetric.losses._regression_losses import LogRatioLoss, SimilarityRegressionLoss
+from mlmetric.losses._supcon_loss import MultiLabelSupConLoss
+from mlmetric.losses._triplet_margin_loss import MultiLabelTripletMarginLoss
 
 __all__ = [
     "AsymmetricLoss",
     "HyP2Loss",
-    "LabelledBatch",
     "LogRatioLoss",
+    "LossInputs",
     "MultiLabelBaseLoss",
     "MultiLabelCrossBatchMemory",
     "MultiLabelLoss",

@@ -1,33 +1,35 @@
-"""How alike two label sets are: functions on label matrices, and configured callables that combine.
+"""Similarities of label sets: functions of label matrices, and objects with parameters that can be combined.
 
-A similarity is any callable `(labels, ref_labels) -> (N, M)`, larger is more alike. The functions here are such
-callables; the classes carry a configuration, and they add, scale and clamp:
-`0.5 * Jaccard() + 0.5 * Semantic(relation)`.
+A similarity is any callable `(labels, ref_labels) -> (N, M)`, larger is more similar. The functions of this module are
+such callables. The classes have parameters, and can be added, scaled and clamped:
+`0.5 * Jaccard() + 0.5 * SoftCosine(label_similarity)`.
 
-Soft labels are read as fuzzy sets: the intersection of two is the sum of the smaller share of each label, the size
-is the sum of the shares. So every similarity of sets lies in [0, 1], is 1 between equal non-empty sets, exactly 0
-between disjoint ones, and on multi-hot labels equals the similarity of plain sets. `inner_product`, `cosine` and
-`Semantic` read them as vectors. Values are not checked: labels outside [0, 1] give numbers without a meaning.
+Soft labels are treated as fuzzy sets: the size of an intersection is the sum of the smaller of the two values of each
+label, and the size of a set is the sum of its values. So `jaccard`, `dice` and `overlap` lie in [0, 1], are 1 for equal
+non-empty sets and exactly 0 for disjoint ones, and on multi-hot labels equal the similarity of ordinary sets.
+`inner_product`, `cosine` and `SoftCosine` treat label rows as vectors. Values are not checked: the result for labels
+outside [0, 1] is meaningless.
 
-Wherever this library compares a similarity with a threshold it does so by `exceeds`, or by `reaches` where equal is
-enough: a similarity of exactly 2/3 is not above 2/3, whatever the dtype of the labels and however it was computed.
+This library compares similarities with thresholds by `exceeds`, or by `reaches` where equality is enough: a similarity
+of exactly 2/3 does not exceed 2/3, whatever the dtype of the labels and however it was computed.
 """
 
-from mlmetric.similarity._callables import (
+from mlmetric.similarity._label_weights import inverse_frequency_weights
+from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_product, jaccard, overlap
+from mlmetric.similarity._similarity_classes import (
     Cosine,
     Dice,
     Hamming,
     InnerProduct,
     Jaccard,
     Overlap,
-    Semantic,
     Similarity,
     SimilarityFunction,
+    check_similarity,
+    compare_labels,
 )
-from mlmetric.similarity._checked import check_similarity, compare_labels
-from mlmetric.similarity._functions import cosine, dice, hamming, inner_product, jaccard, overlap
-from mlmetric.similarity._thresholds import exceeds, reaches
-from mlmetric.similarity._weights import inverse_frequency_weights
+from mlmetric.similarity._soft_cosine import SoftCosine
+from mlmetric.similarity._threshold_comparison import exceeds, reaches
 
 __all__ = [
     "Cosine",
@@ -36,9 +38,9 @@ __all__ = [
     "InnerProduct",
     "Jaccard",
     "Overlap",
-    "Semantic",
     "Similarity",
     "SimilarityFunction",
+    "SoftCosine",
     "check_similarity",
     "compare_labels",
     "cosine",

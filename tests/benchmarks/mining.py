@@ -1,12 +1,12 @@
-"""What mining costs: beside pytorch-metric-learning, beside a loop, and beside the distances and their sorting alone.
+"""Time and memory of mining, compared with pytorch-metric-learning, a loop, and computing and sorting the distances.
 
-python tests/benchmarks/mining.py            # each case in a process of its own, peers in turn
-python tests/benchmarks/mining.py --quick    # a smoke run: its figures mean nothing
+python tests/benchmarks/mining.py            # each case in its own process, alternating with the peer
+python tests/benchmarks/mining.py --quick    # a smoke test with meaningless figures
 python tests/benchmarks/mining.py --device cuda
 
 Batches are random: 128-d Gaussian embeddings; one-hot labels of equal classes; multi-hot labels of 30 skewed labels,
-about 4.3 an item. Memory is the growth of the resident set at its peak (on CUDA of the memory allocated), the returned
-triplets included; "beyond output" is without their 24 bytes each.
+about 4.3 per row. Memory is the peak growth of the resident set (on CUDA of the allocated memory), including the
+returned triplets; "beyond output" is without their 24 bytes each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 
 def one_hot_batch(n: int, classes: str, device: str) -> tuple[Tensor, Tensor]:
-    """Return embeddings and class ids: 10 classes, or 8 items a class."""
+    """Return embeddings and class ids: 10 classes, or 8 rows per class."""
     num_classes = 10 if classes == "10 classes" else n // 8
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(n, 128, generator=generator)
@@ -47,7 +47,7 @@ def one_hot_batch(n: int, classes: str, device: str) -> tuple[Tensor, Tensor]:
 
 
 def multi_hot_batch(n: int, device: str) -> tuple[Tensor, Tensor]:
-    """Return embeddings and multi-hot labels of 30 skewed labels, about 4.3 an item."""
+    """Return embeddings and multi-hot labels of 30 skewed labels, about 4.3 per row."""
     generator = torch.Generator().manual_seed(0)
     shares = torch.linspace(0.05, 0.35, 30)
     labels = (torch.rand(n, 30, generator=generator) < 4.3 * shares / shares.sum()).long()
@@ -55,15 +55,15 @@ def multi_hot_batch(n: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def loop(embeddings: Tensor, labels: Tensor) -> Triplets:
-    """Mine hard triplets by plain loops over anchors, positives and negatives: the shape of the reference code."""
+    """Mine hard triplets by loops over anchors, positives and negatives, as the reference implementation does."""
     distance, similarity = LpDistance()(embeddings).tolist(), jaccard(labels).tolist()
     found = []
-    for a, (far, alike) in enumerate(zip(distance, similarity, strict=True)):
-        positives = [j for j, s in enumerate(alike) if s > 0 and j != a]
-        for p in sorted(positives, key=far.__getitem__, reverse=True):
-            d_ap, s_ap = far[p], alike[p]
-            for n, s_an in enumerate(alike):
-                if s_an < s_ap and far[n] < d_ap and n != a:
+    for a, (distances, similarities) in enumerate(zip(distance, similarity, strict=True)):
+        positives = [j for j, s in enumerate(similarities) if s > 0 and j != a]
+        for p in sorted(positives, key=distances.__getitem__, reverse=True):
+            d_ap, s_ap = distances[p], similarities[p]
+            for n, s_an in enumerate(similarities):
+                if s_an < s_ap and distances[n] < d_ap and n != a:
                     found.append((a, p, n))
     return torch.tensor(found).unbind(1)
 
@@ -86,7 +86,7 @@ def method(section: str, setting: str, name: str, n: int, device: str) -> Callab
         return lambda: torch.cdist(embeddings, embeddings).sort(dim=1)
     partial, disjoint, per_anchor = CAPS.get(setting.removesuffix(", random order"), (None, None, None))
     capped = MultiLabelSemiHardMiner(
-        Jaccard(),
+        similarity=Jaccard(),
         max_partial_per_positive=partial,
         max_disjoint_per_positive=disjoint,
         max_triplets_per_anchor=per_anchor,
@@ -98,14 +98,14 @@ def method(section: str, setting: str, name: str, n: int, device: str) -> Callab
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Run one case in this process: median seconds, peak memory in MB, triplets and a digest of their set."""
     device = case["device"]
-    method(case["section"], case["setting"], case["name"], 64, device)()  # what is loaded at the first call
+    method(case["section"], case["setting"], case["name"], 64, device)()  # loads modules
     call = method(**case)
     limit_memory()
     before = resident_mb(device)
     times: list[float] = []
     try:
-        # The first call decides the peak; it pays for memory that the system has not handed out yet, and is not timed
-        # unless it is too long to be repeated.
+        # The first call gives the peak. It includes the allocation of memory by the system, and is timed only if it is
+        # too long to be repeated.
         while not times or (len(times) < 6 and sum(times[1:]) < 2 and sum(times) < 20):
             result = None
             start = time.perf_counter()
@@ -133,7 +133,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare(section: str, setting: str, n: int, peer: str | None, device: str, rounds: int) -> str:
-    """Measure ours and the peer in turn and return a row of the table."""
+    """Measure this library and the peer alternately, and return a row of the table."""
     rows: dict[str, list[dict[str, Any]]] = {"mlmetric": []} | ({peer: []} if peer else {})
     for _ in range(rounds):
         for name in rows:
@@ -171,7 +171,7 @@ def table(title: str, peer: str, rows: list[str], ratio: str) -> None:
 
 
 def shares(n: int, setting: str, device: str) -> str:
-    """Profile one call and return where its time goes, as a row."""
+    """Profile one call, and return the shares of its time as a row of the table."""
     call = method("multi-hot", setting, "mlmetric", n, device)
     call()
     profile = cProfile.Profile()
@@ -179,11 +179,11 @@ def shares(n: int, setting: str, device: str) -> str:
     total = sum(entry[2] for entry in pstats.Stats(profile).stats.values())
     spent = dict.fromkeys(("distance", "similarity", "sort", "output"), 0.0)
     parts = {
-        "ordered_distance": "distance",
+        "distance_matrix": "distance",
         "compare_labels": "similarity",
         "argsort_rows": "sort",
-        "listed": "output",
-        "_written": "output",
+        "expand": "output",
+        "_concatenate": "output",
     }
     for (_, _, function), entry in pstats.Stats(profile).stats.items():
         if function in parts:
@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case, in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="the tables to print")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -212,7 +212,7 @@ def main() -> None:
 
 
 def one_hot_table(quick: bool, device: str, rounds: int) -> None:
-    """Print ours beside pytorch-metric-learning on one-hot labels."""
+    """Print the comparison with pytorch-metric-learning on one-hot labels."""
     settings = [f"{classes}, {kind}" for classes in ("8 per class", "10 classes") for kind in ("all", "semihard")]
     cases = [("8 per class, all", 64)] if quick else [(s, n) for n in (256, 512, 1024, 2048) for s in settings]
     rows = [compare("one-hot", setting, n, "pytorch-metric-learning", device, rounds) for setting, n in cases]
@@ -220,7 +220,7 @@ def one_hot_table(quick: bool, device: str, rounds: int) -> None:
 
 
 def without_caps_table(quick: bool, device: str, rounds: int) -> None:
-    """Print ours beside a loop on multi-hot labels; the loop is run once at 512, and not at 1,024."""
+    """Print the comparison with a loop on multi-hot labels; the loop runs once for 512 rows, and not for 1,024."""
     sizes = [64] if quick else [256, 512, 1024]
     rows = [
         compare("multi-hot", "no caps", n, "loop" if n <= 512 else None, device, 1 if n == 512 else rounds)
@@ -230,7 +230,7 @@ def without_caps_table(quick: bool, device: str, rounds: int) -> None:
 
 
 def with_caps_table(quick: bool, device: str, rounds: int) -> None:
-    """Print ours under caps beside the distances and their sorting."""
+    """Print the comparison of mining with caps and computing and sorting the distances."""
     sizes = (256, 512, 1024, 2048, 4096, 8192)
     cases = [("1/1, 1 per anchor", 64)] if quick else [(setting, n) for setting in SETTINGS for n in sizes]
     rows = [compare("multi-hot", setting, n, "cdist and torch.sort", device, rounds) for setting, n in cases]
@@ -238,9 +238,9 @@ def with_caps_table(quick: bool, device: str, rounds: int) -> None:
 
 
 def profile_table(quick: bool, device: str, rounds: int) -> None:
-    """Print where the time goes."""
-    print("\nWhere the time goes, by profile\n")
-    print("| N | setting | ms | distance | similarity | sort | output | the rest |")
+    """Print the shares of the time."""
+    print("\nShares of the time, by profiling\n")
+    print("| N | setting | ms | distance | similarity | sort | output | other |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     cases = [(256, "no caps"), (1024, "no caps"), *((n, setting) for n in (1024, 8192) for setting in SETTINGS)]
     for n, setting in [(64, "no caps")] if quick else cases:

@@ -1,8 +1,8 @@
-"""Losses with one proxy or weight vector per label, on label matrices in place of class ids.
+"""Formulas of the losses of pytorch-metric-learning with a proxy or weight vector for each label, on label matrices.
 
-With one-hot labels each equals pytorch-metric-learning's. They use the wrapped loss's parameters, hyper-parameters
-and reducer. As there, parameters are cast to the dtype of the embeddings, which is float32 at least: in half precision
-they would be rounded for good.
+With one-hot labels the values are those of pytorch-metric-learning. The formulas use the parameters, settings and
+reducer of the wrapped loss. As in pytorch-metric-learning, parameters are converted to the dtype of the embeddings,
+here float32 or float64: in half precision they would be rounded permanently.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlmetric.losses._base import LossDict
-from mlmetric.losses._relational import element_loss, log_one_plus_sum_exp
+from mlmetric.losses._base_loss import LossDict, element_loss, reduced_loss
+from mlmetric.losses._pml_relation_losses import log_one_plus_sum_exp
 
 
 def proxy_anchor(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:
-    """Pull each proxy to the items that carry its label and push it from all others.
+    """Pull each proxy towards the rows with its label, and push it away from all others.
 
-    Kim et al., "Proxy anchor loss for deep metric learning", CVPR 2020, which is written on the sets of
-    positive and negative items of a proxy and does not ask that an item be positive for one proxy only.
+    Kim et al., "Proxy anchor loss for deep metric learning", CVPR 2020. The paper defines the loss by the sets of
+    positive and negative rows of each proxy, and a row can be positive for several proxies.
     """
     loss.cast_types(embeddings.dtype, embeddings.device)
     similarity = loss.get_logits(embeddings)
     _check_columns(loss, similarity, labels)
-    carries = labels > 0
+    positive = labels > 0
     shift = weights.unsqueeze(1) - 1
     near = loss.alpha * loss.distance.margin(similarity, loss.margin) + shift
     far = loss.alpha * loss.distance.margin(-loss.margin, similarity) + shift
     proxies = torch.arange(labels.shape[1], device=labels.device)
     loss_dict = {
-        "pos_loss": element_loss(log_one_plus_sum_exp(near, carries, dim=0), proxies),
-        "neg_loss": element_loss(log_one_plus_sum_exp(far, ~carries, dim=0), proxies),
+        "pos_loss": element_loss(log_one_plus_sum_exp(near, positive, dim=0), proxies),
+        "neg_loss": element_loss(log_one_plus_sum_exp(far, ~positive, dim=0), proxies),
     }
-    loss_dict["pos_loss"]["divisor"] = int(carries.any(0).sum())
+    loss_dict["pos_loss"]["divisor"] = int(positive.any(0).sum())
     loss_dict["neg_loss"]["divisor"] = len(proxies)
     loss.add_weight_regularization_to_loss_dict(loss_dict, loss.proxies)
     return loss_dict
 
 
 def margin_softmax(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:
-    """Put the margin of the ArcFace family on each target class, then take the cross entropy."""
+    """Apply the margin of ArcFace and its variants to each target class, then compute the cross entropy."""
     loss.cast_types(embeddings.dtype, embeddings.device)
     cosine = loss.get_cosine(embeddings)
     _check_columns(loss, cosine, labels)
@@ -53,7 +53,7 @@ def margin_softmax(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tenso
 
 
 def normalized_softmax(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:
-    """Take the cross entropy of the products with unit class weights, over the temperature."""
+    """Compute the cross entropy of the products with normalised class weights, divided by the temperature."""
     loss.cast_types(embeddings.dtype, embeddings.device)
     logits = loss.get_logits(embeddings)
     _check_columns(loss, logits, labels)
@@ -61,7 +61,7 @@ def normalized_softmax(loss: Any, embeddings: Tensor, labels: Tensor, weights: T
 
 
 def soft_triple(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:
-    """Take the margin from the similarity to each target class, then the cross entropy.
+    """Subtract the margin from the similarity to each target class, then compute the cross entropy.
 
     Qian et al., "SoftTriple loss: deep metric learning without triplet sampling", ICCV 2019.
     """
@@ -73,16 +73,16 @@ def soft_triple(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) 
 
 
 def p2s_grad(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> LossDict:
-    """Take the mean squared difference of the cosines to the class weights and the labels.
+    """Compute the mean squared difference between the cosines to the class weights and the labels.
 
     Zhang et al., "P2SGrad: refined gradients for optimizing deep face models", CVPR 2019, equation 11.
     """
     weight = loss.weight.data.to(embeddings)
-    loss.weight.data = weight.renorm(2, 1, 1e-5) * 1e5  # of length 1, rounded as pytorch-metric-learning has it
+    loss.weight.data = weight.renorm(2, 1, 1e-5) * 1e5  # of length 1, with the rounding of pytorch-metric-learning
     cosine = normalize(embeddings) @ loss.weight
     _check_columns(loss, cosine, labels)
     losses = loss.m_loss(cosine.clamp(-1, 1), labels.to(cosine.dtype))
-    return {"loss": {"losses": losses, "indices": None, "reduction_type": "already_reduced"}}
+    return {"loss": reduced_loss(losses)}
 
 
 def _classification(loss: Any, logits: Tensor, labels: Tensor, weights: Tensor, class_weights: Tensor) -> LossDict:
@@ -97,6 +97,6 @@ def _classification(loss: Any, logits: Tensor, labels: Tensor, weights: Tensor, 
 def _check_columns(loss: Any, logits: Tensor, labels: Tensor) -> None:
     if labels.shape[1] != logits.shape[1]:
         raise ValueError(
-            f"`labels` must have {logits.shape[1]} columns, one for each class of this {type(loss).__name__}, "
+            f"`labels` must have {logits.shape[1]} columns, one for each class of the {type(loss).__name__}, "
             f"got {labels.shape[1]}."
         )

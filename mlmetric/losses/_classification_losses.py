@@ -1,0 +1,184 @@
+"""Losses of logits for multi-label classifiers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+
+from mlmetric._repr import parameters_repr
+from mlmetric.labels import LabelsLike, label_tensor
+
+
+class AsymmetricLoss(nn.Module):
+    """Asymmetric loss: binary cross entropy with a lower weight of easy negatives than of easy positives.
+
+    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_positive log p` for a
+    present label and `-p_m^gamma_negative log(1 - p_m)` for an absent label, summed over labels and averaged over rows.
+    0 is the lowest value. With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label
+    with a probability below the margin is 0, which helps if most labels are absent and some are missing by mistake.
+
+    Args:
+        gamma_negative: Focusing parameter of absent labels, at least 0.
+        gamma_positive: Focusing parameter of present labels, at least 0.
+        margin: Probability that is subtracted for absent labels, in [0, 1).
+        validate_args: Whether to check that labels are in [0, 1], which synchronises on CUDA.
+
+    Raises:
+        ValueError: If a gamma is below 0 or the margin is not in [0, 1).
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.losses import AsymmetricLoss
+        >>> AsymmetricLoss(0, 0, 0)(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # 2 log 2
+        tensor(1.3863)
+
+    Source:
+        Ridnik et al., "Asymmetric loss for multi-label classification", ICCV 2021, with its settings for MS-COCO. As in
+        the code of the authors, the focusing weights have no gradient. Deviations: the mean over the batch in place of
+        the sum, so that the learning rate does not depend on the batch size; logarithms of sigmoids, which the authors
+        clamp at 1e-8; and soft labels are weights of the two terms.
+    """
+
+    def __init__(
+        self,
+        gamma_negative: float = 4.0,
+        gamma_positive: float = 1.0,
+        margin: float = 0.05,
+        *,
+        validate_args: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (gamma_negative >= 0 and gamma_positive >= 0):
+            raise ValueError(
+                f"`gamma_negative` and `gamma_positive` must be at least 0, got {gamma_negative} and {gamma_positive}."
+            )
+        if not 0 <= margin < 1:
+            raise ValueError(f"`margin` must be a probability, in [0, 1), got {margin}.")
+        self.gamma_negative = gamma_negative
+        self.gamma_positive = gamma_positive
+        self.margin = margin
+        self.validate_args = validate_args
+
+    def extra_repr(self) -> str:
+        """Return the parameters, for the representation of the module."""
+        return parameters_repr(self)
+
+    def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, multi-hot or soft, of any kind that
+                [`check_labels`][mlmetric.labels.check_labels] reads.
+
+        Returns:
+            A scalar, float32 or float64.
+
+        Raises:
+            TypeError: If `labels` does not contain numbers.
+            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+        """
+        logits, targets = _check_logits(logits, labels, self.validate_args)
+        probability = logits.sigmoid()
+        if self.margin:
+            shifted = (probability - self.margin).clamp(min=0)
+            log_absent = torch.log1p(-shifted)
+        else:
+            shifted, log_absent = probability, logsigmoid(-logits)
+        with torch.no_grad():
+            positive_weight = (1 - probability) ** self.gamma_positive
+            negative_weight = shifted**self.gamma_negative
+        losses = targets * positive_weight * logsigmoid(logits) + (1 - targets) * negative_weight * log_absent
+        return -losses.sum() / max(len(losses), 1)
+
+
+class TwoWayLoss(nn.Module):
+    """Two-way multi-label loss: a ranking loss over the labels of each row and over the rows of each label.
+
+    For each row that has labels:
+    `softplus(T_n log sum_n exp(x_n / T_n) + T_p log sum_p exp(-x_p / T_p))`, with the sum over n for the logits of
+    absent labels and the sum over p for those of present labels. The same is computed for each label that occurs in the
+    batch, over rows. The loss is the mean over rows plus the mean over labels. It is small if the logits of present
+    labels exceed those of absent labels in each row and in each column. Rows without labels and labels without rows are
+    omitted from the means; if no label is absent the term is 0.
+
+    Args:
+        temperature_positive: T_p, above 0. A high value weights all present labels.
+        temperature_negative: T_n, above 0. A low value weights the absent labels with the highest logits.
+        validate_args: Whether to check that labels are in [0, 1], which synchronises on CUDA.
+
+    Raises:
+        ValueError: If a temperature is not above 0.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.losses import TwoWayLoss
+        >>> TwoWayLoss(1, 1)(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 0]]))  # log(1 + exp(-2)), and 0
+        tensor(0.1269)
+
+    Source:
+        Kobayashi, "Two-way multi-label loss", CVPR 2023, with its temperatures. Deviation: the code of the author
+        replaces the logarithm of an empty sum by about -100 times the temperature; here it is -infinity, and the term
+        0.
+    """
+
+    def __init__(
+        self, temperature_positive: float = 4.0, temperature_negative: float = 1.0, *, validate_args: bool = True
+    ) -> None:
+        super().__init__()
+        if not (temperature_positive > 0 and temperature_negative > 0):
+            raise ValueError(
+                "`temperature_positive` and `temperature_negative` must be above 0, "
+                f"got {temperature_positive} and {temperature_negative}."
+            )
+        self.temperature_positive = temperature_positive
+        self.temperature_negative = temperature_negative
+        self.validate_args = validate_args
+
+    def extra_repr(self) -> str:
+        """Return the parameters, for the representation of the module."""
+        return parameters_repr(self)
+
+    def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, of any kind that [`check_labels`][mlmetric.labels.check_labels] reads; a label above
+                0 is present.
+
+        Returns:
+            A scalar, float32 or float64.
+
+        Raises:
+            TypeError: If `labels` does not contain numbers.
+            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+        """
+        logits, targets = _check_logits(logits, labels, self.validate_args)
+        present = targets > 0
+        return self._one_way(logits, present, dim=1) + self._one_way(logits, present, dim=0)
+
+    def _one_way(self, logits: Tensor, present: Tensor, dim: int) -> Tensor:
+        has_term = present.any(dim) & ~present.all(dim)
+        num_terms = present.any(dim).sum().clamp(min=1)
+        low = self.temperature_positive * _log_sum_exp(-logits / self.temperature_positive, present, has_term, dim)
+        high = self.temperature_negative * _log_sum_exp(logits / self.temperature_negative, ~present, has_term, dim)
+        return torch.where(has_term, softplus(high + low), 0).sum() / num_terms
+
+
+def _log_sum_exp(values: Tensor, keep: Tensor, has_term: Tensor, dim: int) -> Tensor:
+    """Return log sum exp over the kept entries, or over all entries where there is no term, to avoid a NaN gradient."""
+    return values.masked_fill(~keep & has_term.unsqueeze(dim), -torch.inf).logsumexp(dim)
+
+
+def _check_logits(logits: Tensor, labels: LabelsLike, validate_args: bool) -> tuple[Tensor, Tensor]:
+    """Return logits and labels in one dtype, float32 or float64, on the device of the logits."""
+    labels = label_tensor(labels, validate_args=validate_args)
+    if logits.shape != labels.shape:
+        raise ValueError(
+            f"`logits` and `labels` must have the same shape (N, L), got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits, labels.to(logits)
