@@ -38,7 +38,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
             are removed from the result. None for all pairs of the relation.
 
     Attributes:
-        loss: The loss: the `MultiLabelLoss`, if one of pytorch-metric-learning is given.
+        loss: The loss; a `MultiLabelLoss` if a loss of pytorch-metric-learning is given.
         embedding_memory: Stored embeddings, shape `(memory_size, D)`.
         label_memory: Stored labels, shape `(memory_size, L)`.
 

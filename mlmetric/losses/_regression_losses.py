@@ -86,10 +86,11 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         return {"loss": element_loss(losses, anchors)}
 
 
-class _SquaredEuclidean(LpDistance):  # type: ignore[misc, unused-ignore]
+class SquaredEuclideanDistance(LpDistance):  # type: ignore[misc, unused-ignore]
     """Squared Euclidean distance from differences: rounding errors of matrix products are too large for logarithms."""
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """Return the Euclidean distances, which the base class squares."""
         return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -171,7 +172,7 @@ class LogRatioLoss(MultiLabelBaseLoss):
 
     def get_default_distance(self) -> LpDistance:
         """Return the default distance: squared Euclidean, without normalisation."""
-        return _SquaredEuclidean(normalize_embeddings=False, p=2, power=2)
+        return SquaredEuclideanDistance(normalize_embeddings=False, p=2, power=2)
 
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor, or for each triplet if triplets are given."""

@@ -31,17 +31,17 @@ class MultiLabelMiner(MultiLabelBaseMiner):
     nearest base class in the table, and rejected if it overrides a method that the rule replaces.
 
     Args:
-        miner: A miner of pytorch-metric-learning. Its `collect_stats` decides whether statistics of each call are
-            recorded in the attributes below.
+        miner: A miner of pytorch-metric-learning. Its `collect_stats` decides whether distances are recorded in the
+            attributes below.
 
     Attributes:
         miner: The wrapped miner.
         relation: The [`LabelRelation`][mlmetric.relations.LabelRelation] of the thresholds.
-        num_triplets: Number of triplets. This and the next attributes exist if the `collect_stats` of `miner` is True.
-        num_pos_pairs: Number of positive pairs, for miners of pairs.
-        num_neg_pairs: Number of negative pairs, for miners of pairs.
-        pos_pair_dist: Mean distance of the mined positive pairs.
-        neg_pair_dist: Mean distance of the mined negative pairs.
+        num_triplets: Number of triplets of the last call, for miners of triplets.
+        num_pos_pairs: Number of positive pairs of the last call, for miners of pairs.
+        num_neg_pairs: Number of negative pairs of the last call, for miners of pairs.
+        pos_pair_dist: Mean distance of the mined positive pairs, if the `collect_stats` of `miner` is True.
+        neg_pair_dist: Mean distance of the mined negative pairs, if the `collect_stats` of `miner` is True.
 
     Raises:
         TypeError: If `miner` is not an instance of a miner of pytorch-metric-learning or already takes label matrices,

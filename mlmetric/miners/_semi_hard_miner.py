@@ -63,8 +63,9 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             pytorch-metric-learning.
 
     Attributes:
-        num_triplets: Number of triplets. This and the next attributes exist if `collect_stats` is True.
-        num_anchors_without_triplets: Number of anchors without triplets.
+        num_triplets: Number of triplets of the last call.
+        num_anchors_without_triplets: Number of anchors without triplets. This and the next attributes exist if
+            `collect_stats` is True.
         partial_share: Share of the triplets whose negative is partial.
         disjoint_share: Share of the triplets whose negative is disjoint.
         pos_pair_dist: Mean distance of anchor and positive, over triplets.
