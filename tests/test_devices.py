@@ -53,8 +53,8 @@ def assert_on_device(found, expected, device):
 SIMILARITIES = {
     "jaccard": similarity.jaccard,
     "weighted": similarity.Jaccard(weights=torch.tensor([1.0, 2.0, 3.0, 4.0])),
-    "semantic": similarity.Semantic.from_cooccurrence(LABELS),
-    "composed": (0.5 * similarity.Dice() + 0.5 * similarity.Semantic.from_cooccurrence(LABELS)).clamp(min=0.1),
+    "semantic": similarity.SoftCosine.from_cooccurrence(LABELS),
+    "composed": (0.5 * similarity.Dice() + 0.5 * similarity.SoftCosine.from_cooccurrence(LABELS)).clamp(min=0.1),
 }
 
 
@@ -63,7 +63,7 @@ SIMILARITIES = {
 def test_similarity_of_labels_on_a_device(name, refs, device):
     compared = similarity.compare_labels(SIMILARITIES[name], LABELS.to(device), LABELS[:5].to(device))
     assert_on_device(compared, similarity.compare_labels(SIMILARITIES[name], LABELS, LABELS[:5]), device)
-    relation = LabelRelation(SIMILARITIES[name], positive_threshold=0.5, negative_threshold=0.2)
+    relation = LabelRelation(similarity=SIMILARITIES[name], positive_threshold=0.5, negative_threshold=0.2)
     found = relation(LABELS.to(device), LABELS[:5].to(device))
     assert_on_device(found, relation(LABELS, LABELS[:5]), device)
 
@@ -72,7 +72,7 @@ def test_memory_of_a_loss_follows_the_embeddings(device):
     values = []
     for place in (CPU, device):
         loss = MultiLabelCrossBatchMemory(MultiLabelLoss(losses.ContrastiveLoss()), 6, 4, memory_size=32)
-        miner = MultiLabelSemiHardMiner(similarity.Jaccard())
+        miner = MultiLabelSemiHardMiner(similarity=similarity.Jaccard())
         batches = zip(ROWS.split(10), LABELS.split(10), strict=True)
         values.append([loss(part.to(place), hot, miner(part.to(place), hot)).item() for part, hot in batches])
         assert loss.embedding_memory.device == place
