@@ -42,13 +42,13 @@ def main() -> None:
     test_features, test_labels = make_specimens(300, generator)
 
     torch.manual_seed(0)
-    head = EmbeddingHead(32, (64, 16), normalize=True)
+    head = EmbeddingHead(32, (64, 16), norm_exponent=0.0)
     caps = {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1, "max_triplets_per_anchor": 5}
     miner = MultiLabelSemiHardMiner(
         similarity=lineage, type_of_triplets="all", positive_order="random", distance=LpDistance(), **caps
     )
     loss = TripletMarginLoss(margin=0.2, distance=LpDistance())
-    config = TrainingConfig(epochs=40, batch_size=128, lr=3e-3)
+    config = TrainingConfig(max_epochs=40, batch_size=128, lr=3e-3, seed=0)
     fit_embedding(head, features, labels, loss=loss, miner=miner, config=config)
 
     print("NDCG@10 by lineage on synthetic specimens (1 is best)")

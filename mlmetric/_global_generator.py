@@ -32,3 +32,9 @@ def seeded_globally(seed: int, device: torch.device | None = None) -> Iterator[N
         elif device.type not in ("cpu", "meta"):
             torch.get_device_module(device).manual_seed(seed)
         yield
+
+
+def draw_seed() -> int:
+    """Draw a seed below 2^32 from torch's global generator, outside of blocks of `seeded_globally` in other threads."""
+    with _LOCK:
+        return int(torch.randint(2**32, (), generator=torch.default_generator, device="cpu"))

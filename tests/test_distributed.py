@@ -41,7 +41,7 @@ SETTINGS = {
     "all, by the hardest": {"type_of_triplets": "all", "max_disjoint_per_positive": 2},
     "easy, capped": {"type_of_triplets": "easy", "margin": 0.0, **CAPPED},
 }
-TRAINING = TrainingConfig(epochs=4, batch_size=16, seed=1)
+TRAINING = TrainingConfig(max_epochs=4, batch_size=16, seed=1)
 # Each loss is given the tuple that its miner mined. `MultiLabelLoss` needs none; but `efficient`, without one, has
 # pytorch-metric-learning compare the labels, which fails on two dimensions before they come to it.
 PAIRS = {

@@ -37,7 +37,7 @@ from mlmetric.under_sampling import MultiLabelTomekLinks
 TINY = partial(EmbeddingHead, widths=(8, 4))
 FAST = {"head": TINY, "n_members": 1, "max_epochs": 2, "batch_size": 32, "mixup": 0.4, "random_state": 0}
 RECIPE = {
-    "head": partial(EmbeddingHead, widths=(64, 32), dropout=0.2, normalize=0.5),
+    "head": partial(EmbeddingHead, widths=(64, 32), dropout=0.2, norm_exponent=0.5),
     "n_members": 2,
     "max_epochs": 25,
     "lr": 0.003,

@@ -180,19 +180,19 @@ def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
         FrozenBackbone("resnet18", weights=torn)
     other = tmp_path / "other.pth"
     torch.save(nn.Linear(2, 2).state_dict(), other)
-    with pytest.raises(ValueError, match=r"other\.pth do not fit ResNet: 120 tensors are missing, 2 unexpected"):
+    with pytest.raises(ValueError, match=r"other\.pth do not match ResNet: 120 tensors are missing, 2 are unexpected"):
         FrozenBackbone("resnet18", weights=other)
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ([1, 2], "holds list"),
-        ({"epoch": 3}, "holds int at 'epoch'"),
-        ({0: torch.zeros(2)}, "holds a name that is not a string at 0"),
-        ({"weight": torch.eye(2).to_sparse()}, r"holds a sparse tensor \(torch\.sparse_coo\) at 'weight'"),
-        ({"weight": torch.zeros(2, dtype=torch.complex64)}, r"holds a tensor of torch\.complex64 at 'weight'"),
-        ({"weight": torch.empty(2, device="meta")}, r"holds a tensor without content \(device meta\) at 'weight'"),
+        ([1, 2], "contains list"),
+        ({"epoch": 3}, "has int for 'epoch'"),
+        ({0: torch.zeros(2)}, "has a name that is not a string for 0"),
+        ({"weight": torch.eye(2).to_sparse()}, r"has a sparse tensor \(torch\.sparse_coo\) for 'weight'"),
+        ({"weight": torch.zeros(2, dtype=torch.complex64)}, r"has a tensor of torch\.complex64 for 'weight'"),
+        ({"weight": torch.empty(2, device="meta")}, r"has a tensor without data \(device meta\) for 'weight'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
@@ -245,7 +245,7 @@ def test_embedding_head_default_is_two_layers_to_256():
 
 def test_embedding_head_options_build_what_they_say(generator):
     head = EmbeddingHead(
-        6, (5, 4, 3), activation=nn.GELU, batch_norm=True, input_dropout=0.25, dropout=0.5, normalize=True
+        6, (5, 4, 3), activation=nn.GELU, batch_norm=True, input_dropout=0.25, dropout=0.5, norm_exponent=0.0
     )
     kinds = [type(layer) for layer in head.layers]
     block = [nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Dropout]

@@ -740,7 +740,7 @@ def test_graph_heads_train_as_classifiers_do(make_head, rows):
         head = make_head(labels[:200])
     before = state_of(head)
     head.standardize.fit(features[:200])
-    config = TrainingConfig(epochs=15, batch_size=32, lr=0.01)
+    config = TrainingConfig(max_epochs=15, batch_size=32, lr=0.01, seed=0)
     history = fit_classifier(
         head, features[:200], labels[:200], config=config, validation=(features[200:], labels[200:])
     )
@@ -757,11 +757,11 @@ def test_graph_heads_train_as_classifiers_do(make_head, rows):
 def test_graph_heads_resume_from_a_checkpoint_as_if_never_stopped(make_head, rows, tmp_path):
     with drawn_alike():
         whole, stopped, resumed = (copy.deepcopy(head) for head in [make_head(rows[1])] * 3)
-    fit_classifier(whole, *rows, config=TrainingConfig(epochs=2))
+    fit_classifier(whole, *rows, config=TrainingConfig(max_epochs=2, seed=0))
     path = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        fit_classifier(stopped, *rows, config=TrainingConfig(epochs=2), checkpoint=path, callback=interrupt)
-    fit_classifier(resumed, *rows, config=TrainingConfig(epochs=2), checkpoint=path)
+        fit_classifier(stopped, *rows, config=TrainingConfig(max_epochs=2, seed=0), checkpoint=path, callback=interrupt)
+    fit_classifier(resumed, *rows, config=TrainingConfig(max_epochs=2, seed=0), checkpoint=path)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
@@ -783,9 +783,9 @@ def test_graph_heads_do_not_resume_from_a_checkpoint_of_other_settings(make, set
     source = labels if make == LabelGraphHead.from_labels else DIRECTIONS[[0, 1, 2, 3]]
     first, second = (make(12, source, **{setting: value}) for value in values)
     path = tmp_path / "checkpoint"
-    fit_classifier(first, features, labels, config=TrainingConfig(epochs=1), checkpoint=path)
-    with pytest.raises(ValueError, match="is of other settings or data"):
-        fit_classifier(second, features, labels, config=TrainingConfig(epochs=1), checkpoint=path)
+    fit_classifier(first, features, labels, config=TrainingConfig(max_epochs=1, seed=0), checkpoint=path)
+    with pytest.raises(ValueError, match="has other settings or data"):
+        fit_classifier(second, features, labels, config=TrainingConfig(max_epochs=1, seed=0), checkpoint=path)
 
 
 def test_graph_heads_travel_by_state_dict_copy_and_pickle(make_head, generator):

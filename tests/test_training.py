@@ -22,7 +22,7 @@ from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
 from mlmetric.training._checkpoint import read_checkpoint, write_checkpoint
 
-CONFIG = TrainingConfig(epochs=3, batch_size=32, lr=0.01, seed=1)
+CONFIG = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, seed=1)
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_fit_embedding_retrieves_better_than_before(rows):
         apply_in_batches(head, features[150:]), labels[150:], apply_in_batches(head, features[:150]), labels[:150]
     )
     train = (features[:150], labels[:150])
-    _, history = embed(train, head, dataclasses.replace(CONFIG, epochs=15), validation=(features[150:], labels[150:]))
+    _, history = embed(
+        train, head, dataclasses.replace(CONFIG, max_epochs=15), validation=(features[150:], labels[150:])
+    )
     assert history[-1]["val_ndcg_at_10"] > before + 0.03
     assert [record["epoch"] for record in history] == list(range(1, 16))
     assert all(record["triplets"] > 0 for record in history)
@@ -87,7 +89,7 @@ def test_fit_embedding_without_a_miner_gives_the_loss_the_labels(rows):
         seen.append((embeddings.shape, labels.shape))
         return embeddings.square().mean()
 
-    history = fit_embedding(make_head(), *rows, loss=loss, config=dataclasses.replace(CONFIG, epochs=1))
+    history = fit_embedding(make_head(), *rows, loss=loss, config=dataclasses.replace(CONFIG, max_epochs=1))
     assert seen[0] == ((32, 4), (32, 4))
     assert "triplets" not in history[0]
 
@@ -97,7 +99,7 @@ def test_fit_classifier_learns_and_measures(rows):
     head = make_classifier()
     validation = (features[150:], labels[150:])
     history = fit_classifier(
-        head, features[:150], labels[:150], config=dataclasses.replace(CONFIG, epochs=20), validation=validation
+        head, features[:150], labels[:150], config=dataclasses.replace(CONFIG, max_epochs=20), validation=validation
     )
     logits = apply_in_batches(head, validation[0])
     scores = head.probabilities(logits)
@@ -112,7 +114,7 @@ def test_fit_first_loss_is_the_mean_over_rows_of_the_untrained_head(rows):
     features, labels = rows
     head = make_classifier()
     expected = head.loss(head(features), labels).item()
-    one_batch = TrainingConfig(epochs=1, batch_size=200)
+    one_batch = TrainingConfig(max_epochs=1, batch_size=200, lr=0.01, seed=0)
     assert fit_classifier(head, features, labels, config=one_batch)[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -126,7 +128,7 @@ def test_fit_passes_over_every_row_once_an_epoch_in_another_order_each_time(rows
             seen.extend(inputs[:, 0].int().tolist())
             return super().forward(inputs)
 
-    config = dataclasses.replace(CONFIG, epochs=2, lr=1e-6)
+    config = dataclasses.replace(CONFIG, max_epochs=2, lr=1e-6)
     fit_embedding(Recorder(12, 4), numbered, labels, loss=lambda embeddings, _: embeddings.mean(), config=config)
     first, second = seen[:200], seen[200:]
     assert sorted(first) == sorted(second) == list(range(200))
@@ -134,7 +136,7 @@ def test_fit_passes_over_every_row_once_an_epoch_in_another_order_each_time(rows
 
 
 def test_fit_drops_the_learning_rate_where_it_is_told(rows):
-    config = TrainingConfig(epochs=4, lr=0.1, lr_drops=(1, 3))
+    config = TrainingConfig(max_epochs=4, lr=0.1, lr_drops=(1, 3), seed=0)
     history = fit_classifier(make_classifier(), *rows, config=config)
     assert [record["lr"] for record in history] == pytest.approx([0.1, 0.01, 0.01, 0.001])
 
@@ -153,7 +155,7 @@ def test_fit_repeats_itself_and_leaves_the_global_generator_alone(rows):
 
 @pytest.mark.parametrize("stage", ["embedding", "classifier"])
 def test_fit_resumed_from_a_checkpoint_ends_as_one_never_killed(rows, stage, tmp_path):
-    config = dataclasses.replace(CONFIG, epochs=5, lr_drops=(3,))
+    config = dataclasses.replace(CONFIG, max_epochs=5, lr_drops=(3,))
 
     def fit(head, **options):
         if stage == "embedding":
@@ -203,7 +205,7 @@ def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
         ((ClassifierHead(12, 4, activation="softmax"), features, labels, CONFIG), r"module\.activation was"),
     ):
         head, inputs, targets, config = changed
-        with pytest.raises(ValueError, match=f"of other settings or data: {name}"):
+        with pytest.raises(ValueError, match=f"other settings or data: {name}"):
             fit_classifier(head, inputs, targets, config=config, checkpoint=path)
 
 
@@ -237,7 +239,7 @@ def test_checkpoint_of_another_similarity_or_distance_is_refused(rows, tmp_path,
     first = MultiLabelSemiHardMiner(similarity=similarity.Jaccard(), positive_threshold=0.1)
     options = {"loss": TripletMarginLoss(), "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, miner=first, **options)
-    with pytest.raises(ValueError, match=r"of other settings or data: miner\."):
+    with pytest.raises(ValueError, match=r"other settings or data: miner\."):
         fit_embedding(make_head(), *rows, miner=other, **options)
     assert fit_embedding(make_head(), *rows, miner=first, **options) == history
 
@@ -262,7 +264,7 @@ def test_fit_embedding_trains_and_restores_the_parameters_of_a_loss(rows, tmp_pa
 def test_checkpoint_that_is_torn_is_named(rows, tmp_path):
     path = tmp_path / "torn.pt"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(OSError, match=r"torn\.pt is damaged, .*Remove it to train anew"):
+    with pytest.raises(OSError, match=r"torn\.pt is damaged, .*Remove it to train from scratch"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     torch.save(make_classifier().state_dict(), path)
     with pytest.raises(OSError, match=r"torn\.pt is damaged, or was not written by this version"):
@@ -301,7 +303,7 @@ def test_fit_with_a_loss_that_diverges_says_so_and_keeps_the_checkpoint(rows, tm
 def test_fit_with_batch_norm_takes_a_last_batch_of_one_row(rows):
     features, labels = rows
     head = EmbeddingHead(12, (8, 4), batch_norm=True)
-    config = TrainingConfig(epochs=1, batch_size=199)
+    config = TrainingConfig(max_epochs=1, batch_size=199, seed=0)
     _, history = embed((features, labels), head, config)
     assert history[0]["epoch"] == 1
 
@@ -310,7 +312,7 @@ def test_fit_validation_or_rows_of_another_kind_are_refused_before_training(rows
     features, labels = rows
     with pytest.raises(ValueError, match=r"`validation` must be .* got 0 and 0"):
         fit_classifier(make_classifier(), features, labels, validation=(features[:0], labels[:0]))
-    with pytest.raises(TypeError, match=r"Rows must be a torch\.Tensor, got ndarray and Tensor"):
+    with pytest.raises(TypeError, match=r"The rows to train on must be a torch\.Tensor, got ndarray"):
         fit_classifier(make_classifier(), features.numpy(), labels)
     with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got 7"):
         fit_classifier(make_classifier(), features, 7 * labels)
@@ -325,14 +327,14 @@ def test_fit_rows_that_do_not_fit_are_named(rows):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
+        ({"max_epochs": 0}, "`max_epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
-        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"seed": -1}, "`seed` must be None or from 0 to 4294967295, got -1"),
         ({"lr": 0.0}, r"`lr` must be above 0 and finite, got 0\.0"),
         ({"lr": float("inf")}, "`lr` must be above 0 and finite, got inf"),
         ({"lr": float("nan")}, "`lr` must be above 0 and finite, got nan"),
-        ({"epochs": float("nan")}, "`epochs` must be at least 1, got nan"),
-        ({"seed": 2**32}, "`seed` must be at most 4294967295, got 4294967296"),
+        ({"max_epochs": float("nan")}, "`max_epochs` must be at least 1, got nan"),
+        ({"seed": 2**32}, "`seed` must be None or from 0 to 4294967295, got 4294967296"),
         ({"weight_decay": -0.1}, r"`weight_decay` must be at least 0 and finite, got -0\.1"),
         ({"mixup": float("inf")}, "`mixup` must be at least 0 and finite, got inf"),
     ],
@@ -405,7 +407,9 @@ def test_checkpoint_tells_losses_apart(rows, first, second, tmp_path):
     options = {"config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, loss=first, **options)
     assert fit_embedding(make_head(), *rows, loss=first, **options) == history
-    with pytest.raises(ValueError, match=r"of other settings or data: loss\S* was .* and is .*Remove it to train anew"):
+    with pytest.raises(
+        ValueError, match=r"other settings or data: loss\S* was .* and is .*Remove it to train from scratch"
+    ):
         fit_embedding(make_head(), *rows, loss=second, **options)
 
 
@@ -455,7 +459,7 @@ def test_checkpoint_with_any_byte_altered_is_refused(rows, tmp_path):
         altered = bytearray(content)
         altered[place] ^= 1
         path.write_bytes(altered)
-        with pytest.raises(OSError, match=r"stage\.pt is damaged, .*Remove it to train anew"):
+        with pytest.raises(OSError, match=r"stage\.pt is damaged, .*Remove it to train from scratch"):
             fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     path.write_bytes(content[:-1])
     with pytest.raises(OSError, match=r"stage\.pt is damaged"):
@@ -477,10 +481,12 @@ def test_checkpoint_with_any_byte_altered_is_refused(rows, tmp_path):
 )
 def test_checkpoint_of_the_same_settings_with_other_insides_is_refused(rows, part, content, tmp_path):
     path = tmp_path / "stage.pt"
-    config = dataclasses.replace(CONFIG, epochs=1, keep_best=True)
+    config = dataclasses.replace(CONFIG, max_epochs=1, keep_best=True)
     fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
     write_checkpoint(path, torch.load(path, weights_only=True) | {part: content})
-    with pytest.raises(OSError, match=r"stage\.pt does not fit what is trained \(\w+\)\. Remove it to train anew"):
+    with pytest.raises(
+        OSError, match=r"stage\.pt does not match the module to train \(\w+\)\. Remove it to train from scratch"
+    ):
         fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
 
 
@@ -508,8 +514,8 @@ def test_fit_whose_loss_begins_at_0_and_grows_warns_of_the_learning_rate(rows):
         calls.append(1)
         return embeddings.square().mean() * 0 + (0.0 if len(calls) == 1 else 10.0 ** len(calls))
 
-    with pytest.warns(UserWarning, match=r"the loss of epoch 1 is .*, and began at 100\. Lower"):
-        fit_embedding(make_head(), *rows, loss=grows, config=dataclasses.replace(CONFIG, epochs=1))
+    with pytest.warns(UserWarning, match=r"the loss of epoch 1 is .*, the first loss was 100\. Lower"):
+        fit_embedding(make_head(), *rows, loss=grows, config=dataclasses.replace(CONFIG, max_epochs=1))
 
 
 def test_fit_whose_first_batch_has_no_pair_does_not_diverge(rows):
@@ -527,7 +533,7 @@ def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_
 
     def fit(number):
         head, seed = heads[number], number % 4
-        history = embed(rows, head, dataclasses.replace(CONFIG, seed=seed, mixup=0.3, epochs=2))[1]
+        history = embed(rows, head, dataclasses.replace(CONFIG, seed=seed, mixup=0.3, max_epochs=2))[1]
         return history, head.state_dict()
 
     alone = [fit(number) for number in range(4)]
@@ -582,7 +588,7 @@ def unfinished(rows, tmp_path):
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    config = dataclasses.replace(CONFIG, epochs=3)
+    config = dataclasses.replace(CONFIG, max_epochs=3)
     with pytest.raises(KeyboardInterrupt):
         fit_classifier(make_classifier(), *rows, config=config, checkpoint=path, callback=stop)
     return path, read_checkpoint(path, torch.device("cpu")), config
@@ -617,12 +623,14 @@ def test_checkpoint_with_wrong_insides_does_not_fit(change, rows, unfinished):
     path, state, config = unfinished
     change(state)
     write_checkpoint(path, state)
-    with pytest.raises(OSError, match=r"stage\.pt does not fit what is trained .*Remove it to train anew"):
+    with pytest.raises(
+        OSError, match=r"stage\.pt does not match the module to train .*Remove it to train from scratch"
+    ):
         fit_classifier(make_classifier(), *rows, config=config, checkpoint=path)
 
 
 def test_checkpoint_of_a_schedule_with_drops_goes_on(rows, tmp_path):
-    config = dataclasses.replace(CONFIG, epochs=3, lr_drops=(1, 2))
+    config = dataclasses.replace(CONFIG, max_epochs=3, lr_drops=(1, 2))
     path, whole = tmp_path / "stage.pt", make_classifier()
     fit_classifier(whole, *rows, config=config)
     for _ in range(4):  # killed after each epoch

@@ -88,7 +88,7 @@ class Workshop:
         head.to(self.device)
         head.standardize.fit(self.features[self.rows])
         config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best, mixup=mixup)
-        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epochs") as progress:
+        with clock(stage, self.seconds), bar(stage, total=config.max_epochs, unit="epochs") as progress:
             self.histories[stage] = fit_embedding(
                 head,
                 self.features[self.rows],
@@ -105,7 +105,7 @@ class Workshop:
         head.to(self.device)
         head.standardize.fit(inputs[self.rows])
         config = self._config(seed=self.seed, keep_best=self.settings.keep_best)
-        with clock(stage, self.seconds), bar(stage, total=config.epochs, unit="epochs") as progress:
+        with clock(stage, self.seconds), bar(stage, total=config.max_epochs, unit="epochs") as progress:
             self.histories[stage] = fit_classifier(
                 head,
                 inputs[self.rows],
@@ -130,7 +130,7 @@ class Workshop:
     def _config(self, **others: Any) -> TrainingConfig:
         given = self.settings
         return TrainingConfig(
-            epochs=given.epochs, batch_size=given.batch_size, lr=given.lr, lr_drops=given.lr_drops, **others
+            max_epochs=given.epochs, batch_size=given.batch_size, lr=given.lr, lr_drops=given.lr_drops, **others
         )
 
 

@@ -1,9 +1,7 @@
-"""Scikit-learn estimators over the two stages: an embedding that follows several labels, and a classifier on it.
+"""The two stages as scikit-learn estimators, for pipelines, also those of imbalanced-learn, and grid searches."""
 
-They go where scikit-learn's go: pipelines, imbalanced-learn's among them, grid searches, pickles.
-"""
-
-from mlmetric.estimators._classifier import MetricClassifier
-from mlmetric.estimators._embedder import PAPER_HEAD, RECOMMENDED_HEAD, MetricEmbedder
+from mlmetric.estimators._metric_classifier import MetricClassifier
+from mlmetric.estimators._metric_embedder import MetricEmbedder
+from mlmetric.estimators._recipes import PAPER_HEAD, RECOMMENDED_HEAD
 
 __all__ = ["PAPER_HEAD", "RECOMMENDED_HEAD", "MetricClassifier", "MetricEmbedder"]

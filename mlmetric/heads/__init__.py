@@ -1,12 +1,10 @@
-"""Torch modules around a frozen backbone: the backbone itself, embedding heads, classifier and label-graph heads."""
+"""Torch modules: a frozen backbone, and heads that map its features to embeddings or label scores."""
 
-from mlmetric.heads._backbone import FrozenBackbone, WeightsUnavailableError
-from mlmetric.heads._classifier import ClassifierHead
-from mlmetric.heads._embedding import EmbeddingHead
-from mlmetric.heads._ensemble import EmbeddingEnsemble
-from mlmetric.heads._graph import GraphConvolution, cooccurrence_adjacency
-from mlmetric.heads._label_graph import LabelGraphHead
-from mlmetric.heads._semantic import SemanticProjectionHead
+from mlmetric.heads._classifier_head import ClassifierHead
+from mlmetric.heads._embedding_heads import EmbeddingEnsemble, EmbeddingHead
+from mlmetric.heads._frozen_backbone import FrozenBackbone, WeightsUnavailableError
+from mlmetric.heads._label_graph_head import GraphConvolution, LabelGraphHead, cooccurrence_adjacency
+from mlmetric.heads._semantic_projection_head import SemanticProjectionHead
 from mlmetric.heads._standardize import Standardize
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Standardisation of features as a module, so that a checkpoint carries it."""
+"""Standardisation of features as a module."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from torch import Tensor, nn
 
 
 class Standardize(nn.Module):
-    """Bring each feature to mean 0 and standard deviation 1, by statistics that `fit` takes once.
+    """Scale each feature to mean 0 and standard deviation 1, with statistics that `fit` computes once.
 
-    Until it is fitted it changes nothing. A feature that is constant, to within 1e-7 of its size, is only centred.
-    Features come out in the dtype of the statistics, float32 unless the module is converted.
+    It does nothing until it is fitted. A feature that is constant, up to 1e-7 of its magnitude, is only centred. The
+    result has the dtype of the statistics, float32 unless the module is converted. State dicts contain the statistics.
 
     Args:
-        num_features: D.
+        num_features: D, the number of features.
+
+    Attributes:
+        mean: Mean of each feature, shape `(D,)`; 0 before `fit`.
+        scale: Standard deviation of each feature, shape `(D,)`; 1 before `fit`, and for constant features.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.heads import Standardize
         >>> standardize = Standardize(2).fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
         >>> standardize(torch.tensor([[3.0, 6.0]]))
         tensor([[1., 1.]])
@@ -32,17 +38,23 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(num_features))
 
     def fit(self, features: Tensor) -> Self:
-        """Take mean and standard deviation (of the population) of training features, shape `(N, D)`.
+        """Compute mean and standard deviation (of the population) of training features.
+
+        Args:
+            features: Shape `(N, D)`, with N >= 1.
+
+        Returns:
+            The module.
 
         Raises:
-            ValueError: If the shape does not fit, there is no row, or a feature is not finite.
+            ValueError: If the shape is wrong, or a feature is not finite.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean) or len(features) == 0:
             raise ValueError(
                 f"`features` must have shape (N, {len(self.mean)}) with N >= 1, got {tuple(features.shape)}."
             )
         mean, scale = torch.empty_like(self.mean), torch.empty_like(self.scale)
-        # float64 sums, a column block at a time: no second copy of the features.
+        # float64 sums over blocks of columns, to avoid a second copy of the features.
         for columns in torch.split(torch.arange(len(self.mean)), 256):
             block = features[:, columns].double()
             deviation = block.std(dim=0, correction=0)
@@ -58,3 +70,7 @@ class Standardize(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Standardise features of shape `(N, D)`."""
         return (features.to(self.mean.dtype) - self.mean) / self.scale
+
+    def extra_repr(self) -> str:
+        """Show the number of features."""
+        return f"num_features={len(self.mean)}"

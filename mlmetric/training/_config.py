@@ -1,4 +1,4 @@
-"""How a stage is trained."""
+"""Settings of a training stage."""
 
 from __future__ import annotations
 
@@ -10,48 +10,59 @@ _MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a stage is trained, by Adam.
+    """Settings of a training stage; the optimiser is Adam.
 
     Args:
-        epochs: Passes over the training rows.
-        batch_size: Rows of a batch; a metric loss finds its triplets within one.
+        max_epochs: Largest number of passes over the training rows; fewer are made if `patience` ends training earlier.
+        batch_size: Number of rows in a batch. A metric loss compares the rows of one batch with each other.
         lr: Learning rate.
-        lr_drops: After each of these epochs the learning rate falls to a tenth.
-        weight_decay: Of Adam.
-        mixup: Each row is mixed with another of its batch, features and labels alike, the greater share, drawn from
-            Beta(mixup, mixup), its own. That makes soft labels, which similarities and most losses take, but not those
-            that want labels 0 or 1: with proxies or a margin for each label. 0 is off; at 1 shares are uniform from one
-            half to one, a remedy for few rows.
-        items_per_label: If given, batches are filled label by label, this many items of each, by
-            [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler]; rows without labels then never come.
-        keep_best: Whether to end with the weights of the epoch that scored best on validation, which must be given.
-        patience: Stop after this many epochs without a better score on validation; None trains them all.
-        seed: Fixes batches, dropout, and a miner's draws where the miner has no generator of its own; below 2^32. These
-            draw from torch's global generator, which is seeded for each epoch and put back into its state after it.
-            Fits in several threads therefore take turns, epoch by epoch; what a thread draws from that generator
-            outside of a fit while another one trains changes both.
+        lr_drops: Epochs after which the learning rate is divided by 10.
+        weight_decay: Weight decay of Adam (an L2 penalty).
+        mixup: Parameter alpha of mixup, which regularises training on few rows: features and labels of each row are
+            averaged with those of another row of the batch. The weight of the row itself is w or 1 - w, whichever is
+            larger, with w drawn from Beta(alpha, alpha). The labels become soft, which losses that require labels 0
+            or 1 do not support, such as losses with a proxy or a margin for each label. 0 turns mixup off.
+        items_per_label: If given, [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler] composes batches
+            label by label, with this many rows of each label; rows without labels are then not used.
+        keep_best: Whether to end with the weights of the epoch with the best validation score, which requires
+            validation rows. False ends with those of the last epoch.
+        patience: Number of epochs without a better validation score after which training stops, which requires
+            validation rows. None trains for `max_epochs` epochs.
+        seed: Seed of the order of the rows, mixup, dropout, and miners without a generator of their own; from 0 to
+            2^32 - 1. None draws one from torch's global generator when training starts. A checkpoint stores the seed,
+            so that a resumed run continues with it; processes joined by torch.distributed use that of the first one.
+            torch's global generator is seeded in each epoch and restored after it. Other threads must not draw from it
+            meanwhile; epochs of fits in several threads run one after the other.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a setting is out of range.
+
+    Examples:
+        >>> from mlmetric.training import TrainingConfig
+        >>> TrainingConfig(max_epochs=20, seed=0).batch_size
+        64
+
+    Source:
+        Mixup: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
     """
 
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
+    max_epochs: int = 50
+    batch_size: int = 64
+    lr: float = 0.001
     lr_drops: tuple[int, ...] = ()
     weight_decay: float = 0.0
     mixup: float = 0.0
     items_per_label: int | None = None
     keep_best: bool = False
     patience: int | None = None
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
-        if self.seed > _MAX_SEED:
-            raise ValueError(f"`seed` must be at most {_MAX_SEED}, got {self.seed}.")
+        for name, smallest in (("max_epochs", 1), ("batch_size", 2)):
+            if not getattr(self, name) >= smallest:
+                raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)}.")
+        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
+            raise ValueError(f"`seed` must be None or from 0 to {_MAX_SEED}, got {self.seed}.")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"`lr` must be above 0 and finite, got {self.lr}.")
         for name in ("weight_decay", "mixup"):

@@ -1,34 +1,72 @@
-"""A warning where training diverges."""
+"""Checks for training that diverges."""
 
 from __future__ import annotations
 
 import warnings
 
-_DIVERGED = 10.0
-"""How many times the first loss the mean loss of an epoch may be."""
-_LOWEST_START = 0.1
-"""A first loss below this counts as this: a few rows can multiply one near 0."""
+from torch import Tensor, nn
+
+_DIVERGENCE_RATIO = 10.0
+"""Ratio of the mean loss of an epoch to the first loss above which training diverges."""
+_MIN_FIRST_LOSS = 0.1
+"""A smaller first loss is replaced by this: a loss near 0 can grow by a large factor in a few batches."""
 
 
-def warn_of_divergence(loss: float, *, first_loss: float, epoch: int, lr: float) -> bool:
-    """Warn of an epoch whose loss is far above that of the untrained module, which learning brings down.
+def warn_if_diverging(loss: float, *, first_loss: float, epoch: int, lr: float) -> bool:
+    """Warn if the mean loss of an epoch is far above that of the untrained module.
 
-    With a suitable learning rate, the mean loss of each epoch lies below the first loss.
+    With a suitable learning rate, the mean loss of each epoch is below the first loss.
 
     Args:
         loss: Mean loss of the epoch.
-        first_loss: Loss of the first batch of all whose loss is not 0.
+        first_loss: Loss of the first batch whose loss is not 0.
         epoch: Number of the epoch.
         lr: The learning rate.
 
     Returns:
-        Whether it diverges.
+        Whether training diverges.
     """
-    diverges = loss > _DIVERGED * max(abs(first_loss), _LOWEST_START)
+    diverges = loss > _DIVERGENCE_RATIO * max(abs(first_loss), _MIN_FIRST_LOSS)
     if diverges:
         warnings.warn(
-            f"Training diverges: the loss of epoch {epoch} is {loss:.4g}, and began at {first_loss:.4g}. Lower the "
-            f"learning rate ({lr}), or standardise the features.",
+            f"Training diverges: the loss of epoch {epoch} is {loss:.4g}, the first loss was {first_loss:.4g}. Lower "
+            f"the learning rate ({lr}), or standardise the features.",
             stacklevel=4,
         )
     return diverges
+
+
+def all_weights_finite(module: nn.Module) -> bool:
+    """Return whether all trainable weights of a module, on any devices, are finite."""
+    return all(bool(weights.detach().isfinite().all()) for weights in module.parameters() if weights.requires_grad)
+
+
+def check_epoch_finite(total_loss: Tensor, module: nn.Module, *, epoch: int, lr: float) -> None:
+    """Check loss and weights at the end of an epoch.
+
+    Raises:
+        FloatingPointError: If the sum of its losses or a trainable weight is not finite.
+    """
+    if not bool(total_loss.isfinite()):
+        raise FloatingPointError(
+            f"The loss is {total_loss.item()} in epoch {epoch}: lower the learning rate ({lr}), or standardise the "
+            "features."
+        )
+    if not all_weights_finite(module):
+        raise FloatingPointError(
+            f"The weights are no longer finite after epoch {epoch}: lower the learning rate ({lr})."
+        )
+
+
+def check_outputs_finite(outputs: Tensor, *, epoch: int, lr: float) -> Tensor:
+    """Return the outputs of a module for validation rows if they are finite.
+
+    Raises:
+        FloatingPointError: If one is not finite.
+    """
+    if not bool(outputs.isfinite().all()):
+        raise FloatingPointError(
+            f"The outputs are no longer finite after epoch {epoch}: lower the learning rate ({lr}), or standardise the "
+            "features."
+        )
+    return outputs

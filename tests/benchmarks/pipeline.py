@@ -94,7 +94,7 @@ def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
     miner = MultiLabelSemiHardMiner(
         max_partial_per_positive=1, max_disjoint_per_positive=1, max_triplets_per_anchor=1, distance=distance
     )
-    config = TrainingConfig(epochs=epochs, batch_size=256, lr=0.01, lr_drops=(15,))
+    config = TrainingConfig(max_epochs=epochs, batch_size=256, lr=0.01, lr_drops=(15,), seed=0)
     head = EmbeddingHead(num_features)
     head.standardize.fit(features[train])
     train_features, held_out = features[train], (features[validation], labels[validation])

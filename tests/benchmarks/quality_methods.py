@@ -86,8 +86,8 @@ def averaged_head(num_features: int) -> nn.Module:
 
 DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
 PLAIN_DROPOUT = partial(EmbeddingHead, **DROPOUT)
-UNIT = partial(EmbeddingHead, normalize=True)
-UNIT_DROPOUT = partial(EmbeddingHead, normalize=True, **DROPOUT)
+UNIT = partial(EmbeddingHead, norm_exponent=0.0)
+UNIT_DROPOUT = partial(EmbeddingHead, norm_exponent=0.0, **DROPOUT)
 PERCEPTRON = partial(EmbeddingHead, activate_last=True)  # the embedding is its second hidden layer
 PERCEPTRON_DROPOUT = partial(EmbeddingHead, activate_last=True, **DROPOUT)
 # One head, nothing mixed, no classifier trained along: what is common to the methods that are compared.
@@ -186,7 +186,7 @@ def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
 
 def config(parts: Parts, lr: float) -> TrainingConfig:
     """Train as the estimators do by default."""
-    return TrainingConfig(epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
+    return TrainingConfig(max_epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
 
 
 def label_graph(parts: Parts, lr: float) -> Result:
@@ -295,19 +295,19 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lr 0.001", "embedder", {"lr": 0.001}),
     ("batches of 64", "embedder", {"batch_size": 64}),
     ("best of 50 epochs", "embedder", {"max_epochs": 50, "validation_fraction": 0.2}),
-    ("unit length", "head", {"normalize": True}),
+    ("unit length", "head", {"norm_exponent": 0.0}),
     ("margin 0.2", "triplets", {"margin": 0.2}),
     ("all triplets within the margin", "triplets", {"kind": "all"}),
     ("10 random positives", "triplets", {"order": "random", "per_anchor": 10}),
     ("margin by Jaccard gap, 0.5", "triplets", {"margin": 0.5, "by_gap": True}),
     ("dropout", "head", DROPOUT),
     ("log-ratio loss for triplets", "embedder", {"loss": LogRatioLoss(), "miner": None}),
-    ("lengths as they are", "head", {"normalize": False}),
+    ("lengths as they are", "head", {"norm_exponent": 1.0}),
     ("BCE trained along", "embedder", {"classifier_weight": 2.0}),
     ("rectified embedding", "head", {"activate_last": True}),
     ("mixup 0.4", "embedder", {"mixup": 0.4}),
     ("features clipped at 3", "head", {"clip": 3.0}),
-    ("a quarter of the way to unit length", "head", {"normalize": 0.25}),
+    ("a quarter of the way to unit length", "head", {"norm_exponent": 0.75}),
     ("BCE weighs 3", "embedder", {"classifier_weight": 3.0}),
 )
 SINGLE_RECOMMENDED = f"... + {STEPS[-1][0]}"
@@ -344,9 +344,9 @@ METHODS: dict[str, Method] = {
     # What else was tried, with one head each, beside the last but one.
     "one head, similarity regression": one_head(loss=SimilarityRegressionLoss(), classifier_weight=0.3),
     "one head, half normalised, BCE weighs 5": one_head(
-        head=partial(RECOMMENDED_HEAD, normalize=0.5), classifier_weight=5.0
+        head=partial(RECOMMENDED_HEAD, norm_exponent=0.5), classifier_weight=5.0
     ),
-    "one head, unit length": one_head(head=partial(RECOMMENDED_HEAD, normalize=True)),
+    "one head, unit length": one_head(head=partial(RECOMMENDED_HEAD, norm_exponent=0.0)),
     "one head, mixup 1": one_head(mixup=1.0),
     "one head, label-balanced batches": one_head(items_per_label=4),
     "one head, averaged weights": one_head(head=averaged_head),

@@ -1,0 +1,322 @@
+"""Both stages, embedding and classifier, as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from mlmetric._docstrings import inherit_docs
+from mlmetric._global_generator import seeded_globally
+from mlmetric.distributed import on_first_rank
+from mlmetric.estimators._metric_embedder import MetricEmbedder
+from mlmetric.estimators._recipes import PAPER_HEAD
+from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
+from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features, read_labels
+from mlmetric.heads import ClassifierHead
+from mlmetric.metrics import best_thresholds
+from mlmetric.training import apply_in_batches, fit_classifier
+
+
+@inherit_docs(MetricEmbedder, validation_fraction="best epoch=>best epochs and the thresholds")
+class MetricClassifier(ClassifierMixin, MetricEmbedder):
+    """Predict several labels of each row with a linear classifier on a learnt embedding.
+
+    Stage one is that of [MetricEmbedder][mlmetric.estimators.MetricEmbedder]; `transform` returns its embedding. Stage
+    two trains a linear classifier on the frozen embedding, whose probabilities are initialised with the frequencies of
+    the labels. The thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a
+    threshold common to all labels. The settings of training are those of both stages, except `mixup` and
+    `items_per_label`, which are those of stage one.
+
+    In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the training rows only. The
+    validation rows are then a share of the rows that it keeps, with their label frequencies. For thresholds that suit
+    the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a number.
+
+    Args:
+        standardize: Whether to scale features, and embeddings in stage two, to mean 0 and standard deviation 1. The
+            recommended head clips features: without `standardize`, pass standardised features or use another head.
+        activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
+            up to 1 in each row.
+        label_loss: Loss of stage two, called as `label_loss(logits, labels)`, such as `AsymmetricLoss()`; None for the
+            binary cross entropy.
+        threshold: Probability from which `predict` returns 1; or `"macro"` or `"micro"` for a threshold of each label
+            that maximises this average of F1 on the validation rows, and is 0.5 if there are none.
+        shrinkage: Number of positive validation rows of a label at which its threshold is the mean of its own optimum
+            and the common threshold; more positives give more weight to its own optimum. See
+            [best_thresholds][mlmetric.metrics.best_thresholds].
+
+    Attributes:
+        head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
+        classifier_: The trained `ClassifierHead`, which takes the embedding.
+        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinite for a label that `"micro"` would
+            never predict.
+        classes_: Classes of the columns of `y`, of `predict` and of `predict_proba`, shape `(L,)`: sorted label names,
+            column names of a data frame, or `arange(L)`.
+        history_: For each member, and last for stage two, a list with the record of each epoch.
+        n_features_in_: Number of features.
+        feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlmetric.estimators import MetricClassifier
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, (60, 3))
+        >>> X = y @ rng.normal(size=(3, 8)) + rng.normal(size=(60, 8))
+        >>> classifier = MetricClassifier(n_members=1, max_epochs=5, random_state=0).fit(X, y)
+        >>> classifier.predict(X).shape, classifier.predict_proba(X).shape
+        ((60, 3), (60, 3))
+        >>> tags = [["sun", "sea"] if row[0] else ["city"] for row in y]
+        >>> classifier.fit(X, tags).classes_
+        array(['city', 'sea', 'sun'], dtype=object)
+
+    Source:
+        Stage one as in `MetricEmbedder`; stage two of "From image to emotion: multi-label image classification based on
+        triplet loss" (2021), by default with sigmoid and chosen thresholds.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: Callable[[int], nn.Module] | None = None,
+        loss: Any = None,
+        miner: Any = None,
+        classifier_weight: float = 3.0,
+        n_members: int = 4,
+        standardize: bool = True,
+        max_epochs: int = 50,
+        batch_size: int = 64,
+        lr: float = 0.001,
+        lr_drops: tuple[int, ...] = (),
+        mixup: float = 0.4,
+        items_per_label: int | None = None,
+        validation_fraction: float = 0.2,
+        patience: int | None = None,
+        activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        threshold: float | Literal["macro", "micro"] = "macro",
+        shrinkage: float = 5.0,
+        device: str = "cpu",
+        random_state: RandomState = None,
+    ) -> None:
+        super().__init__(
+            head=head,
+            loss=loss,
+            miner=miner,
+            classifier_weight=classifier_weight,
+            n_members=n_members,
+            standardize=standardize,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            lr_drops=lr_drops,
+            mixup=mixup,
+            items_per_label=items_per_label,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            device=device,
+            random_state=random_state,
+        )
+        self.activation = activation
+        self.label_loss = label_loss
+        self.threshold = threshold
+        self.shrinkage = shrinkage
+
+    @classmethod
+    def paper(
+        cls,
+        *,
+        margin: float = 1.0,
+        head: Callable[[int], nn.Module] | None = PAPER_HEAD,
+        loss: Any = None,
+        miner: Any = None,
+        classifier_weight: float = 0.0,
+        n_members: int = 1,
+        standardize: bool = True,
+        max_epochs: int = 10,
+        batch_size: int = 256,
+        lr: float = 0.01,
+        lr_drops: tuple[int, ...] = (),
+        mixup: float = 0.0,
+        items_per_label: int | None = None,
+        validation_fraction: float = 0.0,
+        patience: int | None = None,
+        activation: Literal["sigmoid", "softmax"] = "softmax",
+        label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        threshold: float | Literal["macro", "micro"] = 0.5,
+        shrinkage: float = 5.0,
+        device: str = "cpu",
+        random_state: RandomState = None,
+    ) -> Self:
+        """Make a classifier with the settings of the paper's first run.
+
+        It has the embedding of [MetricEmbedder.paper][mlmetric.estimators.MetricEmbedder.paper], and softmax.
+        """
+        paper: Self = super().paper(
+            margin=margin,
+            head=head,
+            loss=loss,
+            miner=miner,
+            classifier_weight=classifier_weight,
+            n_members=n_members,
+            standardize=standardize,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            lr_drops=lr_drops,
+            mixup=mixup,
+            items_per_label=items_per_label,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            device=device,
+            random_state=random_state,
+        )
+        paper.activation, paper.label_loss, paper.threshold, paper.shrinkage = (
+            activation,
+            label_loss,
+            threshold,
+            shrinkage,
+        )
+        return paper
+
+    @inherit_docs(MetricEmbedder.fit)
+    def fit(
+        self,
+        X: npt.ArrayLike,
+        y: LabelsOrNames,
+        validation: tuple[npt.ArrayLike, LabelsOrNames] | None = None,
+        *,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        callback: StageCallback | None = None,
+    ) -> Self:
+        """Train both stages on features and labels.
+
+        In a pipeline pass the arguments after `y` by the name of the step, such as
+        `pipeline.fit(X, y, metricclassifier__checkpoint_dir="checkpoints")`.
+        """
+        self._check_settings()
+        data, validation_data = self._read(X, y, validation)
+        outputs = StageOutputs(checkpoint_dir, callback)
+        data, validation_data, seed = self._fit_head(data, validation_data, outputs)
+        embedded, validation_data = self._embed(data), validation_data and self._embed(validation_data)
+        num_labels = embedded.labels.shape[1]
+        with seeded_globally(seed):  # for the initial weights, which `init_from_labels` replaces
+            self.classifier_ = ClassifierHead(embedded.features.shape[1], num_labels, activation=self.activation)
+        self.classifier_.init_from_labels(embedded.labels)
+        if self.standardize:
+            self.classifier_.standardize.fit(embedded.features)
+        self._log_stage("classifier", embedded, validation_data)
+        history = fit_classifier(
+            self.classifier_.to(self.device),
+            embedded.features,
+            embedded.labels,
+            loss=copy.deepcopy(self.label_loss),
+            config=self._config(seed % 100_000, validation_data),
+            validation=None if validation_data is None else validation_data.hard,
+            **outputs.arguments("classifier"),
+        )
+        self.history_.append(history)
+        self.classifier_.eval()
+        self.thresholds_ = self._choose_thresholds(validation_data, num_labels)
+        return self
+
+    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Compute the logits of the labels.
+
+        Args:
+            X: Features, shape `(n, D)`.
+
+        Returns:
+            float32, shape `(n, L)`, in the order of `classes_`.
+        """
+        check_is_fitted(self, "classifier_")
+        embeddings = apply_in_batches(self.head_, read_features(self, X))
+        return apply_in_batches(self.classifier_, embeddings).cpu().numpy()
+
+    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Compute the probabilities of the labels.
+
+        Args:
+            X: Features, shape `(n, D)`.
+
+        Returns:
+            float32, shape `(n, L)`, in the order of `classes_`.
+        """
+        logits = torch.from_numpy(self.decision_function(X))
+        return self.classifier_.probabilities(logits).numpy()
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Predict the labels: those whose probability is at least their threshold.
+
+        Args:
+            X: Features, shape `(n, D)`.
+
+        Returns:
+            int64, 0 or 1, shape `(n, L)`, in the order of `classes_`. For label names,
+            `[classifier.classes_[row == 1] for row in classifier.predict(X)]`.
+        """
+        return (self.predict_proba(X) >= self.thresholds_.astype(np.float32)).astype(np.int64)
+
+    def score(self, X: npt.ArrayLike, y: LabelsOrNames, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Compute the subset accuracy of `predict`: the share of the rows whose labels are all predicted correctly.
+
+        Args:
+            X: Features, shape `(n, D)`.
+            y: Labels of the kinds that `fit` takes, 0 or 1.
+            sample_weight: Weight of each row, shape `(n,)`.
+
+        Returns:
+            The accuracy, in [0, 1].
+        """
+        check_is_fitted(self, "classifier_")
+        labels, _ = read_labels(y, classes=self.classes_)
+        return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
+
+    def _check_settings(self) -> None:
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
+        is_average = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
+        if not is_average and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
+            raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
+        if not 0 <= self.shrinkage < math.inf:
+            raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
+
+    def _embed(self, data: TrainingData) -> TrainingData:
+        """Replace features by embeddings; joined processes all use those of the first one."""
+        embeddings = on_first_rank(lambda: apply_in_batches(self.head_, data.features).cpu())
+        return TrainingData(embeddings, data.labels)
+
+    def _choose_thresholds(self, validation: TrainingData | None, num_labels: int) -> npt.NDArray[np.float64]:
+        if not isinstance(self.threshold, str):
+            return np.full(num_labels, float(self.threshold))
+        if validation is None:
+            return np.full(num_labels, 0.5)
+        scores = self.classifier_.probabilities(apply_in_batches(self.classifier_, validation.features)).cpu()
+        average: Literal["macro", "micro"] = "macro" if self.threshold == "macro" else "micro"
+        target = validation.hard.labels
+        fallback = None if bool(target.any()) else 0.5
+        return best_thresholds(scores, target, average=average, shrinkage=self.shrinkage, fallback=fallback).numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+inherit_docs(
+    MetricClassifier,
+    MetricEmbedder.paper,
+    loss="`LogRatioLoss()`=>the paper's",
+    miner="no miner=>the paper's",
+)(MetricClassifier.paper.__func__)  # type: ignore[attr-defined]

@@ -1,0 +1,318 @@
+"""Stage one, the embedding, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from mlmetric._docstrings import inherit_docs
+from mlmetric._global_generator import seeded_globally
+from mlmetric.estimators._recipes import PAPER_HEAD, RECOMMENDED_HEAD, paper_loss, paper_miner
+from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StagedEstimator, StageOutputs
+from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features, split_validation
+from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, Standardize
+from mlmetric.losses import LogRatioLoss
+from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
+
+
+@inherit_docs(TrainingConfig)
+class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEstimator):
+    """Learn an embedding in which neighbours have similar label sets, and a linear classifier can predict the labels.
+
+    The default is the recommended recipe: a network of two layers with dropout and ReLU, on clipped features with
+    mixup; the log-ratio loss, which makes distances proportional to the Jaccard distances of the labels; and the loss
+    of a linear classifier that is trained together with it. Several such networks, the members, are trained separately,
+    and their embeddings concatenated. Of each, the epoch with the best score on validation rows is kept.
+    `MetricEmbedder.paper()` has the settings of the paper.
+
+    Features are standardised with the statistics of the training rows.
+
+    Args:
+        head: Makes a head from the number of features, such as `functools.partial(EmbeddingHead, dropout=0.2)`; called
+            once for each member. None for `RECOMMENDED_HEAD`.
+        loss: A loss of [mlmetric.losses][] on embeddings, or, with a miner, a pair or triplet loss of
+            pytorch-metric-learning; copied for each member. None for `LogRatioLoss()`. Losses that require labels 0 or
+            1, such as `MultiLabelProxyAnchorLoss`, need `mixup=0`.
+        miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
+        classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0 for
+            no such classifier.
+        n_members: Number of heads that are trained and concatenated.
+        standardize: Whether to scale features to mean 0 and standard deviation 1. The recommended head clips them at 3
+            standard deviations: without `standardize`, pass standardised features or use another head.
+        validation_fraction: Share of the rows that is set aside as validation rows, to choose the best epoch;
+            0 trains on all rows and keeps the last epoch.
+        device: Device to train on and to compute embeddings on, such as "cpu" or "cuda". A pickle contains the trained
+            heads on the CPU.
+        random_state: Seed of initial weights, order of rows, dropout, mixup, and the validation rows. An integer gives
+            the same fit each time. None draws it from numpy's global generator, as in scikit-learn. torch's global
+            generator is seeded while a fit runs and restored after it. Other threads must not draw from it meanwhile;
+            fits in several threads run one after the other.
+
+    Attributes:
+        head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
+        classes_: Classes of the columns of `y`, shape `(L,)`: sorted label names, column names of a data frame, or
+            `arange(L)`.
+        history_: For each member a list with the record of each epoch.
+        n_features_in_: Number of features.
+        feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
+
+    Raises:
+        ValueError: If a setting is out of range; raised by `fit`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlmetric.estimators import MetricEmbedder
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, (60, 3))
+        >>> X = y @ rng.normal(size=(3, 8)) + rng.normal(size=(60, 8))
+        >>> embedder = MetricEmbedder(n_members=1, max_epochs=5, random_state=0).fit(X, y)
+        >>> embedder.transform(X).shape
+        (60, 256)
+
+    Source:
+        Stage one of "From image to emotion: multi-label image classification based on triplet loss" (2021), by default
+        with another recipe. Its loss: Kim et al., "Deep metric learning beyond binary supervision", CVPR 2019; several
+        members: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles",
+        NeurIPS 2017; mixup: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, where label
+        similarities are those of the mixed, soft labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: Callable[[int], nn.Module] | None = None,
+        loss: Any = None,
+        miner: Any = None,
+        classifier_weight: float = 3.0,
+        n_members: int = 4,
+        standardize: bool = True,
+        max_epochs: int = 50,
+        batch_size: int = 64,
+        lr: float = 0.001,
+        lr_drops: tuple[int, ...] = (),
+        mixup: float = 0.4,
+        items_per_label: int | None = None,
+        validation_fraction: float = 0.2,
+        patience: int | None = None,
+        device: str = "cpu",
+        random_state: RandomState = None,
+    ) -> None:
+        self.head = head
+        self.loss = loss
+        self.miner = miner
+        self.classifier_weight = classifier_weight
+        self.n_members = n_members
+        self.standardize = standardize
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_drops = lr_drops
+        self.mixup = mixup
+        self.items_per_label = items_per_label
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.device = device
+        self.random_state = random_state
+
+    @classmethod
+    def paper(  # noqa: D417
+        cls,
+        *,
+        margin: float = 1.0,
+        head: Callable[[int], nn.Module] | None = PAPER_HEAD,
+        loss: Any = None,
+        miner: Any = None,
+        classifier_weight: float = 0.0,
+        n_members: int = 1,
+        standardize: bool = True,
+        max_epochs: int = 10,
+        batch_size: int = 256,
+        lr: float = 0.01,
+        lr_drops: tuple[int, ...] = (),
+        mixup: float = 0.0,
+        items_per_label: int | None = None,
+        validation_fraction: float = 0.0,
+        patience: int | None = None,
+        device: str = "cpu",
+        random_state: RandomState = None,
+    ) -> Self:
+        """Make an estimator with the settings of the paper's first run.
+
+        It has the triplet loss on squared Euclidean distances, with one triplet for each anchor and its farthest
+        positive. The second run of the paper has `margin=2.0`; the third and fourth have `max_epochs=20` and
+        `lr_drops=(15,)` with either margin. On standardised features the paper's learning rate is often too high: if a
+        warning says that training diverges, use `lr=0.001`.
+
+        Args:
+            margin: Margin of the triplet loss.
+
+        Returns:
+            The estimator.
+        """
+        return cls(
+            head=head,
+            loss=paper_loss(margin) if loss is None else loss,
+            miner=paper_miner() if miner is None else miner,
+            classifier_weight=classifier_weight,
+            n_members=n_members,
+            standardize=standardize,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            lr_drops=lr_drops,
+            mixup=mixup,
+            items_per_label=items_per_label,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            device=device,
+            random_state=random_state,
+        )
+
+    def fit(
+        self,
+        X: npt.ArrayLike,
+        y: LabelsOrNames,
+        validation: tuple[npt.ArrayLike, LabelsOrNames] | None = None,
+        *,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        callback: StageCallback | None = None,
+    ) -> Self:
+        """Train on features and labels.
+
+        In a pipeline pass the arguments after `y` by the name of the step, such as
+        `pipeline.fit(X, y, metricclassifier__checkpoint_dir="checkpoints")`. If processes are joined by
+        torch.distributed, call `fit` in each of them with the same arguments; each computes a part of every batch.
+
+        Args:
+            X: Features, shape `(n, D)`, finite numbers.
+            y: Labels: a matrix `(n, L)` with entries in [0, 1] of any kind that
+                [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
+                or for each row a list of label names. Soft labels are trained on as they are; in validation rows
+                those of at least 0.5 are present.
+            validation: Features and labels of validation rows, in place of a share of `X`. A pipeline passes them as
+                they are, not transformed by the steps before this one. Label names must be in `classes_`, and a data
+                frame must have the same columns as `y`.
+            checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
+                for the members, and `classifier.pt`; with `random_state=None` also `seeds.json`. The state is saved
+                after each epoch. A fit with the same settings and data resumes from the checkpoints and gives the same
+                result as an uninterrupted one. Of joined processes the first one reads and writes them. Each fit of
+                a grid search or a cross-validation needs a folder of its own.
+            callback: Called as `callback(stage, record)` after each epoch, including those restored from a checkpoint,
+                with the name of the stage, "embedding_1" and so on or "classifier", and the
+                [EpochRecord][mlmetric.training.EpochRecord].
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: If a shape is wrong, a feature is not finite, a label is outside [0, 1], a setting is out of
+                range, or a checkpoint has other settings or data.
+            TypeError: If `y` contains neither numbers nor names, or `head` is a module instead of a function that
+                makes one.
+            FloatingPointError: If loss or weights are no longer finite; checkpoints are kept.
+            OSError: If a checkpoint cannot be written or read, or is damaged.
+
+        Warns:
+            UserWarning: If training diverges, epochs cannot be scored, or soft labels never reach 0.5.
+        """
+        self._fit_head(*self._read(X, y, validation), StageOutputs(checkpoint_dir, callback))
+        return self
+
+    def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Compute embeddings, which are compared by the Euclidean distance.
+
+        Args:
+            X: Features, shape `(n, D)`.
+
+        Returns:
+            float32, shape `(n, E)`; E is the sum of the members' embedding sizes.
+        """
+        check_is_fitted(self, "head_")
+        return apply_in_batches(self.head_, read_features(self, X)).cpu().numpy()
+
+    def _fit_head(
+        self, data: TrainingData, validation: TrainingData | None, outputs: StageOutputs
+    ) -> tuple[TrainingData, TrainingData | None, int]:
+        """Train the members, and return training rows, validation rows, and a seed for the next stage."""
+        for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
+            if not getattr(self, name) >= smallest:
+                raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)!r}.")
+        if isinstance(self.head, nn.Module):
+            raise TypeError(
+                "`head` must make a head from the number of features, such as `functools.partial(EmbeddingHead, "
+                f"dropout=0.2)`, one for each member; got a module, {type(self.head).__name__}."
+            )
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"`patience` must be None or at least 1, got {self.patience}.")
+        seed, next_seed = outputs.seeds(self.random_state)
+        if validation is None:
+            data, validation = split_validation(data, self.validation_fraction, seed)
+        if self.patience is not None and validation is None:
+            raise ValueError(
+                f"`patience` requires validation rows to score epochs, got none of {len(data.labels)} rows: raise "
+                "`validation_fraction`, or pass `validation`."
+            )
+        members, self.history_ = [], []
+        with seeded_globally(seed):  # heads are initialised on the CPU
+            for number in range(self.n_members):
+                member = (RECOMMENDED_HEAD if self.head is None else self.head)(data.features.shape[1])
+                self.history_.append(self._fit_member(number, member, data, validation, seed, outputs))
+                members.append(member)
+        self.head_ = EmbeddingEnsemble(members).eval()
+        self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
+        return data, validation, next_seed
+
+    def _fit_member(
+        self,
+        number: int,
+        member: nn.Module,
+        data: TrainingData,
+        validation: TrainingData | None,
+        seed: int,
+        outputs: StageOutputs,
+    ) -> list[dict[str, float]]:
+        if self.standardize:
+            part = getattr(member, "standardize", None)
+            if not isinstance(part, Standardize):
+                raise ValueError(
+                    f"`standardize` requires a head with `head.standardize`, like those of mlmetric.heads; "
+                    f"{type(member).__name__} has none. Pass `standardize=False`."
+                )
+            part.fit(data.features)
+        member.to(self.device)
+        classifier = None
+        if self.classifier_weight:
+            size = apply_in_batches(member, data.features[:1]).shape[1]
+            classifier = ClassifierHead(size, data.labels.shape[1])
+        stage = f"embedding_{number + 1}"
+        self._log_stage(stage, data, validation)
+        return fit_embedding(
+            member,
+            data.features,
+            data.labels,
+            loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),
+            miner=copy.deepcopy(self.miner),
+            classifier=classifier,
+            classifier_weight=self.classifier_weight,
+            config=self._config(seed % 100_000 + number, validation, mixup=self.mixup, items=self.items_per_label),
+            validation=None if validation is None else validation.hard,
+            **outputs.arguments(stage),
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+inherit_docs(MetricEmbedder, loss="`LogRatioLoss()`=>the paper's", miner="no miner=>the paper's")(
+    MetricEmbedder.paper.__func__  # type: ignore[attr-defined]
+)

@@ -1,0 +1,161 @@
+"""Reading of what the estimators are fitted on: features, label matrices and label names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from mlmetric.data import stratified_split
+from mlmetric.labels import LabelsLike, check_labels
+
+LabelsOrNames: TypeAlias = LabelsLike | Sequence[Iterable[str]]
+"""A label matrix of any kind that `check_labels` reads, or for each row its label names."""
+
+
+class TrainingData(NamedTuple):
+    """Features `(n, D)` and labels `(n, L)`, float32, to train on or to validate with."""
+
+    features: Tensor
+    labels: Tensor
+
+    def select(self, rows: Tensor) -> TrainingData:
+        """Return some of the rows."""
+        return TrainingData(self.features[rows], self.labels[rows])
+
+    @property
+    def hard(self) -> TrainingData:
+        """The same rows with labels 0 and 1: soft labels of at least 0.5 become 1."""
+        return TrainingData(self.features, (self.labels >= 0.5).to(self.labels.dtype))
+
+
+def read_labels(
+    y: LabelsOrNames, *, classes: npt.NDArray[Any] | None = None, name: str = "y"
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return a label matrix and its classes.
+
+    Args:
+        y: A label matrix of any kind that `check_labels` reads, or label names for each row.
+        classes: The classes of the columns, if they are known: names and frames are then brought into their order.
+        name: The argument's name in messages.
+
+    Returns:
+        The matrix, shape `(n, L)`, and the classes, shape `(L,)`: sorted names, column names of a frame, or
+        `arange(L)`.
+
+    Raises:
+        TypeError: If `y` contains neither numbers nor names.
+        ValueError: If it is not a matrix in [0, 1], or has other classes than `classes`.
+    """
+    names = _label_names(y)
+    if names is not None:
+        unknown = [] if classes is None else sorted({label for row in names for label in row} - set(classes.tolist()))
+        if unknown:
+            raise ValueError(f"`{name}` has labels that are not in `classes_`: {unknown}.")
+        binarizer = MultiLabelBinarizer(classes=classes)
+        return binarizer.fit_transform(names), binarizer.classes_
+    columns = getattr(y, "columns", None)
+    if columns is not None and classes is not None and classes.dtype.kind not in "iu":
+        if sorted(columns) != sorted(classes):
+            raise ValueError(f"`{name}` must have the columns {list(classes)}, got {list(columns)}.")
+        y = y[list(classes)]  # type: ignore[call-overload,index]
+    matrix = check_labels(y, name=name)
+    labels = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
+    if classes is None:
+        classes = np.arange(labels.shape[1]) if columns is None else np.asarray(columns)
+    elif len(classes) != labels.shape[1]:
+        raise ValueError(f"`{name}` must have the {len(classes)} labels of `y`, got {labels.shape[1]}.")
+    return labels, classes
+
+
+def _label_names(y: Any) -> list[Any] | None:
+    """Return rows of label names as a list; None if `y` is anything else."""
+    if sparse.issparse(y) or getattr(y, "ndim", 1) != 1:
+        return None
+    try:
+        rows = list(y)
+    except TypeError:
+        return None
+    if not all(isinstance(row, list | tuple | set | frozenset | np.ndarray) for row in rows):
+        return None
+    is_names = all(isinstance(label, str) for row in rows for label in row) and any(len(row) for row in rows)
+    return rows if is_names else None
+
+
+def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
+    """Check the arguments of `fit`, and set the number and names of features, and the classes, of the estimator."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
+            "of shape (n, L)."
+        )
+    features = validate_data(estimator, X, dtype=np.float32, ensure_min_samples=2)
+    labels, estimator.classes_ = read_labels(y)
+    if labels.shape[1] == 0:
+        raise ValueError("`y` must have a column for each label, got 0 columns.")
+    return _to_training_data(features, labels)
+
+
+def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> TrainingData:
+    """Check the validation rows like the training rows; messages name the argument."""
+    try:
+        X, y = validation
+        features = validate_data(estimator, X, dtype=np.float32, reset=False)
+        return _to_training_data(features, read_labels(y, classes=estimator.classes_)[0])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`validation` must be a pair of features `X` and labels `y`: {error}") from error
+
+
+def _to_training_data(features: npt.NDArray[np.float32], labels: npt.NDArray[Any]) -> TrainingData:
+    if len(labels) != len(features):
+        raise ValueError(f"`X` and `y` must have the same number of rows, got {len(features)} and {len(labels)}.")
+    if labels.any() and labels.max() < 0.5:
+        warnings.warn(
+            "No label of `y` reaches 0.5, the threshold from which soft labels are present when rows are set aside, "
+            f"epochs scored and thresholds chosen; the highest is {labels.max():.3g}. Rescale them, or pass "
+            "`validation`.",
+            stacklevel=5,
+        )
+    return TrainingData(_to_tensor(features), torch.from_numpy(labels.astype(np.float32)))
+
+
+def read_features(estimator: Any, X: Any) -> Tensor:
+    """Check features `(n, D)` that are passed to a fitted estimator."""
+    return _to_tensor(validate_data(estimator, X, dtype=np.float32, reset=False))
+
+
+def _to_tensor(features: npt.NDArray[np.float32]) -> Tensor:
+    # torch warns about arrays that are not writeable.
+    return torch.from_numpy(features if features.flags.writeable else features.copy())
+
+
+def split_validation(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData | None]:
+    """Set validation rows aside, stratified by label: at least one row, unless fewer than two would be left.
+
+    Args:
+        data: At least two rows.
+        fraction: Share of the validation rows; 0 for none.
+        seed: Seed of the split.
+
+    Returns:
+        The training rows, and the validation rows or None.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"`validation_fraction` must be in [0, 1), got {fraction}.")
+    if fraction == 0 or len(data.labels) < 3:
+        return data, None
+    train, validation = stratified_split(
+        data.hard.labels, (1 - fraction, fraction), generator=torch.Generator().manual_seed(seed)
+    )
+    if len(validation) == 0 or len(train) < 2:
+        order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
+        train, validation = order[:-1], order[-1:]
+    return data.select(train), data.select(validation)

@@ -1,0 +1,118 @@
+"""The head that maps an embedding to label scores."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlmetric.heads._standardize import Standardize
+from mlmetric.labels import LabelsLike, check_labels, label_counts, label_tensor
+
+
+class ClassifierHead(nn.Module):
+    """A linear classifier of several labels on a frozen embedding, or on features: a linear probe.
+
+    Inputs first pass through `standardize`, which does nothing until `head.standardize.fit(train_embeddings)` is
+    called.
+
+    Args:
+        in_features: D, the number of inputs.
+        num_labels: L.
+        activation: `"sigmoid"`: a probability for each label, independent of the others. `"softmax"`, as in the paper:
+            the probabilities of a row add up to 1. Use it for reproduction only: two labels of a row cannot both have
+            a probability above 0.5, so that a threshold of 0.5 is of little use.
+
+    Raises:
+        ValueError: If `activation` is neither of these.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.heads import ClassifierHead
+        >>> head = ClassifierHead(256, num_labels=30)
+        >>> logits = head(torch.zeros(4, 256))
+        >>> head.probabilities(logits).shape
+        torch.Size([4, 30])
+
+    Source:
+        "From image to emotion: multi-label image classification based on triplet loss" (2021), section 4, which uses
+        softmax. Deviation: sigmoid is the default.
+    """
+
+    def __init__(
+        self, in_features: int, num_labels: int, *, activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    ) -> None:
+        super().__init__()
+        if activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {activation!r}.")
+        self.activation: Literal["sigmoid", "softmax"] = activation
+        self.standardize = Standardize(in_features)
+        self.linear = nn.Linear(in_features, num_labels)
+
+    def init_from_labels(self, labels: LabelsLike) -> Self:
+        """Initialise the probabilities with the frequencies of the labels: weights of 0, and the bias accordingly.
+
+        If the embedding already separates the labels, the best epoch comes early. A random initialisation then still
+        has an effect, and the frequencies of rare labels are not learnt yet. Frequencies are (count + 0.5) / (N + 1),
+        so that none is 0 or 1. With softmax the probabilities are the frequencies divided by their sum.
+
+        Args:
+            labels: Labels of the training rows, shape `(N, L)`, multi-hot or soft, of any kind that
+                [check_labels][mlmetric.labels.check_labels] reads.
+
+        Returns:
+            The head.
+
+        Raises:
+            TypeError: If `labels` does not contain numbers.
+            ValueError: If the shape is wrong, or a label is NaN or outside [0, 1].
+
+        Source:
+            Bias from a prior: Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.3. Deviations:
+            each label has its own prior, and the weights are 0.
+        """
+        num_labels = self.linear.out_features
+        matrix = label_tensor(labels)
+        if matrix.shape[1] != num_labels:
+            raise ValueError(f"`labels` must have shape (N, {num_labels}), got {tuple(matrix.shape)}.")
+        frequencies = (label_counts(matrix) + 0.5) / (len(matrix) + 1)
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            self.linear.bias.copy_(frequencies.logit() if self.activation == "sigmoid" else frequencies.log())
+        return self
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Compute logits `(N, L)` from embeddings `(N, D)`."""
+        logits: Tensor = self.linear(self.standardize(embeddings))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits `(N, L)` into probabilities of this shape with the head's activation."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+
+    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+        """Compute the mean binary cross entropy, in nats.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, in [0, 1].
+            validate_args: Whether to check that labels are in [0, 1], which synchronises with a CUDA device.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            ValueError: If `labels` is not a matrix, or a label is NaN or outside [0, 1].
+        """
+        check_labels(labels, validate_args=validate_args)
+        labels = labels.to(logits.dtype)
+        if self.activation == "sigmoid":
+            return functional.binary_cross_entropy_with_logits(logits, labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            return functional.binary_cross_entropy(logits.float().softmax(dim=1), labels.float())
+
+    def extra_repr(self) -> str:
+        """Show the activation."""
+        return f"activation={self.activation!r}"

@@ -1,0 +1,102 @@
+"""The batches of an epoch, with mixup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlmetric.samplers import MultiLabelBatchSampler
+from mlmetric.training._config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class MixupRows:
+    """Row indices of a mixup batch, with partners and mixing weights; without partners the rows are not mixed.
+
+    Attributes:
+        rows: Row indices, shape `(B,)`.
+        partners: Index of the row that each row is mixed with, shape `(B,)`; None without mixup.
+        weights: Weight of each row, from 0.5 to 1, shape `(B,)`; the partner has the rest. None without mixup.
+    """
+
+    rows: Tensor
+    partners: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mix(self, values: Tensor) -> Tensor:
+        """Select these rows of features or labels, shape `(N, ...)`, and mix them with their partners."""
+        selected = values[self.rows]
+        if self.partners is None or self.weights is None:
+            return selected
+        dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
+        weights = self.weights.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
+        return weights * selected + (1 - weights) * values[self.partners]
+
+    def chunk(self, index: int, num_chunks: int) -> MixupRows:
+        """Return one of `num_chunks` chunks of about equal size."""
+
+        def chunk_of(values: Tensor) -> Tensor:
+            return torch.tensor_split(values, num_chunks)[index]
+
+        if self.partners is None or self.weights is None:
+            return MixupRows(chunk_of(self.rows))
+        return MixupRows(chunk_of(self.rows), chunk_of(self.partners), chunk_of(self.weights))
+
+
+def draw_mixup(rows: Tensor, alpha: float) -> MixupRows:
+    """Draw partners and weights for the rows of a batch from torch's global generator; alpha 0 draws none.
+
+    Args:
+        rows: Row indices, shape `(B,)`.
+        alpha: A row has weight w or 1 - w, whichever is larger, with w drawn from Beta(alpha, alpha).
+
+    Returns:
+        The rows; each of them is the partner of one row.
+    """
+    if not alpha:
+        return MixupRows(rows)
+    weights = torch.distributions.Beta(alpha, alpha).sample((len(rows),))
+    return MixupRows(rows, rows[torch.randperm(len(rows))], torch.maximum(weights, 1 - weights))
+
+
+def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> Iterator[MixupRows]:
+    """Draw the batches of an epoch, from torch's global generator unless `items_per_label` is set.
+
+    Args:
+        labels: Labels of the training rows, shape `(N, L)`.
+        config: Settings of the stage.
+        seed: Seed of the sampler for `items_per_label`.
+        epoch: Number of the epoch, from 0.
+
+    Yields:
+        The rows of each batch.
+    """
+    for rows in _row_batches(labels, config, seed=seed, epoch=epoch):
+        yield draw_mixup(rows, config.mixup)
+
+
+def _row_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[Tensor]:
+    if config.items_per_label is not None:
+        num_labelled = int((labels > 0).any(dim=1).sum())
+        if num_labelled < 2:
+            raise ValueError(f"`items_per_label` requires at least two rows with labels, got {num_labelled}.")
+        sampler = MultiLabelBatchSampler(
+            labels,
+            min(config.batch_size, num_labelled),
+            items_per_label=config.items_per_label,
+            seed=seed,
+            num_replicas=1,
+            rank=0,
+        )
+        sampler.set_epoch(epoch)
+        return [torch.tensor(batch) for batch in sampler]
+    batches = list(torch.split(torch.randperm(len(labels)), config.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:  # too few rows for batch normalisation and miners
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
