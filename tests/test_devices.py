@@ -109,7 +109,7 @@ def test_head_is_fitted_to_rows_and_labels_on_a_device(device):
 
 @pytest.mark.parametrize("rows_on", ["the CPU", "the device"])
 def test_head_on_a_device_is_trained_on_rows_of_either(rows_on, device, tmp_path):
-    config, results = training.TrainingConfig(batch_size=16, seed=1), []
+    config, results = training.TrainingConfig(max_epochs=3, batch_size=16, lr=0.01, seed=1), []
     for place in (CPU, device):
         head, classifier = (seeded(HEADS[name]).to(place) for name in ("embedding", "classifier"))
         rows = [part.to(CPU if rows_on == "the CPU" else place) for part in (ROWS, LABELS)]

@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
-from itertools import chain, product
+from functools import partial
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,11 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers import Killed
 from mlmetric.data import BadImagesError, ImageDataset, extract_features
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
+from mlmetric.estimators import MetricClassifier
 from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
 from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
-from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
 
 NUM_ROWS = 12
@@ -196,7 +198,7 @@ def refused(_):
         gather_rows(torch.zeros(2, 1, dtype=torch.int16 if rank() else torch.int64))
     rows = torch.full((40, 3), float(rank())), torch.ones(40, 2).long()
     head = EmbeddingHead(3, (4, 2))
-    with pytest.raises(ValueError, match=r"given the same rows and settings, but inputs differs: .* Give each of them"):
+    with pytest.raises(ValueError, match=r"have the same rows and settings, but inputs differs: .* Pass all rows"):
         fit_embedding(head, *rows, loss=lambda embeddings, _: embeddings.mean())
     head = EmbeddingHead(3, (4, 2), batch_norm=True)
     with pytest.raises(ValueError, match=r"BatchNorm1d\(4.* would see another part of each batch"):
@@ -246,6 +248,19 @@ def stop_before_the_end(record):
 def fitted(folder):
     checkpoint = folder / f"{num_ranks()}.pt"  # of one process, killed after two epochs
     return fit_both(seed=rank()), fit_both(checkpoint), fit_both(dropout=0.5)
+
+
+def make_classifier(**settings):
+    head = partial(EmbeddingHead, widths=(8, 4))
+    return MetricClassifier(head=head, n_members=1, max_epochs=3, batch_size=16, **settings)
+
+
+def estimated(folder):
+    features, labels = (part.numpy() for part in make_batch(50))
+    np.random.seed(rank())  # noqa: NPY002
+    unseeded = make_classifier().fit(features, labels, checkpoint_dir=folder / f"estimator, {num_ranks()}")
+    seeded = make_classifier(random_state=0).fit(features, labels)
+    return [(fitted.history_, fitted.predict_proba(features)) for fitted in (unseeded, seeded)]
 
 
 class MeanColour:
@@ -299,15 +314,14 @@ def measured(_):
                 table.update(*later)
             else:  # of its own rows: the others are not asked
                 assert table(*later) == MultiLabelMetrics(threshold=threshold)(*later)
-        report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
-        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.num_averaged
-    results["without generator"] = table.report(n_resamples=20).intervals
+        report = table.report(n_resamples=20)
+        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.averaged
     table = MultiLabelMetrics()
     if rank() < 2:
         table.update(torch.zeros(2, 2 + rank()), torch.zeros(2, 2 + rank()))
     with pytest.raises(ValueError, match=r"the same columns and dtypes in each process, .*\(2,\).*\(3,\)"):
         table.compute()
-    with pytest.raises(ValueError, match="has no rows yet"):
+    with pytest.raises(ValueError, match="holds no rows yet"):
         MultiLabelMetrics().report()
     return results
 
@@ -317,22 +331,10 @@ def retrieved(_):
     within, between = RetrievalMetrics(k=(1, 3)), RetrievalMetrics(k=(1, 3))
     if len(features):
         within.update(features, labels)
-        between.update_ref(features[1:], labels[1:])
+        between.update_refs(features[1:], labels[1:])
     if rank() == 1:  # which alone has queries
         between.update(*make_batch())
     return within.compute(), between.compute()
-
-
-def sampled(_):
-    """Batches of samplers whose generators differ between the processes."""
-    torch.manual_seed(rank())
-    samplers = [MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1) for _ in range(2)]
-    samplers.append(
-        MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1, generator=torch.Generator().manual_seed(rank()))
-    )
-    for sampler in samplers:
-        sampler.set_epoch(1)
-    return [list(sampler) for sampler in samplers]
 
 
 def uneven_in_pml(_):
@@ -350,10 +352,10 @@ CASES = [
     refused,
     first_does,
     fitted,
+    estimated,
     extracted,
     measured,
     retrieved,
-    sampled,
 ]
 
 
@@ -397,7 +399,7 @@ def ranks(tmp_path_factory):
     subprocess.run(
         [sys.executable, __file__, str(folder)], check=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    return {"uneven": folder / "uneven"} | {
+    return {"uneven": folder / "uneven", "folder": folder} | {
         count: [torch.load(folder / f"{count}-{number}.pt", weights_only=False) for number in range(count)]
         for count in (2, 3)
     }
@@ -551,6 +553,21 @@ def test_fit_with_dropout_ends_with_the_same_module_in_each_process(joined):
         torch.testing.assert_close(other[1], first[1], rtol=0, atol=0)
 
 
+def test_estimator_has_the_same_fit_in_each_process_and_one_of_them_writes_its_checkpoints(joined, ranks):
+    features, labels = (part.numpy() for part in make_batch(50))
+    expected = make_classifier(random_state=0).fit(features, labels).predict_proba(features)
+    first = joined[0]["estimated"]
+    for result in joined:
+        for (history, probabilities), (expected_history, expected_probabilities) in zip(
+            result["estimated"], first, strict=True
+        ):
+            assert history == expected_history
+            np.testing.assert_array_equal(probabilities, expected_probabilities)
+        np.testing.assert_allclose(result["estimated"][1][1], expected, rtol=1e-3, atol=1e-5)
+    files = (ranks["folder"] / f"estimator, {len(joined)}").iterdir()
+    assert sorted(file.name for file in files) == ["classifier.pt", "embedding_1.pt", "seeds.json"]
+
+
 def test_extract_computes_each_image_in_one_process_and_gives_all_of_them_to_each(joined):
     kept = [i for i in range(11) if i != 4]
     shares = {2: [6, 5], 3: [4, 4, 3]}[len(joined)]
@@ -570,16 +587,11 @@ def test_table_of_uneven_rows_is_that_of_one_process(joined, dtype, threshold):
     preds, target, mask = make_scores()
     table = MultiLabelMetrics(threshold=threshold)
     table.update(preds.to(dtype), target, mask)
-    report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
-    expected = table.compute(), table.per_label(), report.intervals, report.num_averaged
+    report = table.report(n_resamples=20)
+    expected = table.compute(), table.per_label(), report.intervals, report.averaged
     for result in joined:
         for found, values in zip(result["measured"][dtype, threshold], expected, strict=True):
             torch.testing.assert_close(found, values, rtol=0, atol=0, equal_nan=True)
-
-
-def test_report_uses_the_same_resamples_in_all_processes(joined):
-    first, *others = [result["measured"]["without generator"] for result in joined]
-    assert all(other == first for other in others)
 
 
 def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
@@ -589,22 +601,10 @@ def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
     between.update(features, labels)
     first = UNEVEN[len(joined)][0]
     kept = [row for row in range(NUM_ROWS) if row not in (0, first)]
-    between.update_ref(features[kept], labels[kept])
+    between.update_refs(features[kept], labels[kept])
     for result in joined:
         for found, table in zip(result["retrieved"], (within, between), strict=True):
             torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)
-
-
-def test_batch_samplers_of_all_processes_use_the_base_seed_of_the_first(joined):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        samplers = [MultiLabelBatchSampler(make_batch()[1], 2 * len(joined), items_per_label=1) for _ in range(2)]
-    samplers.append(samplers[0])  # the generator with the seed 0 of the first process
-    for number, sampler in enumerate(samplers):
-        sampler.set_epoch(1)
-        slices = zip(*(result["sampled"][number] for result in joined), strict=True)
-        assert [list(chain(*parts)) for parts in slices] == list(sampler)
-    assert list(samplers[0]) != list(samplers[1])
 
 
 def test_one_process_that_is_not_joined_is_left_as_it_is():

@@ -1,4 +1,4 @@
-"""The estimators, as scikit-learn and imbalanced-learn use them, and what each of their settings does."""
+"""The estimators: compatibility with scikit-learn and imbalanced-learn, and the effect of each parameter."""
 
 import copy
 import io
@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
+from helpers import Killed
 from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.heads import EmbeddingHead
 from mlmetric.losses import AsymmetricLoss, MultiLabelProxyAnchorLoss
@@ -39,27 +40,27 @@ FAST = {"head": TINY, "n_members": 1, "max_epochs": 2, "batch_size": 32, "mixup"
 RECIPE = {
     "head": partial(EmbeddingHead, widths=(64, 32), dropout=0.2, norm_exponent=0.5),
     "n_members": 2,
-    "max_epochs": 25,
-    "lr": 0.003,
+    "max_epochs": 15,
+    "lr": 0.005,
     "mixup": 0.4,
     "classifier_weight": 0.3,
     "random_state": 0,
 }
-# What `RECIPE` gains on fresh rows, at least; an untrained head gains nothing.
+# Smallest improvements of `RECIPE` on test rows; an untrained head gives none.
 NDCG_GAINED = 0.1
 MAP_GAINED = 0.25
 F1_GAINED = 0.05
 ESTIMATORS = [MetricEmbedder, MetricClassifier]
-# On few rows a removal often raises MeanIR a little.
-ignores_what_the_sampler_says = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised) :UserWarning")
+# On few rows an undersampler often raises MeanIR a little.
+ignores_sampler_warnings = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda cls: cls.__name__)
 
 
 def table(num_rows=160, seed=0):
-    """Labels of several kinds a row, the last one rare; features in which each is a direction, among louder noise.
+    """Return features and labels: five labels, the last one rare.
 
-    Of 20 features, each row sums the directions of its labels, plain noise, and noise along 8 directions, twice as
-    loud, that have nothing to do with labels: the nearest row is mostly near for the wrong reason.
+    Of the 20 features, each row is the sum of a direction for each of its labels, noise, and twice as strong noise
+    along 8 directions, which is unrelated to the labels: most nearest neighbours have other labels.
     """
     rng = np.random.default_rng(seed)
     y = (rng.random((num_rows, 5)) < [0.5, 0.4, 0.3, 0.2, 0.1]).astype(int)
@@ -67,8 +68,8 @@ def table(num_rows=160, seed=0):
     return y @ rng.normal(size=(5, 20)) + loud + rng.normal(size=(num_rows, 20)), y
 
 
-class Recorder(EmbeddingHead):
-    """A head that notes the first feature of each row that it is trained on, as it comes."""
+class RecordingHead(EmbeddingHead):
+    """A head that appends the first feature of each training row to a list."""
 
     def __init__(self, in_features, seen):
         super().__init__(in_features, (8, 4))
@@ -81,23 +82,23 @@ class Recorder(EmbeddingHead):
 
 
 def numbered(X):
-    """The same with the number of the row in place of the first feature."""
+    """Return features with the index of the row as the first one."""
     return np.column_stack([np.arange(len(X)), X[:, 1:]])
 
 
 def rows_trained_on(estimator, X, y):
-    """Which rows of `numbered(X)` each member is trained on, each epoch."""
+    """Return the indices of the rows of `numbered(X)` in the order in which they are trained on."""
     seen = []
-    estimator.set_params(head=partial(Recorder, seen=seen), mixup=0.0).fit(X, y)
+    estimator.set_params(head=partial(RecordingHead, seen=seen), mixup=0.0).fit(X, y)
     return np.array(seen, dtype=int)
 
 
-def held_back_rows(estimator, X, y):
+def validation_rows(estimator, X, y):
     return np.setdiff1d(np.arange(len(X)), rows_trained_on(clone(estimator), numbered(X), y))
 
 
-def batches_of_labels(estimator, X, y):
-    """The labels of the batches that a loss is called with."""
+def label_batches(estimator, X, y):
+    """Return the labels with which the loss is called, for each batch."""
     batches = []
 
     def loss(embeddings, labels):
@@ -127,10 +128,10 @@ def same_fit(first, second):
     return all(torch.equal(ours, theirs) for ours, theirs in pairs) and np.array_equal(*thresholds)
 
 
-# The host's own checks
+# The checks of scikit-learn
 
-# They feed class ids, one a row, which are refused; below they are run on estimators that are given what ids stand for.
-FEEDS_IDS = {
+# These checks pass class ids, which the estimators reject; they are run on subclasses that one-hot encode class ids.
+PASSES_CLASS_IDS = {
     MetricEmbedder: {
         "check_fit_score_takes_y",
         "check_estimators_overwrite_params",
@@ -150,7 +151,7 @@ FEEDS_IDS = {
         "check_dict_unchanged",
         "check_fit2d_predict1d",
     },
-    MetricClassifier: {  # which is mostly given 0 and 1, a column of them
+    MetricClassifier: {  # most checks of classifiers pass a column of 0 and 1
         "check_estimators_dtypes",
         "check_classifier_data_not_an_array",
         "check_transformer_data_not_an_array",
@@ -159,51 +160,50 @@ FEEDS_IDS = {
         "check_fit2d_1feature",
     },
 }
-NOT_FOR_SEVERAL_LABELS = {
-    "check_classifiers_classes": "indexes `classes_` by classes of rows, where it holds [0, 1] for each label",
-    "check_classifier_multioutput": "indexes `classes_` by classes of rows, where it holds [0, 1] for each label",
-    "check_classifiers_train": "wants predictions of shape (n,), one class a row",
-    "check_classifiers_regression_target": "wants scikit-learn's words for continuous targets, refused here in ours",
-    "check_classifier_not_supporting_multiclass": "takes what refuses class ids for a classifier of two classes, and "
-    "wants to be told so",
+NOT_MULTI_LABEL = {
+    "check_classifiers_classes": "compares `classes_` with the classes of one column",
+    "check_classifier_multioutput": "requires decisions `decision_function(X) > 0`, without thresholds",
+    "check_classifiers_train": "requires predictions of shape (n,)",
+    "check_classifiers_regression_target": "requires another error message for continuous targets",
+    "check_classifier_not_supporting_multiclass": "requires a binary classifier",
 }
-# The first allows one part in 10 million, less than float32 holds. The second ranks one column of predict_proba as the
-# whole matrix of decision_function, which labels that exclude each other pass or fail by rounding. Tests here stand in.
-TOLD_BY_ROUNDING = {"check_methods_sample_order_invariance", "check_decision_proba_consistency"}
+# The first has a tolerance of 1e-7, below the precision of float32. The second compares the ranking of one column of
+# predict_proba with that of all columns of decision_function, so that rounding decides. Tests below replace them.
+DEPENDS_ON_ROUNDING = {"check_methods_sample_order_invariance", "check_decision_proba_consistency"}
 
 
 def one_hot(y):
-    """Class ids, a vector or a column of them, as a column for each class; all else as it is."""
+    """One-hot encode class ids, a vector or a column; return anything else unchanged."""
     ids = np.asarray(y)
     if y is None or ids.dtype.kind == "f" or (ids.ndim == 2 and (ids.shape[1] > 1 or set(ids.flat) <= {0, 1})):
         return y
     return (ids.reshape(-1, 1) == np.unique(ids)).astype(int)
 
 
-class EmbedderOfIds(MetricEmbedder):
+class OneHotEmbedder(MetricEmbedder):
     def fit(self, X, y=None):
         return super().fit(X, one_hot(y))
 
 
-class ClassifierOfIds(MetricClassifier):
+class OneHotClassifier(MetricClassifier):
     def fit(self, X, y=None):
         return super().fit(X, one_hot(y))
 
 
-def checks_of(estimator, *, left_out=frozenset(), expected_failed_checks=None):
+def sklearn_checks(estimator, *, excluded=frozenset(), expected_failed_checks=None):
     for pair in estimator_checks_generator(estimator, expected_failed_checks=expected_failed_checks, mark="xfail"):
         _, check = getattr(pair, "values", pair)
-        if check.func.__name__ not in left_out | TOLD_BY_ROUNDING:
+        if check.func.__name__ not in excluded | DEPENDS_ON_ROUNDING:
             yield pair
 
 
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [
-        *checks_of(MetricEmbedder(**FAST), left_out=FEEDS_IDS[MetricEmbedder]),
-        *checks_of(MetricClassifier(**FAST), left_out=FEEDS_IDS[MetricClassifier] | NOT_FOR_SEVERAL_LABELS.keys()),
-        *checks_of(EmbedderOfIds(**FAST)),
-        *checks_of(ClassifierOfIds(**FAST), expected_failed_checks=NOT_FOR_SEVERAL_LABELS),
+        *sklearn_checks(MetricEmbedder(**FAST), excluded=PASSES_CLASS_IDS[MetricEmbedder]),
+        *sklearn_checks(MetricClassifier(**FAST), excluded=PASSES_CLASS_IDS[MetricClassifier] | NOT_MULTI_LABEL.keys()),
+        *sklearn_checks(OneHotEmbedder(**FAST)),
+        *sklearn_checks(OneHotClassifier(**FAST), expected_failed_checks=NOT_MULTI_LABEL),
     ],
     ids=lambda value: value.func.__name__ if hasattr(value, "func") else type(value).__name__,
 )
@@ -212,7 +212,7 @@ def test_estimator_passes_the_checks_of_sklearn(estimator, check):
 
 
 @each_estimator
-def test_rows_are_taken_alike_in_any_order_and_company(estimator):
+def test_outputs_of_a_row_do_not_depend_on_the_other_rows(estimator):
     X, y = table()
     fitted = estimator(**FAST).fit(X, y)
     order = np.random.default_rng(0).permutation(len(X))
@@ -223,7 +223,7 @@ def test_rows_are_taken_alike_in_any_order_and_company(estimator):
             np.testing.assert_allclose(method(X[7:8]), method(X)[7:8], rtol=1e-4, atol=1e-6)
 
 
-# In pipelines
+# Pipelines
 
 
 def sampling_pipeline(**settings):
@@ -231,21 +231,21 @@ def sampling_pipeline(**settings):
     return make_sampling_pipeline(StandardScaler(), sampler, MetricClassifier(**FAST | settings))
 
 
-@ignores_what_the_sampler_says
-def test_pipeline_with_an_undersampler_trains_on_what_is_left_and_predicts_every_row():
+@ignores_sampler_warnings
+def test_pipeline_with_an_undersampler_trains_on_resampled_rows_and_predicts_all_rows():
     X, y = table()
     pipeline = sampling_pipeline().fit(X, y)
     scaled = StandardScaler().fit_transform(X)
-    left, labels_left = MultiLabelTomekLinks(protect_minority=True).fit_resample(scaled, y)
-    assert len(left) < len(X)
-    expected = MetricClassifier(**FAST).fit(left, labels_left)
+    resampled = MultiLabelTomekLinks(protect_minority=True).fit_resample(scaled, y)
+    assert len(resampled[0]) < len(X)
+    expected = MetricClassifier(**FAST).fit(*resampled)
     assert same_fit(pipeline[-1], expected)
     np.testing.assert_array_equal(pipeline.predict(X), expected.predict(scaled))
     np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(scaled))
     assert pipeline.predict(X).shape == y.shape
 
 
-@ignores_what_the_sampler_says
+@ignores_sampler_warnings
 def test_pipeline_with_an_undersampler_is_cloned_and_pickled():
     X, y = table()
     pipeline = sampling_pipeline().fit(X, y)
@@ -257,31 +257,31 @@ def test_pipeline_with_an_undersampler_is_cloned_and_pickled():
     np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
 
 
-@ignores_what_the_sampler_says
-def test_grid_search_over_both_sampler_and_classifier_tells_trained_from_untrained():
+@ignores_sampler_warnings
+def test_grid_search_over_sampler_and_classifier_prefers_a_trained_classifier():
     X, y = table(240)
-    grid = {"multilabeltomeklinks__threshold": [0.5, 1.0], "metricclassifier__lr": [1e-9, 0.01]}
+    grid = {"multilabeltomeklinks__threshold": [0.5, 1.0], "metricclassifier__lr": [1e-9, 0.02]}
     by_name = {name: name for name in ("average_precision", "roc_auc", "f1_macro")}
     of_probabilities = make_scorer(average_precision_score, response_method="predict_proba")
     search = GridSearchCV(
-        sampling_pipeline(head=partial(EmbeddingHead, widths=(32, 16)), max_epochs=20),
+        sampling_pipeline(head=partial(EmbeddingHead, widths=(32, 16)), max_epochs=12),
         grid,
         cv=KFold(2),
         scoring=by_name | {"of_probabilities": of_probabilities},
         refit="average_precision",
         error_score="raise",
     ).fit(X, y)
-    assert search.best_params_["metricclassifier__lr"] == search.best_estimator_[-1].lr == 0.01
-    trained = search.cv_results_["param_metricclassifier__lr"] == 0.01
+    assert search.best_params_["metricclassifier__lr"] == search.best_estimator_[-1].lr == 0.02
+    trained = search.cv_results_["param_metricclassifier__lr"] == 0.02
     for name in (*by_name, "of_probabilities"):
         scores = search.cv_results_[f"mean_test_{name}"]
         assert scores[trained].max() > scores[~trained].max() + 0.05
-        assert len(set(scores)) == 4  # so the threshold of the sampler, too, reached it
+        assert len(set(scores)) == 4  # the threshold of the sampler has an effect too
     assert search.predict(X).shape == y.shape
 
 
 @pytest.mark.parametrize(
-    ("scoring", "metric", "answer"),
+    ("scoring", "metric", "method"),
     [
         ("average_precision", average_precision_score, "decision_function"),
         ("roc_auc", roc_auc_score, "decision_function"),
@@ -291,16 +291,16 @@ def test_grid_search_over_both_sampler_and_classifier_tells_trained_from_untrain
     ],
 )
 @pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # some rows have no label
-def test_classifier_is_scored_by_the_scorers_of_sklearn(scoring, metric, answer):
+def test_scorers_of_sklearn_score_the_classifier(scoring, metric, method):
     X, y = table()
     classifier = MetricClassifier(**FAST).fit(X, y)
-    expected = metric(y, getattr(classifier, answer)(X))
+    expected = metric(y, getattr(classifier, method)(X))
     assert 0 < expected < 1
     assert get_scorer(scoring)(classifier, X, y) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
-def test_cross_validation_predicts_each_row_from_the_others(method):
+def test_cross_val_predict_predicts_each_row_from_the_other_fold(method):
     X, y = table()
     classifier = MetricClassifier(**FAST)
     predicted = cross_val_predict(classifier, X, y, cv=KFold(2), method=method)
@@ -309,29 +309,233 @@ def test_cross_validation_predicts_each_row_from_the_others(method):
         np.testing.assert_array_equal(predicted[others], expected)
 
 
-@pytest.mark.parametrize(
+CLASSIFIERS = pytest.mark.parametrize(
     "classifier", [KNeighborsClassifier(), OneVsRestClassifier(LogisticRegression())], ids=["neighbours", "logistic"]
 )
-def test_embedder_serves_a_classifier_of_sklearn_behind_it(classifier):
-    X, y = table(500)
-    pipeline = make_pipeline(MetricEmbedder(**RECIPE), clone(classifier)).fit(X[:300], y[:300])
-    assert macro_f1(y[300:], pipeline.predict(X[300:])) > macro_f1(y[300:], np.ones_like(y[300:])) + F1_GAINED
 
 
-def test_neighbours_in_the_embedding_classify_better_than_those_among_the_features():
-    X, y = table(500)
-    embedded, alone = (
-        make_pipeline(first, KNeighborsClassifier()).fit(X[:300], y[:300]).predict(X[300:])
-        for first in (MetricEmbedder(**RECIPE), StandardScaler())
-    )
-    assert macro_f1(y[300:], embedded) > macro_f1(y[300:], alone) + F1_GAINED
+@CLASSIFIERS
+def test_embedder_in_a_pipeline_transforms_features_for_a_classifier_of_sklearn(classifier):
+    X, y = table()
+    pipeline = make_pipeline(MetricEmbedder(**FAST), clone(classifier)).fit(X, y)
+    embedder = MetricEmbedder(**FAST).fit(X, y)
+    expected = clone(classifier).fit(embedder.transform(X), y).predict(embedder.transform(X))
+    np.testing.assert_array_equal(pipeline.predict(X), expected)
 
 
-# What is given
+# Label names and classes
+
+
+NAMES = [f"label {letter}" for letter in "abcde"]
+
+
+def names_of(y):
+    return [[NAMES[label] for label in np.flatnonzero(row)] for row in y]
 
 
 @each_estimator
-def test_every_kind_of_labels_gives_the_same_fit(estimator):
+@pytest.mark.parametrize(
+    "kind", [list, tuple, lambda rows: [set(row) for row in rows], pd.Series, lambda rows: np.array(rows, dtype=object)]
+)
+def test_label_names_give_the_fit_of_their_matrix_and_sorted_classes(estimator, kind):
+    X, y = table(80)
+    fitted = estimator(**FAST).fit(X, kind(names_of(y)))
+    assert fitted.classes_.tolist() == NAMES
+    expected = estimator(**FAST).fit(X, y)
+    assert expected.classes_.tolist() == [0, 1, 2, 3, 4]
+    assert same_fit(fitted, expected)
+
+
+def test_classes_of_a_frame_are_its_columns_in_their_order():
+    X, y = table(80)
+    frame = pd.DataFrame(y, columns=["sun", "sea", "sky", "fun", "art"])
+    classifier = MetricClassifier(**FAST).fit(X, frame)
+    assert classifier.classes_.tolist() == ["sun", "sea", "sky", "fun", "art"]
+    assert same_fit(classifier, MetricClassifier(**FAST).fit(X, y))
+
+
+def test_validation_labels_are_brought_into_the_order_of_the_classes():
+    X, y = table(120)
+    columns = ["sun", "sea", "sky", "fun", "art"]
+    frame, held_out = pd.DataFrame(y[:80], columns=columns), pd.DataFrame(y[80:], columns=columns)
+    expected = MetricClassifier(**FAST).fit(X[:80], y[:80], validation=(X[80:], y[80:]))
+    for validation in (held_out, held_out[sorted(columns)], y[80:]):
+        assert same_fit(MetricClassifier(**FAST).fit(X[:80], frame, validation=(X[80:], validation)), expected)
+    named = MetricClassifier(**FAST).fit(X[:80], names_of(y[:80]), validation=(X[80:], names_of(y[80:])))
+    assert same_fit(named, expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (lambda y: [["label a", "beach"]] * len(y), r"`y` has labels that are not in `classes_`: \['beach'\]"),
+        (lambda y: pd.DataFrame(y, columns=list("abcde")), r"`y` must have the columns \['label a', .* got \['a', 'b'"),
+        (lambda y: y[:, :4], "`y` must have the 5 labels of `y`, got 4"),
+    ],
+)
+def test_validation_labels_of_other_classes_are_an_error(labels, message):
+    X, y = table(120)
+    with pytest.raises(ValueError, match=f"`validation` must be a pair .*: {message}"):
+        MetricClassifier(**FAST).fit(X[:80], names_of(y[:80]), validation=(X[80:], labels(y[80:])))
+
+
+def test_score_takes_labels_of_the_kinds_of_fit():
+    X, y = table(80)
+    classifier = MetricClassifier(**FAST).fit(X, names_of(y))
+    expected = accuracy_score(y, classifier.predict(X))
+    for labels in (y, names_of(y), sparse.csr_matrix(y), pd.DataFrame(y, columns=NAMES).astype("Int64")):
+        assert classifier.score(X, labels) == pytest.approx(expected)
+    weights = np.arange(80.0)
+    weighted = accuracy_score(y, classifier.predict(X), sample_weight=weights)
+    assert classifier.score(X, y, weights) == pytest.approx(weighted)
+
+
+# Checkpoints and callbacks
+
+
+def kill_after(stage, epoch):
+    def callback(current, record):
+        if (current, record["epoch"]) == (stage, epoch):
+            raise Killed
+
+    return callback
+
+
+RESUMABLE = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 3, "max_epochs": 3}
+STAGES = ["embedding_1", "embedding_2", "embedding_3", "classifier"]
+
+
+@each_estimator
+def test_callback_is_called_with_stage_and_record_of_each_epoch(estimator):
+    X, y = table(80)
+    calls = []
+    fitted = estimator(**RESUMABLE).fit(X, y, callback=lambda *arguments: calls.append(arguments))
+    stages = STAGES if estimator is MetricClassifier else STAGES[:3]
+    assert calls == [
+        (stage, record) for stage, records in zip(stages, fitted.history_, strict=True) for record in records
+    ]
+    assert [record["epoch"] for _, record in calls] == [1, 2, 3] * len(stages)
+
+
+@each_estimator
+@pytest.mark.parametrize(("stage", "epoch"), [("embedding_1", 1), ("embedding_2", 3), ("embedding_3", 2)])
+def test_fit_resumed_from_its_folder_has_the_bits_of_an_uninterrupted_one(estimator, stage, epoch, tmp_path):
+    X, y = table(80)
+    expected = estimator(**RESUMABLE).fit(X, y)
+    folder = tmp_path / "new" / "checkpoints"
+    with pytest.raises(Killed):
+        estimator(**RESUMABLE).fit(X, y, checkpoint_dir=str(folder), callback=kill_after(stage, epoch))
+    reported = []
+    for _ in range(2):  # the second fit only loads the checkpoints
+        resumed = estimator(**RESUMABLE).fit(X, y, checkpoint_dir=folder, callback=lambda *call: reported.append(call))
+        assert same_fit(resumed, expected)
+        assert resumed.history_ == expected.history_
+    assert len(reported) == 2 * sum(map(len, expected.history_))
+    stages = STAGES if estimator is MetricClassifier else STAGES[:3]
+    assert sorted(file.name for file in folder.iterdir()) == sorted(f"{stage}.pt" for stage in stages)
+
+
+def test_fit_resumed_in_stage_two_has_the_bits_of_an_uninterrupted_one(tmp_path):
+    X, y = table(80)
+    expected = MetricClassifier(**RESUMABLE).fit(X, y)
+    with pytest.raises(Killed):
+        MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path, callback=kill_after("classifier", 2))
+    assert same_fit(MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path), expected)
+
+
+def test_classifier_continues_from_the_checkpoints_of_an_embedder(tmp_path):
+    X, y = table(80)
+    batches = []
+
+    class Loss(nn.Module):
+        def forward(self, embeddings, labels):
+            batches.append(len(labels))
+            return embeddings.square().mean()
+
+        def fingerprint(self):
+            return "mean of squares"
+
+    settings = RESUMABLE | {"loss": Loss()}
+    MetricEmbedder(**settings).fit(X, y, checkpoint_dir=tmp_path)
+    expected = len(batches)
+    MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path)
+    assert len(batches) == expected > 0
+
+
+def test_fit_without_a_random_state_resumes_with_the_seeds_of_its_folder(tmp_path):
+    X, y = table(80)
+    settings = RESUMABLE | {"random_state": None}
+    with pytest.raises(Killed):
+        MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path, callback=kill_after("embedding_2", 2))
+    np.random.random(3)  # noqa: NPY002
+    first, second = (MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path) for _ in range(2))
+    assert same_fit(first, second)
+    assert (tmp_path / "seeds.json").exists()
+    assert not same_fit(MetricClassifier(**settings).fit(X, y), first)
+    (tmp_path / "seeds.json").write_text("[1")
+    with pytest.raises(OSError, match=r"seeds\.json is damaged"):
+        MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0.002}, r"embedding_1\.pt has other settings or data: lr was 0\.001 and is 0\.002"),
+        ({"classifier_weight": 1.0}, r"embedding_1\.pt has other settings or data: classifier_weight was 3\.0"),
+        ({"random_state": 1}, r"embedding_1\.pt has other settings or data: seed was \d+ and is \d+"),
+        ({"activation": "softmax"}, r"classifier\.pt has other settings or data: module\.activation was 'sigmoid'"),
+    ],
+)
+def test_checkpoint_of_other_settings_is_an_error_that_names_the_file(settings, message, tmp_path):
+    X, y = table(80)
+    MetricClassifier(**FAST).fit(X, y, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        MetricClassifier(**FAST | settings).fit(X, y, checkpoint_dir=tmp_path)
+
+
+def test_checkpoint_of_other_rows_is_an_error_that_names_the_file(tmp_path):
+    X, y = table(80)
+    settings = FAST | {"validation_fraction": 0}
+    MetricEmbedder(**settings).fit(X, y, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"embedding_1\.pt has other settings or data: labels was"):
+        MetricEmbedder(**settings).fit(X, 1 - y, checkpoint_dir=tmp_path)
+
+
+def test_pipeline_passes_folder_and_callback_to_its_steps(tmp_path):
+    X, y = table(80)
+    stages = []
+    pipeline = make_pipeline(StandardScaler(), MetricClassifier(**FAST))
+    pipeline.fit(
+        X,
+        y,
+        metricclassifier__checkpoint_dir=tmp_path / "classifier",
+        metricclassifier__callback=lambda stage, _: stages.append(stage),
+    )
+    assert stages == ["embedding_1"] * 2 + ["classifier"] * 2
+    assert len(list((tmp_path / "classifier").iterdir())) == 2
+    embedding = make_pipeline(MetricEmbedder(**FAST), KNeighborsClassifier())
+    embedding.fit(X, y, metricembedder__checkpoint_dir=tmp_path / "embedder")
+    assert [file.name for file in (tmp_path / "embedder").iterdir()] == ["embedding_1.pt"]
+
+
+def test_fit_logs_stages_and_epochs_as_info(caplog):
+    X, y = table(80)
+    with caplog.at_level("INFO", logger="mlmetric"):
+        MetricClassifier(**FAST).fit(X, y)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "embedding_1: 64 training rows, 16 validation rows"
+    assert messages[1].startswith("epoch 1 of 2: loss ")
+    assert "val_map" in messages[1]
+    assert messages[3] == "classifier: 64 training rows, 16 validation rows"
+    assert len(messages) == 6
+
+
+# Kinds of features and labels
+
+
+@each_estimator
+def test_all_kinds_of_labels_give_the_same_fit(estimator):
     X, y = table()
     expected = estimator(**FAST).fit(X, y)
     for given in (
@@ -347,14 +551,14 @@ def test_every_kind_of_labels_gives_the_same_fit(estimator):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float32", "Int64", "boolean"])
-def test_labels_in_a_frame_give_the_same_fit(dtype):
+def test_labels_in_a_data_frame_give_the_same_fit(dtype):
     X, y = table()
     frame = pd.DataFrame(y, columns=list("abcde"), index=np.arange(len(y)) * 7).astype(dtype)
     assert same_fit(MetricClassifier(**FAST).fit(X, frame), MetricClassifier(**FAST).fit(X, y))
 
 
 @each_estimator
-def test_every_kind_of_features_gives_the_same_fit(estimator):
+def test_all_kinds_of_features_give_the_same_fit(estimator):
     X, y = table()
     X = X.astype(np.float32).astype(float)
     expected = estimator(**FAST).fit(X, y)
@@ -365,7 +569,7 @@ def test_every_kind_of_features_gives_the_same_fit(estimator):
 
 
 @each_estimator
-def test_names_of_features_are_kept_and_asked_for_again(estimator):
+def test_feature_names_are_stored_and_checked(estimator):
     X, y = table()
     names = [f"pixel {number}" for number in range(20)]
     frame = pd.DataFrame(X, columns=names)
@@ -379,7 +583,7 @@ def test_names_of_features_are_kept_and_asked_for_again(estimator):
 
 
 @each_estimator
-def test_embedding_comes_out_as_a_frame_with_a_name_for_each_number(estimator):
+def test_set_output_gives_a_data_frame_with_named_columns(estimator):
     X, y = table()
     frame = pd.DataFrame(X, index=np.arange(len(X)) * 3)
     fitted = estimator(**FAST).fit(frame, y)
@@ -394,7 +598,7 @@ def test_embedding_comes_out_as_a_frame_with_a_name_for_each_number(estimator):
 
 
 @each_estimator
-def test_fit_leaves_rows_loss_and_miner_as_they_are(estimator):
+def test_fit_does_not_change_data_loss_and_miner(estimator):
     X, y = table()
     loss = MultiLabelProxyAnchorLoss(num_labels=5, embedding_size=4)
     miner = MultiLabelSemiHardMiner()
@@ -423,7 +627,7 @@ def test_fit_leaves_rows_loss_and_miner_as_they_are(estimator):
     ],
     ids=[
         "a label without positives",
-        "a label that all carry",
+        "a label of all rows",
         "one label",
         "rows without labels",
         "no label at all",
@@ -434,8 +638,8 @@ def test_fit_leaves_rows_loss_and_miner_as_they_are(estimator):
         "three rows",
     ],
 )
-@pytest.mark.filterwarnings("ignore:Epochs cannot be scored")  # where the rows held back have no label
-def test_odd_rows_are_learnt_and_classified(X, y):
+@pytest.mark.filterwarnings("ignore:Epochs cannot be scored")  # if no validation row has a label
+def test_unusual_data_can_be_fitted_and_predicted(X, y):
     classifier = MetricClassifier(**FAST).fit(X, y)
     probabilities = classifier.predict_proba(X)
     assert probabilities.shape == classifier.decision_function(X).shape == y.shape
@@ -443,25 +647,25 @@ def test_odd_rows_are_learnt_and_classified(X, y):
     assert np.isfinite(classifier.transform(X)).all()
     assert np.isfinite(classifier.thresholds_).all()
     assert set(np.unique(classifier.predict(X))) <= {0, 1}
-    assert [each.tolist() for each in classifier.classes_] == [[0, 1]] * y.shape[1]
+    assert classifier.classes_.tolist() == list(range(y.shape[1]))
 
 
-def test_soft_labels_are_learnt_as_shares():
+def test_probabilities_approach_soft_labels():
     X, y = table()
     soft = np.column_stack([np.full(160, 0.7), y[:, 0] * 0.4])
-    settings = FAST | {"max_epochs": 60, "lr": 0.01, "validation_fraction": 0}
+    settings = FAST | {"max_epochs": 30, "lr": 0.03, "validation_fraction": 0}
     probabilities = MetricClassifier(**settings).fit(X, soft).predict_proba(X)
     assert probabilities[:, 0].mean() == pytest.approx(0.7, abs=0.03)
     assert probabilities[y[:, 0] == 1, 1].mean() == pytest.approx(0.4, abs=0.15)
     assert probabilities[y[:, 0] == 0, 1].mean() < 0.15
 
 
-def test_soft_labels_held_back_count_from_one_half():
+def test_soft_validation_labels_of_at_least_one_half_are_present():
     X, y = table()
     soft = np.where(y, 0.5, 0.49)
     fitted = MetricClassifier(**FAST).fit(X, soft)
-    held_back = held_back_rows(MetricClassifier(**FAST), X, soft)
-    expected = best_thresholds(fitted.predict_proba(X[held_back]), y[held_back], shrinkage=5.0)
+    validation = validation_rows(MetricClassifier(**FAST), X, soft)
+    expected = best_thresholds(fitted.predict_proba(X[validation]), y[validation], shrinkage=5.0)
     np.testing.assert_allclose(fitted.thresholds_, expected)
 
 
@@ -469,7 +673,7 @@ def test_soft_labels_held_back_count_from_one_half():
 
 
 @each_estimator
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(estimator):
+def test_same_random_state_gives_same_bits_and_other_ones_do_not(estimator):
     X, y = table()
     settings = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 2}
     first = estimator(**settings).fit(X, y)
@@ -483,7 +687,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(estimator):
 
 
 @each_estimator
-def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_alone(estimator):
+def test_fits_in_threads_equal_those_of_one_thread_and_restore_the_global_generator(estimator):
     X, y = table()
 
     def fit(seed):
@@ -499,7 +703,7 @@ def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_
 
 
 @each_estimator
-def test_a_random_state_goes_on_and_a_clone_has_its_own(estimator):
+def test_random_state_instance_advances_and_a_clone_has_a_copy(estimator):
     X, y = table()
     shared = estimator(**FAST | {"random_state": np.random.RandomState(0)})
     own = clone(shared)
@@ -514,16 +718,16 @@ def global_states():
 
 
 @each_estimator
-def test_fit_leaves_the_global_generators_alone(estimator):
+def test_fit_restores_the_global_generators(estimator):
     X, y = table()
-    torch.rand(7)  # away from where an earlier fit would have left it
+    torch.rand(7)  # a state that no fit leaves
     before = global_states()
     estimator(**FAST | {"head": partial(TINY, dropout=0.5), "items_per_label": 2}).fit(X, y)
     assert global_states() == before
 
 
 @each_estimator
-def test_a_clone_is_unfitted_and_has_the_settings(estimator):
+def test_clone_is_unfitted_and_has_the_same_parameters(estimator):
     X, y = table()
     fitted = estimator(**FAST | {"label_loss": AsymmetricLoss()} if estimator is MetricClassifier else FAST).fit(X, y)
     other = clone(fitted)
@@ -537,7 +741,7 @@ def test_a_clone_is_unfitted_and_has_the_settings(estimator):
 
 
 @each_estimator
-def test_settings_are_set_by_name(estimator):
+def test_set_params_sets_parameters_by_name(estimator):
     X, y = table()
     changed = estimator(**FAST).set_params(max_epochs=1, batch_size=64)
     assert same_fit(changed.fit(X, y), estimator(**FAST | {"max_epochs": 1, "batch_size": 64}).fit(X, y))
@@ -545,13 +749,13 @@ def test_settings_are_set_by_name(estimator):
         changed.set_params(epochs=3)
 
 
-def test_the_settings_that_both_estimators_have_are_the_same_by_default():
+def test_both_estimators_have_the_same_defaults():
     embedder, classifier = MetricEmbedder().get_params(), MetricClassifier().get_params()
     assert classifier.keys() - embedder.keys() == {"activation", "label_loss", "threshold", "shrinkage"}
     assert {name: classifier[name] for name in embedder} == embedder
 
 
-def through_joblib(estimator):
+def copy_with_joblib(estimator):
     file = io.BytesIO()
     joblib.dump(estimator, file)
     file.seek(0)
@@ -560,15 +764,15 @@ def through_joblib(estimator):
 
 @each_estimator
 @pytest.mark.parametrize(
-    "carry",
-    [lambda estimator: pickle.loads(pickle.dumps(estimator)), through_joblib, copy.deepcopy],
+    "make_copy",
+    [lambda estimator: pickle.loads(pickle.dumps(estimator)), copy_with_joblib, copy.deepcopy],
     ids=["pickle", "joblib", "deepcopy"],
 )
-def test_a_fitted_estimator_travels(estimator, carry):
+def test_copy_of_a_fitted_estimator_predicts_the_same(estimator, make_copy):
     X, y = table()
     miner = MultiLabelSemiHardMiner()
     fitted = estimator(**FAST | {"loss": TripletMarginLoss(), "miner": miner}).fit(X, y)
-    other = carry(fitted)
+    other = make_copy(fitted)
     assert same_fit(other, fitted)
     np.testing.assert_array_equal(other.transform(X), fitted.transform(X))
     if estimator is MetricClassifier:
@@ -576,12 +780,12 @@ def test_a_fitted_estimator_travels(estimator, carry):
     assert same_fit(other.fit(X, y), fitted)
 
 
-# It learns
+# Quality
 
 
 @pytest.fixture(scope="module")
-def learnt():
-    """Both stages, trained on 300 rows of a table of five labels, and the scaler of these; and 200 fresh rows."""
+def fitted_recipe():
+    """A classifier and a scaler fitted on the first 300 rows of a table, and the table, with 200 test rows."""
     X, y = table(500)
     return MetricClassifier(**RECIPE).fit(X[:300], y[:300]), StandardScaler().fit(X[:300]), X, y
 
@@ -590,64 +794,77 @@ def retrieval(embeddings, y):
     return float(ndcg_at_k(embeddings[300:], y[300:], embeddings[:300], y[:300]))
 
 
-def test_embedding_retrieves_better_than_the_features(learnt):
-    classifier, scaler, X, y = learnt
+def test_embedding_retrieves_better_than_the_features(fitted_recipe):
+    classifier, scaler, X, y = fitted_recipe
     assert retrieval(classifier.transform(X), y) > retrieval(scaler.transform(X), y) + NDCG_GAINED
 
 
-def test_classifier_ranks_labels_far_above_chance(learnt):
-    classifier, _, X, y = learnt
+def test_classifier_ranks_labels_far_above_chance(fitted_recipe):
+    classifier, _, X, y = fitted_recipe
     for scores in (classifier.predict_proba(X[300:]), classifier.decision_function(X[300:])):
         assert float(mean_average_precision(scores, y[300:])) > y[300:].mean() + MAP_GAINED
 
 
-def test_classifier_decides_better_than_the_answer_yes(learnt):
-    classifier, _, X, y = learnt
+def test_predictions_are_better_than_predicting_all_labels(fitted_recipe):
+    classifier, _, X, y = fitted_recipe
     assert macro_f1(y[300:], classifier.predict(X[300:])) > macro_f1(y[300:], np.ones_like(y[300:])) + F1_GAINED
 
 
-def test_classifier_has_the_embedding_of_the_embedder(learnt):
-    classifier, _, X, y = learnt
-    embedder = MetricEmbedder(**RECIPE).fit(X[:300], y[:300])
+@CLASSIFIERS
+def test_classifiers_of_sklearn_predict_labels_from_the_embedding(fitted_recipe, classifier):
+    embedder, scaler, X, y = fitted_recipe
+    score, score_on_features = (
+        macro_f1(y[300:], clone(classifier).fit(inputs[:300], y[:300]).predict(inputs[300:]))
+        for inputs in (embedder.transform(X), scaler.transform(X))
+    )
+    assert score > macro_f1(y[300:], np.ones_like(y[300:])) + F1_GAINED
+    if isinstance(classifier, KNeighborsClassifier):
+        assert score > score_on_features + F1_GAINED
+
+
+def test_classifier_and_embedder_have_the_same_embedding():
+    X, y = table()
+    settings = FAST | {"n_members": 2}
+    classifier, embedder = MetricClassifier(**settings).fit(X, y), MetricEmbedder(**settings).fit(X, y)
     np.testing.assert_array_equal(embedder.transform(X), classifier.transform(X))
     assert embedder.history_ == classifier.history_[:-1]
 
 
 @each_estimator
-def test_fit_transform_is_fit_and_transform(estimator):
+def test_fit_transform_equals_fit_and_transform(estimator):
     X, y = table()
     np.testing.assert_array_equal(estimator(**FAST).fit_transform(X, y), estimator(**FAST).fit(X, y).transform(X))
 
 
-def test_head_called_as_a_module_gives_what_transform_gives(learnt):
-    classifier, _, X, _ = learnt
+def test_head_computes_the_same_embeddings_as_transform(fitted_recipe):
+    classifier, _, X, _ = fitted_recipe
     with torch.no_grad():
         embeddings = classifier.head_(torch.tensor(X, dtype=torch.float32))
     np.testing.assert_allclose(embeddings, classifier.transform(X), rtol=1e-4, atol=1e-5)
 
 
-def test_of_each_member_the_epoch_is_kept_that_did_best_on_the_rows_held_back():
+def test_best_epoch_on_validation_rows_is_kept():
     X, y = table()
-    y = y[::-1]  # nothing to learn, so that the score wanders
+    y = y[::-1]  # unrelated to the features: the score fluctuates
     settings = FAST | {"max_epochs": 8, "lr": 0.03, "classifier_weight": 0.0}
     fitted = MetricEmbedder(**settings).fit(numbered(X), y)
-    held_back = held_back_rows(MetricEmbedder(**settings), X, y)
-    trained_on = np.setdiff1d(np.arange(160), held_back)
+    validation = validation_rows(MetricEmbedder(**settings), X, y)
+    trained_on = np.setdiff1d(np.arange(160), validation)
     embeddings = fitted.transform(numbered(X))
-    score = float(ndcg_at_k(embeddings[held_back], y[held_back], embeddings[trained_on], y[trained_on]))
+    score = float(ndcg_at_k(embeddings[validation], y[validation], embeddings[trained_on], y[trained_on]))
     scores = [record["val_ndcg_at_10"] for record in fitted.history_[0]]
-    assert max(scores) > scores[-1]  # or else the last epoch would do
+    assert max(scores) > scores[-1]  # the last epoch is not the best
     assert score == pytest.approx(max(scores))
 
 
-# Rows of one's own to choose by
+# The validation argument
 
 
-def test_rows_given_to_choose_by_leave_all_others_to_train_on():
+def test_validation_argument_leaves_all_rows_for_training():
     X, y = table(240)
     validation = (X[160:], y[160:])
     seen = []
-    settings = FAST | {"head": partial(Recorder, seen=seen), "mixup": 0.0, "max_epochs": 1}
+    settings = FAST | {"head": partial(RecordingHead, seen=seen), "mixup": 0.0, "max_epochs": 1}
     MetricEmbedder(**settings).fit(numbered(X[:160]), y[:160], validation)
     assert sorted(seen) == list(range(160))
     classifier = MetricClassifier(**FAST).fit(X[:160], y[:160], validation=validation)
@@ -658,7 +875,7 @@ def test_rows_given_to_choose_by_leave_all_others_to_train_on():
     assert score in [pytest.approx(record["val_ndcg_at_10"]) for record in classifier.history_[0]]
 
 
-def test_rows_given_to_choose_by_serve_where_a_share_is_none():
+def test_validation_argument_works_with_a_validation_fraction_of_0():
     X, y = table()
     settings = FAST | {"validation_fraction": 0, "max_epochs": 9, "lr": 1e-12, "patience": 1}
     fitted = MetricClassifier(**settings).fit(X[:100], y[:100], validation=(X[100:], sparse.csr_matrix(y[100:])))
@@ -672,19 +889,19 @@ def test_rows_given_to_choose_by_serve_where_a_share_is_none():
     [
         (lambda X, y: (X, y[:, :4]), "must have the 5 labels of `y`, got 4"),
         (lambda X, y: (X[:, :19], y), r"X has 19 features, but \w+ is expecting 20"),
-        (lambda X, y: (X[1:], y), "must have as many rows, got 159 and 160"),
+        (lambda X, y: (X[1:], y), "must have the same number of rows, got 159 and 160"),
         (lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
         (lambda X, y: (X, 2 * y), r"must hold numbers in \[0, 1\], got 2 at row"),
     ],
 )
-def test_rows_given_to_choose_by_that_do_not_fit_are_named(estimator, change, message):
+def test_invalid_validation_data_are_an_error(estimator, change, message):
     X, y = table()
     with pytest.raises(ValueError, match=f"`validation`.*{message}"):
         estimator(**FAST).fit(X, y, validation=change(X, y))
 
 
 @each_estimator
-def test_rows_given_to_choose_by_that_are_no_pair_are_named(estimator):
+def test_validation_that_is_not_a_pair_is_an_error(estimator):
     X, y = table()
     for given in (X, (X, y, y), 5):
         with pytest.raises((TypeError, ValueError), match="`validation` must be a pair of features `X` and labels `y`"):
@@ -694,41 +911,41 @@ def test_rows_given_to_choose_by_that_are_no_pair_are_named(estimator):
 # Thresholds
 
 
-def test_thresholds_are_chosen_on_the_rows_held_back_only():
+def test_thresholds_are_chosen_on_validation_rows_only():
     X, y = table(240)
-    held_back = held_back_rows(MetricClassifier(**FAST), X, y)
-    trained_on = np.setdiff1d(np.arange(240), held_back)
+    validation = validation_rows(MetricClassifier(**FAST), X, y)
+    trained_on = np.setdiff1d(np.arange(240), validation)
     for average in ("macro", "micro"):
         for shrinkage in (0.0, 5.0):
             settings = {"average": average, "shrinkage": shrinkage}
             classifier = MetricClassifier(**FAST, threshold=average, shrinkage=shrinkage).fit(X, y)
             of_rows = [
                 best_thresholds(classifier.predict_proba(X[rows]), y[rows], **settings)
-                for rows in (held_back, trained_on)
+                for rows in (validation, trained_on)
             ]
             np.testing.assert_allclose(classifier.thresholds_, of_rows[0], rtol=1e-5)
             assert not np.allclose(classifier.thresholds_, of_rows[1].numpy(), rtol=1e-3)
 
 
-def test_rows_held_back_are_the_share_that_was_asked_for_and_carry_each_label():
+def test_validation_fraction_is_kept_and_stratified():
     X, y = table(240)
     for fraction in (0.1, 0.25, 0.5):
-        held_back = held_back_rows(MetricEmbedder(**FAST, validation_fraction=fraction), X, y)
-        assert len(held_back) == pytest.approx(240 * fraction, abs=6)
-        assert y[held_back].mean(axis=0) == pytest.approx(y.mean(axis=0), abs=0.05)
-    assert len(held_back_rows(MetricEmbedder(**FAST, validation_fraction=0), X, y)) == 0
-    others = held_back_rows(MetricEmbedder(**FAST | {"random_state": 1}, validation_fraction=0.5), X, y)
-    assert set(others) != set(held_back)
+        validation = validation_rows(MetricEmbedder(**FAST, validation_fraction=fraction), X, y)
+        assert len(validation) == pytest.approx(240 * fraction, abs=6)
+        assert y[validation].mean(axis=0) == pytest.approx(y.mean(axis=0), abs=0.05)
+    assert len(validation_rows(MetricEmbedder(**FAST, validation_fraction=0), X, y)) == 0
+    others = validation_rows(MetricEmbedder(**FAST | {"random_state": 1}, validation_fraction=0.5), X, y)
+    assert set(others) != set(validation)
 
 
-def test_rows_held_back_leave_some_to_train_on_and_one_to_choose_by():
+def test_extreme_validation_fractions_leave_training_and_validation_rows():
     X, y = table()
     for fraction in (0.01, 0.99):
         seen = rows_trained_on(MetricEmbedder(**FAST, validation_fraction=fraction), numbered(X[:8]), y[:8])
         assert 2 <= len(set(seen)) <= 7
 
 
-def test_shrinkage_draws_thresholds_to_a_common_one():
+def test_shrinkage_brings_thresholds_closer_together():
     X, y = table(240)
     spreads = [
         np.ptp(MetricClassifier(**FAST, shrinkage=shrinkage).fit(X, y).thresholds_) for shrinkage in (0, 5, 50, 1e9)
@@ -738,7 +955,7 @@ def test_shrinkage_draws_thresholds_to_a_common_one():
     assert spreads[-1] < 1e-6
 
 
-def test_threshold_that_is_a_number_is_that_of_all_labels():
+def test_numeric_threshold_applies_to_all_labels():
     X, y = table()
     shares = []
     for threshold in (0, 0.4, 0.6, 1.1):
@@ -753,7 +970,7 @@ def test_threshold_that_is_a_number_is_that_of_all_labels():
 
 @pytest.mark.parametrize("threshold", ["macro", "micro"])
 @pytest.mark.filterwarnings("ignore:Epochs cannot be scored")
-def test_thresholds_are_one_half_where_nothing_is_held_back_or_carries_a_label(threshold):
+def test_thresholds_are_one_half_without_validation_rows_or_positives(threshold):
     X, y = table()
     assert (
         MetricClassifier(**FAST, threshold=threshold, validation_fraction=0).fit(X, y).thresholds_.tolist() == [0.5] * 5
@@ -761,14 +978,14 @@ def test_thresholds_are_one_half_where_nothing_is_held_back_or_carries_a_label(t
     assert MetricClassifier(**FAST, threshold=threshold).fit(X, 0 * y).thresholds_.tolist() == [0.5] * 5
 
 
-def test_predict_says_yes_at_the_threshold_itself():
+def test_probability_equal_to_the_threshold_is_predicted():
     X, y = table()
     classifier = MetricClassifier(**FAST).fit(X, y)
     classifier.thresholds_ = classifier.predict_proba(X)[3].astype(np.float64)
     assert classifier.predict(X)[3].tolist() == [1] * 5
 
 
-# What each setting does
+# The effect of each parameter
 
 
 def test_head_is_called_with_the_number_of_features_for_each_member():
@@ -788,7 +1005,7 @@ def test_head_is_called_with_the_number_of_features_for_each_member():
     assert not torch.equal(second, third)
 
 
-def test_members_see_the_same_rows_in_other_orders():
+def test_members_are_trained_on_the_same_rows_in_different_orders():
     X, y = table()
     settings = FAST | {"n_members": 2, "max_epochs": 1}
     first, second = rows_trained_on(MetricEmbedder(**settings), numbered(X), y).reshape(2, -1)
@@ -796,7 +1013,7 @@ def test_members_see_the_same_rows_in_other_orders():
     assert first.tolist() != second.tolist()
 
 
-def test_embedding_of_several_members_has_the_mean_of_their_squared_distances():
+def test_squared_distance_is_the_mean_of_those_of_the_members():
     X, y = table()
     fitted = MetricEmbedder(**FAST | {"n_members": 3}).fit(X, y)
     members = fitted.transform(X).reshape(160, 3, 4) * np.sqrt(3)
@@ -807,15 +1024,15 @@ def test_embedding_of_several_members_has_the_mean_of_their_squared_distances():
     )
 
 
-def test_loss_is_what_the_embedding_follows():
+def test_embedding_minimises_the_given_loss():
     X, y = table()
-    settings = FAST | {"max_epochs": 60, "lr": 0.03, "classifier_weight": 0.0}
+    settings = FAST | {"max_epochs": 25, "lr": 0.1, "classifier_weight": 0.0}
     fitted = MetricEmbedder(**settings, loss=lambda embeddings, _: (embeddings - 7).square().mean()).fit(X, y)
     assert fitted.transform(X).mean() == pytest.approx(7, abs=0.3)
     assert fitted.history_[0][-1]["loss"] < 1
 
 
-def test_loss_of_pytorch_metric_learning_is_given_the_triplets_of_the_miner():
+def test_loss_of_pytorch_metric_learning_is_called_with_mined_triplets():
     X, y = table()
     counts = []
     for cap in (1, 4, None):
@@ -827,7 +1044,7 @@ def test_loss_of_pytorch_metric_learning_is_given_the_triplets_of_the_miner():
     assert "triplets" not in MetricEmbedder(**FAST).fit(X, y).history_[0][0]
 
 
-def test_classifier_trained_along_is_weighed():
+def test_classifier_weight_scales_the_loss_of_the_classifier():
     X, y = table()
 
     def without_a_metric(embeddings, _):
@@ -837,7 +1054,7 @@ def test_classifier_trained_along_is_weighed():
     first, third = (
         MetricEmbedder(**settings | {"classifier_weight": 0.0, "max_epochs": epochs}).fit(X, y) for epochs in (1, 3)
     )
-    assert same_fit(first, third)  # nothing to learn from
+    assert same_fit(first, third)  # the loss has no gradient
     learning = MetricEmbedder(**settings | {"classifier_weight": 1.0, "max_epochs": 30, "lr": 0.01}).fit(X, y)
     losses = [record["loss"] for record in learning.history_[0]]
     assert losses[-1] < 0.8 * losses[0]
@@ -847,7 +1064,7 @@ def test_classifier_trained_along_is_weighed():
 
 
 @each_estimator
-def test_standardize_makes_the_scale_of_features_indifferent(estimator):
+def test_with_standardize_the_scale_of_features_has_no_effect(estimator):
     X, y = table()
     rescaled = X * 2.0 ** np.arange(-5, 15) + 3
     alike, other = (
@@ -858,18 +1075,18 @@ def test_standardize_makes_the_scale_of_features_indifferent(estimator):
     assert np.abs(other[0] - other[1]).max() > 1
 
 
-def test_standardize_of_the_classifier_is_fitted_on_the_embedding_or_left_alone():
+def test_standardize_applies_to_the_embedding_of_the_classifier():
     X, y = table()
     fitted = MetricClassifier(**FAST, validation_fraction=0).fit(X, y)
     embeddings = fitted.transform(X)
     np.testing.assert_allclose(fitted.classifier_.standardize.mean, embeddings.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(fitted.classifier_.standardize.scale, embeddings.std(axis=0), rtol=1e-4)
-    left_alone = MetricClassifier(**FAST, standardize=False).fit(X, y)
-    assert left_alone.classifier_.standardize.scale.tolist() == [1] * 4
-    assert left_alone.head_.members[0].standardize.scale.tolist() == [1] * 20
+    unstandardised = MetricClassifier(**FAST, standardize=False).fit(X, y)
+    assert unstandardised.classifier_.standardize.scale.tolist() == [1] * 4
+    assert unstandardised.head_.members[0].standardize.scale.tolist() == [1] * 20
 
 
-def test_head_without_standardisation_is_taken_where_none_is_asked_for():
+def test_head_without_standardize_requires_standardize_false():
     X, y = table()
 
     def head(in_features):
@@ -881,15 +1098,15 @@ def test_head_without_standardisation_is_taken_where_none_is_asked_for():
         MetricEmbedder(**settings).fit(X, y)
 
 
-def test_features_are_standardised_by_the_rows_trained_on():
+def test_features_are_standardised_with_statistics_of_training_rows():
     X, y = table()
-    held_back = held_back_rows(MetricEmbedder(**FAST), X, y)
+    validation = validation_rows(MetricEmbedder(**FAST), X, y)
     fitted = MetricEmbedder(**FAST).fit(X, y)
-    expected = np.delete(X, held_back, axis=0).astype(np.float32).mean(axis=0)
+    expected = np.delete(X, validation, axis=0).astype(np.float32).mean(axis=0)
     np.testing.assert_allclose(fitted.head_.members[0].standardize.mean, expected, atol=1e-5)
 
 
-def test_schedule_is_that_of_both_stages():
+def test_lr_drops_apply_to_both_stages():
     X, y = table()
     fitted = MetricClassifier(**FAST | {"max_epochs": 4}, lr=0.1, lr_drops=[1, 3]).fit(X, y)
     for records in fitted.history_:
@@ -897,7 +1114,7 @@ def test_schedule_is_that_of_both_stages():
     assert len(fitted.history_) == 2
 
 
-def test_batch_size_is_that_of_both_stages():
+def test_batch_size_applies_to_both_stages():
     X, y = table()
     batches, batches_of_logits = [], []
 
@@ -914,7 +1131,7 @@ def test_batch_size_is_that_of_both_stages():
     assert batches == batches_of_logits == [50, 50, 50, 10]
 
 
-def test_mixup_mixes_labels_of_stage_one_only():
+def test_mixup_applies_to_stage_one_only():
     X, y = table()
     batches = []
 
@@ -922,14 +1139,14 @@ def test_mixup_mixes_labels_of_stage_one_only():
         batches.append(labels.numpy())
         return logits.square().mean()
 
-    mixed = batches_of_labels(MetricClassifier(**FAST, label_loss=label_loss), X, y)
+    mixed = label_batches(MetricClassifier(**FAST, label_loss=label_loss), X, y)
     assert any(((labels > 0.01) & (labels < 0.99)).any() for labels in mixed)
     assert all(set(np.unique(labels)) <= {0, 1} for labels in batches)
-    unmixed = batches_of_labels(MetricClassifier(**FAST | {"mixup": 0.0}), X, y)
+    unmixed = label_batches(MetricClassifier(**FAST | {"mixup": 0.0}), X, y)
     assert all(set(np.unique(labels)) == {0, 1} for labels in unmixed)
 
 
-def test_items_per_label_brings_the_rare_label_into_each_batch_of_stage_one_only():
+def test_items_per_label_applies_to_stage_one_only():
     X, y = table()
     batches = []
 
@@ -937,16 +1154,16 @@ def test_items_per_label_brings_the_rare_label_into_each_batch_of_stage_one_only
         batches.append(labels.numpy())
         return logits.square().mean()
 
-    settings = FAST | {"mixup": 0.0, "validation_fraction": 0, "max_epochs": 1}
-    balanced = batches_of_labels(MetricClassifier(**settings, items_per_label=5, label_loss=label_loss), X, y)
+    settings = FAST | {"mixup": 0.0, "validation_fraction": 0}
+    balanced = label_batches(MetricClassifier(**settings, items_per_label=5, label_loss=label_loss), X, y)
     assert all(labels.sum(axis=0).min() >= 5 for labels in balanced)
-    plain = batches_of_labels(MetricEmbedder(**settings), X, y)
+    plain = label_batches(MetricEmbedder(**settings), X, y)
     assert any(labels.sum(axis=0).min() < 5 for labels in plain)
-    in_stage_two = np.concatenate(batches)
-    assert in_stage_two.sum(axis=0).tolist() == y.sum(axis=0).tolist()  # every row once
+    in_stage_two = np.concatenate(batches[: len(batches) // 2])
+    assert in_stage_two.sum(axis=0).tolist() == y.sum(axis=0).tolist()  # each row once
 
 
-def test_patience_ends_each_stage_after_so_many_epochs_without_a_better_score():
+def test_patience_stops_each_stage_without_a_better_score():
     X, y = table()
     settings = FAST | {"max_epochs": 9, "lr": 1e-12}  # too low to change a score
     fitted = MetricClassifier(**settings, patience=2).fit(X, y)
@@ -955,7 +1172,7 @@ def test_patience_ends_each_stage_after_so_many_epochs_without_a_better_score():
     assert [len(records) for records in fitted.history_] == [9, 9]
 
 
-def test_activation_makes_probabilities_of_logits():
+def test_probabilities_are_the_activation_of_the_logits():
     X, y = table()
     for activation in ("sigmoid", "softmax"):
         classifier = MetricClassifier(**FAST, activation=activation).fit(X, y)
@@ -965,31 +1182,31 @@ def test_activation_makes_probabilities_of_logits():
     np.testing.assert_allclose(classifier.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_probabilities_of_a_classifier_that_stops_early_are_no_worse_than_frequencies():
+def test_brier_score_after_few_epochs_is_close_to_that_of_frequencies():
     X, y = table()
     train, test = slice(0, len(X) // 2), slice(len(X) // 2, None)
     probabilities = MetricClassifier(**FAST | {"max_epochs": 20}).fit(X[train], y[train]).predict_proba(X[test])
     frequencies = np.broadcast_to(y[train].mean(axis=0), y[test].shape)
-    assert brier(y[test], probabilities) < 1.02 * brier(y[test], frequencies)  # a random start: 1.6
+    assert brier(y[test], probabilities) < 1.02 * brier(y[test], frequencies)  # 1.6 with a random initialisation
 
 
-def test_label_loss_is_what_the_logits_follow():
+def test_logits_minimise_the_given_label_loss():
     X, y = table()
-    settings = FAST | {"max_epochs": 60, "lr": 0.03, "validation_fraction": 0}
+    settings = FAST | {"max_epochs": 20, "lr": 0.1, "validation_fraction": 0}
     classifier = MetricClassifier(**settings, label_loss=lambda logits, _: (logits - 3).square().mean()).fit(X, y)
     np.testing.assert_allclose(classifier.decision_function(X), 3, atol=0.5)
 
 
-def test_label_loss_that_plays_down_absent_labels_gives_them_more_probability():
+def test_asymmetric_label_loss_raises_probabilities_of_absent_labels():
     X, y = table()
-    settings = FAST | {"max_epochs": 40, "lr": 0.03, "validation_fraction": 0}
+    settings = FAST | {"max_epochs": 20, "lr": 0.05, "validation_fraction": 0}
     plain = MetricClassifier(**settings).fit(X, y)
     asymmetric = MetricClassifier(**settings, label_loss=AsymmetricLoss()).fit(X, y)
     assert asymmetric.predict_proba(X)[y == 0].mean() > plain.predict_proba(X)[y == 0].mean() + 0.1
     np.testing.assert_array_equal(asymmetric.transform(X), plain.transform(X))
 
 
-def test_device_is_where_it_is_trained():
+def test_estimator_is_trained_on_its_device():
     X, y = table()
     with pytest.raises(RuntimeError, match="device string: abacus"):
         MetricEmbedder(**FAST, device="abacus").fit(X, y)
@@ -997,7 +1214,7 @@ def test_device_is_where_it_is_trained():
     assert {value.device.type for value in state_of(fitted)} == {"cpu"}
 
 
-def test_device_learns_as_the_cpu_does(device):
+def test_device_gives_the_results_of_the_cpu(device):
     X, y = table()
     settings = FAST | {"head": TINY, "mixup": 0.0}
     on_cpu, on_device = (MetricClassifier(**settings, device=name).fit(X, y) for name in ("cpu", str(device)))
@@ -1006,12 +1223,12 @@ def test_device_learns_as_the_cpu_does(device):
     assert on_device.predict(X).shape == y.shape
 
 
-# The recipe of the paper
+# The settings of the paper
 
 
 @each_estimator
 @pytest.mark.parametrize("margin", [1.0, 2.0])
-def test_paper_has_the_settings_of_the_paper(estimator, margin):
+def test_paper_has_the_parameters_of_the_paper(estimator, margin):
     settings = estimator.paper(margin=margin).get_params()
     assert type(estimator.paper()) is estimator
     assert settings["loss"].margin == margin
@@ -1029,7 +1246,7 @@ def test_paper_has_the_settings_of_the_paper(estimator, margin):
 
 
 @each_estimator
-def test_paper_takes_other_settings(estimator):
+def test_arguments_of_paper_replace_its_parameters(estimator):
     others = {"max_epochs": 20, "lr_drops": (15,), "loss": TripletMarginLoss(), "random_state": 3}
     others |= {"activation": "sigmoid"} if estimator is MetricClassifier else {}
     settings = estimator.paper(**others).get_params()
@@ -1037,7 +1254,7 @@ def test_paper_takes_other_settings(estimator):
     assert settings["batch_size"] == 256
 
 
-@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does at first
+@pytest.mark.filterwarnings("ignore:Training diverges")  # as it can at the paper's learning rate
 @each_estimator
 def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
     X, y = table()
@@ -1050,7 +1267,7 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
 
 
-# What is refused
+# Errors
 
 
 @each_estimator
@@ -1069,11 +1286,11 @@ def test_paper_trains_with_at_most_one_triplet_for_each_anchor(estimator):
         ({"items_per_label": 0}, "`items_per_label` must be None or at least 1, got 0"),
         ({"patience": 0}, "`patience` must be None or at least 1, got 0"),
         ({"patience": 0, "validation_fraction": 0}, "`patience` must be None or at least 1, got 0"),
-        ({"patience": 2, "validation_fraction": 0}, "`patience` needs rows held back .* got none of 160 rows"),
+        ({"patience": 2, "validation_fraction": 0}, "`patience` requires validation rows .* got none of 160 rows"),
         ({"random_state": "seven"}, "'seven' cannot be used to seed"),
     ],
 )
-def test_settings_out_of_range_are_named(estimator, setting, message):
+def test_parameters_out_of_range_are_an_error(estimator, setting, message):
     with pytest.raises(ValueError, match=message):
         estimator(**FAST | setting).fit(*table())
 
@@ -1087,11 +1304,11 @@ def test_settings_out_of_range_are_named(estimator, setting, message):
     ],
     ids=["threshold", "activation", "shrinkage"],
 )
-def test_settings_of_the_classifier_out_of_range_are_named_before_training(setting, message):
+def test_classifier_parameters_out_of_range_are_an_error_before_training(setting, message):
     X, y = table()
     seen = []
     with pytest.raises(ValueError, match=message):
-        MetricClassifier(**FAST | {"head": partial(Recorder, seen=seen)} | setting).fit(X, y)
+        MetricClassifier(**FAST | {"head": partial(RecordingHead, seen=seen)} | setting).fit(X, y)
     assert seen == []
 
 
@@ -1104,14 +1321,14 @@ def test_settings_of_the_classifier_out_of_range_are_named_before_training(setti
         (lambda X, y: (X, -y), r"`y` must hold numbers in \[0, 1\], got -1 at row \d+, label \d"),
         (lambda X, y: (X, np.where(y, np.nan, 0)), r"`y` must hold numbers in \[0, 1\], got nan at row"),
         (lambda X, y: (X, y.astype(str)), "`y` must hold numbers, .* got dtype <U"),
-        (lambda X, y: (X, np.array([{"sun"}] * 160)), "`y` must hold numbers, .* got dtype object"),
-        (lambda X, y: (X, [["sun"], ["sun", "sea"]] * 80), "`y` .* rows of different lengths.*MultiLabelBinarizer"),
-        (lambda X, y: (X, [["sun", "sea"]] * 160), "`y` must hold numbers, .* got dtype <U3.*MultiLabelBinarizer"),
-        (lambda X, y: (X, [[0], [0, 2]] * 80), "`y` .* rows of different lengths.*MultiLabelBinarizer"),
+        (lambda X, y: (X, ["sun", "sea"] * 80), "`y` must hold numbers, .* got dtype <U3.*MultiLabelBinarizer"),
+        (lambda X, y: (X, [["sun"], ["sea", 3]] * 80), "`y` must hold numbers, .*MultiLabelBinarizer"),
+        (lambda X, y: (X, [[0], [0, 2]] * 80), "`y` must hold numbers, .*MultiLabelBinarizer"),
+        (lambda X, y: (X, [[]] * 160), "`y` must have a column for each label, got 0"),
         (lambda X, y: (X, y + 0j), "`y` must hold numbers, .* got dtype complex128|Complex data not supported"),
         (lambda X, y: (X, y[:, :0]), "`y` must have a column for each label, got 0"),
-        (lambda X, y: (X, y[1:]), "`X` and `y` must have as many rows, got 160 and 159"),
-        (lambda X, y: (X, sparse.csr_matrix(y[1:])), "`X` and `y` must have as many rows, got 160 and 159"),
+        (lambda X, y: (X, y[1:]), "`X` and `y` must have the same number of rows, got 160 and 159"),
+        (lambda X, y: (X, sparse.csr_matrix(y[1:])), "`X` and `y` must have the same number of rows, got 160 and 159"),
         (lambda X, y: (X, None), "requires y to be passed, but the target y is None"),
         (lambda X, y: (X[:1], y[:1]), r"Found array with 1 sample\(s\) .* minimum of 2"),
         (lambda X, y: (X[:, 0], y), r"Expected 2D array, got 1D array"),
@@ -1120,49 +1337,49 @@ def test_settings_of_the_classifier_out_of_range_are_named_before_training(setti
         (lambda X, y: (np.where(X > 4, np.inf, X), y), "Input X contains infinity"),
     ],
 )
-def test_rows_that_do_not_fit_are_named(estimator, change, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_data_are_an_error(estimator, change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         estimator(**FAST).fit(*change(*table()))
 
 
 @each_estimator
-def test_head_that_is_a_module_is_refused(estimator):
+def test_head_that_is_a_module_is_an_error(estimator):
     with pytest.raises(TypeError, match="`head` must make a head from the number of features"):
         estimator(**FAST | {"head": EmbeddingHead(20)}).fit(*table())
 
 
 @each_estimator
-def test_loss_that_wants_hard_labels_is_refused_mixed_rows(estimator):
+def test_mixup_with_a_loss_that_requires_hard_labels_is_an_error(estimator):
     loss = MultiLabelProxyAnchorLoss(5, 256)
-    with pytest.raises(ValueError, match="`mixup` makes soft labels, which `MultiLabelProxyAnchorLoss` does not take"):
+    with pytest.raises(ValueError, match=r"`mixup` makes soft labels, which `\w+` does not support"):
         estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.4}).fit(*table())
     estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.0, "max_epochs": 1}).fit(*table())
 
 
 @pytest.mark.filterwarnings("ignore:Epochs cannot be scored")
-def test_soft_labels_that_never_count_are_told():
+def test_soft_labels_that_never_reach_one_half_cause_a_warning():
     X, y = table()
-    with pytest.warns(UserWarning, match=r"No label of `y` reaches one half, .* the highest is 0\.4"):
+    with pytest.warns(UserWarning, match=r"No label of `y` reaches 0\.5, .* the highest is 0\.4"):
         MetricEmbedder(**FAST).fit(X, 0.4 * y)
 
 
-class Elsewhere(torch.nn.Linear):
-    """A head on a device that has no data."""
+class MetaHead(torch.nn.Linear):
+    """A head on the meta device."""
 
     def cpu(self):
         return torch.nn.Linear(self.in_features, self.out_features)
 
 
-def test_pickling_leaves_the_device_behind_and_the_estimator_as_it_is():
+def test_pickled_state_is_on_the_cpu_and_the_estimator_is_unchanged():
     fitted = MetricEmbedder(**FAST).fit(*table())
-    head = fitted.head_ = Elsewhere(20, 2, device="meta")
+    head = fitted.head_ = MetaHead(20, 2, device="meta")
     state = fitted.__getstate__()
     assert state["head_"].weight.device.type == "cpu"
     assert fitted.head_ is head
 
 
 @each_estimator
-def test_sparse_features_are_refused(estimator):
+def test_sparse_features_are_an_error(estimator):
     X, y = table()
     with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required"):
         estimator(**FAST).fit(sparse.csr_matrix(X), y)
