@@ -1,16 +1,19 @@
-"""Heads: shapes, frozenness, weights by every road, and what each says when something is wrong."""
+"""Heads and the frozen backbone: shapes, weights, initialisation and errors."""
 
 import os
+import re
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 
+from mlmetric import heads
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, Standardize, WeightsUnavailableError
 
-# RegNets compute their widths on tensors, so they cannot be built without data: the smallest two are tested below.
+# RegNets compute their widths on tensors and cannot be built on the meta device: the two smallest are tested below.
 MODELS = [name for name in torchvision.models.list_models(module=torchvision.models) if "regnet" not in name]
 
 
@@ -19,8 +22,8 @@ def state_of(module):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_backbone_cuts_the_classifier_of_every_torchvision_classification_model(name):
-    with torch.device("meta"):  # shapes only: nothing is computed, no memory taken
+def test_backbone_removes_the_classifier_of_each_torchvision_classification_model(name):
+    with torch.device("meta"):  # shapes without data
         backbone = FrozenBackbone(name, weights=None)
         side = 299 if name == "inception_v3" else 256 if name.startswith("swin_v2") else 224
         features = backbone(torch.zeros(1, 3, side, side))
@@ -37,7 +40,7 @@ def test_backbone_cuts_the_classifier_of_every_torchvision_classification_model(
         ("regnet_y_400mf", "fc", 440),
     ],
 )
-def test_backbone_feature_is_what_the_classifier_of_the_whole_model_sees(name, layer, size, generator, tmp_path):
+def test_backbone_features_are_the_inputs_of_the_classifier(name, layer, size, generator, tmp_path):
     whole = torchvision.models.get_model(name, weights=None).eval()
     path = tmp_path / "weights.pth"
     torch.save(whole.state_dict(), path)
@@ -55,7 +58,7 @@ def test_backbone_feature_is_what_the_classifier_of_the_whole_model_sees(name, l
     assert backbone.weights == "weights.pth"
 
 
-def test_backbone_does_not_move_while_a_head_on_it_trains(generator):
+def test_backbone_does_not_change_while_a_head_is_trained(generator):
     backbone = FrozenBackbone("resnet18", weights=None)
     head = EmbeddingHead(512, (8,))
     model = nn.Sequential(backbone, head)
@@ -70,7 +73,7 @@ def test_backbone_does_not_move_while_a_head_on_it_trains(generator):
     assert not torch.equal(head.layers[-1].weight, head_before["layers.0.weight"])
 
 
-def test_backbone_takes_any_module_and_averages_maps(generator):
+def test_backbone_accepts_any_module_and_averages_feature_maps(generator):
     class Map(nn.Module):
         def forward(self, images):
             return images[:, :2]
@@ -80,7 +83,7 @@ def test_backbone_takes_any_module_and_averages_maps(generator):
 
 
 @pytest.mark.parametrize(("give", "kind"), [(lambda x: (x, x), "tuple"), (lambda x: {"features": x}, "dict")])
-def test_backbone_of_a_module_that_gives_no_tensor_says_so(give, kind):
+def test_module_that_does_not_return_a_tensor_is_an_error(give, kind):
     class Odd(nn.Module):
         def forward(self, images):
             return give(images)
@@ -104,13 +107,13 @@ def test_backbone_ignores_the_number_of_classes_of_a_state_dict(tmp_path):
     assert FrozenBackbone("resnet18", weights=path).feature_size == 512
 
 
-def test_backbone_takes_the_preprocessing_of_its_weights():
+def test_backbone_has_the_preprocessing_of_its_weights():
     assert FrozenBackbone("resnet18", weights=None).transform.crop_size == [224]
     own = torch.nn.Identity()
     assert FrozenBackbone("resnet18", weights=None, transform=own).transform is own
 
 
-def test_backbone_resolves_a_weights_enum_by_name_and_itself(monkeypatch):
+def test_backbone_accepts_a_member_of_the_weights_enum_and_its_name(monkeypatch):
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     state_dict = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, *_, **__: state_dict)
@@ -120,7 +123,7 @@ def test_backbone_resolves_a_weights_enum_by_name_and_itself(monkeypatch):
         assert torch.equal(backbone.model.conv1.weight, state_dict["conv1.weight"])
 
 
-def test_backbone_fingerprint_follows_weights_and_architecture():
+def test_backbone_fingerprint_depends_on_weights_and_architecture():
     torch.manual_seed(0)
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)
     same = FrozenBackbone(first).fingerprint()
@@ -130,12 +133,12 @@ def test_backbone_fingerprint_follows_weights_and_architecture():
     assert FrozenBackbone(pools[0]).fingerprint() != FrozenBackbone(pools[1]).fingerprint()
 
 
-def test_backbone_traces_as_one_graph(generator):
+def test_backbone_compiles_without_graph_breaks(generator):
     backbone = torch.compile(FrozenBackbone("resnet18", weights=None), fullgraph=True, backend="eager")
     assert backbone(torch.rand(1, 3, 64, 64, generator=generator)).shape == (1, 512)
 
 
-def test_backbone_without_network_names_the_choices(monkeypatch):
+def test_failed_download_is_an_error_that_names_the_alternatives(monkeypatch):
     def no_network(*_, **__):
         raise urllib.error.URLError("Name or service not known")
 
@@ -157,7 +160,7 @@ def test_backbone_without_network_names_the_choices(monkeypatch):
         (
             (nn.Identity(), None),
             ValueError,
-            "a file ending in .pth or .pt for a module, or left alone, got None",
+            "a file ending in .pth or .pt, or 'DEFAULT', for a module, got None",
         ),
         (("resnet18", "IMAGENET1K_V9"), ValueError, "`weights` must be None, IMAGENET1K_V1, .* got 'IMAGENET1K_V9'"),
         (
@@ -168,12 +171,12 @@ def test_backbone_without_network_names_the_choices(monkeypatch):
         (("resnet18", "nowhere.pth"), WeightsUnavailableError, "nowhere.pth does not exist"),
     ],
 )
-def test_backbone_names_what_is_wrong_with_its_arguments(arguments, error, message):
+def test_invalid_arguments_of_the_backbone_are_an_error(arguments, error, message):
     with pytest.raises(error, match=message):
         FrozenBackbone(arguments[0], weights=arguments[1])
 
 
-def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
+def test_invalid_weights_file_is_an_error(tmp_path):
     torn = tmp_path / "torn.pth"
     torn.write_bytes(b"PK\x03\x04 not a state dict")
     with pytest.raises(WeightsUnavailableError, match=r"torn\.pth could not be read as a torch state dict"):
@@ -196,7 +199,7 @@ def test_backbone_names_what_is_wrong_with_a_weights_file(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
-def test_backbone_names_what_a_file_holds_that_is_no_state_dict(content, found, tmp_path):
+def test_file_that_is_not_a_state_dict_is_an_error(content, found, tmp_path):
     path = tmp_path / "other.pth"
     torch.save(content, path)
     with pytest.raises(
@@ -205,7 +208,7 @@ def test_backbone_names_what_a_file_holds_that_is_no_state_dict(content, found, 
         FrozenBackbone(nn.Linear(2, 2), weights=path)
 
 
-def test_standardize_brings_training_features_to_mean_0_and_deviation_1(generator):
+def test_standardize_gives_training_features_mean_0_and_standard_deviation_1(generator):
     features = torch.randn(500, 300, generator=generator) * torch.linspace(0.1, 50, 300) + 1000
     standardized = Standardize(300).fit(features)(features).double()
     torch.testing.assert_close(standardized.mean(0), torch.zeros(300, dtype=torch.float64), atol=5e-3, rtol=0)
@@ -214,7 +217,7 @@ def test_standardize_brings_training_features_to_mean_0_and_deviation_1(generato
     )
 
 
-def test_standardize_before_fit_changes_nothing_and_travels_with_the_state_dict():
+def test_standardize_does_nothing_before_fit_and_is_in_the_state_dict():
     features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     fresh = Standardize(2)
     assert torch.equal(fresh(features), features)
@@ -222,28 +225,28 @@ def test_standardize_before_fit_changes_nothing_and_travels_with_the_state_dict(
     assert fresh(features).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
 
 
-def test_standardize_keeps_small_features_apart_and_takes_any_floating_dtype():
+def test_standardize_scales_small_features_and_accepts_any_floating_dtype():
     small = torch.tensor([[0.0], [1e-8]])
     assert Standardize(1).fit(small)(small).tolist() == [[-1.0], [1.0]]
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert EmbeddingHead(4)(torch.zeros(2, 4, dtype=dtype)).dtype == torch.float32
 
 
-def test_standardize_names_bad_features():
+def test_invalid_features_of_standardize_are_an_error():
     with pytest.raises(ValueError, match=r"must have shape \(N, 2\) with N >= 1, got \(3, 4\)"):
         Standardize(2).fit(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="must be finite"):
         Standardize(1).fit(torch.tensor([[float("inf")], [0.0]]))
 
 
-def test_embedding_head_default_is_two_layers_to_256():
+def test_embedding_head_has_two_layers_and_256_outputs_by_default():
     head = EmbeddingHead(2048)
     assert [layer.out_features for layer in head.layers if isinstance(layer, nn.Linear)] == [512, 256]
     assert head.embedding_size == 256
     assert isinstance(head.layers[-1], nn.Linear)
 
 
-def test_embedding_head_options_build_what_they_say(generator):
+def test_embedding_head_options_add_layers(generator):
     head = EmbeddingHead(
         6, (5, 4, 3), activation=nn.GELU, batch_norm=True, input_dropout=0.25, dropout=0.5, norm_exponent=0.0
     )
@@ -254,8 +257,8 @@ def test_embedding_head_options_build_what_they_say(generator):
     torch.testing.assert_close(norms, torch.ones(8))
 
 
-def test_embedding_head_without_layers_is_refused():
-    with pytest.raises(ValueError, match=r"layers of at least 1 unit, got 4 and \(\)"):
+def test_embedding_head_without_layers_is_an_error():
+    with pytest.raises(ValueError, match=r"sizes of at least 1, with at least one layer, got 4 and \(\)"):
         EmbeddingHead(4, ())
     with pytest.raises(ValueError, match=r"got 4 and \(3, 0\)"):
         EmbeddingHead(4, (3, 0))
@@ -279,7 +282,7 @@ def test_classifier_head_sigmoid_loss_is_finite_at_extreme_logits():
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
-def test_classifier_head_begins_at_the_frequencies_of_labels(activation, generator):
+def test_init_from_labels_gives_the_label_frequencies_as_probabilities(activation, generator):
     labels = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0], [0.5, 0, 0]])
     head = ClassifierHead(5, 3, activation=activation).init_from_labels(labels)
     frequencies = torch.tensor([4.0, 0.5, 1.5]) / 5
@@ -293,7 +296,7 @@ def test_classifier_head_begins_at_the_frequencies_of_labels(activation, generat
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.parametrize(("bad", "shown"), [(float("nan"), "nan"), (2.0, r"2\.0"), (-1.0, r"-1\.0")])
-def test_classifier_head_refuses_labels_outside_0_1(activation, bad, shown):
+def test_labels_of_the_classifier_outside_0_1_are_an_error(activation, bad, shown):
     head, labels = ClassifierHead(5, 2, activation=activation), torch.tensor([[0.0, 1.0], [bad, 1.0]])
     before = state_of(head)
     for take in (head.init_from_labels, lambda labels: head.loss(torch.zeros(2, 2), labels)):
@@ -302,18 +305,18 @@ def test_classifier_head_refuses_labels_outside_0_1(activation, bad, shown):
     assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
 
 
-def test_classifier_head_loss_looks_at_no_value_of_labels_where_told_not_to():
-    labels = torch.tensor([[2.0, 1.0]])  # binary cross entropy by its formula: 2 * 0 - log 2 for each
+def test_classifier_loss_without_validate_args_does_not_check_values():
+    labels = torch.tensor([[2.0, 1.0]])  # binary cross entropy: 2 * 0 - log 2 for each
     loss = ClassifierHead(5, 2).loss(torch.zeros(1, 2), labels, validate_args=False)
     assert loss.item() == pytest.approx(0.6931472)
 
 
-def test_classifier_head_with_another_activation_is_refused():
+def test_unknown_activation_of_the_classifier_is_an_error():
     with pytest.raises(ValueError, match="got 'tanh'"):
         ClassifierHead(5, 3, activation="tanh")
 
 
-def test_embedding_head_activates_its_last_layer_where_asked(generator):
+def test_activate_last_applies_the_activation_to_the_embedding(generator):
     features = torch.randn(6, 5, generator=generator)
     torch.manual_seed(0)
     plain = EmbeddingHead(5, (4, 3), activation=nn.Tanh)
@@ -322,7 +325,7 @@ def test_embedding_head_activates_its_last_layer_where_asked(generator):
     torch.testing.assert_close(activated(features), plain(features).tanh())
 
 
-def test_embedding_head_clips_what_is_standardised(generator):
+def test_embedding_head_clips_standardised_features(generator):
     train = torch.randn(50, 4, generator=generator) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 3
     features = torch.cat([train[:5], torch.tensor([[100.0, 3.0, -50.0, 3.0]])])
     head = EmbeddingHead(4, (3,), clip=2.0)
@@ -333,12 +336,26 @@ def test_embedding_head_clips_what_is_standardised(generator):
 
 
 @pytest.mark.parametrize("clip", [0.0, -1.0, float("nan")])
-def test_embedding_head_that_would_cut_all_is_refused(clip):
+def test_clip_that_is_not_positive_is_an_error(clip):
     with pytest.raises(ValueError, match="`clip` must be None or above 0"):
         EmbeddingHead(3, (2,), clip=clip)
 
 
-def test_backbone_refuses_weights_that_are_a_named_pipe(tmp_path):
+def test_weights_that_are_a_named_pipe_are_an_error(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(WeightsUnavailableError, match=r"pipe\.pth is not a regular file"):
         FrozenBackbone("squeezenet1_0", weights=tmp_path / "pipe.pth")
+
+
+def test_reprs_show_the_settings():
+    backbone = FrozenBackbone("squeezenet1_0", weights=None, unfrozen=("features.12",))
+    expected = "FrozenBackbone(\n  'squeezenet1_0', weights='random', pooling='avg', unfrozen=('features.12',)\n"
+    assert repr(backbone).startswith(expected)
+    assert "clip=3.0, norm_exponent=0.75" in repr(EmbeddingHead(4, (3,), clip=3.0, norm_exponent=0.75))
+    assert repr(Standardize(4)) == "Standardize(num_features=4)"
+    assert "activation='softmax'" in repr(ClassifierHead(4, 2, activation="softmax"))
+
+
+def test_heads_import_torchvision_inside_functions_only():
+    for path in Path(heads.__file__).parent.glob("*.py"):
+        assert re.findall(r"^(?:import|from) torchvision", path.read_text(), re.MULTILINE) == [], path.name

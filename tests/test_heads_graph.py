@@ -1,4 +1,4 @@
-"""Graphs over labels and the heads on them, by hand, by loops and by gradients; a backbone's pooling and its thaw."""
+"""Label graphs and their heads against values computed by hand, loops and gradients; pooling and unfrozen parts."""
 
 import copy
 import math
@@ -29,8 +29,8 @@ DISTANCES = ["cosine", "euclidean"]
 
 
 @contextmanager
-def drawn_alike():
-    """Modules made within draw the same weights each time, and leave the global generator alone."""
+def same_initial_weights():
+    """Give modules that are made inside the same initial weights each time, and restore the global generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
@@ -45,11 +45,11 @@ def random_labels(generator, rows=40, labels=5):
     return (torch.rand(rows, labels, generator=generator) < shares).long()
 
 
-# The graph of labels that imply each other
+# The label graph
 
 # Four labels on eight rows. Counts: 6, 2, 2, 2. Together: 0 with 1 twice, 0 with 2 once, 2 with 3 once.
 #
-# P(j|i), row i, column j, the diagonal left out:
+# P(j|i) in row i and column j, without the diagonal:
 #     -    2/6  1/6  0
 #     1    -    0    0
 #     1/2  0    -    1/2
@@ -69,14 +69,14 @@ TABLE = torch.tensor(
 )
 
 
-def test_cooccurrence_adjacency_as_the_paper_has_it_is_the_one_worked_by_hand():
-    # Each label takes from those that it implies; these share 0.2, and 0.8 stays:
+def test_cooccurrence_adjacency_of_the_paper_equals_values_computed_by_hand():
+    # The neighbours are the labels that a label implies, with weights of 0.2 in sum; the label itself has 0.8:
     #     0.8  0    0    0       sums to 0.8
     #     0.2  0.8  0    0       sums to 1
     #     0.1  0    0.8  0.1     sums to 1
     #     0    0    0.2  0.8     sums to 1
-    # Every entry is divided by the roots of the sums of its row and of the row of its column's number: the entries of
-    # row 0 and of column 0 by root 0.8, the corner by both.
+    # Each entry (i, j) is divided by the roots of the sums of rows i and j: row 0 and column 0 by root 0.8, and
+    # entry (0, 0) by 0.8.
     root = math.sqrt(0.8)
     expected = torch.tensor(
         [
@@ -94,14 +94,14 @@ def test_cooccurrence_adjacency_as_the_paper_has_it_is_the_one_worked_by_hand():
     )
 
 
-def test_cooccurrence_adjacency_as_the_authors_code_has_it_is_the_one_worked_by_hand():
-    # The matrix of who implies whom, its columns brought to the sum 0.25 and 1 added on the diagonal:
+def test_cooccurrence_adjacency_of_the_code_equals_values_computed_by_hand():
+    # The matrix of implications, with columns scaled to the sum 0.25 and 1 on the diagonal:
     #     1      0  0     0        sums to 1
     #     0.125  1  0     0        sums to 1.125
     #     0.125  0  1     0.25     sums to 1.375
     #     0      0  0.25  1        sums to 1.25
-    # Every entry is divided by the roots of two of these sums, of its row and of the row of its column's number, and
-    # the whole is transposed: each label takes from those that imply it.
+    # Each entry (i, j) is divided by the roots of the sums of rows i and j, and the matrix is transposed: the
+    # neighbours are the labels that imply a label.
     expected = torch.tensor(
         [
             [1.0, 0.125 / math.sqrt(1 * 1.125), 0.125 / math.sqrt(1 * 1.375), 0.0],
@@ -113,19 +113,19 @@ def test_cooccurrence_adjacency_as_the_authors_code_has_it_is_the_one_worked_by_
     torch.testing.assert_close(cooccurrence_adjacency(TABLE, convention="code"), expected)
 
 
-def test_cooccurrence_adjacency_conventions_take_from_opposite_neighbours():
+def test_cooccurrence_adjacency_conventions_have_opposite_neighbours():
     takes_from = {convention: cooccurrence_adjacency(TABLE, convention=convention) > 0 for convention in CONVENTIONS}
     assert takes_from["paper"].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 1, 1]]
     assert torch.equal(takes_from["code"], takes_from["paper"].T)
 
 
 def adjacency_of_the_authors_code(labels, threshold):
-    """The published code, line by line: `gen_A` and `gen_adj` of ML-GCN, on the counts that its data file has."""
+    """The published code: `gen_A` and `gen_adj` of ML-GCN, on the counts of its data file."""
     labels = np.asarray(labels, dtype=np.float64)
     nums = labels.sum(0)
     adj = labels.T @ labels
     np.fill_diagonal(adj, 0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 of labels that never occur, which reach no threshold
+    with np.errstate(invalid="ignore"):  # 0 / 0 for labels without rows: NaN reaches no threshold
         adj = adj / nums[:, None]
     b = (adj >= threshold).astype(np.float64)
     b = b * 0.25 / np.maximum(b.sum(0, keepdims=True), 1)
@@ -135,16 +135,16 @@ def adjacency_of_the_authors_code(labels, threshold):
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.4, 0.6])
-def test_cooccurrence_adjacency_convention_code_gives_what_the_authors_code_gives(threshold, generator):
+def test_cooccurrence_adjacency_of_the_code_equals_that_of_the_published_code(threshold, generator):
     for _ in range(10):
         labels = random_labels(generator)
-        labels[:, 4] *= (torch.rand(1, generator=generator) < 0.5).long()  # now and then it never occurs
+        labels[:, 4] *= (torch.rand(1, generator=generator) < 0.5).long()  # sometimes without rows
         adjacency = cooccurrence_adjacency(labels, threshold=threshold, convention="code")
         np.testing.assert_allclose(adjacency, adjacency_of_the_authors_code(labels, threshold), atol=1e-6)
 
 
 def adjacency_by_loops(labels, threshold, p):
-    """Equations 6 to 8 of the paper, entry by entry."""
+    """Equations 6 to 8 of the paper for each entry."""
     rows = [[float(share) for share in row] for row in labels]
     num_labels = len(rows[0])
     weights = [[0.0] * num_labels for _ in range(num_labels)]
@@ -163,7 +163,7 @@ def adjacency_by_loops(labels, threshold, p):
 
 
 @pytest.mark.parametrize(("threshold", "p"), [(0.05, 0.2), (0.33, 0.7), (0.5, 0.2), (1.0, 0.4)])
-def test_cooccurrence_adjacency_of_hard_and_soft_labels_follows_the_equations(threshold, p, generator):
+def test_cooccurrence_adjacency_of_hard_and_soft_labels_equals_the_equations(threshold, p, generator):
     hard = random_labels(generator)
     soft = hard * torch.rand(40, 5, generator=generator)
     for labels in (hard, soft, soft.double(), hard.bool()):
@@ -172,8 +172,8 @@ def test_cooccurrence_adjacency_of_hard_and_soft_labels_follows_the_equations(th
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_cooccurrence_adjacency_of_labels_that_are_alone_or_never_occur_keeps_themselves_only(convention):
-    # Label 2 only ever alone, label 3 never, labels 0 and 1 together.
+def test_labels_without_neighbours_or_rows_are_only_adjacent_to_themselves(convention):
+    # Labels 0 and 1 occur together, label 2 alone, label 3 in no row.
     labels = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
     expected = torch.tensor([[0.8, 0.2, 0, 0], [0.2, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     torch.testing.assert_close(cooccurrence_adjacency(labels, convention=convention), expected)
@@ -181,19 +181,19 @@ def test_cooccurrence_adjacency_of_labels_that_are_alone_or_never_occur_keeps_th
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("labels", [torch.zeros(0, 3), torch.zeros(4, 3), torch.eye(3)])
-def test_cooccurrence_adjacency_without_company_is_the_identity(labels, convention):
+def test_cooccurrence_adjacency_without_cooccurrence_is_the_identity(labels, convention):
     torch.testing.assert_close(cooccurrence_adjacency(labels, convention=convention), torch.eye(3))
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_cooccurrence_adjacency_without_weight_for_neighbours_is_the_identity(convention):
+def test_cooccurrence_adjacency_with_neighbor_weight_0_is_the_identity(convention):
     adjacency = cooccurrence_adjacency(TABLE, neighbor_weight=0, convention=convention)
     torch.testing.assert_close(adjacency, torch.eye(4))
 
 
 @pytest.mark.parametrize("num_rows", [3, 7, 10, 49, 100])
-def test_cooccurrence_adjacency_takes_a_share_that_meets_the_threshold_exactly(num_rows):
-    # Label 0 on every row, label 1 on `together` of them, as 7 of 25, or 29 of 100 at 0.29.
+def test_probability_equal_to_the_threshold_makes_a_neighbour(num_rows):
+    # Label 0 in each row, label 1 in `together` of them, such as 7 of 25, or 29 of 100 at 0.29.
     for together in range(1, num_rows + 1):
         labels = torch.ones(num_rows, 2)
         labels[together:, 1] = 0
@@ -203,14 +203,14 @@ def test_cooccurrence_adjacency_takes_a_share_that_meets_the_threshold_exactly(n
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cooccurrence_adjacency_takes_a_soft_share_that_meets_the_threshold_exactly(dtype):
+def test_soft_probability_equal_to_the_threshold_makes_a_neighbour(dtype):
     for share in (0.1, 0.3, 0.4, 0.6, 0.7, 0.9):
         labels = torch.tensor([[1, share], [1, share]], dtype=dtype)
         assert cooccurrence_adjacency(labels, threshold=share)[0, 1] > 0
 
 
-def test_cooccurrence_adjacency_at_threshold_1_joins_what_never_comes_without_the_other():
-    # Label 1 always with 0; label 2 with 0 but once.
+def test_threshold_of_1_requires_that_labels_always_occur_together():
+    # Label 1 always occurs with 0; label 2 once without it.
     labels = torch.tensor([[1, 1, 0], [1, 0, 1], [1, 0, 1], [0, 0, 1]])
     assert (cooccurrence_adjacency(labels, threshold=1) > 0).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
@@ -223,19 +223,19 @@ def test_cooccurrence_adjacency_at_threshold_1_joins_what_never_comes_without_th
     convention=st.sampled_from(CONVENTIONS),
     order=st.permutations(range(5)),
 )
-def test_cooccurrence_adjacency_of_any_labels_spreads_nothing_out_of_nothing(labels, threshold, p, convention, order):
+def test_cooccurrence_adjacency_of_any_labels_has_a_largest_eigenvalue_of_1(labels, threshold, p, convention, order):
     options = {"threshold": threshold, "neighbor_weight": p, "convention": convention}
     adjacency = cooccurrence_adjacency(torch.from_numpy(labels), **options)
     assert (adjacency >= 0).all()
     assert (adjacency.diagonal() > 0).all()
-    # Normalised by its sums, it is a matrix of shares in another basis: no eigenvalue beyond 1, and 1 is one of them.
+    # It is similar to a stochastic matrix: the largest absolute eigenvalue is 1.
     np.testing.assert_allclose(np.abs(np.linalg.eigvals(adjacency.double().numpy())).max(), 1, atol=1e-3)
     order = [label for label in order if label < labels.shape[1]]
     other = cooccurrence_adjacency(torch.from_numpy(labels[:, order]), **options)
     torch.testing.assert_close(other, adjacency[order][:, order])
 
 
-def test_cooccurrence_adjacency_rows_sum_to_1_where_every_label_has_a_neighbour():
+def test_cooccurrence_adjacency_rows_sum_to_1_if_each_label_has_a_neighbour():
     labels = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 1]])
     adjacency = cooccurrence_adjacency(labels, threshold=0.5)
     torch.testing.assert_close(adjacency.sum(dim=1), torch.ones(3))
@@ -245,7 +245,7 @@ def test_cooccurrence_adjacency_rows_sum_to_1_where_every_label_has_a_neighbour(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"threshold": 0}, r"`threshold` must be a share in \(0, 1\], got 0\."),
+        ({"threshold": 0}, r"`threshold` must be in \(0, 1\], got 0\."),
         ({"threshold": -0.5}, r"`threshold` .* got -0\.5\."),
         ({"threshold": 1.25}, r"`threshold` .* got 1\.25\."),
         ({"threshold": float("nan")}, r"`threshold` .* got nan\."),
@@ -255,24 +255,24 @@ def test_cooccurrence_adjacency_rows_sum_to_1_where_every_label_has_a_neighbour(
         ({"convention": "Paper"}, r"`convention` must be 'paper' or 'code', got 'Paper'\."),
     ],
 )
-def test_cooccurrence_adjacency_names_a_setting_out_of_range(setting, message):
+def test_cooccurrence_adjacency_rejects_settings_out_of_range(setting, message):
     with pytest.raises(ValueError, match=message):
         cooccurrence_adjacency(TABLE, **setting)
 
 
-def test_cooccurrence_adjacency_refuses_what_is_no_label_matrix():
+def test_cooccurrence_adjacency_rejects_invalid_labels():
     with pytest.raises(ValueError, match=r"got shape \(3,\)"):
         cooccurrence_adjacency(torch.ones(3))
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\], got 3\.0 at row 0, label 1"):
         cooccurrence_adjacency(torch.tensor([[1, 3]]))
-    with pytest.raises(TypeError, match="got list"):
-        cooccurrence_adjacency([[1, 0]])
+    with pytest.raises(TypeError, match="MultiLabelBinarizer"):
+        cooccurrence_adjacency([["sun"], ["sun", "sea"]])
 
 
 # The convolution
 
 
-def test_graph_convolution_mixes_along_rows_and_maps(generator):
+def test_graph_convolution_is_the_product_of_three_matrices(generator):
     adjacency = torch.tensor([[1.0, 0.0, 0.0], [0.5, 1.0, 0.25], [0.0, 0.0, 2.0]])
     convolution = GraphConvolution(adjacency, 2, 4)
     vectors = torch.randn(3, 2, generator=generator)
@@ -280,7 +280,7 @@ def test_graph_convolution_mixes_along_rows_and_maps(generator):
     torch.testing.assert_close(convolution(vectors), mixed @ convolution.weight)
 
 
-def test_graph_convolution_keeps_the_graph_as_a_buffer():
+def test_adjacency_of_a_graph_convolution_is_a_buffer():
     given_adjacency = torch.eye(3, dtype=torch.float64).requires_grad_()
     convolution = GraphConvolution(given_adjacency, 2, 4)
     assert [name for name, _ in convolution.named_parameters()] == ["weight"]
@@ -294,8 +294,8 @@ def test_graph_convolution_keeps_the_graph_as_a_buffer():
     assert convolution.to("meta").adjacency.device.type == "meta"
 
 
-def test_graph_convolution_weights_begin_within_a_bound_that_falls_with_their_number():
-    with drawn_alike():
+def test_initial_weights_of_a_graph_convolution_are_bounded():
+    with same_initial_weights():
         weight = GraphConvolution(torch.eye(2), 50, 100).weight
     assert 0.099 < weight.abs().max() <= 0.1
     assert weight.mean().abs() < 0.005
@@ -305,16 +305,16 @@ def test_graph_convolution_weights_begin_within_a_bound_that_falls_with_their_nu
 
 
 def make_label_graph_head(hidden_features=3):
-    with drawn_alike():
+    with same_initial_weights():
         return LabelGraphHead(
             4, torch.randn(4, 5), cooccurrence_adjacency(TABLE, convention="paper"), hidden_features=hidden_features
         )
 
 
-def test_label_graph_head_scores_are_those_of_the_paper(generator):
+def test_label_graph_head_computes_the_scores_of_the_paper(generator):
     head = make_label_graph_head()
     features = torch.randn(2, 4, generator=generator)
-    # x . (A LeakyReLU(A Z W1) W2), in float64 and with the matrix worked by hand above.
+    # x . (A LeakyReLU(A Z W1) W2), in float64, with the matrix computed by hand above.
     graph = np.array([[1, 0, 0, 0], [0.2236068, 0.8, 0, 0], [0.1118034, 0, 0.8, 0.1], [0, 0, 0.2, 0.8]])
     z, first, second = (
         value.detach().double().numpy() for value in (head.label_vectors, head.first.weight, head.second.weight)
@@ -349,7 +349,7 @@ def test_label_graph_head_standardizes_features_first(generator):
     torch.testing.assert_close(head(features).mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
 
 
-def test_label_graph_head_keeps_its_own_copy_of_vectors_and_graph():
+def test_label_graph_head_copies_vectors_and_adjacency():
     vectors, adjacency = torch.ones(2, 3, dtype=torch.float64), torch.eye(2)
     head = LabelGraphHead(4, vectors, adjacency, hidden_features=2)
     vectors.zero_()
@@ -378,7 +378,7 @@ def test_label_graph_head_loss_is_binary_cross_entropy_of_its_probabilities(gene
 
 
 def check_gradients(head, features, last=lambda scores: scores):
-    """Compare the gradients of features and of every parameter with differences."""
+    """Compare the gradients of features and parameters with finite differences."""
     head = head.double()
     names = [name for name, _ in head.named_parameters()]
 
@@ -392,18 +392,18 @@ def test_label_graph_head_gradients_are_right(generator):
     assert check_gradients(make_label_graph_head(), torch.randn(3, 4, generator=generator))
 
 
-def test_label_graph_head_from_labels_makes_graph_and_vectors_of_them(generator):
+def test_label_graph_head_from_labels_computes_adjacency_and_vectors(generator):
     labels = random_labels(generator)
-    with drawn_alike():
+    with same_initial_weights():
         head = LabelGraphHead.from_labels(6, labels)
-    with drawn_alike():
+    with same_initial_weights():
         expected = LabelGraphHead(6, cooccurrence_vectors(labels), cooccurrence_adjacency(labels))
     assert set(head.state_dict()) == set(expected.state_dict())
     assert all(torch.equal(value, head.state_dict()[name]) for name, value in expected.state_dict().items())
     assert head.first.weight.shape == (5, 1024)
 
 
-def test_label_graph_head_from_labels_hands_its_settings_on():
+def test_label_graph_head_from_labels_uses_its_arguments():
     vectors = torch.arange(8.0).reshape(4, 2)
     head = LabelGraphHead.from_labels(
         6,
@@ -424,10 +424,10 @@ def test_label_graph_head_from_labels_hands_its_settings_on():
     assert torch.equal(head.second.adjacency, adjacency)
 
 
-def test_label_graph_head_from_labels_names_what_is_wrong():
+def test_label_graph_head_from_labels_rejects_invalid_arguments():
     with pytest.raises(TypeError, match="treshold"):
         LabelGraphHead.from_labels(6, TABLE, treshold=0.3)
-    with pytest.raises(ValueError, match=r"`threshold` must be a share in \(0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"`threshold` must be in \(0, 1\], got 2"):
         LabelGraphHead.from_labels(6, TABLE, threshold=2)
     with pytest.raises(ValueError, match=r"`adjacency` must have shape \(3, 3\), got \(4, 4\)"):
         LabelGraphHead.from_labels(6, TABLE, label_vectors=torch.eye(3))
@@ -444,18 +444,18 @@ def test_label_graph_head_from_labels_names_what_is_wrong():
         (torch.zeros(3, 2), torch.eye(3) / 0, "must be finite, got NaN or infinity"),
     ],
 )
-def test_label_graph_head_names_what_does_not_fit(vectors, adjacency, message):
+def test_label_graph_head_rejects_shapes_that_do_not_match(vectors, adjacency, message):
     with pytest.raises(ValueError, match=message):
         LabelGraphHead(4, vectors, adjacency)
 
 
-# Projection into the space of the labels' vectors
+# The semantic projection
 
-# Directions at 0, 60, 90 and 180 degrees, and a vector of nothing. Lengths do not matter.
+# Directions of 0, 60, 90 and 180 degrees, and a zero vector. Lengths do not matter.
 DIRECTIONS = torch.tensor([[2.0, 0.0], [0.5, 0.75**0.5], [0.0, 3.0], [-1.0, 0.0], [0.0, 0.0]])
 
 
-def test_semantic_head_graph_of_nearest_neighbours_is_the_one_worked_by_hand():
+def test_semantic_graph_equals_values_computed_by_hand():
     # Cosines above 0: 0 with 1 1/2, 1 with 2 root 3/4. With one neighbour each, 0 and 2 choose 1, and 1 chooses 2; that
     # 0 chose 1 joins them both ways. Sums with 1 for each itself: 3/2, 3/2 + c, 1 + c, 1, 1, where c is root 3/4.
     c = math.sqrt(0.75)
@@ -474,31 +474,31 @@ def test_semantic_head_graph_of_nearest_neighbours_is_the_one_worked_by_hand():
         torch.testing.assert_close(head.refinement.adjacency, expected)
 
 
-def test_semantic_head_graph_leaves_out_all_but_the_nearest():
-    # At 0, 10, 30 and 60 degrees the first's nearest is the second, the third's the second, the fourth's the third.
+def test_semantic_graph_has_the_nearest_neighbours_only():
+    # At 0, 10, 30 and 60 degrees the nearest neighbours are the second, first, second and third.
     angles = torch.tensor([0.0, 10.0, 30.0, 60.0]).deg2rad()
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
 
-    def joined(num_neighbors):
+    def edges(num_neighbors):
         adjacency = SemanticProjectionHead(3, vectors, num_neighbors=num_neighbors).refinement.adjacency
         torch.testing.assert_close(adjacency, adjacency.T)
         return (adjacency > 0).int().tolist()
 
-    assert joined(0) == torch.eye(4).int().tolist()
-    assert joined(1) == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
-    assert joined(2) == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
-    assert joined(3) == [[1] * 4] * 4
+    assert edges(0) == torch.eye(4).int().tolist()
+    assert edges(1) == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+    assert edges(2) == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
+    assert edges(3) == [[1] * 4] * 4
 
 
-def test_semantic_head_graph_joins_no_labels_that_point_apart():
+def test_semantic_graph_has_no_edges_of_negative_cosine():
     angles = torch.tensor([0.0, 110.0, 230.0]).deg2rad()
     head = SemanticProjectionHead(3, torch.stack([angles.cos(), angles.sin()], dim=1))
     torch.testing.assert_close(head.refinement.adjacency, torch.eye(3))
 
 
 def make_semantic_head(vectors=DIRECTIONS, in_features=3, **options):
-    """A head none of whose parameters is 0 or 1."""
-    with drawn_alike():
+    """Make a head without parameters of 0 or 1."""
+    with same_initial_weights():
         head = SemanticProjectionHead(in_features, vectors, **options)
         with torch.no_grad():
             head.bias.normal_()
@@ -507,7 +507,7 @@ def make_semantic_head(vectors=DIRECTIONS, in_features=3, **options):
 
 
 def scores_by_loops(head, features):
-    """What the class says, number by number, in Python's floats."""
+    """Compute the documented scores in loops."""
 
     def unit(vector):
         length = math.sqrt(sum(number**2 for number in vector))
@@ -544,7 +544,7 @@ def test_semantic_head_scores_are_those_of_a_loop(distance, generator):
     np.testing.assert_allclose(head(features).detach(), scores_by_loops(head, features), rtol=1e-4, atol=1e-5)
 
 
-def test_semantic_head_cosine_does_not_see_the_length_of_the_projection_and_euclidean_does(generator):
+def test_length_of_the_projection_matters_for_euclidean_only(generator):
     features = torch.randn(4, 3, generator=generator)
     for distance in DISTANCES:
         head = make_semantic_head(distance=distance)
@@ -555,31 +555,31 @@ def test_semantic_head_cosine_does_not_see_the_length_of_the_projection_and_eucl
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_semantic_head_begins_near_the_loss_of_even_odds(distance, generator):
+def test_initial_loss_of_the_semantic_head_is_close_to_log_2(distance, generator):
     labels = (torch.rand(400, 30, generator=generator) < 0.1).float()
-    with drawn_alike():
+    with same_initial_weights():
         head = SemanticProjectionHead(200, cooccurrence_vectors(labels), distance=distance, separation=0.0)
     with torch.no_grad():
         loss = head.loss(head(torch.randn(400, 200, generator=generator)), labels)
-    assert loss < 2.5  # even odds: log 2
+    assert loss < 2.5  # log 2 for probabilities of 0.5
 
 
-def test_semantic_head_projection_is_the_point_whose_nearness_is_scored(generator):
+def test_scores_are_similarities_to_the_projection(generator):
     features = 5 + 3 * torch.randn(6, 3, generator=generator)
     for distance in DISTANCES:
         head = make_semantic_head(DIRECTIONS[:1], distance=distance)
         with torch.no_grad():
-            head.refinement.weight.zero_()  # the label stays at (1, 0)
+            head.refinement.weight.zero_()  # the label vector is not refined
         head.standardize.fit(features)
         points, scores = head.project(features), head(features)
         assert points.shape == (6, 2)
         squares = (points[:, 0] - 1) ** 2 + points[:, 1] ** 2
-        nearness = points[:, 0] if distance == "cosine" else 1 - squares / 2
-        torch.testing.assert_close(scores[:, 0], 1.5 * nearness + head.bias)
+        similarity = points[:, 0] if distance == "cosine" else 1 - squares / 2
+        torch.testing.assert_close(scores[:, 0], 1.5 * similarity + head.bias)
         assert torch.allclose(points.norm(dim=1), torch.ones(6)) == (distance == "cosine")
 
 
-def test_semantic_head_begins_with_scale_10_and_biases_0_and_standardizes_features(generator):
+def test_semantic_head_has_initial_scale_10_and_bias_0_and_standardises_features(generator):
     head = SemanticProjectionHead(3, DIRECTIONS)
     assert head.scale.item() == 10
     assert head.bias.tolist() == [0] * 5
@@ -592,7 +592,7 @@ def test_semantic_head_begins_with_scale_10_and_biases_0_and_standardizes_featur
     torch.testing.assert_close(head(features), fresh(standardized), atol=1e-4, rtol=1e-4)
 
 
-def test_semantic_head_brings_label_vectors_to_unit_length_and_keeps_a_zero_vector():
+def test_semantic_head_normalises_label_vectors_except_zero_vectors():
     vectors = DIRECTIONS.double().clone()
     head = SemanticProjectionHead(3, vectors)
     vectors.zero_()
@@ -601,7 +601,7 @@ def test_semantic_head_brings_label_vectors_to_unit_length_and_keeps_a_zero_vect
     torch.testing.assert_close(head.label_vectors.norm(dim=1), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
 
 
-def test_semantic_head_keeps_the_zero_vectors_of_labels_that_tell_nothing(generator):
+def test_semantic_head_keeps_zero_vectors_of_cooccurrence(generator):
     for _ in range(20):
         labels = (torch.rand(30, 8, generator=generator) < 0.3).long()
         labels[:, 3], labels[:, 5] = 0, 1
@@ -615,14 +615,14 @@ def test_semantic_head_of_zero_vectors_and_a_zero_projection_has_finite_scores_a
     with torch.no_grad():
         head.projection.bias.zero_()
     logits = head(torch.zeros(4, 3))
-    nearness = 0 if distance == "cosine" else 1  # no direction, and no distance
-    torch.testing.assert_close(logits, (nearness * head.scale + head.bias).expand(4, 2))
+    similarity = 0 if distance == "cosine" else 1  # of two zero vectors
+    torch.testing.assert_close(logits, (similarity * head.scale + head.bias).expand(4, 2))
     head.loss(logits, torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0]])).backward()
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_semantic_head_takes_one_label(distance, generator):
+def test_semantic_head_supports_one_label(distance, generator):
     head = make_semantic_head(torch.tensor([[3.0, 4.0]]), distance=distance)
     logits = head(torch.randn(4, 3, generator=generator))
     labels = torch.tensor([[1], [0], [1], [1]])
@@ -640,7 +640,7 @@ def separation_by_loops(logits, labels):
 
 
 @pytest.mark.parametrize("separation", [0.0, 0.1, 2.0])
-def test_semantic_head_loss_is_cross_entropy_and_the_pairs_of_present_and_absent_labels(separation, generator):
+def test_semantic_head_loss_is_cross_entropy_plus_ranking_loss(separation, generator):
     head = make_semantic_head(separation=separation)
     logits = 2 * torch.randn(8, 5, generator=generator)
     labels = torch.randint(0, 2, (8, 5), generator=generator)
@@ -651,7 +651,7 @@ def test_semantic_head_loss_is_cross_entropy_and_the_pairs_of_present_and_absent
     torch.testing.assert_close(head.probabilities(logits), 1 / (1 + (-logits).exp()))
 
 
-def test_semantic_head_loss_counts_a_soft_label_from_one_half_as_present(generator):
+def test_ranking_loss_treats_soft_labels_of_at_least_one_half_as_present(generator):
     head = make_semantic_head(separation=0.5)
     logits = torch.randn(3, 5, generator=generator)
     soft = torch.tensor([[0.1, 0, 0, 0.9, 0], [0.3, 0.2, 0.1, 0.5, 1], [0, 0, 0, 0, 0]])
@@ -660,7 +660,7 @@ def test_semantic_head_loss_counts_a_soft_label_from_one_half_as_present(generat
     assert head.loss(logits, soft).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_semantic_head_loss_of_rows_with_all_labels_or_none_is_cross_entropy_alone(generator):
+def test_ranking_loss_of_rows_with_all_or_no_labels_is_0(generator):
     head = make_semantic_head(separation=0.5)
     logits = torch.randn(2, 5, generator=generator, requires_grad=True)
     labels = torch.tensor([[0] * 5, [1] * 5])
@@ -674,7 +674,7 @@ def test_semantic_head_loss_is_finite_at_extreme_logits():
     head = SemanticProjectionHead(3, torch.eye(2), separation=1)
     logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
     loss = head.loss(logits, torch.tensor([[0, 1]]))
-    assert loss.item() == 3000.0  # the mean of 1000 and 1000, and a gap of 2000
+    assert loss.item() == 3000.0  # the mean of 1000 and 1000, and a ranking loss of 2000
     loss.backward()
     assert logits.grad.tolist() == [[1.5, -1.5]]
 
@@ -701,22 +701,22 @@ def test_semantic_head_gradients_are_right(distance, generator):
         ({"label_vectors": torch.tensor([[float("inf"), 1.0]])}, "must be finite, got NaN or infinity"),
     ],
 )
-def test_semantic_head_names_what_is_wrong_with_its_arguments(arguments, message):
+def test_semantic_head_rejects_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SemanticProjectionHead(3, **{"label_vectors": torch.eye(2), **arguments})
 
 
-def test_semantic_head_shows_its_settings():
+def test_repr_of_the_semantic_head_shows_its_settings():
     shown = repr(SemanticProjectionHead(3, torch.eye(2), distance="euclidean", separation=0.25))
-    assert "distance='euclidean', separation=0.25" in shown
+    assert "label_vectors=(2, 2), distance='euclidean', num_neighbors=3, separation=0.25" in shown
 
 
-# What holds for both heads
+# Both heads
 
 
 @pytest.fixture(params=["label graph", "cosine", "euclidean"])
 def make_head(request):
-    """Make a head on 12 features for 4 labels, each time another one unless under `drawn_alike`."""
+    """A function that makes a head for 12 features and 4 labels."""
 
     def make(labels=TABLE):
         if request.param == "label graph":
@@ -728,15 +728,15 @@ def make_head(request):
 
 @pytest.fixture
 def rows(generator):
-    """Labels, and features in which each label is a direction among a little noise."""
+    """Features and labels; each label adds a direction to the noise of the features."""
     labels = (torch.rand(300, 4, generator=generator) < 0.35).long()
     directions = torch.randn(4, 12, generator=generator)
     return labels.float() @ directions + 0.1 * torch.randn(300, 12, generator=generator), labels
 
 
-def test_graph_heads_train_as_classifiers_do(make_head, rows):
+def test_graph_heads_are_trained_by_fit_classifier(make_head, rows):
     features, labels = rows
-    with drawn_alike():
+    with same_initial_weights():
         head = make_head(labels[:200])
     before = state_of(head)
     head.standardize.fit(features[:200])
@@ -744,7 +744,7 @@ def test_graph_heads_train_as_classifiers_do(make_head, rows):
     history = fit_classifier(
         head, features[:200], labels[:200], config=config, validation=(features[200:], labels[200:])
     )
-    assert labels[200:].float().mean() < 0.45  # what chance would reach
+    assert labels[200:].float().mean() < 0.45  # the mAP of random scores
     assert history[-1]["val_map"] > 0.9
     assert history[-1]["loss"] < history[0]["loss"]
     after = head.state_dict()
@@ -754,8 +754,8 @@ def test_graph_heads_train_as_classifiers_do(make_head, rows):
     assert not any(torch.equal(value, before[name]) for name, value in head.named_parameters())
 
 
-def test_graph_heads_resume_from_a_checkpoint_as_if_never_stopped(make_head, rows, tmp_path):
-    with drawn_alike():
+def test_graph_heads_resumed_from_a_checkpoint_equal_uninterrupted_ones(make_head, rows, tmp_path):
+    with same_initial_weights():
         whole, stopped, resumed = (copy.deepcopy(head) for head in [make_head(rows[1])] * 3)
     fit_classifier(whole, *rows, config=TrainingConfig(max_epochs=2, seed=0))
     path = tmp_path / "checkpoint"
@@ -778,7 +778,7 @@ def interrupt(record):
         (SemanticProjectionHead, "separation", (0.1, 0.2)),
     ],
 )
-def test_graph_heads_do_not_resume_from_a_checkpoint_of_other_settings(make, setting, values, rows, tmp_path):
+def test_checkpoint_of_a_graph_head_with_other_settings_is_an_error(make, setting, values, rows, tmp_path):
     features, labels = rows
     source = labels if make == LabelGraphHead.from_labels else DIRECTIONS[[0, 1, 2, 3]]
     first, second = (make(12, source, **{setting: value}) for value in values)
@@ -788,12 +788,12 @@ def test_graph_heads_do_not_resume_from_a_checkpoint_of_other_settings(make, set
         fit_classifier(second, features, labels, config=TrainingConfig(max_epochs=1, seed=0), checkpoint=path)
 
 
-def test_graph_heads_travel_by_state_dict_copy_and_pickle(make_head, generator):
+def test_state_dict_copy_and_pickle_of_graph_heads_are_complete(make_head, generator):
     features = torch.randn(3, 12, generator=generator)
     head = make_head()
     head.standardize.fit(torch.randn(10, 12, generator=generator))
     expected = head(features)
-    other = make_head(TABLE[:4])  # another graph and other vectors: all of it is in the state
+    other = make_head(TABLE[:4])  # graph and vectors are in the state dict
     assert not torch.allclose(other(features), expected)
     other.load_state_dict(head.state_dict())
     for twin in (other, copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
@@ -801,14 +801,14 @@ def test_graph_heads_travel_by_state_dict_copy_and_pickle(make_head, generator):
         assert all(torch.equal(value, head.state_dict()[name]) for name, value in twin.state_dict().items())
 
 
-def test_graph_heads_trace_as_one_graph(make_head, generator):
+def test_graph_heads_compile_without_graph_breaks(make_head, generator):
     head = make_head()
     features = torch.randn(3, 12, generator=generator)
     compiled = torch.compile(head, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(features), head(features))
 
 
-def test_graph_heads_move_with_all_that_they_have(make_head):
+def test_graph_heads_are_moved_with_all_buffers(make_head):
     head = make_head().to(torch.float64)
     assert {value.dtype for value in head.state_dict().values()} == {torch.float64}
     assert head(torch.zeros(2, 12)).dtype == torch.float64
@@ -820,13 +820,13 @@ def test_graph_heads_move_with_all_that_they_have(make_head):
 
 @pytest.fixture(scope="module")
 def weights_of(tmp_path_factory):
-    """State dicts of random networks whose batch-norm statistics are those of noise, so that features do not vanish."""
+    """State dicts of random networks with batch-norm statistics of noise, so that features do not vanish."""
     folder = tmp_path_factory.mktemp("weights")
 
     def save(name):
         path = folder / f"{name}.pth"
         if not path.exists():
-            with drawn_alike():
+            with same_initial_weights():
                 model = torchvision.models.get_model(name, weights=None)
                 for part in model.modules():
                     if isinstance(part, nn.BatchNorm2d):
@@ -848,9 +848,7 @@ def weights_of(tmp_path_factory):
         ("efficientnet_b0", "avgpool", None),
     ],
 )
-def test_backbone_with_maximum_pooling_takes_the_maximum_of_the_map_that_is_pooled(
-    name, pool, rest, weights_of, generator
-):
+def test_maximum_pooling_returns_the_maximum_of_the_last_feature_map(name, pool, rest, weights_of, generator):
     mean, maximum = (FrozenBackbone(name, weights=weights_of(name), pooling=pooling) for pooling in ("avg", "max"))
     maps = []
     mean.model.get_submodule(pool).register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
@@ -867,7 +865,7 @@ def test_backbone_with_maximum_pooling_takes_the_maximum_of_the_map_that_is_pool
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "maxvit_t", "resnet18", "squeezenet1_0"])
-def test_backbone_with_maximum_pooling_differs_in_no_other_layer(name):
+def test_maximum_pooling_replaces_one_layer_only(name):
     with torch.device("meta"):
         kinds = [
             {place: type(part) for place, part in FrozenBackbone(name, weights=None, pooling=pooling).named_modules()}
@@ -879,8 +877,8 @@ def test_backbone_with_maximum_pooling_differs_in_no_other_layer(name):
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vit_b_16", "vgg11", "mobilenet_v2"])
-def test_backbone_without_a_pooling_layer_at_its_end_refuses_maximum_pooling(name):
-    message = f"`pooling='max'` needs a network that pools by a layer, to 1 x 1, which '{name}' does not"
+def test_maximum_pooling_of_a_network_without_pooling_layer_is_an_error(name):
+    message = f"`pooling='max'` requires a network with a layer that pools to 1 x 1, got '{name}'"
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         FrozenBackbone(name, weights=None, pooling="max")
 
@@ -891,26 +889,26 @@ class Map(nn.Module):
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 4, 5), (3, 4, 2, 3, 2)])
-def test_backbone_pools_the_maps_of_any_module(shape, generator):
+def test_maximum_pooling_of_the_feature_maps_of_any_module(shape, generator):
     images = torch.randn(shape, generator=generator)
     places = images[:, :2].flatten(2)
     torch.testing.assert_close(FrozenBackbone(Map(), pooling="avg")(images), places.sum(2) / places.shape[2])
     torch.testing.assert_close(FrozenBackbone(Map(), pooling="max")(images), places.sort(2).values[:, :, -1])
 
 
-def test_backbone_refuses_the_maximum_of_a_module_that_has_pooled_already():
+def test_maximum_pooling_of_a_module_that_pools_itself_is_an_error():
     backbone = FrozenBackbone(nn.Linear(4, 3), pooling="max")
-    with pytest.raises(ValueError, match=r"`pooling='max'` needs feature maps .* but Linear gives \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"`pooling='max'` requires feature maps .* but Linear returns \(2, 3\)"):
         backbone(torch.zeros(2, 4))
     assert FrozenBackbone(nn.Linear(4, 3))(torch.zeros(2, 4)).shape == (2, 3)
 
 
-def test_backbone_names_another_pooling():
+def test_unknown_pooling_is_an_error():
     with pytest.raises(ValueError, match=r"`pooling` must be 'avg' or 'max', got 'mean'\."):
         FrozenBackbone(Map(), pooling="mean")
 
 
-def test_backbone_fingerprint_tells_the_poolings_apart(weights_of):
+def test_backbone_fingerprint_depends_on_pooling(weights_of):
     convolution = nn.Conv2d(3, 2, 1)
     by_kind = {pooling: FrozenBackbone(convolution, pooling=pooling).fingerprint() for pooling in ("avg", "max")}
     assert by_kind["avg"] != by_kind["max"]
@@ -921,16 +919,16 @@ def test_backbone_fingerprint_tells_the_poolings_apart(weights_of):
     assert by_kind[0] != by_kind[1]
 
 
-# The backbone: parts that are trained
+# The backbone: unfrozen parts
 
 
-def make_thawed(**options):
-    with drawn_alike():
+def make_unfrozen(**options):
+    with same_initial_weights():
         return FrozenBackbone("resnet18", weights=None, **{"unfrozen": ("layer4",), **options})
 
 
-def test_backbone_trains_nothing_but_its_unfrozen_part(generator):
-    backbone = make_thawed()
+def test_only_the_unfrozen_part_is_trained(generator):
+    backbone = make_unfrozen()
     head = nn.Linear(512, 2)
     before, fingerprint = state_of(backbone.model), backbone.fingerprint()
     trained = {name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad}
@@ -948,15 +946,15 @@ def test_backbone_trains_nothing_but_its_unfrozen_part(generator):
     assert backbone.fingerprint() != fingerprint
 
 
-def test_backbone_mode_reaches_its_unfrozen_part_alone(generator):
-    backbone = make_thawed()
+def test_only_the_unfrozen_part_changes_its_mode(generator):
+    backbone = make_unfrozen()
 
     def training_parts():
         return {name for name, part in backbone.model.named_modules() if part.training}
 
     layer4 = {name for name, _ in backbone.model.named_modules() if name.split(".")[0] == "layer4"}
     model = nn.Sequential(backbone, nn.Linear(512, 2))
-    assert training_parts() == layer4  # as any module, a new one is in training mode
+    assert training_parts() == layer4  # a new module is in training mode
     assert model.eval()[0] is backbone
     assert training_parts() == set()
     model.train()
@@ -972,8 +970,8 @@ def test_backbone_mode_reaches_its_unfrozen_part_alone(generator):
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_backbone_unfreezes_parts_of_parts_and_of_any_module():
-    backbone = make_thawed(unfrozen=["layer1.0.conv2", "layer4.1"], pooling="max")
+def test_nested_parts_and_parts_of_any_module_can_be_unfrozen():
+    backbone = make_unfrozen(unfrozen=["layer1.0.conv2", "layer4.1"], pooling="max")
     trained = {name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad}
     everything = {name for name, _ in backbone.model.named_parameters()}
     assert trained == {name for name in everything if name.startswith(("layer1.0.conv2.", "layer4.1."))}
@@ -983,7 +981,7 @@ def test_backbone_unfreezes_parts_of_parts_and_of_any_module():
     assert [name for name, parameter in own.named_parameters() if parameter.requires_grad] == ["1.weight", "1.bias"]
 
 
-def test_backbone_without_unfrozen_parts_takes_no_gradient():
+def test_backbone_without_unfrozen_parts_has_no_gradients():
     for options in ({}, {"unfrozen": ()}, {"unfrozen": []}):
         with torch.device("meta"):
             backbone = FrozenBackbone("resnet18", weights=None, **options).train()
@@ -1002,14 +1000,14 @@ def test_backbone_without_unfrozen_parts_takes_no_gradient():
         (("",), "''"),
     ],
 )
-def test_backbone_names_what_it_cannot_unfreeze(unfrozen, shown):
+def test_unknown_unfrozen_part_is_an_error(unfrozen, shown):
     message = rf"`unfrozen` must name submodules of the network, such as conv1, .* layer4, .*; got {shown}\."
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         FrozenBackbone("resnet18", weights=None, unfrozen=unfrozen)
 
 
 @pytest.mark.parametrize("bad", [math.nan, 2.0, -1.0])
-def test_heads_and_graphs_refuse_labels_outside_0_1(bad):
+def test_labels_outside_0_1_are_an_error_in_heads_and_graphs(bad):
     labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
     graph, semantic = LabelGraphHead(3, torch.eye(2), torch.eye(2)), SemanticProjectionHead(3, torch.eye(2))
     for take in (
@@ -1023,7 +1021,7 @@ def test_heads_and_graphs_refuse_labels_outside_0_1(bad):
             take()
 
 
-def test_graphs_and_vectors_take_labels_of_numpy():
+def test_graphs_and_vectors_accept_numpy_labels():
     labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
     torch.testing.assert_close(cooccurrence_adjacency(labels.numpy()), cooccurrence_adjacency(labels))
     torch.testing.assert_close(cooccurrence_vectors(labels.numpy()), cooccurrence_vectors(labels))

@@ -1,4 +1,4 @@
-"""The two stages: they learn, repeat themselves, resume to the bit, and refuse what they cannot do."""
+"""The two stages: learning, reproducibility, resuming from checkpoints, and errors."""
 
 import contextlib
 import dataclasses
@@ -8,10 +8,13 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
+from scipy import sparse
 
 from helpers import Killed
 from mlmetric import similarity
@@ -27,7 +30,7 @@ CONFIG = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, seed=1)
 
 @pytest.fixture
 def rows():
-    """Labels, and features in which each label is a direction among noise."""
+    """Features and labels; each label adds a direction to the noise of the features."""
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(200, 4, generator=generator) < 0.35).long()
     directions = torch.randn(4, 12, generator=generator)
@@ -60,7 +63,7 @@ def same_state(first, second):
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_fit_embedding_retrieves_better_than_before(rows):
+def test_fit_embedding_improves_retrieval(rows):
     features, labels = rows
     head = make_head()
     before = ndcg_at_k(
@@ -82,7 +85,7 @@ def test_fit_embedding_reports_the_validation_score_of_the_trained_head(rows):
     assert history[-1]["val_ndcg_at_10"] == pytest.approx(float(expected))
 
 
-def test_fit_embedding_without_a_miner_gives_the_loss_the_labels(rows):
+def test_fit_embedding_without_a_miner_calls_the_loss_with_labels(rows):
     seen = []
 
     def loss(embeddings, labels):
@@ -94,7 +97,7 @@ def test_fit_embedding_without_a_miner_gives_the_loss_the_labels(rows):
     assert "triplets" not in history[0]
 
 
-def test_fit_classifier_learns_and_measures(rows):
+def test_fit_classifier_learns_and_reports_validation_scores(rows):
     features, labels = rows
     head = make_classifier()
     validation = (features[150:], labels[150:])
@@ -118,7 +121,7 @@ def test_fit_first_loss_is_the_mean_over_rows_of_the_untrained_head(rows):
     assert fit_classifier(head, features, labels, config=one_batch)[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_fit_passes_over_every_row_once_an_epoch_in_another_order_each_time(rows):
+def test_fit_visits_each_row_once_an_epoch_in_a_new_order(rows):
     _, labels = rows
     numbered = torch.arange(200.0)[:, None].expand(-1, 12)
     seen = []
@@ -135,13 +138,13 @@ def test_fit_passes_over_every_row_once_an_epoch_in_another_order_each_time(rows
     assert first != second
 
 
-def test_fit_drops_the_learning_rate_where_it_is_told(rows):
+def test_fit_divides_the_learning_rate_after_lr_drops(rows):
     config = TrainingConfig(max_epochs=4, lr=0.1, lr_drops=(1, 3), seed=0)
     history = fit_classifier(make_classifier(), *rows, config=config)
     assert [record["lr"] for record in history] == pytest.approx([0.1, 0.01, 0.01, 0.001])
 
 
-def test_fit_repeats_itself_and_leaves_the_global_generator_alone(rows):
+def test_fit_is_reproducible_and_restores_the_global_generator(rows):
     state = torch.get_rng_state()
     first, first_history = embed(rows, make_head(dropout=0.5))
     assert torch.equal(torch.get_rng_state(), state)
@@ -153,8 +156,58 @@ def test_fit_repeats_itself_and_leaves_the_global_generator_alone(rows):
     assert not same_state(first, other)
 
 
+def test_fit_without_a_seed_draws_one_from_the_global_generator(rows):
+    config = dataclasses.replace(CONFIG, seed=None, max_epochs=1)
+
+    def fit(global_seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(global_seed)
+            return [embed(rows, make_head(dropout=0.5), config)[0] for _ in range(2)]
+
+    first, second = fit(0)
+    assert not same_state(first, second)
+    assert all(same_state(*heads) for heads in zip(fit(0), (first, second), strict=True))
+    assert not same_state(fit(1)[0], first)
+
+
+def test_fit_without_a_seed_resumes_with_the_seed_of_its_checkpoint(rows, tmp_path):
+    config, path = dataclasses.replace(CONFIG, seed=None), tmp_path / "stage.pt"
+
+    def kill(record):
+        if record["epoch"] == 2:
+            raise Killed
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        straight, expected = embed(rows, make_head(dropout=0.5), config)
+        torch.manual_seed(0)
+        with pytest.raises(Killed):
+            embed(rows, make_head(dropout=0.5), config, checkpoint=path, callback=kill)
+        torch.manual_seed(1)
+        resumed, history = embed(rows, make_head(dropout=0.5), config, checkpoint=path)
+    assert history == expected
+    assert same_state(resumed, straight)
+    with pytest.raises(ValueError, match=r"seed was None and is 3"):
+        embed(rows, make_head(dropout=0.5), dataclasses.replace(CONFIG, seed=3), checkpoint=path)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.Tensor.tolist, sparse.csr_matrix, pd.DataFrame])
+def test_all_kinds_of_labels_give_the_same_fit(rows, kind):
+    features, labels = rows
+    head, history = embed(rows, validation=(features[:40], labels[:40]))
+    other, other_history = embed((features, kind(labels)), validation=(features[:40], kind(labels[:40])))
+    assert other_history == history
+    assert same_state(other, head)
+    classifier, other_classifier = make_classifier(), make_classifier()
+    validation = (features[:40], kind(labels[:40]))
+    assert fit_classifier(other_classifier, features, kind(labels), config=CONFIG, validation=validation) == (
+        fit_classifier(classifier, *rows, config=CONFIG, validation=(features[:40], labels[:40]))
+    )
+    assert same_state(other_classifier, classifier)
+
+
 @pytest.mark.parametrize("stage", ["embedding", "classifier"])
-def test_fit_resumed_from_a_checkpoint_ends_as_one_never_killed(rows, stage, tmp_path):
+def test_fit_resumed_from_a_checkpoint_equals_an_uninterrupted_one(rows, stage, tmp_path):
     config = dataclasses.replace(CONFIG, max_epochs=5, lr_drops=(3,))
 
     def fit(head, **options):
@@ -168,13 +221,13 @@ def test_fit_resumed_from_a_checkpoint_ends_as_one_never_killed(rows, stage, tmp
     straight = make()
     expected = fit(straight)
 
-    def die(record):
+    def kill(record):
         if record["epoch"] == 2:
             raise Killed
 
     path = tmp_path / "stage.pt"
     with pytest.raises(Killed):
-        fit(make(), checkpoint=path, callback=die)
+        fit(make(), checkpoint=path, callback=kill)
     resumed, reported = make(), []
     assert fit(resumed, checkpoint=path, callback=reported.append) == expected
     assert reported == expected
@@ -184,14 +237,14 @@ def test_fit_resumed_from_a_checkpoint_ends_as_one_never_killed(rows, stage, tmp
     assert same_state(finished, straight)
 
 
-def test_checkpoint_loads_by_its_module_key(rows, tmp_path):
+def test_checkpoint_has_the_state_dict_of_the_module(rows, tmp_path):
     head, _ = embed(rows, checkpoint=tmp_path / "embedding.pt")
     other = EmbeddingHead(12, (16, 4))
     other.load_state_dict(torch.load(tmp_path / "embedding.pt", weights_only=True)["module"])
     assert same_state(head, other)
 
 
-def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
+def test_checkpoint_of_other_settings_or_data_is_an_error(rows, tmp_path):
     path = tmp_path / "classifier.pt"
     features, labels = rows
     fit_classifier(make_classifier(), features, labels, config=CONFIG, checkpoint=path)
@@ -209,7 +262,7 @@ def test_checkpoint_of_other_settings_or_data_is_refused(rows, tmp_path):
             fit_classifier(head, inputs, targets, config=config, checkpoint=path)
 
 
-def test_checkpoint_of_another_loss_or_miner_is_refused(rows, tmp_path):
+def test_checkpoint_of_another_loss_or_miner_is_an_error(rows, tmp_path):
     embed(rows, checkpoint=tmp_path / "embedding.pt")
     with pytest.raises(ValueError, match=r"loss\.margin was 0\.05 and is 0\.3"):
         fit_embedding(
@@ -225,18 +278,16 @@ def test_checkpoint_of_another_loss_or_miner_is_refused(rows, tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        MultiLabelSemiHardMiner(similarity=similarity.Hamming(), positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity.Hamming(), positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity.Jaccard(torch.tensor([1.0, 2.0, 1.0, 1.0])), positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity.jaccard, positive_threshold=0.1),
         MultiLabelSemiHardMiner(
-            similarity=similarity.Jaccard(torch.tensor([1.0, 2.0, 1.0, 1.0])), positive_threshold=0.1
-        ),
-        MultiLabelSemiHardMiner(similarity=similarity.jaccard, positive_threshold=0.1),
-        MultiLabelSemiHardMiner(
-            similarity=similarity.Jaccard(), positive_threshold=0.1, distance=LpDistance(normalize_embeddings=False)
+            similarity.Jaccard(), positive_threshold=0.1, distance=LpDistance(normalize_embeddings=False)
         ),
     ],
 )
-def test_checkpoint_of_another_similarity_or_distance_is_refused(rows, tmp_path, other):
-    first = MultiLabelSemiHardMiner(similarity=similarity.Jaccard(), positive_threshold=0.1)
+def test_checkpoint_of_another_similarity_or_distance_is_an_error(rows, tmp_path, other):
+    first = MultiLabelSemiHardMiner(similarity.Jaccard(), positive_threshold=0.1)
     options = {"loss": TripletMarginLoss(), "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, miner=first, **options)
     with pytest.raises(ValueError, match=r"other settings or data: miner\."):
@@ -261,17 +312,17 @@ def test_fit_embedding_trains_and_restores_the_parameters_of_a_loss(rows, tmp_pa
     assert torch.equal(restored.proxies, loss.proxies)
 
 
-def test_checkpoint_that_is_torn_is_named(rows, tmp_path):
-    path = tmp_path / "torn.pt"
+def test_truncated_or_foreign_checkpoint_is_an_error(rows, tmp_path):
+    path = tmp_path / "truncated.pt"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(OSError, match=r"torn\.pt is damaged, .*Remove it to train from scratch"):
+    with pytest.raises(OSError, match=r"truncated\.pt is damaged, .*Remove it to train from scratch"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     torch.save(make_classifier().state_dict(), path)
-    with pytest.raises(OSError, match=r"torn\.pt is damaged, or was not written by this version"):
+    with pytest.raises(OSError, match=r"truncated\.pt is damaged, or was not written by this version"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
 
 
-def test_checkpoint_that_cannot_be_written_keeps_the_one_before(rows, tmp_path, monkeypatch):
+def test_checkpoint_that_cannot_be_written_keeps_the_previous_one(rows, tmp_path, monkeypatch):
     path = tmp_path / "new folder" / "stage.pt"
     written = []
 
@@ -287,7 +338,7 @@ def test_checkpoint_that_cannot_be_written_keeps_the_one_before(rows, tmp_path, 
     assert len(torch.load(path, weights_only=True)["history"]) == 2
 
 
-def test_fit_with_a_loss_that_diverges_says_so_and_keeps_the_checkpoint(rows, tmp_path):
+def test_loss_that_is_not_finite_is_an_error_and_keeps_the_checkpoint(rows, tmp_path):
     calls = []
 
     def diverges_in_the_second_epoch(embeddings, labels):
@@ -300,7 +351,7 @@ def test_fit_with_a_loss_that_diverges_says_so_and_keeps_the_checkpoint(rows, tm
     assert len(torch.load(path, weights_only=True)["history"]) == 1
 
 
-def test_fit_with_batch_norm_takes_a_last_batch_of_one_row(rows):
+def test_last_batch_of_one_row_is_merged_for_batch_norm(rows):
     features, labels = rows
     head = EmbeddingHead(12, (8, 4), batch_norm=True)
     config = TrainingConfig(max_epochs=1, batch_size=199, seed=0)
@@ -308,9 +359,9 @@ def test_fit_with_batch_norm_takes_a_last_batch_of_one_row(rows):
     assert history[0]["epoch"] == 1
 
 
-def test_fit_validation_or_rows_of_another_kind_are_refused_before_training(rows):
+def test_invalid_rows_or_validation_are_an_error_before_training(rows):
     features, labels = rows
-    with pytest.raises(ValueError, match=r"`validation` must be .* got 0 and 0"):
+    with pytest.raises(ValueError, match=r"`validation` must have .* got 0 and 0"):
         fit_classifier(make_classifier(), features, labels, validation=(features[:0], labels[:0]))
     with pytest.raises(TypeError, match=r"The rows to train on must be a torch\.Tensor, got ndarray"):
         fit_classifier(make_classifier(), features.numpy(), labels)
@@ -318,7 +369,7 @@ def test_fit_validation_or_rows_of_another_kind_are_refused_before_training(rows
         fit_classifier(make_classifier(), features, 7 * labels)
 
 
-def test_fit_rows_that_do_not_fit_are_named(rows):
+def test_different_numbers_of_rows_and_labels_are_an_error(rows):
     features, labels = rows
     with pytest.raises(ValueError, match=r"got \(200, 12\) and \(199, 4\)"):
         fit_classifier(make_classifier(), features, labels[1:])
@@ -339,12 +390,12 @@ def test_fit_rows_that_do_not_fit_are_named(rows):
         ({"mixup": float("inf")}, "`mixup` must be at least 0 and finite, got inf"),
     ],
 )
-def test_training_config_names_what_is_out_of_range(arguments, message):
+def test_training_config_rejects_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**arguments)
 
 
-def test_apply_in_batches_is_one_pass_in_evaluation_mode_and_restores_the_mode(rows):
+def test_apply_in_batches_uses_evaluation_mode_and_restores_the_mode(rows):
     head = make_head(dropout=0.5).train()
     in_batches = apply_in_batches(head, rows[0], batch_size=7)
     assert head.training
@@ -352,7 +403,7 @@ def test_apply_in_batches_is_one_pass_in_evaluation_mode_and_restores_the_mode(r
     torch.testing.assert_close(in_batches, head.eval()(rows[0]).detach())
 
 
-def test_apply_in_batches_leaves_frozen_parts_frozen_and_takes_a_module_without_parameters(rows):
+def test_apply_in_batches_restores_the_mode_of_each_submodule(rows):
     frozen = torch.nn.Dropout().eval()
     model = torch.nn.Sequential(frozen, torch.nn.Dropout()).train()
     frozen.eval()
@@ -375,7 +426,7 @@ def plain_loss(embeddings, labels):
 
 
 class Powered(torch.nn.Module):
-    """A loss whose attribute has another name than its argument."""
+    """A loss whose attribute and argument have different names."""
 
     def __init__(self, exponent):
         super().__init__()
@@ -393,17 +444,14 @@ class Powered(torch.nn.Module):
     ("first", "second"),
     [
         (lambda e, y: e.square().mean(), lambda e, y: (e - 1).square().mean()),
-        (
-            LogRatioLoss(similarity=lambda a, b: a.double() @ b.double().T),
-            LogRatioLoss(similarity=lambda a, b: -(a.double() @ b.double().T)),
-        ),
+        (LogRatioLoss(lambda a, b: a.double() @ b.double().T), LogRatioLoss(lambda a, b: -(a.double() @ b.double().T))),
         (Powered(2), Powered(4)),
         (Powered(2).forward, Powered(4).forward),
         (functools.partial(Powered.power, 2), functools.partial(Powered.power, 4)),
     ],
     ids=["lambdas", "similarities of LogRatioLoss", "attributes by another name", "bound methods", "partials"],
 )
-def test_checkpoint_tells_losses_apart(rows, first, second, tmp_path):
+def test_checkpoint_of_a_loss_with_another_content_is_an_error(rows, first, second, tmp_path):
     options = {"config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, loss=first, **options)
     assert fit_embedding(make_head(), *rows, loss=first, **options) == history
@@ -413,7 +461,7 @@ def test_checkpoint_tells_losses_apart(rows, first, second, tmp_path):
         fit_embedding(make_head(), *rows, loss=second, **options)
 
 
-def test_checkpoint_tells_heads_apart_by_a_setting_that_their_repr_does_not_show(rows, tmp_path):
+def test_checkpoint_of_a_head_with_another_attribute_is_an_error(rows, tmp_path):
     class Scaled(torch.nn.Linear):
         def __init__(self, scale):
             super().__init__(12, 4)
@@ -426,10 +474,10 @@ def test_checkpoint_tells_heads_apart_by_a_setting_that_their_repr_does_not_show
     history = fit_embedding(Scaled(1.0), *rows, **options)
     with pytest.raises(ValueError, match=r"module\.gain was 1\.0 and is 2\.0"):
         fit_embedding(Scaled(2.0), *rows, **options)
-    assert fit_embedding(Scaled(1.0), *rows, **options) == history  # weights of another start are no other setting
+    assert fit_embedding(Scaled(1.0), *rows, **options) == history  # initial weights are not compared
 
 
-def test_checkpoint_tells_trained_weights_from_frozen_ones(rows, tmp_path):
+def test_checkpoint_of_frozen_weights_differs_from_one_of_trained_weights(rows, tmp_path):
     options = {"loss": plain_loss, "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     fit_embedding(make_head(), *rows, **options)
     frozen = make_head()
@@ -438,7 +486,7 @@ def test_checkpoint_tells_trained_weights_from_frozen_ones(rows, tmp_path):
         fit_embedding(frozen, *rows, **options)
 
 
-def test_checkpoint_of_a_loss_that_is_a_method_of_the_trained_head_is_gone_on_with(rows, tmp_path):
+def test_fit_resumes_with_a_loss_that_calls_the_trained_head(rows, tmp_path):
     features, labels = rows
     path = tmp_path / "classifier.pt"
     history = None
@@ -451,13 +499,13 @@ def test_checkpoint_of_a_loss_that_is_a_method_of_the_trained_head_is_gone_on_wi
         assert again == history
 
 
-def test_checkpoint_with_any_byte_altered_is_refused(rows, tmp_path):
+def test_checkpoint_with_a_changed_byte_is_an_error(rows, tmp_path):
     path = tmp_path / "stage.pt"
     fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     content = path.read_bytes()
-    for place in range(0, len(content), len(content) // 40):
+    for position in range(0, len(content), len(content) // 40):
         altered = bytearray(content)
-        altered[place] ^= 1
+        altered[position] ^= 1
         path.write_bytes(altered)
         with pytest.raises(OSError, match=r"stage\.pt is damaged, .*Remove it to train from scratch"):
             fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
@@ -479,7 +527,7 @@ def test_checkpoint_with_any_byte_altered_is_refused(rows, tmp_path):
         ("objective", None),
     ],
 )
-def test_checkpoint_of_the_same_settings_with_other_insides_is_refused(rows, part, content, tmp_path):
+def test_checkpoint_with_an_invalid_entry_is_an_error(rows, part, content, tmp_path):
     path = tmp_path / "stage.pt"
     config = dataclasses.replace(CONFIG, max_epochs=1, keep_best=True)
     fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
@@ -490,24 +538,24 @@ def test_checkpoint_of_the_same_settings_with_other_insides_is_refused(rows, par
         fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
 
 
-def test_checkpoint_that_is_no_file_is_named(rows, tmp_path):
+def test_checkpoint_that_is_a_folder_is_an_error(rows, tmp_path):
     with pytest.raises(OSError, match=r"is not a regular file: choose another path"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=tmp_path)
 
 
-def test_fit_that_diverges_warns_of_the_learning_rate_once(rows):
+def test_diverging_fit_warns_once_and_names_the_learning_rate(rows):
     def distant(embeddings, labels):
         return (embeddings - 3 * labels).square().mean()
 
-    told = pytest.warns(UserWarning, match=r"Training diverges: .* Lower the learning rate \(3\.0\)")
-    with told:
+    caught = pytest.warns(UserWarning, match=r"Training diverges: .* Lower the learning rate \(3\.0\)")
+    with caught:
         history = fit_embedding(make_head(), *rows, loss=distant, config=dataclasses.replace(CONFIG, lr=3.0))
-    assert len(told) == 1
+    assert len(caught) == 1
     assert history[0]["loss"] > 100
-    assert fit_embedding(make_head(), *rows, loss=distant, config=CONFIG)[0]["loss"] < 30  # and no word
+    assert fit_embedding(make_head(), *rows, loss=distant, config=CONFIG)[0]["loss"] < 30  # without a warning
 
 
-def test_fit_whose_loss_begins_at_0_and_grows_warns_of_the_learning_rate(rows):
+def test_diverging_fit_whose_first_loss_is_0_warns(rows):
     calls = []
 
     def grows(embeddings, labels):
@@ -518,17 +566,17 @@ def test_fit_whose_loss_begins_at_0_and_grows_warns_of_the_learning_rate(rows):
         fit_embedding(make_head(), *rows, loss=grows, config=dataclasses.replace(CONFIG, max_epochs=1))
 
 
-def test_fit_whose_first_batch_has_no_pair_does_not_diverge(rows):
+def test_loss_of_0_in_batches_without_pairs_causes_no_warning(rows):
     calls = []
 
     def sparse(embeddings, labels):
         calls.append(1)
         return embeddings.square().mean() * 0 + (0.0 if len(calls) % 2 else 8.0)
 
-    fit_embedding(make_head(), *rows, loss=sparse, config=CONFIG)  # a warning would be an error
+    fit_embedding(make_head(), *rows, loss=sparse, config=CONFIG)  # warnings are errors in tests
 
 
-def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_alone(rows):
+def test_fits_in_threads_equal_those_of_one_thread_and_restore_the_global_generator(rows):
     heads = [make_head(dropout=0.5) for _ in range(8)]
 
     def fit(number):
@@ -546,10 +594,10 @@ def test_fits_in_threads_are_those_of_one_thread_and_leave_the_global_generator_
         assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
 
 
-def test_apply_in_batches_from_threads_is_in_evaluation_mode_until_the_last_has_left(rows):
+def test_apply_in_batches_keeps_evaluation_mode_while_another_thread_applies_the_module(rows):
     inside, go_on = threading.Barrier(2, timeout=60), threading.Event()
 
-    class Waits(torch.nn.Dropout):
+    class WaitingDropout(torch.nn.Dropout):
         def forward(self, inputs):
             outputs = super().forward(inputs)
             if threading.current_thread() is not threading.main_thread():
@@ -558,28 +606,28 @@ def test_apply_in_batches_from_threads_is_in_evaluation_mode_until_the_last_has_
                 outputs = super().forward(inputs)
             return outputs
 
-    module = torch.nn.Sequential(Waits(0.9), torch.nn.Dropout().eval()).train()
+    module = torch.nn.Sequential(WaitingDropout(0.9), torch.nn.Dropout().eval()).train()
     module[1].eval()
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(apply_in_batches, module, rows[0])
         inside.wait()
-        assert torch.equal(apply_in_batches(module, rows[0]), rows[0])  # comes and goes while the other is at it
+        assert torch.equal(apply_in_batches(module, rows[0]), rows[0])  # while the other thread waits
         go_on.set()
         assert torch.equal(other.result(), rows[0])
     assert [part.training for part in module.modules()] == [True, True, False]
 
 
-def test_checkpoint_of_a_killed_write_is_removed_by_the_next_one(rows, tmp_path):
+def test_temporary_file_of_a_killed_process_is_removed_by_the_next_save(rows, tmp_path):
     path, left = tmp_path / "stage[1].pt", tmp_path / f"stage[1].pt.{'0' * 32}.tmp"
     left.write_bytes(b"half")
-    (tmp_path / "other.tmp").write_bytes(b"of someone else")
+    (tmp_path / "other.tmp").write_bytes(b"unrelated")
     fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["other.tmp", "stage[1].pt"]
 
 
 @pytest.fixture
-def unfinished(rows, tmp_path):
-    """A checkpoint after two of three epochs, and its state."""
+def interrupted(rows, tmp_path):
+    """A checkpoint after two of three epochs, its state, and the configuration."""
     path = tmp_path / "stage.pt"
     epochs = []
 
@@ -594,21 +642,21 @@ def unfinished(rows, tmp_path):
     return path, read_checkpoint(path, torch.device("cpu")), config
 
 
-def of_adam(change):
+def adam_state(change):
     return lambda state: change(state["optimizer"]["state"][0])
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        of_adam(lambda first: first.update(exp_avg=torch.zeros(3))),  # a fused step would write beyond it
-        of_adam(lambda first: first.update(exp_avg=first["exp_avg"].double())),
-        of_adam(lambda first: first.update(exp_avg_sq=-1 - first["exp_avg_sq"])),
-        of_adam(lambda first: first.update(exp_avg_sq=first["exp_avg_sq"] * math.nan)),
-        of_adam(lambda first: first.update(exp_avg="x")),
-        of_adam(lambda first: first.pop("exp_avg")),
-        of_adam(lambda first: first.update(step=torch.zeros(3))),
-        of_adam(lambda first: first.update(step=torch.tensor(-1.0))),
+        adam_state(lambda first: first.update(exp_avg=torch.zeros(3))),  # a fused step would write out of bounds
+        adam_state(lambda first: first.update(exp_avg=first["exp_avg"].double())),
+        adam_state(lambda first: first.update(exp_avg_sq=-1 - first["exp_avg_sq"])),
+        adam_state(lambda first: first.update(exp_avg_sq=first["exp_avg_sq"] * math.nan)),
+        adam_state(lambda first: first.update(exp_avg="x")),
+        adam_state(lambda first: first.pop("exp_avg")),
+        adam_state(lambda first: first.update(step=torch.zeros(3))),
+        adam_state(lambda first: first.update(step=torch.tensor(-1.0))),
         lambda state: state["optimizer"]["state"].update({0: []}),
         lambda state: state["optimizer"]["state"].clear(),
         lambda state: state["optimizer"]["param_groups"][0].update(lr=1e6),
@@ -619,8 +667,8 @@ def of_adam(change):
         lambda state: state["module"]["linear.weight"].fill_(math.nan),
     ],
 )
-def test_checkpoint_with_wrong_insides_does_not_fit(change, rows, unfinished):
-    path, state, config = unfinished
+def test_checkpoint_with_an_invalid_state_is_an_error(change, rows, interrupted):
+    path, state, config = interrupted
     change(state)
     write_checkpoint(path, state)
     with pytest.raises(
@@ -629,7 +677,7 @@ def test_checkpoint_with_wrong_insides_does_not_fit(change, rows, unfinished):
         fit_classifier(make_classifier(), *rows, config=config, checkpoint=path)
 
 
-def test_checkpoint_of_a_schedule_with_drops_goes_on(rows, tmp_path):
+def test_fit_with_lr_drops_resumes_after_each_epoch(rows, tmp_path):
     config = dataclasses.replace(CONFIG, max_epochs=3, lr_drops=(1, 2))
     path, whole = tmp_path / "stage.pt", make_classifier()
     fit_classifier(whole, *rows, config=config)
@@ -648,8 +696,8 @@ def test_checkpoint_of_a_schedule_with_drops_goes_on(rows, tmp_path):
 
 
 @pytest.mark.parametrize("lr", [1e20, 1e38])
-def test_fit_at_a_rate_that_ends_the_range_of_numbers_names_it(rows, lr):
-    config = dataclasses.replace(CONFIG, lr=lr, batch_size=len(rows[0]))  # one step an epoch: its loss is still finite
+def test_weights_that_overflow_are_an_error_that_names_the_learning_rate(rows, lr):
+    config = dataclasses.replace(CONFIG, lr=lr, batch_size=len(rows[0]))  # one step, whose loss is finite
     with pytest.raises(FloatingPointError, match=rf"lower the learning rate \({re.escape(str(lr))}\)"):
         fit_embedding(
             make_head(), *rows, loss=SimilarityRegressionLoss(validate_args=False), config=config, validation=rows

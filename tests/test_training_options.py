@@ -1,7 +1,4 @@
-"""What the two stages do when asked: mix rows, balance batches, keep the best epoch, stop, train a classifier along.
-
-And the heads beside them: several that act as one, and lengths between free and 1.
-"""
+"""Options of the two stages: the best epoch, mixup, balanced batches, an auxiliary classifier; ensembles of heads."""
 
 import copy
 import dataclasses
@@ -38,7 +35,7 @@ CONFIG = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, seed=1)
 
 @pytest.fixture
 def rows(generator):
-    """Labels, and features in which each label is a direction among noise."""
+    """Features and labels; each label adds a direction to the noise of the features."""
     labels = (torch.rand(200, 4, generator=generator) < torch.tensor([0.5, 0.4, 0.3, 0.1])).long()
     directions = torch.randn(4, 12, generator=generator)
     features = labels.float() @ directions + 0.7 * torch.randn(200, 12, generator=generator)
@@ -47,23 +44,23 @@ def rows(generator):
 
 @pytest.fixture
 def noise(generator):
-    """Labels that have nothing to do with the features: scores wander, and the last epoch is seldom the best."""
+    """Features and unrelated labels: scores fluctuate, and the last epoch is seldom the best."""
     return torch.randn(120, 12, generator=generator), (torch.rand(120, 4, generator=generator) < 0.4).long()
 
 
-def drawn_alike(make, *arguments, **settings):
-    """Make a module with the same weights each time, and leave the global generator alone."""
+def make_seeded(make, *arguments, **settings):
+    """Make a module with the same initial weights each time, and restore the global generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make(*arguments, **settings)
 
 
 def make_head(dropout=0.0):
-    return drawn_alike(EmbeddingHead, 12, (16, 4), dropout=dropout)
+    return make_seeded(EmbeddingHead, 12, (16, 4), dropout=dropout)
 
 
 def make_classifier(in_features=12):
-    return drawn_alike(ClassifierHead, in_features, 4)
+    return make_seeded(ClassifierHead, in_features, 4)
 
 
 def changed(**settings):
@@ -86,8 +83,8 @@ def same_state(first, second):
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-class Recorder(nn.Linear):
-    """A head that notes what it is trained on."""
+class RecordingHead(nn.Linear):
+    """A head that stores its training inputs."""
 
     def __init__(self, in_features, out_features=4):
         super().__init__(in_features, out_features)
@@ -100,8 +97,8 @@ class Recorder(nn.Linear):
 
 
 def batches_of(config, labels):
-    """The rows of each batch, and the labels that its loss sees, where each row is the number of itself."""
-    head, seen = Recorder(1), []
+    """Return row indices and labels of each batch; the feature of a row is its index."""
+    head, seen = RecordingHead(1), []
 
     def loss(embeddings, labels):
         seen.append(labels.clone())
@@ -120,19 +117,19 @@ def retrieval(head, train, validation):
     return float(ndcg_at_k(queries, validation[1], refs, train[1]))
 
 
-def test_keep_best_ends_with_the_head_of_the_best_epoch(noise):
+def test_keep_best_restores_the_weights_of_the_best_epoch(noise):
     train, validation = split(noise, 80)
     config = changed(max_epochs=8, keep_best=True)
     head, history = embed(train, config=config, validation=validation)
     scores = [record["val_ndcg_at_10"] for record in history]
-    assert max(scores) > scores[-1]  # or else the last epoch would do
+    assert max(scores) > scores[-1]  # the last epoch is not the best
     assert retrieval(head, train, validation) == pytest.approx(max(scores))
     last, same_history = embed(train, config=changed(max_epochs=8), validation=validation)
     assert same_history == history
     assert retrieval(last, train, validation) == pytest.approx(scores[-1])
 
 
-def test_keep_best_is_what_training_up_to_that_epoch_gives(noise):
+def test_keep_best_equals_training_up_to_the_best_epoch(noise):
     train, validation = split(noise, 80)
     best, history = embed(train, config=changed(max_epochs=8, keep_best=True), validation=validation)
     scores = [record["val_ndcg_at_10"] for record in history]
@@ -142,14 +139,14 @@ def test_keep_best_is_what_training_up_to_that_epoch_gives(noise):
     assert same_state(best, stopped)
 
 
-def test_keep_best_with_a_classifier_keeps_both_of_the_epoch_with_the_highest_sum(noise):
+def test_keep_best_with_a_classifier_maximises_the_sum_of_both_scores(noise):
     train, validation = split(noise, 80)
     classifier = make_classifier(4)
     config = changed(max_epochs=8, lr=0.005, keep_best=True)
     head, history = embed(train, config=config, validation=validation, classifier=classifier)
     sums = [record["val_ndcg_at_10"] + record["val_map"] for record in history]
     best = history[sums.index(max(sums))]
-    for name in ("val_ndcg_at_10", "val_map"):  # neither of them alone, nor the last epoch, would do
+    for name in ("val_ndcg_at_10", "val_map"):  # neither score alone is highest in this epoch
         assert best[name] < max(record[name] for record in history)
     assert best["epoch"] < len(history)
     assert retrieval(head, train, validation) == pytest.approx(best["val_ndcg_at_10"])
@@ -157,7 +154,7 @@ def test_keep_best_with_a_classifier_keeps_both_of_the_epoch_with_the_highest_su
     assert float(mean_average_precision(logits, validation[1])) == pytest.approx(best["val_map"])
 
 
-def test_keep_best_of_a_classifier_goes_by_its_mean_average_precision(noise):
+def test_keep_best_of_a_classifier_maximises_its_mean_average_precision(noise):
     train, validation = split(noise, 80)
     head = make_classifier()
     history = fit_classifier(head, *train, config=changed(max_epochs=8, keep_best=True), validation=validation)
@@ -169,9 +166,9 @@ def test_keep_best_of_a_classifier_goes_by_its_mean_average_precision(noise):
     assert float(head.loss(apply_in_batches(head, validation[0]), validation[1])) == pytest.approx(best["val_loss"])
 
 
-def test_keep_best_keeps_the_parameters_of_the_loss_of_that_epoch(noise):
+def test_keep_best_restores_the_parameters_of_the_loss(noise):
     train, validation = split(noise, 80)
-    losses = [drawn_alike(MultiLabelProxyAnchorLoss, num_labels=4, embedding_size=4) for _ in range(2)]
+    losses = [make_seeded(MultiLabelProxyAnchorLoss, num_labels=4, embedding_size=4) for _ in range(2)]
     options = {"validation": validation}
     _, history = embed(train, config=changed(max_epochs=8, keep_best=True), loss=losses[0], **options)
     scores = [record["val_ndcg_at_10"] for record in history]
@@ -180,22 +177,22 @@ def test_keep_best_keeps_the_parameters_of_the_loss_of_that_epoch(noise):
     assert same_state(*losses)
 
 
-def test_keep_best_takes_the_earlier_of_two_epochs_that_score_alike(rows):
+def test_keep_best_keeps_the_first_of_equal_epochs(rows):
     train, validation = split(rows, 150)
     heads = [make_head() for _ in range(2)]
 
-    def shrinks(embeddings, labels):
+    def mean_square(embeddings, labels):
         return embeddings.square().mean()
 
-    # Weights move at every step, by too little to change a rank.
+    # The learning rate is too low to change a rank.
     config = changed(max_epochs=4, lr=1e-6, keep_best=True)
-    history = fit_embedding(heads[0], *train, loss=shrinks, config=config, validation=validation)
+    history = fit_embedding(heads[0], *train, loss=mean_square, config=config, validation=validation)
     assert len({record["val_ndcg_at_10"] for record in history}) == 1
-    fit_embedding(heads[1], *train, loss=shrinks, config=changed(max_epochs=1, lr=1e-6))
+    fit_embedding(heads[1], *train, loss=mean_square, config=changed(max_epochs=1, lr=1e-6))
     assert same_state(*heads)
 
 
-def test_keep_best_takes_any_epoch_before_one_that_cannot_be_scored(rows):
+def test_keep_best_ignores_epochs_whose_score_is_nan(rows):
     features, labels = rows
     with pytest.warns(UserWarning, match="Epochs cannot be scored: .* NaN"):
         head, history = embed(rows, config=changed(keep_best=True), validation=(features[:20], 0 * labels[:20]))
@@ -203,7 +200,7 @@ def test_keep_best_takes_any_epoch_before_one_that_cannot_be_scored(rows):
     assert same_state(head, embed(rows)[0])
 
 
-def test_patience_stops_so_many_epochs_after_the_best(noise):
+def test_patience_stops_that_many_epochs_after_the_best(noise):
     train, validation = split(noise, 80)
     _, unlimited = embed(train, config=changed(max_epochs=20), validation=validation)
     scores = [record["val_ndcg_at_10"] for record in unlimited]
@@ -213,18 +210,18 @@ def test_patience_stops_so_many_epochs_after_the_best(noise):
         assert len(history) < 20
         best = scores.index(max(scores[: len(history)]))
         assert len(history) == 1 + best + patience
-        # It did not stop too late: no epoch before had waited as long.
+        # No earlier epoch fulfilled the condition.
         for end in range(1, len(history)):
             assert end - (1 + scores.index(max(scores[:end]))) < patience
 
 
-def test_patience_of_a_classifier_stops_where_scores_stand_still(rows):
+def test_patience_of_a_classifier_stops_when_scores_are_constant(rows):
     head = make_classifier()
     config = changed(max_epochs=9, lr=1e-12, patience=2)
     assert len(fit_classifier(head, *rows, config=config, validation=rows)) == 3
 
 
-def test_patience_lets_scores_that_rise_go_on(rows):
+def test_patience_does_not_stop_while_scores_rise(rows):
     train, validation = split(rows, 150)
     config = changed(max_epochs=4, patience=1, lr=0.003)
     history = fit_classifier(make_classifier(), *train, config=config, validation=validation)
@@ -234,7 +231,7 @@ def test_patience_lets_scores_that_rise_go_on(rows):
 
 
 @pytest.mark.parametrize("setting", [{"keep_best": True}, {"patience": 3}])
-def test_keep_best_and_patience_without_rows_to_score_by_are_refused(rows, setting):
+def test_keep_best_and_patience_without_validation_are_an_error(rows, setting):
     with pytest.raises(ValueError, match=r"`keep_best` and `patience` require `validation` rows.* got None"):
         fit_classifier(make_classifier(), *rows, config=changed(**setting))
     with pytest.raises(ValueError, match=r"`keep_best` and `patience` require `validation` rows.* got None"):
@@ -245,11 +242,11 @@ def test_keep_best_and_patience_without_rows_to_score_by_are_refused(rows, setti
 
 
 def kill_after(epoch):
-    def die(record):
+    def kill(record):
         if record["epoch"] == epoch:
             raise Killed
 
-    return die
+    return kill
 
 
 OPTIONS = {
@@ -263,7 +260,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("killed_after", [1, 4])
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
-def test_embedding_resumed_ends_as_one_never_killed(noise, settings, killed_after, tmp_path):
+def test_resumed_embedding_equals_an_uninterrupted_one(noise, settings, killed_after, tmp_path):
     train, validation = split(noise, 80)
     config = changed(max_epochs=7, **settings)
 
@@ -287,7 +284,7 @@ def test_embedding_resumed_ends_as_one_never_killed(noise, settings, killed_afte
     path = tmp_path / "stage.pt"
     with pytest.raises(Killed):
         fit(checkpoint=path, callback=kill_after(killed_after))
-    for _ in range(2):  # resumed, and then restored whole
+    for _ in range(2):  # the second fit only loads the checkpoint
         resumed, history = fit(checkpoint=path)
         assert history == expected
         assert same_state(resumed, straight)
@@ -295,7 +292,7 @@ def test_embedding_resumed_ends_as_one_never_killed(noise, settings, killed_afte
 
 @pytest.mark.parametrize("killed_after", [1, 4])
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
-def test_classifier_resumed_ends_as_one_never_killed(noise, settings, killed_after, tmp_path):
+def test_resumed_classifier_equals_an_uninterrupted_one(noise, settings, killed_after, tmp_path):
     train, validation = split(noise, 80)
     config = changed(max_epochs=7, **settings)
 
@@ -325,14 +322,14 @@ def test_classifier_resumed_ends_as_one_never_killed(noise, settings, killed_aft
         ({"patience": 2}, "patience was None and is 2"),
     ],
 )
-def test_checkpoint_of_other_options_is_refused(rows, setting, message, tmp_path):
+def test_checkpoint_of_other_options_is_an_error(rows, setting, message, tmp_path):
     options = {"validation": rows, "checkpoint": tmp_path / "stage.pt"}
     embed(rows, **options)
     with pytest.raises(ValueError, match=message):
         embed(rows, config=changed(**setting), **options)
 
 
-def test_checkpoint_of_another_classifier_is_refused(rows, tmp_path):
+def test_checkpoint_of_another_classifier_is_an_error(rows, tmp_path):
     path = tmp_path / "stage.pt"
     embed(rows, classifier=ClassifierHead(4, 4), checkpoint=path)
     with pytest.raises(ValueError, match=r"classifier\.activation was 'sigmoid' and is 'softmax'"):
@@ -341,14 +338,14 @@ def test_checkpoint_of_another_classifier_is_refused(rows, tmp_path):
         embed(rows, checkpoint=path)
 
 
-def test_checkpoint_of_another_weight_of_the_classifier_is_refused(rows, tmp_path):
+def test_checkpoint_of_another_classifier_weight_is_an_error(rows, tmp_path):
     options = {"checkpoint": tmp_path / "stage.pt"}
     embed(rows, classifier=make_classifier(4), classifier_weight=0.5, **options)
     with pytest.raises(ValueError, match="other settings or data"):
         embed(rows, classifier=make_classifier(4), classifier_weight=5.0, **options)
 
 
-def test_checkpoint_of_other_rows_to_choose_the_epoch_by_is_refused(rows, tmp_path):
+def test_checkpoint_of_other_validation_rows_is_an_error(rows, tmp_path):
     features, labels = rows
     options = {"config": changed(keep_best=True), "checkpoint": tmp_path / "stage.pt"}
     embed(rows, validation=(features[:50], labels[:50]), **options)
@@ -356,7 +353,7 @@ def test_checkpoint_of_other_rows_to_choose_the_epoch_by_is_refused(rows, tmp_pa
         embed(rows, validation=(features[50:], labels[50:]), **options)
 
 
-def test_checkpoint_holds_the_classifier_that_is_trained_along(rows, tmp_path):
+def test_checkpoint_contains_the_auxiliary_classifier(rows, tmp_path):
     path, trained = tmp_path / "stage.pt", make_classifier(4)
     embed(rows, classifier=trained, checkpoint=path)
     assert not same_state(trained, make_classifier(4))
@@ -365,7 +362,7 @@ def test_checkpoint_holds_the_classifier_that_is_trained_along(rows, tmp_path):
     assert same_state(restored, trained)
 
 
-def test_checkpoint_of_a_loss_of_a_function_with_settings_is_written(rows, tmp_path):
+def test_fit_with_a_partial_function_as_loss_resumes(rows, tmp_path):
     features, labels = rows
     loss = functools.partial(nn.functional.binary_cross_entropy_with_logits, pos_weight=torch.full((4,), 2.0))
     options = {"config": CONFIG, "checkpoint": tmp_path / "stage.pt"}
@@ -373,18 +370,18 @@ def test_checkpoint_of_a_loss_of_a_function_with_settings_is_written(rows, tmp_p
     assert fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options) == history
 
 
-# Rows that are mixed
+# Mixup
 
 
 @pytest.fixture
 def one_hot_rows():
-    """Rows whose features and labels are the number of the row, one-hot: a mixture shows what it is made of."""
+    """One-hot row indices, as features and labels: a mixed row shows its two rows and their weights."""
     return torch.eye(30)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool])
-def test_mixup_mixes_features_and_labels_alike_and_leaves_each_row_the_greater_share(one_hot_rows, dtype):
-    head, seen = Recorder(30), []
+def test_mixup_averages_features_and_labels_with_the_larger_weight_for_the_row_itself(one_hot_rows, dtype):
+    head, seen = RecordingHead(30), []
 
     def loss(embeddings, labels):
         seen.append(labels.clone())
@@ -400,32 +397,32 @@ def test_mixup_mixes_features_and_labels_alike_and_leaves_each_row_the_greater_s
         torch.testing.assert_close(features.sum(dim=1), torch.ones(10, dtype=features.dtype))
         assert ((features > 0).sum(dim=1) <= 2).all()
         assert (features.amax(dim=1) >= 0.5).all()
-        # Partners are rows of the batch, each of them once.
-        owners = features.argmax(dim=1)
-        assert set(features.nonzero()[:, 1].tolist()) <= set(owners.tolist())
+        # Partners are rows of the batch.
+        own_rows = features.argmax(dim=1)
+        assert set(features.nonzero()[:, 1].tolist()) <= set(own_rows.tolist())
     mixed = torch.cat(head.seen)
     for epoch in (mixed[:30], mixed[30:]):
         assert sorted(epoch.argmax(dim=1).tolist()) == list(range(30))
-    shares = mixed.amax(dim=1)
-    assert (shares < 0.99).sum() > 20
-    assert len(shares[shares < 1].unique()) > 20
+    weights = mixed.amax(dim=1)
+    assert (weights < 0.99).sum() > 20
+    assert len(weights[weights < 1].unique()) > 20
     assert not torch.equal(head.seen[0], head.seen[3])
 
 
-def test_mixup_draws_shares_that_are_nearer_to_one_half_the_greater_it_is(one_hot_rows):
+def test_mixup_with_larger_alpha_gives_weights_closer_to_one_half(one_hot_rows):
     means = []
     for mixup in (0.1, 1.0, 100.0):
-        head = Recorder(30)
+        head = RecordingHead(30)
         config = changed(max_epochs=20, mixup=mixup, batch_size=30)
         fit_embedding(head, one_hot_rows, one_hot_rows, loss=lambda embeddings, _: embeddings.mean(), config=config)
         mixtures = torch.cat(head.seen)
         means.append(float(mixtures.amax(dim=1)[(mixtures > 0).sum(dim=1) == 2].mean()))
     assert 0.9 < means[0] < 1
-    assert means[1] == pytest.approx(0.75, abs=0.03)  # the greater of a uniform share and the rest
+    assert means[1] == pytest.approx(0.75, abs=0.03)  # max(w, 1 - w) for uniform w
     assert 0.5 < means[2] < 0.56
 
 
-def test_mixup_of_0_hands_on_rows_as_they_are(rows):
+def test_mixup_of_0_does_not_change_rows(rows):
     _, labels = rows
     for config in (CONFIG, changed(mixup=0.0)):
         numbers, seen = batches_of(config, labels)
@@ -434,7 +431,7 @@ def test_mixup_of_0_hands_on_rows_as_they_are(rows):
             assert torch.equal(labels_of_batch, labels[numbers_of_batch.long()])
 
 
-def test_mixup_changes_what_is_learnt_and_not_what_is_measured(rows):
+def test_mixup_applies_to_training_but_not_to_validation(rows):
     train, validation = split(rows, 150)
     plain, _ = embed(train)
     mixed, history = embed(train, config=changed(mixup=0.4), validation=validation)
@@ -457,14 +454,14 @@ def losses_on_embeddings():
 
 
 @pytest.mark.parametrize("name", losses_on_embeddings())
-def test_every_loss_that_takes_soft_labels_takes_mixed_rows(rows, name):
-    loss = drawn_alike(losses_on_embeddings)[name]
+def test_all_losses_on_soft_labels_support_mixup(rows, name):
+    loss = make_seeded(losses_on_embeddings)[name]
     head, history = embed(rows, loss=loss, config=changed(mixup=0.4, max_epochs=8))
     assert history[-1]["loss"] < history[0]["loss"]
     assert all(value.isfinite().all() for value in head.state_dict().values())
 
 
-class OfHardLabels(MultiLabelTripletMarginLoss):
+class HardLabelLoss(MultiLabelTripletMarginLoss):
     takes_soft_labels = False
 
 
@@ -472,11 +469,11 @@ class OfHardLabels(MultiLabelTripletMarginLoss):
     "loss",
     [
         MultiLabelProxyAnchorLoss(num_labels=4, embedding_size=4),
-        MultiLabelCrossBatchMemory(OfHardLabels(), embedding_size=4, num_labels=4, memory_size=64),
+        MultiLabelCrossBatchMemory(HardLabelLoss(), embedding_size=4, num_labels=4, memory_size=64),
     ],
     ids=lambda loss: type(loss).__name__,
 )
-def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows, loss):
+def test_mixup_with_a_loss_that_requires_hard_labels_is_an_error(rows, loss):
     with pytest.raises(ValueError, match=f"`mixup` makes soft labels, which `{type(loss).__name__}` does not support"):
         embed(rows, loss=loss, config=changed(mixup=0.4))
 
@@ -486,7 +483,7 @@ def test_mixup_with_a_loss_that_asks_for_hard_labels_is_refused(rows, loss):
     [similarity.Cosine(), similarity.Dice(), similarity.Hamming(), similarity.Jaccard(), similarity.Overlap()],
     ids=lambda function: type(function).__name__,
 )
-def test_every_similarity_takes_mixed_rows(rows, function):
+def test_all_similarities_support_mixup(rows, function):
     miner = MultiLabelSemiHardMiner(function, positive_threshold=0.2)
     _, history = embed(rows, loss=TripletMarginLoss(), miner=miner, config=changed(mixup=0.4))
     assert all(record["triplets"] > 0 for record in history)
@@ -494,10 +491,10 @@ def test_every_similarity_takes_mixed_rows(rows, function):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-# Batches filled label by label
+# Batches composed label by label
 
 
-def test_items_per_label_takes_the_batches_of_the_sampler_in_a_new_order_each_epoch(rows):
+def test_items_per_label_uses_the_batches_of_the_sampler(rows):
     _, labels = rows
     config = changed(items_per_label=3, batch_size=24)
     numbers, seen = batches_of(config, labels)
@@ -513,31 +510,31 @@ def test_items_per_label_takes_the_batches_of_the_sampler_in_a_new_order_each_ep
     assert all(batch.sum(dim=0).min() >= 3 for batch in seen)
 
 
-def test_items_per_label_and_mixup_together_mix_rows_of_the_balanced_batch(rows):
+def test_items_per_label_and_mixup_work_together(rows):
     _, labels = rows
     numbers, _ = batches_of(changed(items_per_label=3, batch_size=24), labels)
-    head = Recorder(200)
+    head = RecordingHead(200)
     config = changed(items_per_label=3, batch_size=24, mixup=0.4)
     fit_embedding(head, torch.eye(200), labels, loss=lambda embeddings, _: embeddings.mean(), config=config)
     for batch, mixtures in zip(numbers, head.seen, strict=True):
         assert sorted(mixtures.argmax(dim=1).tolist()) == sorted(batch.int().tolist())
 
 
-def test_items_per_label_of_fewer_rows_than_a_batch_takes_all_of_them(rows):
+def test_items_per_label_with_fewer_rows_than_a_batch_uses_all_rows(rows):
     _, labels = rows
     labels = labels[labels.any(dim=1)][:20]
     numbers, _ = batches_of(changed(items_per_label=2, batch_size=64), labels)
     assert [sorted(batch.int().tolist()) for batch in numbers] == [list(range(20))] * 3
 
 
-def test_items_per_label_leaves_rows_without_labels_out(rows):
+def test_items_per_label_excludes_rows_without_labels(rows):
     labels = rows[1].clone()
     labels[::4] = 0
     numbers, _ = batches_of(changed(items_per_label=2), labels)
     assert labels[torch.cat(numbers).long()].any(dim=1).all()
 
 
-def test_items_per_label_of_fewer_labelled_rows_than_a_batch_takes_these(rows):
+def test_items_per_label_with_fewer_labelled_rows_than_a_batch_uses_these(rows):
     labels = rows[1][:60].clone()
     labels[::2] = 0
     numbers, _ = batches_of(changed(items_per_label=2, batch_size=50), labels)
@@ -546,10 +543,10 @@ def test_items_per_label_of_fewer_labelled_rows_than_a_batch_takes_these(rows):
     assert all(sorted(batch.int().tolist()) == labelled for batch in numbers)
 
 
-# A classifier trained along
+# The auxiliary classifier
 
 
-def test_classifier_trained_along_learns(rows):
+def test_auxiliary_classifier_learns(rows):
     train, validation = split(rows, 150)
     classifier = make_classifier(4)
     config = changed(max_epochs=20)
@@ -557,11 +554,11 @@ def test_classifier_trained_along_learns(rows):
     logits = apply_in_batches(classifier, apply_in_batches(head, validation[0]))
     ranked = float(mean_average_precision(logits, validation[1]))
     assert history[-1]["val_map"] == pytest.approx(ranked)
-    assert ranked > float(validation[1].float().mean()) + 0.35  # what chance would reach
+    assert ranked > float(validation[1].float().mean()) + 0.35  # the mAP of random scores
     assert ranked > history[0]["val_map"] + 0.1
 
 
-def test_classifier_trained_along_weighs_as_it_is_told(rows):
+def test_classifier_weight_scales_the_loss_of_the_auxiliary_classifier(rows):
     features, labels = rows
     one_batch = TrainingConfig(max_epochs=1, batch_size=200, lr=0.01, seed=0)
     metric = SimilarityRegressionLoss()
@@ -575,31 +572,31 @@ def test_classifier_trained_along_weighs_as_it_is_told(rows):
         assert same_state(classifier, make_classifier(4)) == (weight == 0)
 
 
-def test_classifier_trained_along_moves_the_head_by_its_loss_alone(rows):
-    def nothing(embeddings, labels):
+def test_auxiliary_classifier_trains_the_head(rows):
+    def zero(embeddings, labels):
         return 0 * embeddings.sum()
 
     train, validation = split(rows, 150)
     head = make_head()
     before = retrieval(head, train, validation)
-    embed(train, head, config=changed(max_epochs=20), loss=nothing, classifier=make_classifier(4))
+    embed(train, head, config=changed(max_epochs=20), loss=zero, classifier=make_classifier(4))
     assert retrieval(head, train, validation) > before + 0.03
-    still, _ = embed(train, loss=nothing)
+    still, _ = embed(train, loss=zero)
     assert same_state(still, make_head())
 
 
-def test_classifier_trained_along_a_loss_on_triplets_is_given_all_rows(rows):
+def test_auxiliary_classifier_with_a_triplet_loss_uses_all_rows(rows):
     history = embed(rows, loss=TripletMarginLoss(), miner=MultiLabelSemiHardMiner(), classifier=make_classifier(4))[1]
     assert history[0]["triplets"] > 0
     without = embed(rows, loss=TripletMarginLoss(), miner=MultiLabelSemiHardMiner())[1]
     assert history[0]["loss"] > without[0]["loss"] + 0.5  # of about log 2
 
 
-# Labels beside a tuple
+# Labels and mined tuples
 
 
-class LossOfLabels(SimilarityRegressionLoss):
-    """A loss that notes what it is called with."""
+class RecordingLoss(SimilarityRegressionLoss):
+    """A loss that stores the batches that it is called with."""
 
     def __init__(self):
         super().__init__()
@@ -610,8 +607,8 @@ class LossOfLabels(SimilarityRegressionLoss):
         return super().compute_loss(batch)
 
 
-def test_loss_of_ours_is_given_the_labels_beside_the_tuple_of_the_miner(rows):
-    loss, mined = LossOfLabels(), []
+def test_loss_of_mlmetric_is_called_with_labels_and_mined_tuple(rows):
+    loss, mined = RecordingLoss(), []
     plain = MultiLabelSemiHardMiner(max_triplets_per_anchor=2)
 
     def miner(embeddings, labels):
@@ -629,20 +626,20 @@ def test_loss_of_ours_is_given_the_labels_beside_the_tuple_of_the_miner(rows):
 
 
 @pytest.mark.parametrize("name", [name for name in losses_on_embeddings() if name != "HyP2Loss"])
-def test_every_loss_that_takes_a_tuple_takes_that_of_the_miner(rows, name):
-    loss = drawn_alike(losses_on_embeddings)[name]
+def test_all_losses_on_tuples_accept_the_mined_tuple(rows, name):
+    loss = make_seeded(losses_on_embeddings)[name]
     head, history = embed(rows, loss=loss, miner=MultiLabelSemiHardMiner(max_triplets_per_anchor=4))
     assert history[0]["triplets"] > 0
     assert not same_state(head, make_head())
 
 
-def test_loss_that_takes_no_tuple_refuses_a_miner(rows):
+def test_loss_without_tuples_with_a_miner_is_an_error(rows):
     loss = HyP2Loss(num_labels=4, embedding_size=4)
     with pytest.raises(ValueError, match="`HyP2Loss` takes no `indices_tuple`, got one of 3 tensors"):
         embed(rows, loss=loss, miner=MultiLabelSemiHardMiner())
 
 
-def test_loss_of_pytorch_metric_learning_is_given_the_tuple_alone(rows):
+def test_loss_of_pytorch_metric_learning_is_called_with_the_mined_tuple_only(rows):
     calls = []
 
     def loss(*arguments, **settings):
@@ -658,7 +655,7 @@ def test_loss_of_pytorch_metric_learning_is_given_the_tuple_alone(rows):
 
 @pytest.fixture
 def separable(generator):
-    """Labels, each a feature of its own almost without noise, and a fifth feature that is noise."""
+    """Five features, one for each of four labels with little noise, and one of noise; and the labels."""
     labels = (torch.rand(120, 4, generator=generator) < 0.4).long()
     noise = torch.randn(120, 5, generator=generator)
     return torch.cat([2.0 * labels - 1, torch.zeros(120, 1)], dim=1) + 0.2 * noise, labels
@@ -666,19 +663,19 @@ def separable(generator):
 
 def heads_of(labels):
     return {
-        "ClassifierHead": drawn_alike(ClassifierHead, 5, 4),
-        "LabelGraphHead": drawn_alike(LabelGraphHead.from_labels, 5, labels, hidden_features=16),
-        "SemanticProjectionHead": drawn_alike(SemanticProjectionHead, 5, cooccurrence_vectors(labels)),
+        "ClassifierHead": make_seeded(ClassifierHead, 5, 4),
+        "LabelGraphHead": make_seeded(LabelGraphHead.from_labels, 5, labels, hidden_features=16),
+        "SemanticProjectionHead": make_seeded(SemanticProjectionHead, 5, cooccurrence_vectors(labels)),
     }
 
 
 @pytest.mark.parametrize("loss", [None, AsymmetricLoss(), TwoWayLoss()], ids=["own", "asymmetric", "two-way"])
 @pytest.mark.parametrize("name", ["ClassifierHead", "LabelGraphHead", "SemanticProjectionHead"])
-def test_every_head_learns_by_every_loss_what_can_be_separated(separable, name, loss):
+def test_all_heads_learn_separable_labels_with_all_losses(separable, name, loss):
     train, validation = split(separable, 80)
     head = heads_of(train[1])[name]
     before = float(mean_average_precision(head(validation[0]).detach(), validation[1]))
-    config = TrainingConfig(max_epochs=40, batch_size=20, lr=0.03, seed=0)
+    config = TrainingConfig(max_epochs=20, batch_size=20, lr=0.06, seed=0)
     history = fit_classifier(head, *train, loss=loss, config=config, validation=validation)
     logits = apply_in_batches(head, validation[0])
     after = float(mean_average_precision(head.probabilities(logits), validation[1]))
@@ -691,19 +688,19 @@ def test_every_head_learns_by_every_loss_what_can_be_separated(separable, name, 
 
 
 @pytest.mark.parametrize("name", ["ClassifierHead", "LabelGraphHead", "SemanticProjectionHead"])
-def test_every_head_learns_from_mixed_rows(separable, name):
+def test_all_heads_learn_with_mixup(separable, name):
     train, validation = split(separable, 80)
-    config = TrainingConfig(max_epochs=40, batch_size=20, lr=0.03, mixup=0.4, seed=0)
+    config = TrainingConfig(max_epochs=20, batch_size=20, lr=0.06, mixup=0.4, seed=0)
     history = fit_classifier(heads_of(train[1])[name], *train, config=config, validation=validation)
     assert history[-1]["val_map"] > 0.95
 
 
-def test_fit_classifier_without_a_loss_takes_the_one_of_the_head(separable):
+def test_fit_classifier_without_a_loss_uses_that_of_the_head(separable):
     class Constant(ClassifierHead):
         def loss(self, logits, labels):
             return (logits - 3).square().mean()
 
-    head = drawn_alike(Constant, 5, 4)
+    head = make_seeded(Constant, 5, 4)
     fit_classifier(head, *separable, config=TrainingConfig(max_epochs=60, batch_size=20, lr=0.1, seed=0))
     torch.testing.assert_close(apply_in_batches(head, separable[0]), torch.full((120, 4), 3.0), atol=0.1, rtol=0)
 
@@ -729,15 +726,15 @@ def test_fit_classifier_trains_the_parameters_of_a_loss_and_restores_them(separa
 
 
 def image_rows(generator):
-    """Pictures of 3 by 6 by 6 numbers, each label a pattern in them."""
+    """Images of shape (3, 6, 6), in which each label is a pattern, and their labels."""
     labels = (torch.rand(120, 4, generator=generator) < 0.4).long()
     patterns = torch.randn(4, 3, 6, 6, generator=generator)
     noise = torch.randn(120, 3, 6, 6, generator=generator)
     return torch.einsum("nl,lchw->nchw", labels.float(), patterns) + 2 * noise, labels
 
 
-class OnImages(ClassifierHead):
-    """A classifier behind a convolution."""
+class ConvolutionalClassifier(ClassifierHead):
+    """A convolution and a classifier."""
 
     def __init__(self):
         super().__init__(8, 4)
@@ -750,7 +747,7 @@ class OnImages(ClassifierHead):
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_embedding_of_images_learns(generator, mixup):
     train, validation = split(image_rows(generator), 80)
-    head = drawn_alike(lambda: nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(32, 8)))
+    head = make_seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(32, 8)))
     before = retrieval(head, train, validation)
     config = changed(max_epochs=15, mixup=mixup)
     _, history = embed(train, head, config=config, validation=validation)
@@ -762,20 +759,20 @@ def test_classifier_of_images_learns_and_resumes(generator, tmp_path):
     rows = image_rows(generator)
     train, validation = split(rows, 80)
     config = changed(max_epochs=20, mixup=0.2, keep_best=True)
-    head = drawn_alike(OnImages)
+    head = make_seeded(ConvolutionalClassifier)
     history = fit_classifier(head, *train, config=config, validation=validation)
     assert max(record["val_map"] for record in history) > float(validation[1].float().mean()) + 0.2
     options = {"config": config, "validation": validation, "checkpoint": tmp_path / "stage.pt"}
     with pytest.raises(Killed):
-        fit_classifier(drawn_alike(OnImages), *train, callback=kill_after(3), **options)
-    resumed = drawn_alike(OnImages)
+        fit_classifier(make_seeded(ConvolutionalClassifier), *train, callback=kill_after(3), **options)
+    resumed = make_seeded(ConvolutionalClassifier)
     assert fit_classifier(resumed, *train, **options) == history
     assert same_state(resumed, head)
 
 
-def test_mixup_of_images_is_that_of_their_numbers(generator):
+def test_mixup_of_images_equals_that_of_flattened_images(generator):
     images, labels = image_rows(generator)
-    heads = Recorder(108), Recorder(108)
+    heads = RecordingHead(108), RecordingHead(108)
 
     class Flat(nn.Module):
         def __init__(self, head):
@@ -792,13 +789,13 @@ def test_mixup_of_images_is_that_of_their_numbers(generator):
     assert all(torch.equal(first, second) for first, second in zip(heads[0].seen, heads[1].seen, strict=True))
 
 
-def test_rows_of_one_dimension_are_refused(rows):
+def test_one_dimensional_rows_are_an_error(rows):
     features, labels = rows
     with pytest.raises(ValueError, match=r"\(N, D\) \(or \(N, \.\.\.\)\) .* got \(200,\) and \(200, 4\)"):
         embed((features[:, 0], labels))
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -811,17 +808,17 @@ def test_rows_of_one_dimension_are_refused(rows):
         ({"patience": -3}, "`patience` must be None or at least 1, got -3"),
     ],
 )
-def test_training_config_names_which_option_is_out_of_range(arguments, message):
+def test_training_config_rejects_options_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**arguments)
 
 
-def test_fit_classifier_of_a_head_that_is_no_module_is_refused(rows):
+def test_fit_classifier_of_a_head_that_is_not_a_module_is_an_error(rows):
     with pytest.raises(TypeError, match="`head` must be a torch module that scores labels, got function"):
         fit_classifier(lambda inputs: inputs, *rows)
 
 
-def test_fit_of_validation_rows_that_do_not_fit_is_refused(rows):
+def test_different_numbers_of_validation_rows_and_labels_are_an_error(rows):
     features, labels = rows
     with pytest.raises(
         ValueError, match=r"`validation` must have rows and labels of the same length, .*, got 10 and 9"
@@ -829,10 +826,10 @@ def test_fit_of_validation_rows_that_do_not_fit_is_refused(rows):
         embed(rows, validation=(features[:10], labels[:9]))
 
 
-# Heads that act as one
+# Ensembles
 
 
-def test_ensemble_has_the_mean_of_the_squared_distances_of_its_members(generator):
+def test_squared_distance_of_an_ensemble_is_the_mean_of_those_of_its_members(generator):
     members = [EmbeddingHead(12, (8, size)) for size in (2, 5, 3)]
     inputs = torch.randn(20, 12, generator=generator)
     squares = torch.stack([torch.cdist(member(inputs), member(inputs)).square() for member in members])
@@ -842,20 +839,20 @@ def test_ensemble_has_the_mean_of_the_squared_distances_of_its_members(generator
     torch.testing.assert_close(torch.cdist(embeddings, embeddings).square(), squares.mean(dim=0), atol=1e-4, rtol=1e-3)
 
 
-def test_ensemble_of_one_is_that_one_and_takes_any_iterable(generator):
+def test_ensemble_of_one_member_equals_it_and_accepts_any_iterable(generator):
     head = make_head()
     inputs = torch.randn(5, 12, generator=generator)
     assert torch.equal(EmbeddingEnsemble(head for _ in range(1))(inputs), head(inputs))
 
 
-def test_ensemble_of_unit_members_has_unit_length(generator):
+def test_ensemble_of_unit_embeddings_has_unit_length(generator):
     members = [EmbeddingHead(12, (8, 4), norm_exponent=0.0) for _ in range(3)]
     embeddings = EmbeddingEnsemble(members)(torch.randn(20, 12, generator=generator))
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(20))
 
 
-def test_ensemble_travels_by_state_dict_and_is_trained_as_one(rows):
-    ensemble = drawn_alike(lambda: EmbeddingEnsemble([EmbeddingHead(12, (8, 4)) for _ in range(2)]))
+def test_ensemble_can_be_trained_and_has_a_state_dict(rows):
+    ensemble = make_seeded(lambda: EmbeddingEnsemble([EmbeddingHead(12, (8, 4)) for _ in range(2)]))
     before = copy.deepcopy(ensemble)
     embed(rows, ensemble)
     assert not any(
@@ -865,7 +862,7 @@ def test_ensemble_travels_by_state_dict_and_is_trained_as_one(rows):
     assert same_state(before, ensemble)
 
 
-def test_ensemble_without_members_is_refused():
+def test_ensemble_without_members_is_an_error():
     with pytest.raises(ValueError, match="`members` must contain at least one head, got none"):
         EmbeddingEnsemble([])
 
@@ -874,7 +871,7 @@ def test_ensemble_without_members_is_refused():
 
 
 def heads_with_norm_exponents(*exponents, dtype=torch.float32):
-    return [drawn_alike(EmbeddingHead, 12, (8, 4), norm_exponent=exponent).to(dtype) for exponent in exponents]
+    return [make_seeded(EmbeddingHead, 12, (8, 4), norm_exponent=exponent).to(dtype) for exponent in exponents]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -895,7 +892,7 @@ def test_norm_exponent_of_0_gives_unit_length_and_1_is_the_default(generator):
 
 
 def make_small_head():
-    return drawn_alike(EmbeddingHead, 12, (8, 4))
+    return make_seeded(EmbeddingHead, 12, (8, 4))
 
 
 @pytest.mark.parametrize("exponent", [0.1, 0.75, 0.9])
@@ -919,7 +916,7 @@ def test_zero_embedding_is_zero_with_a_finite_gradient_for_each_norm_exponent(ex
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
-def test_norm_exponent_of_one_half_has_the_gradient_of_finite_differences(generator):
+def test_norm_exponent_of_one_half_has_the_right_gradient(generator):
     head = heads_with_norm_exponents(0.5, dtype=torch.float64)[0]
     inputs = torch.randn(4, 12, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(head, (inputs,))
@@ -938,7 +935,7 @@ def test_norm_exponent_is_compared_with_a_checkpoint(rows, tmp_path):
         embed(rows, second, checkpoint=tmp_path / "stage.pt")
 
 
-def test_labels_to_measure_a_classifier_on_must_be_hard(rows):
+def test_soft_validation_labels_of_a_classifier_are_an_error(rows):
     features, labels = rows
     soft = (features[:20], 0.3 * labels[:20])
     classifier = ClassifierHead(make_head().embedding_size, labels.shape[1])
@@ -946,18 +943,18 @@ def test_labels_to_measure_a_classifier_on_must_be_hard(rows):
         embed(rows, validation=soft, classifier=classifier)
     with pytest.raises(ValueError, match="`validation` must have labels 0 or 1"):
         fit_classifier(ClassifierHead(features.shape[1], labels.shape[1]), *rows, validation=soft)
-    _, history = embed(rows, validation=soft)  # retrieval compares soft labels, too
+    _, history = embed(rows, validation=soft)  # retrieval supports soft labels
     assert all(0 < record["val_ndcg_at_10"] <= 1 for record in history)
 
 
-def test_training_on_the_cpu_leaves_the_generator_of_a_device_alone(rows, device):
+def test_training_on_the_cpu_does_not_change_the_generator_of_a_device(rows, device):
     module = torch.get_device_module(device)
     before = module.get_rng_state()
     embed(rows)
     assert torch.equal(module.get_rng_state(), before)
 
 
-def test_validation_that_does_not_fit_the_training_rows_is_named_before_training(rows):
+def test_validation_of_another_shape_than_the_training_rows_is_an_error(rows):
     features, labels = rows
     for validation, error, message in (
         ((features, [["sun"]] * 200), TypeError, r"`validation\[1\]` must hold numbers, .*MultiLabelBinarizer"),
