@@ -43,6 +43,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     validation rows are then a share of the rows that it keeps, with their label frequencies. For thresholds that suit
     the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a number.
 
+    scikit-learn's scorers expect a binary target if `classes_` has one or two entries: with two labels do not use those
+    of `predict_proba`, with one label use those of `predict` only. Functions of `sklearn.metrics` are not affected.
+
     Args:
         standardize: Whether to scale features, and embeddings in stage two, to mean 0 and standard deviation 1. The
             recommended head clips features: without `standardize`, pass standardised features or use another head.
@@ -59,8 +62,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
         classifier_: The trained `ClassifierHead`, which takes the embedding.
-        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinite for a label that `"micro"` would
-            never predict.
+        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Classes of the columns of `y`, of `predict` and of `predict_proba`, shape `(L,)`: sorted label names,
             column names of a data frame, or `arange(L)`.
         history_: For each member, and last for stage two, a list with the record of each epoch.
@@ -189,7 +191,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         )
         return paper
 
-    @inherit_docs(MetricEmbedder.fit)
+    @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
     def fit(
         self,
         X: npt.ArrayLike,
@@ -199,19 +201,15 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         checkpoint_dir: str | os.PathLike[str] | None = None,
         callback: StageCallback | None = None,
     ) -> Self:
-        """Train both stages on features and labels.
-
-        In a pipeline pass the arguments after `y` by the name of the step, such as
-        `pipeline.fit(X, y, metricclassifier__checkpoint_dir="checkpoints")`.
-        """
+        """Train both stages on features and labels."""
         self._check_settings()
         data, validation_data = self._read(X, y, validation)
         outputs = StageOutputs(checkpoint_dir, callback)
         data, validation_data, seed = self._fit_head(data, validation_data, outputs)
         embedded, validation_data = self._embed(data), validation_data and self._embed(validation_data)
-        num_labels = embedded.labels.shape[1]
+        size, num_labels = embedded.features.shape[1], embedded.labels.shape[1]
         with seeded_globally(seed):  # for the initial weights, which `init_from_labels` replaces
-            self.classifier_ = ClassifierHead(embedded.features.shape[1], num_labels, activation=self.activation)
+            self.classifier_ = ClassifierHead(size, num_labels, activation=self.activation)
         self.classifier_.init_from_labels(embedded.labels)
         if self.standardize:
             self.classifier_.standardize.fit(embedded.features)
@@ -302,10 +300,11 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         if validation is None:
             return np.full(num_labels, 0.5)
         scores = self.classifier_.probabilities(apply_in_batches(self.classifier_, validation.features)).cpu()
-        average: Literal["macro", "micro"] = "macro" if self.threshold == "macro" else "micro"
         target = validation.hard.labels
         fallback = None if bool(target.any()) else 0.5
-        return best_thresholds(scores, target, average=average, shrinkage=self.shrinkage, fallback=fallback).numpy()
+        return best_thresholds(
+            scores, target, average=self.threshold, shrinkage=self.shrinkage, fallback=fallback
+        ).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -315,8 +314,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
 
 
 inherit_docs(
-    MetricClassifier,
-    MetricEmbedder.paper,
-    loss="`LogRatioLoss()`=>the paper's",
-    miner="no miner=>the paper's",
-)(MetricClassifier.paper.__func__)  # type: ignore[attr-defined]
+    MetricClassifier, MetricEmbedder.paper, loss="`LogRatioLoss()`=>the paper's", miner="no miner=>the paper's"
+)(
+    MetricClassifier.paper.__func__  # type: ignore[attr-defined]
+)
