@@ -62,7 +62,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
         classifier_: The trained `ClassifierHead`, which takes the embedding.
-        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
+        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels never predicted.
         classes_: Classes of the columns of `y`, of `predict` and of `predict_proba`, shape `(L,)`: sorted label names,
             column names of a data frame, or `arange(L)`.
         history_: For each member, and last for stage two, a list with the record of each epoch.
