@@ -1237,7 +1237,7 @@ def test_paper_has_the_parameters_of_the_paper(estimator, margin):
         assert (part.distance.p, part.distance.power, part.distance.normalize_embeddings) == (2, 2, False)
     assert settings["miner"].positive_order == "farthest"
     stated = {"n_members": 1, "max_epochs": 10, "batch_size": 256, "lr": 0.01, "lr_drops": (), "mixup": 0.0}
-    stated |= {"validation_fraction": 0.0, "classifier_weight": 0.0}
+    stated |= {"validation_fraction": 0.0, "keep_best": False, "classifier_weight": 0.0}
     stated |= {"activation": "softmax", "threshold": 0.5} if estimator is MetricClassifier else {}
     assert {name: settings[name] for name in stated} == stated
     layers = settings["head"](20).layers
@@ -1252,6 +1252,19 @@ def test_arguments_of_paper_replace_its_parameters(estimator):
     settings = estimator.paper(**others).get_params()
     assert {name: settings[name] for name in others} == others
     assert settings["batch_size"] == 256
+
+
+def test_without_keep_best_validation_rows_do_not_change_the_last_epoch():
+    X, y = table()
+    settings = FAST | {"validation_fraction": 0.0, "max_epochs": 6, "lr": 0.05, "random_state": 0}
+    opposite = (X[:40], 1 - y[:40])  # on which the first epoch is the best
+    last, best, without = (
+        MetricClassifier(**settings, keep_best=keep_best).fit(X, y, validation=validation)
+        for keep_best, validation in ((False, opposite), (True, opposite), (True, None))
+    )
+    assert "val_map" in last.history_[-1][0]
+    np.testing.assert_array_equal(last.predict_proba(X), without.predict_proba(X))
+    assert not np.array_equal(best.predict_proba(X), last.predict_proba(X))
 
 
 @pytest.mark.filterwarnings("ignore:Training diverges")  # as it can at the paper's learning rate

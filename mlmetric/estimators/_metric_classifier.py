@@ -103,6 +103,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         mixup: float = 0.4,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
+        keep_best: bool = True,
         patience: int | None = None,
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -125,6 +126,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,
+            keep_best=keep_best,
             patience=patience,
             device=device,
             random_state=random_state,
@@ -152,6 +154,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
+        keep_best: bool = False,
         patience: int | None = None,
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -179,6 +182,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,
+            keep_best=keep_best,
             patience=patience,
             device=device,
             random_state=random_state,
@@ -228,11 +232,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         self.thresholds_ = self._choose_thresholds(validation_data, num_labels)
         return self
 
+    @inherit_docs(MetricEmbedder.transform)
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Compute the logits of the labels.
-
-        Args:
-            X: Features, shape `(n, D)`.
 
         Returns:
             float32, shape `(n, L)`, in the order of `classes_`.
@@ -241,11 +243,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         embeddings = apply_in_batches(self.head_, read_features(self, X))
         return apply_in_batches(self.classifier_, embeddings).cpu().numpy()
 
+    @inherit_docs(MetricEmbedder.transform)
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Compute the probabilities of the labels.
-
-        Args:
-            X: Features, shape `(n, D)`.
 
         Returns:
             float32, shape `(n, L)`, in the order of `classes_`.
@@ -253,11 +253,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         logits = torch.from_numpy(self.decision_function(X))
         return self.classifier_.probabilities(logits).numpy()
 
+    @inherit_docs(MetricEmbedder.transform)
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Predict the labels: those whose probability is at least their threshold.
-
-        Args:
-            X: Features, shape `(n, D)`.
 
         Returns:
             int64, 0 or 1, shape `(n, L)`, in the order of `classes_`. For label names,

@@ -33,8 +33,6 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     and their embeddings concatenated. Of each, the epoch with the best score on validation rows is kept.
     `MetricEmbedder.paper()` has the settings of the paper.
 
-    Features are standardised with the statistics of the training rows.
-
     Args:
         head: Makes a head from the number of features, such as `functools.partial(EmbeddingHead, dropout=0.2)`; called
             once for each member. None for `RECOMMENDED_HEAD`.
@@ -45,10 +43,12 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0 for
             no such classifier.
         n_members: Number of heads that are trained and concatenated.
-        standardize: Whether to scale features to mean 0 and standard deviation 1. The recommended head clips them at 3
-            standard deviations: without `standardize`, pass standardised features or use another head.
+        standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
+            head clips features: without `standardize`, pass standardised features or use another head.
         validation_fraction: Share of the rows that is set aside as validation rows, to choose the best epoch;
             0 trains on all rows and keeps the last epoch.
+        keep_best: Whether to keep the weights of the epoch with the best score on the validation rows, if there are
+            any; False keeps those of the last epoch.
         device: Device to train on and to compute embeddings on, such as "cpu" or "cuda". A pickle contains the trained
             heads on the CPU.
         random_state: Seed of initial weights, order of rows, dropout, mixup, and the validation rows. An integer gives
@@ -101,6 +101,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         mixup: float = 0.4,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
+        keep_best: bool = True,
         patience: int | None = None,
         device: str = "cpu",
         random_state: RandomState = None,
@@ -118,6 +119,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         self.mixup = mixup
         self.items_per_label = items_per_label
         self.validation_fraction = validation_fraction
+        self.keep_best = keep_best
         self.patience = patience
         self.device = device
         self.random_state = random_state
@@ -140,6 +142,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
+        keep_best: bool = False,
         patience: int | None = None,
         device: str = "cpu",
         random_state: RandomState = None,
@@ -171,6 +174,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,
+            keep_best=keep_best,
             patience=patience,
             device=device,
             random_state=random_state,
@@ -263,7 +267,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         with seeded_globally(seed):  # heads are initialised on the CPU
             for number in range(self.n_members):
                 member = (RECOMMENDED_HEAD if self.head is None else self.head)(data.features.shape[1])
-                self.history_.append(self._fit_member(number, member, data, validation, seed, outputs))
+                config = self._config(seed % 100_000 + number, validation, is_embedding=True)
+                stage = f"embedding_{number + 1}"
+                self._log_stage(stage, data, validation)
+                self.history_.append(self._fit_member(member, data, validation, config, **outputs.arguments(stage)))
                 members.append(member)
         self.head_ = EmbeddingEnsemble(members).eval()
         self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
@@ -271,12 +278,11 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
     def _fit_member(
         self,
-        number: int,
         member: nn.Module,
         data: TrainingData,
         validation: TrainingData | None,
-        seed: int,
-        outputs: StageOutputs,
+        config: TrainingConfig,
+        **stage: Any,
     ) -> list[dict[str, float]]:
         if self.standardize:
             part = getattr(member, "standardize", None)
@@ -291,8 +297,6 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         if self.classifier_weight:
             size = apply_in_batches(member, data.features[:1]).shape[1]
             classifier = ClassifierHead(size, data.labels.shape[1])
-        stage = f"embedding_{number + 1}"
-        self._log_stage(stage, data, validation)
         return fit_embedding(
             member,
             data.features,
@@ -301,9 +305,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             miner=copy.deepcopy(self.miner),
             classifier=classifier,
             classifier_weight=self.classifier_weight,
-            config=self._config(seed % 100_000 + number, validation, mixup=self.mixup, items=self.items_per_label),
+            config=config,
             validation=None if validation is None else validation.hard,
-            **outputs.arguments(stage),
+            **stage,
         )
 
     def __sklearn_tags__(self) -> Any:

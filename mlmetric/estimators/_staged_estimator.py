@@ -100,17 +100,15 @@ class StagedEstimator(BaseEstimator):
         data = read_training_data(self, X, y)
         return data, None if validation is None else read_validation_data(self, validation)
 
-    def _config(
-        self, seed: int, validation: TrainingData | None, *, mixup: float = 0.0, items: int | None = None
-    ) -> TrainingConfig:
+    def _config(self, seed: int, validation: TrainingData | None, *, is_embedding: bool = False) -> TrainingConfig:
         return TrainingConfig(
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             lr=self.lr,
             lr_drops=tuple(self.lr_drops),
-            mixup=mixup,
-            items_per_label=items,
-            keep_best=validation is not None,
+            mixup=self.mixup if is_embedding else 0.0,
+            items_per_label=self.items_per_label if is_embedding else None,
+            keep_best=self.keep_best and validation is not None,
             patience=self.patience,
             seed=seed,
         )
