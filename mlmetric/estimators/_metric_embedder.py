@@ -49,8 +49,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             0 trains on all rows and keeps the last epoch.
         keep_best: Whether to keep the weights of the epoch with the best score on the validation rows, if there are
             any; False keeps those of the last epoch.
-        device: Device to train on and to compute embeddings on, such as "cpu" or "cuda". A pickle contains the trained
-            heads on the CPU.
+        device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
         random_state: Seed of initial weights, order of rows, dropout, mixup, and the validation rows. An integer gives
             the same fit each time. None draws it from numpy's global generator, as in scikit-learn. torch's global
             generator is seeded while a fit runs and restored after it. Other threads must not draw from it meanwhile;
