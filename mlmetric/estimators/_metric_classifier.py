@@ -288,7 +288,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
 
     def _embed(self, data: TrainingData) -> TrainingData:
-        """Replace features by embeddings; joined processes all use those of the first one."""
+        """Replace features by embeddings; in a process group, all ranks use those of rank 0."""
         embeddings = on_first_rank(lambda: apply_in_batches(self.head_, data.features).cpu())
         return TrainingData(embeddings, data.labels)
 

@@ -190,8 +190,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     ) -> Self:
         """Train on features and labels.
 
-        If processes are joined by torch.distributed, call `fit` in each of them with the same arguments; each computes
-        a part of every batch.
+        With a process group of torch.distributed, call `fit` in each process with the same arguments; each computes a
+        part of every batch.
 
         Args:
             X: Features, shape `(n, D)`, finite numbers.
@@ -205,8 +205,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
                 for the members, and `classifier.pt`; with `random_state=None` also `seeds.json`. The state is saved
                 after each epoch. A fit with the same settings and data resumes from the checkpoints and gives the same
-                result as an uninterrupted one. Of joined processes the first one reads and writes them. Different fits
-                need different folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
+                result as an uninterrupted one. In a process group, rank 0 reads and writes them. Different fits need
+                different folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
             callback: Called as `callback(stage, record)` after each epoch, including those restored from a checkpoint,
                 with the name of the stage, "embedding_1" and so on or "classifier", and the
                 [EpochRecord][mlmetric.training.EpochRecord].

@@ -50,8 +50,8 @@ class StageOutputs:
     def seeds(self, random_state: RandomState) -> tuple[int, int]:
         """Draw two seeds, for embedding and classifier.
 
-        If `random_state` is None, joined processes use the seeds of the first one, and a file in the folder of the
-        checkpoints keeps them for a resumed fit.
+        If `random_state` is None, all processes of a process group use the seeds of rank 0, and a file in the folder of
+        the checkpoints stores them for a resumed fit.
 
         Raises:
             OSError: If that file cannot be read or written, or is damaged.

@@ -30,7 +30,7 @@ class TrainingConfig:
             validation rows. None trains for `max_epochs` epochs.
         seed: Seed of the order of the rows, mixup, dropout, and miners without a generator of their own; from 0 to
             2^32 - 1. None draws one from torch's global generator when training starts. A checkpoint stores the seed,
-            so that a resumed run continues with it; processes joined by torch.distributed use that of the first one.
+            so that a resumed run continues with it; all processes of a process group use that of rank 0.
             torch's global generator is seeded in each epoch and restored after it. Other threads must not draw from it
             meanwhile; epochs of fits in several threads run one after the other.
 

@@ -59,9 +59,9 @@ def fit_embedding(
 ) -> list[EpochRecord]:
     """Train an embedding head with a metric loss, stage one: similar label sets become near embeddings.
 
-    If processes are joined by torch.distributed, call it in each of them with the same arguments, without a wrapper
-    around miner or loss. Each process embeds a part of every batch; triplets and loss are those of the whole batch, as
-    in one process, and all processes end with the same weights. The first process reads and writes the checkpoint.
+    With a process group of torch.distributed, call it in each process with the same arguments, without a wrapper around
+    miner or loss. Each process embeds a part of every batch; triplets and loss are those of the whole batch, as in one
+    process, and all processes end with the same weights. Rank 0 reads and writes the checkpoint.
 
     Args:
         head: Maps features `(N, D)` to embeddings `(N, E)`; trained in place.
@@ -94,8 +94,8 @@ def fit_embedding(
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft but a classifier is scored,
-            mixup is on but the loss requires labels 0 or 1, the checkpoint has other settings or data, or joined
-            processes have different settings or data.
+            mixup is on but the loss requires labels 0 or 1, the checkpoint has other settings or data, or the
+            processes of a process group have different ones.
         TypeError: If features are not tensors, labels are not numbers, or, with a checkpoint, the content of a part
             cannot be compared, such as an open file; a method `fingerprint()` of its class can then describe it.
         FloatingPointError: If loss or weights are no longer finite; the checkpoint of the previous epoch is kept.
@@ -173,8 +173,8 @@ def fit_classifier(  # noqa: D417
 ) -> list[EpochRecord]:
     """Train a classifier on a frozen embedding, stage two; or on features, as a linear probe or a label graph.
 
-    If processes are joined by torch.distributed, call it in each of them with the same arguments: each computes the
-    logits of a part of every batch, and all end with the same weights. The first one reads and writes the checkpoint.
+    With a process group of torch.distributed, call it in each process with the same arguments: each computes the logits
+    of a part of every batch, and all end with the same weights. Rank 0 reads and writes the checkpoint.
 
     Args:
         head: The classifier, any head of [mlmetric.heads][] that scores labels; trained in place.
@@ -190,7 +190,7 @@ def fit_classifier(  # noqa: D417
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft, the checkpoint has other
-            settings or data, or joined processes have different settings or data.
+            settings or data, or the processes of a process group have different ones.
         TypeError: If `head` is not a torch module, embeddings are not tensors, labels are not numbers, or, with a
             checkpoint, the content of a part cannot be compared, such as an open file; a method `fingerprint()` of its
             class can then describe it.

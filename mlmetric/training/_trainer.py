@@ -40,8 +40,8 @@ def device_of(module: nn.Module, default: torch.device | None = None) -> torch.d
 class Trainer:
     """The training loop of both stages: epochs, seeds, checkpoints, choice of the best epoch.
 
-    Where processes are joined by torch.distributed, each runs this loop on the same rows, and all end with the same
-    weights. Only `forward` divides a batch among them; all else uses the whole batch, and is the same on each rank.
+    In a process group of torch.distributed, each process runs this loop on the same rows, and all end with the same
+    weights. Only `forward` divides a batch among them; other steps use the whole batch and are the same on each rank.
 
     Args:
         module: The module to train.
@@ -150,7 +150,7 @@ class Trainer:
         if needs_scores and math.isnan(score) and (self.best is None or not math.isnan(self.best[0])) and rank() == 0:
             warnings.warn(
                 "Epochs cannot be scored: the validation score is NaN, for example because no validation row has a "
-                "label. `keep_best` and `patience` ignore such epochs; if all are, the last one is kept.",
+                "label. `keep_best` and `patience` ignore such epochs; if no epoch has a score, the last is kept.",
                 stacklevel=4,
             )
         if self.best is None or score > self.best[0] or math.isnan(self.best[0]):
@@ -227,7 +227,7 @@ class Trainer:
                 )
 
     def _resume(self) -> None:
-        """Load the checkpoint if it exists; joined processes all load the state of the first one."""
+        """Load the checkpoint if it exists; in a process group, all ranks load the state of rank 0."""
         if num_ranks() == 1:
             self._load_checkpoint()
         else:
