@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
 from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
+from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
 
 NUM_ROWS = 12
@@ -314,14 +315,15 @@ def measured(_):
                 table.update(*later)
             else:  # of its own rows: the others are not asked
                 assert table(*later) == MultiLabelMetrics(threshold=threshold)(*later)
-        report = table.report(n_resamples=20)
-        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.averaged
+        report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
+        results[dtype, threshold] = table.compute(), table.per_label(), report.intervals, report.num_averaged
+    results["without generator"] = table.report(n_resamples=20).intervals
     table = MultiLabelMetrics()
     if rank() < 2:
         table.update(torch.zeros(2, 2 + rank()), torch.zeros(2, 2 + rank()))
     with pytest.raises(ValueError, match=r"the same columns and dtypes in each process, .*\(2,\).*\(3,\)"):
         table.compute()
-    with pytest.raises(ValueError, match="holds no rows yet"):
+    with pytest.raises(ValueError, match="has no rows yet"):
         MultiLabelMetrics().report()
     return results
 
@@ -331,10 +333,22 @@ def retrieved(_):
     within, between = RetrievalMetrics(k=(1, 3)), RetrievalMetrics(k=(1, 3))
     if len(features):
         within.update(features, labels)
-        between.update_refs(features[1:], labels[1:])
+        between.update_ref(features[1:], labels[1:])
     if rank() == 1:  # which alone has queries
         between.update(*make_batch())
     return within.compute(), between.compute()
+
+
+def sampled(_):
+    """Batches of samplers whose generators differ between the processes."""
+    torch.manual_seed(rank())
+    samplers = [MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1) for _ in range(2)]
+    samplers.append(
+        MultiLabelBatchSampler(make_batch()[1], 2, items_per_label=1, generator=torch.Generator().manual_seed(rank()))
+    )
+    for sampler in samplers:
+        sampler.set_epoch(1)
+    return [list(sampler) for sampler in samplers]
 
 
 def uneven_in_pml(_):
@@ -356,6 +370,7 @@ CASES = [
     extracted,
     measured,
     retrieved,
+    sampled,
 ]
 
 
@@ -587,11 +602,16 @@ def test_table_of_uneven_rows_is_that_of_one_process(joined, dtype, threshold):
     preds, target, mask = make_scores()
     table = MultiLabelMetrics(threshold=threshold)
     table.update(preds.to(dtype), target, mask)
-    report = table.report(n_resamples=20)
-    expected = table.compute(), table.per_label(), report.intervals, report.averaged
+    report = table.report(n_resamples=20, generator=torch.Generator().manual_seed(0))
+    expected = table.compute(), table.per_label(), report.intervals, report.num_averaged
     for result in joined:
         for found, values in zip(result["measured"][dtype, threshold], expected, strict=True):
             torch.testing.assert_close(found, values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_report_uses_the_same_resamples_in_all_processes(joined):
+    first, *others = [result["measured"]["without generator"] for result in joined]
+    assert all(other == first for other in others)
 
 
 def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
@@ -601,10 +621,22 @@ def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
     between.update(features, labels)
     first = UNEVEN[len(joined)][0]
     kept = [row for row in range(NUM_ROWS) if row not in (0, first)]
-    between.update_refs(features[kept], labels[kept])
+    between.update_ref(features[kept], labels[kept])
     for result in joined:
         for found, table in zip(result["retrieved"], (within, between), strict=True):
             torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)
+
+
+def test_batch_samplers_of_all_processes_use_the_base_seed_of_the_first(joined):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        samplers = [MultiLabelBatchSampler(make_batch()[1], 2 * len(joined), items_per_label=1) for _ in range(2)]
+    samplers.append(samplers[0])  # the generator with the seed 0 of the first process
+    for number, sampler in enumerate(samplers):
+        sampler.set_epoch(1)
+        slices = zip(*(result["sampled"][number] for result in joined), strict=True)
+        assert [list(chain(*parts)) for parts in slices] == list(sampler)
+    assert list(samplers[0]) != list(samplers[1])
 
 
 def test_one_process_that_is_not_joined_is_left_as_it_is():

@@ -32,7 +32,7 @@ OBJECTS = {
     "similarity with weights": (lambda: similarity.Dice(weights=torch.tensor([1.0, 2.0])), "Dice(weights="),
     "mixture of similarities": (lambda: MIXTURE, "0.5 * Jaccard() + 0.5 * Cosine()"),
     "clamped similarity": (lambda: MIXTURE.clamp(min=0), "(0.5 * Jaccard() + 0.5 * Cosine()).clamp(min=0)"),
-    "semantic similarity": (lambda: similarity.Semantic.from_cooccurrence(LABELS), "Semantic("),
+    "soft cosine": (lambda: similarity.SoftCosine.from_cooccurrence(LABELS), "SoftCosine("),
     "relation": (lambda: relations.LabelRelation(positive_threshold=0.3), "positive_threshold=0.3"),
     "relation by a function": (lambda: relations.LabelRelation(similarity.jaccard), "jaccard"),
     "miner": (lambda: miners.MultiLabelSemiHardMiner(margin=0.3), "margin=0.3"),

@@ -278,16 +278,18 @@ def test_checkpoint_of_another_loss_or_miner_is_an_error(rows, tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        MultiLabelSemiHardMiner(similarity.Hamming(), positive_threshold=0.1),
-        MultiLabelSemiHardMiner(similarity.Jaccard(torch.tensor([1.0, 2.0, 1.0, 1.0])), positive_threshold=0.1),
-        MultiLabelSemiHardMiner(similarity.jaccard, positive_threshold=0.1),
+        MultiLabelSemiHardMiner(similarity=similarity.Hamming(), positive_threshold=0.1),
         MultiLabelSemiHardMiner(
-            similarity.Jaccard(), positive_threshold=0.1, distance=LpDistance(normalize_embeddings=False)
+            similarity=similarity.Jaccard(torch.tensor([1.0, 2.0, 1.0, 1.0])), positive_threshold=0.1
+        ),
+        MultiLabelSemiHardMiner(similarity=similarity.jaccard, positive_threshold=0.1),
+        MultiLabelSemiHardMiner(
+            similarity=similarity.Jaccard(), positive_threshold=0.1, distance=LpDistance(normalize_embeddings=False)
         ),
     ],
 )
 def test_checkpoint_of_another_similarity_or_distance_is_an_error(rows, tmp_path, other):
-    first = MultiLabelSemiHardMiner(similarity.Jaccard(), positive_threshold=0.1)
+    first = MultiLabelSemiHardMiner(similarity=similarity.Jaccard(), positive_threshold=0.1)
     options = {"loss": TripletMarginLoss(), "config": CONFIG, "checkpoint": tmp_path / "embedding.pt"}
     history = fit_embedding(make_head(), *rows, miner=first, **options)
     with pytest.raises(ValueError, match=r"other settings or data: miner\."):
@@ -444,7 +446,10 @@ class Powered(torch.nn.Module):
     ("first", "second"),
     [
         (lambda e, y: e.square().mean(), lambda e, y: (e - 1).square().mean()),
-        (LogRatioLoss(lambda a, b: a.double() @ b.double().T), LogRatioLoss(lambda a, b: -(a.double() @ b.double().T))),
+        (
+            LogRatioLoss(similarity=lambda a, b: a.double() @ b.double().T),
+            LogRatioLoss(similarity=lambda a, b: -(a.double() @ b.double().T)),
+        ),
         (Powered(2), Powered(4)),
         (Powered(2).forward, Powered(4).forward),
         (functools.partial(Powered.power, 2), functools.partial(Powered.power, 4)),

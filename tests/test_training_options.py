@@ -364,10 +364,16 @@ def test_checkpoint_contains_the_auxiliary_classifier(rows, tmp_path):
 
 def test_fit_with_a_partial_function_as_loss_resumes(rows, tmp_path):
     features, labels = rows
-    loss = functools.partial(nn.functional.binary_cross_entropy_with_logits, pos_weight=torch.full((4,), 2.0))
+    bce, weights = nn.functional.binary_cross_entropy_with_logits, torch.full((4,), 2.0)
     options = {"config": CONFIG, "checkpoint": tmp_path / "stage.pt"}
-    history = fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options)
-    assert fit_classifier(make_classifier(), features, labels.float(), loss=loss, **options) == history
+    weighted = functools.partial(bce, pos_weight=weights)
+    history = fit_classifier(make_classifier(), features, labels.float(), loss=weighted, **options)
+    assert fit_classifier(make_classifier(), features, labels.float(), loss=weighted, **options) == history
+    as_a_module = nn.BCEWithLogitsLoss(pos_weight=weights)
+    assert fit_classifier(make_classifier(), features, labels.float(), loss=as_a_module, config=CONFIG) == history
+    other = functools.partial(bce, pos_weight=2 * weights)
+    with pytest.raises(ValueError, match="of other settings or data"):
+        fit_classifier(make_classifier(), features, labels.float(), loss=other, **options)
 
 
 # Mixup
@@ -462,7 +468,7 @@ def test_all_losses_on_soft_labels_support_mixup(rows, name):
 
 
 class HardLabelLoss(MultiLabelTripletMarginLoss):
-    takes_soft_labels = False
+    supports_soft_labels = False
 
 
 @pytest.mark.parametrize(
@@ -484,10 +490,12 @@ def test_mixup_with_a_loss_that_requires_hard_labels_is_an_error(rows, loss):
     ids=lambda function: type(function).__name__,
 )
 def test_all_similarities_support_mixup(rows, function):
-    miner = MultiLabelSemiHardMiner(function, positive_threshold=0.2)
+    miner = MultiLabelSemiHardMiner(similarity=function, positive_threshold=0.2)
     _, history = embed(rows, loss=TripletMarginLoss(), miner=miner, config=changed(mixup=0.4))
     assert all(record["triplets"] > 0 for record in history)
-    _, history = embed(rows, loss=SimilarityRegressionLoss(function), config=changed(mixup=0.4, max_epochs=8))
+    _, history = embed(
+        rows, loss=SimilarityRegressionLoss(similarity=function), config=changed(mixup=0.4, max_epochs=8)
+    )
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -498,7 +506,9 @@ def test_items_per_label_uses_the_batches_of_the_sampler(rows):
     _, labels = rows
     config = changed(items_per_label=3, batch_size=24)
     numbers, seen = batches_of(config, labels)
-    sampler = MultiLabelBatchSampler(labels, 24, items_per_label=3, seed=config.seed)
+    sampler = MultiLabelBatchSampler(
+        labels, 24, items_per_label=3, generator=torch.Generator().manual_seed(config.seed)
+    )
     expected = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
@@ -635,7 +645,7 @@ def test_all_losses_on_tuples_accept_the_mined_tuple(rows, name):
 
 def test_loss_without_tuples_with_a_miner_is_an_error(rows):
     loss = HyP2Loss(num_labels=4, embedding_size=4)
-    with pytest.raises(ValueError, match="`HyP2Loss` takes no `indices_tuple`, got one of 3 tensors"):
+    with pytest.raises(ValueError, match="`HyP2Loss` does not support `indices_tuple`, got 3 tensors"):
         embed(rows, loss=loss, miner=MultiLabelSemiHardMiner())
 
 

@@ -90,7 +90,7 @@ def _row_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: in
             labels,
             min(config.batch_size, num_labelled),
             items_per_label=config.items_per_label,
-            seed=seed,
+            generator=torch.Generator().manual_seed(seed),
             num_replicas=1,
             rank=0,
         )

@@ -108,7 +108,7 @@ def fit_embedding(
     device = device_of(head)
     labels = _read_rows(features, labels)
     validation = _read_validation(validation, features, labels, hard=classifier is not None)
-    if config is not None and config.mixup and not getattr(loss, "takes_soft_labels", True):
+    if config is not None and config.mixup and not getattr(loss, "supports_soft_labels", True):
         raise ValueError(
             f"`mixup` makes soft labels, which `{type(loss).__name__}` does not support, got {config.mixup}: set it to "
             "0."
