@@ -1,4 +1,4 @@
-"""The pipeline of `ad_sentiment.py` on a folder of images of your own and a CSV file of their labels.
+"""The pipeline of `ad_sentiment.py` on your own images, with labels in a CSV file.
 
 With a column for each label (0 or 1):
 
@@ -7,14 +7,14 @@ With a column for each label (0 or 1):
 
     python examples/own_images.py --images photos --labels labels.csv
 
-With one column of separated names:
+With a column of label names:
 
     path,tags
     holiday/1.jpg,beach|sunset
 
     python examples/own_images.py --images photos --labels labels.csv --label-column tags
 
-Several lines of one image are votes, a line for each annotator; `--min-votes 2` takes the labels of two or more.
+Several lines of one image are votes, a line for each annotator; `--min-votes 2` requires two votes for a label.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ads.config import DRY_RUN_IMAGES, OwnImagesConfig
 from ads.program import run_program
 
 if __name__ == "__main__":
-    run_program(OwnImagesConfig)  # calls `main` below, but checks the options before the imports, which take seconds
+    run_program(OwnImagesConfig)  # checks the options before the slow imports, then calls `main` below
 
 from ad_sentiment import run_methods
 from ads.csv_labels import read_csv_labels
@@ -32,7 +32,7 @@ from ads.run_folder import open_run_folder
 
 
 def read_labels(config: OwnImagesConfig) -> LabelledImages:
-    """Read the CSV file; what does not fit is named by its line."""
+    """Read the CSV file."""
     images = read_csv_labels(
         config.labels,
         config.images,

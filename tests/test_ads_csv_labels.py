@@ -12,7 +12,7 @@ from ads.user_files import AnnotationError
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a CSV file of this content; images are in the folder photos."""
+    """Read a CSV file with this content; images are in the folder photos."""
 
     def read_content(content, **options):
         path = tmp_path / "labels.csv"
@@ -40,7 +40,7 @@ def test_csv_with_a_column_of_names_gives_their_labels(read):
 
 
 @pytest.mark.parametrize("options", [{}, {"label_column": "tags"}])
-def test_csv_lines_of_one_image_are_votes(read, options):
+def test_csv_lines_of_the_same_image_are_votes(read, options):
     rows = [("0/1.jpg", "ab"), ("./0/1.jpg", "bc"), ("2.jpg", "a"), ("0//1.jpg", "b"), ("x/../0/1.jpg", "c")]
     if options:
         lines = ["path,tags", *(f"{path},{'|'.join(names)}" for path, names in rows)]
@@ -50,18 +50,18 @@ def test_csv_lines_of_one_image_are_votes(read, options):
     union, agreed = read(content, **options), read(content, **options, min_votes=3)
     assert label_sets(union) == {"0/1.jpg": {"a", "b", "c"}, "2.jpg": {"a"}}
     assert label_sets(agreed) == {"0/1.jpg": {"b"}, "2.jpg": set()}
-    assert union.notes == ["Lines that name an image of an earlier line: 3. They are its votes (--min-votes 1)."]
+    assert union.notes == ["Lines with the image of an earlier line: 3. They count as votes (--min-votes 1)."]
 
 
 def test_csv_without_enough_votes_for_any_label_raises(read):
-    with pytest.raises(AnnotationError, match=r"labels\.csv names no label: no image has one by --min-votes 2\."):
+    with pytest.raises(AnnotationError, match=r"labels\.csv contains no label: no image has one with --min-votes 2\."):
         read("path,a\n1.jpg,1\n2.jpg,1\n", min_votes=2)
     with pytest.raises(ValueError, match="`min_votes` must be at least 1, got 0"):
         read("path,a\n1.jpg,1\n", min_votes=0)
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_csv_takes_the_delimiter_that_the_header_has(read, mark):
+def test_csv_delimiter_is_that_of_the_header(read, mark):
     images = read(f"path{mark}a{mark}b\n1.jpg{mark}1{mark}0\n2.jpg{mark}1{mark}1\n")
     assert label_sets(images) == {"1.jpg": {"a"}, "2.jpg": {"a", "b"}}
 
@@ -83,7 +83,7 @@ def test_csv_skips_blank_lines_and_a_byte_order_mark(read, end):
     ),
     mark=st.sampled_from([",", ";", "\t"]),
 )
-def test_csv_that_python_wrote_is_read_as_it_was_meant(tmp_path_factory, rows, mark):
+def test_csv_written_by_python_is_read_as_written(tmp_path_factory, rows, mark):
     folder = tmp_path_factory.mktemp("set")
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=mark)
@@ -102,25 +102,29 @@ def test_csv_that_python_wrote_is_read_as_it_was_meant(tmp_path_factory, rows, m
         ("path,cat,cat\n1.jpg,1,0", {}, r"line 1 has two columns 'cat'\. Rename or remove one"),
         ("path,tags, tags\n1.jpg,a,b", {"label_column": "tags"}, r"line 1 has two columns 'tags'"),
         ("\npath,a,path\n1.jpg,1,0", {}, r"line 2 has two columns 'path'"),
-        (",path,a\n0,1.jpg,1", {}, r"line 1: column 1 has no name, like an index that pandas wrote\. .*index=False"),
+        (",path,a\n0,1.jpg,1", {}, r"line 1: column 1 has no name, like an index written by pandas\. .*index=False"),
         ("Unnamed: 0,path,a\n0,1.jpg,1", {}, "line 1: column 1 has no name"),
         (",path,a\n0,1.jpg,1", {"path_column": "path"}, "line 1: column 1 has no name"),
         ("path,a,\n1.jpg,1,", {}, "line 1: column 3 has no name"),
         ("path,a\x07b\n1.jpg,1", {}, r"line 1: the name of column 2 must be the name of a label, .* got 'a\\x07b'"),
         ("1.jpg,1,0\n2.jpg,0,1", {}, r"line 1 must be a header, got the image '1\.jpg'"),
-        ("path,tags\n1.jpg,a", {"label_column": "path"}, "names no label: it must have a column of labels besides"),
-        ("path\n1.jpg", {}, "names no label: it must have a column of labels besides"),
-        ("path,tags\n1.jpg,\n", {"label_column": "tags"}, "names no label: no image has one by --min-votes 1"),
+        (
+            "path,tags\n1.jpg,a",
+            {"label_column": "path"},
+            "contains no label: it must have a column of labels in addition to",
+        ),
+        ("path\n1.jpg", {}, "contains no label: it must have a column of labels in addition to"),
+        ("path,tags\n1.jpg,\n", {"label_column": "tags"}, "contains no label: no image has one with --min-votes 1"),
         ("path,a\n1.jpg,2", {}, r"line 2: 'a' must be 0 or 1, got '2'\. .*--label-column"),
         ("path,a\n1.jpg,1", {"label_column": "b"}, r"has no column 'b'; it has path, a\."),
         ("path,a\n1.jpg,1", {"path_column": "file"}, r"has no column 'file'; it has path, a\."),
         ("path,a\n", {}, "must have a header and at least one line below it"),
         ("", {}, "must have a header and at least one line below it"),
-        ("path,a\n1.jpg,1\n2\0.jpg,1", {}, "line 3 has a NUL byte"),
-        ("path,a\n1.jpg,1".encode("utf-16"), {}, "line 1 has a NUL byte"),
+        ("path,a\n1.jpg,1\n2\0.jpg,1", {}, "line 3 contains a NUL byte"),
+        ("path,a\n1.jpg,1".encode("utf-16"), {}, "line 1 contains a NUL byte"),
     ],
 )
-def test_csv_of_another_form_raises_with_the_line(read, content, options, message):
+def test_csv_in_another_format_raises_with_the_line(read, content, options, message):
     with pytest.raises(AnnotationError, match=rf"labels\.csv.*{message}"):
         read(content, **options)
 
@@ -128,7 +132,7 @@ def test_csv_of_another_form_raises_with_the_line(read, content, options, messag
 @pytest.mark.parametrize(
     "cell", ["['Action', 'Comedy']", '["Action"]', "[]", "[1, 2]", "('Action',)", "{'Action'}", "'Action'", ' "Action"']
 )
-def test_csv_on_a_list_or_quotes_in_a_cell_of_names_raises(read, cell):
+def test_csv_with_a_list_or_quotes_in_a_cell_of_names_raises(read, cell):
     text = io.StringIO()
     csv.writer(text).writerows([["path", "tags"], ["1.jpg", "Drama"], ["2.jpg", cell]])
     for separator in (None, ",", "|"):
@@ -140,7 +144,10 @@ def test_csv_on_a_list_or_quotes_in_a_cell_of_names_raises(read, cell):
 
 def test_csv_with_another_separator_than_the_default_raises_unless_it_is_passed(read):
     content = 'path,tags\n1.jpg,sea\n2.jpg,"sea,sky"\n'
-    with pytest.raises(AnnotationError, match=r"line 3: no line has .* by '\|', got 'sea,sky'\. Pass --separator ','"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"line 3: no line contains the default separator '\|', got 'sea,sky'\. Pass --separator ','",
+    ):
         read(content, label_column="tags")
     assert read(content, label_column="tags", separator=",").label_names == ["sea", "sky"]
     assert read(content, label_column="tags", separator="|").label_names == ["sea", "sea,sky"]
@@ -157,13 +164,15 @@ def test_csv_with_another_separator_than_the_default_raises_unless_it_is_passed(
         (["1.jpg,sea", '2.jpg,"' + "x" * 200_000 + '"'], 3),
     ],
 )
-def test_csv_with_a_quote_left_open_raises_with_the_line_where_the_record_began(read, lines, line):
-    with pytest.raises(AnnotationError, match=rf"labels\.csv, line {line} .*Is a quote opened there") as raised:
+def test_csv_with_an_unclosed_quote_raises_with_the_line_in_which_the_record_begins(read, lines, line):
+    with pytest.raises(
+        AnnotationError, match=rf"labels\.csv, line {line} .*Check for a quote that is not closed"
+    ) as raised:
         read("\n".join(["path,tags", *lines]), label_column="tags")
     assert len(str(raised.value)) < 1000
 
 
-def test_csv_may_have_line_breaks_in_a_column_that_is_not_read(read):
+def test_csv_with_line_breaks_in_a_column_that_is_not_read_is_valid(read):
     images = read('path,caption,tags\n1.jpg,"one\ntwo",sea\n2.jpg,"three",sky\n', label_column="tags")
     assert label_sets(images) == {"1.jpg": {"sea"}, "2.jpg": {"sky"}}
     with pytest.raises(AnnotationError, match="line 4 must have 3 fields"):
@@ -173,14 +182,14 @@ def test_csv_may_have_line_breaks_in_a_column_that_is_not_read(read):
 @pytest.mark.parametrize(
     "path", ["../1.jpg", "/1.jpg", "a/../../1.jpg", "", " ", ".", "a/..", r"..\1.jpg", r"C:\1.jpg"]
 )
-def test_csv_on_a_path_that_leads_out_of_the_folder_raises(read, path):
+def test_csv_with_a_path_outside_the_folder_raises(read, path):
     with pytest.raises(
-        AnnotationError, match=r"labels\.csv, line 3: the path '.*' is no path in .*photos\. The path of"
+        AnnotationError, match=r"labels\.csv, line 3: the path '.*' is not a path in .*photos\. The path of"
     ):
         read(f"path,a\n0.jpg,1\n{path},1")
 
 
-def test_csv_reads_links_that_lead_out_of_the_folder(read, tmp_path):
+def test_csv_reads_links_to_files_outside_the_folder(read, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "store.jpg").touch()
     (tmp_path / "photos" / "1.jpg").symlink_to("../store.jpg")
@@ -188,7 +197,7 @@ def test_csv_reads_links_that_lead_out_of_the_folder(read, tmp_path):
     assert read("path,a\n1.jpg,1\nlinked/store.jpg,1").paths == ["1.jpg", "linked/store.jpg"]
 
 
-def test_csv_that_is_not_utf8_raises_but_for_the_names_of_images(read, tmp_path):
+def test_csv_that_is_not_utf8_raises_except_in_the_names_of_images(read, tmp_path):
     with pytest.raises(AnnotationError, match=r"labels\.csv must be a CSV file in UTF-8, got: byte 0xe9 in line 1"):
         read("path,café\n1.jpg,1".encode("latin-1"))
     with pytest.raises(AnnotationError, match=r"in UTF-8, got: byte 0xe9 in line 2"):
@@ -200,13 +209,13 @@ def test_csv_that_is_not_utf8_raises_but_for_the_names_of_images(read, tmp_path)
     try:
         (tmp_path / "photos" / os.fsdecode(b"caf\xe9.jpg")).touch()
     except OSError:
-        pytest.skip("this file system takes names in UTF-8 only")
+        pytest.skip("this file system supports only names in UTF-8")
     (path,) = read(content).paths
     assert os.fsencode(path) == b"caf\xe9.jpg"
 
 
 @pytest.mark.parametrize("length", [300, 2_000, 1_000_000])
-def test_csv_messages_are_short_whatever_the_file_has(read, length):
+def test_csv_messages_are_short_whatever_the_content(read, length):
     long = "x" * length
     for content, options in [
         (f"path,a\n{long},1", {}),
@@ -219,7 +228,7 @@ def test_csv_messages_are_short_whatever_the_file_has(read, length):
         assert len(str(raised.value)) < 1000
 
 
-def test_csv_record_swallowed_by_an_open_quote_of_another_column_is_an_error(read):
+def test_csv_record_inside_an_unclosed_quote_of_another_column_raises(read):
     with pytest.raises(
         AnnotationError, match=r"labels\.csv, line 2 has a field that contains the record 'b\.jpg,y,foo'"
     ):
@@ -229,6 +238,6 @@ def test_csv_record_swallowed_by_an_open_quote_of_another_column_is_an_error(rea
 
 
 @pytest.mark.parametrize("cell", ["[Action, Comedy]", "{Action, Comedy}"])
-def test_csv_cell_in_brackets_is_a_list(read, cell):
+def test_csv_cell_in_brackets_raises(read, cell):
     with pytest.raises(AnnotationError, match=r"line 2 must have names separated by ',', without brackets"):
         read(f'path,tags\na.jpg,"{cell}"\n', label_column="tags", separator=",")

@@ -1,4 +1,4 @@
-"""The figures of a run: bounded whatever the labels are, and none of them ends a run."""
+"""The figures of a run: bounded sizes, and errors that do not end the run."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, 
     assert [text.get_text() for text in legends[0].get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
 
 
-def test_figures_of_many_and_long_labels_are_bounded_and_say_so(names, tmp_path, monkeypatch):
+def test_figures_of_many_and_long_labels_are_bounded_and_name_the_number_of_labels(names, tmp_path, monkeypatch):
     counts = np.arange(NUM_LABELS, 0, -1, dtype=np.uint64)
     titles = {}
     save = plots._save
@@ -75,12 +75,12 @@ def test_figures_of_many_and_long_labels_are_bounded_and_say_so(names, tmp_path,
 
 
 @pytest.mark.parametrize("error", [MemoryError("17 GB"), OSError(errno.ENOSPC, "No space left"), ValueError("bad")])
-def test_a_figure_that_fails_is_logged_and_named_and_the_others_are_drawn(error, tmp_path, caplog):
+def test_a_figure_that_fails_is_logged_and_the_others_are_drawn(error, tmp_path, caplog):
     def fail(path):
         plt.figure()
         raise error
 
-    (tmp_path / "a.png").write_bytes(b"of a former start")
+    (tmp_path / "a.png").write_bytes(b"of a previous start")
     figures = {"a.png": fail, "b.png": lambda path: plots.plot_curve({"loss": [(1, 0.5)]}, path, title="", unit="")}
     assert draw(figures, tmp_path) == {"a.png": f"{type(error).__name__}: {error}"}
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
@@ -88,7 +88,7 @@ def test_a_figure_that_fails_is_logged_and_named_and_the_others_are_drawn(error,
     assert not plt.get_fignums()
 
 
-def test_a_full_disk_leaves_no_part_of_a_figure(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_figure(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -98,11 +98,13 @@ def test_a_full_disk_leaves_no_part_of_a_figure(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_with_characters_that_the_font_lacks_are_drawn_and_that_is_said_once(tmp_path, caplog):
+def test_labels_with_characters_that_the_font_lacks_are_drawn_with_one_warning(tmp_path, caplog):
     counts, names = np.array([3, 2]), ["海岸", "$a_$"]
     plot = partial(plots.plot_label_counts, counts, counts, names)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # as `python -W error`
         assert not draw({"a.png": plot, "b.png": plot}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
-    assert caplog.messages == ["The font of the figures lacks characters of the labels: boxes stand for them."]
+    assert caplog.messages == [
+        "The font of the figures does not contain all characters of the labels: boxes are drawn instead."
+    ]

@@ -1,4 +1,4 @@
-"""The options of the examples: their types, their ranges, and those of a run that goes on."""
+"""The options of the examples: types, ranges, and the saved options of a run that is resumed."""
 
 import json
 import re
@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from ads.config import AdsConfig, OwnImagesConfig
-from ads.locks import locked
-from ads.options import parse
-from ads.resume import LOCK
+from ads.files import locked
+from ads.options import LOCK, parse
 
 
 @pytest.fixture(autouse=True)
-def in_folder_of_its_own(tmp_path, monkeypatch):
+def in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -40,19 +39,19 @@ def in_folder_of_its_own(tmp_path, monkeypatch):
         ("--device", "cuda:99", None),
     ],
 )
-def test_a_number_out_of_its_range_or_another_device_is_refused_by_the_name_of_its_option(option, value, expected):
-    message = f"{option} must be {expected}." if expected else f"{option} {value} cannot be used here: torch finds"
+def test_a_number_out_of_range_or_an_unavailable_device_is_an_error_that_names_the_option(option, value, expected):
+    message = f"{option} must be {expected}." if expected else f"{option} {value} is not available: torch finds"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         parse(AdsConfig, [option, value, *(["--method", "paper"] if option == "--margin" else [])])
 
 
-def test_what_is_no_file_or_folder_is_refused_by_the_name_of_its_option():
+def test_a_missing_file_or_folder_is_an_error_that_names_the_option():
     Path("a.json").write_text("{}")
     for arguments, message in (
         (["--annotations", "b.json", "--image-root", "."], r"--annotations b\.json is not a file"),
         (["--annotations", "a.json", "--image-root", "a.json"], r"--label-list Sentiments_List\.txt is not a file"),
         (["--annotations", "a.json", "--image-root", "x", "--label-list", "a.json"], "--image-root x is not a folder"),
-        (["--image-root", "."], "--label-list and --image-root are for --annotations, which is not given"),
+        (["--image-root", "."], "--label-list and --image-root require --annotations"),
         (["--weights", "w.pth"], r"--weights w\.pth is not a file"),
         (["--output", "a.json"], r"--output a\.json is not a folder"),
         (["--cache", "a.json"], r"--cache a\.json is not a folder"),
@@ -64,7 +63,7 @@ def test_what_is_no_file_or_folder_is_refused_by_the_name_of_its_option():
         (["--images", "."], r"--labels labels\.csv is not a file"),
         (
             ["--images", ".", "--labels", "a.json", "--separator", ""],
-            "--separator must be at least one character, got ''",
+            "--separator must have at least one character, got ''",
         ),
     ):
         with pytest.raises(ValueError, match=message):
@@ -78,7 +77,7 @@ def save(folder, config):
     (folder / "config.json").write_text(json.dumps({"options": asdict(config)}, default=str))
 
 
-def test_resume_takes_every_option_of_the_run_but_those_that_may_change():
+def test_resume_uses_the_saved_options_except_those_that_can_change():
     numbers = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
     started = parse(AdsConfig, ["--output", "run", "--dry-run", "--method", "paper", *numbers])
     save("run", started)
@@ -92,14 +91,14 @@ def test_resume_takes_every_option_of_the_run_but_those_that_may_change():
     ("option", "value", "saved"),
     [("--backbone", "resnet18", "resnet50"), ("--lr", "0.5", "None"), ("--lr-drops", "5", "()"), ("--seed", "0", "3")],
 )
-def test_resume_with_an_option_that_contradicts_the_run_is_refused_by_its_name(option, value, saved):
+def test_resume_with_an_option_that_contradicts_the_run_is_an_error_that_names_it(option, value, saved):
     save("run", AdsConfig(seed=3))
     message = f"The run in run was started with {option} {saved}, not "
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}.* leave the option out"):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.* omit the option"):
         parse(AdsConfig, ["--output", "run", "--resume", option, value])
 
 
-def test_resume_alone_takes_the_latest_run_that_is_neither_finished_nor_running():
+def test_resume_without_output_uses_the_latest_run_that_is_neither_finished_nor_running():
     for number in range(4):
         save(f"runs/ad_sentiment-{number}", AdsConfig(seed=number))
     save("runs/own_images-9", AdsConfig())
@@ -127,19 +126,19 @@ def test_resume_alone_takes_the_latest_run_that_is_neither_finished_nor_running(
         ('{"options": {"lr_drops": [1.5]}}', "--lr-drops cannot be [1.5]"),
     ],
 )
-def test_resume_of_a_broken_config_names_the_file(text, reason):
+def test_resume_with_an_invalid_config_is_an_error_that_names_the_file(text, reason):
     Path("run").mkdir()
     Path("run/config.json").write_text(text)
     with pytest.raises(ValueError, match=rf"^run/config\.json is not a configuration of .*{re.escape(reason)}"):
         parse(AdsConfig, ["--output", "run", "--resume"])
 
 
-def test_resume_of_a_config_whose_options_are_out_of_range_names_the_run():
+def test_resume_with_saved_options_out_of_range_is_an_error_that_names_the_run():
     save("run", AdsConfig())
     path = Path("run/config.json")
     content = json.loads(path.read_text())
     content["options"]["epochs"] = -1
     path.write_text(json.dumps(content))
-    message = r"^The run in run cannot go on with its config\.json: --epochs must be at least 1, got -1"
+    message = r"^The run in run cannot be resumed with its config\.json: --epochs must be at least 1, got -1"
     with pytest.raises(ValueError, match=message):
         parse(AdsConfig, ["--output", "run", "--resume"])

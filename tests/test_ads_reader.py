@@ -61,7 +61,7 @@ def test_reader_on_an_id_listed_twice_in_an_answer_counts_it_once(write_set):
     assert ads.votes.tolist() == [[1, 0, 1]]
 
 
-def test_reader_counts_free_text_and_drops_images_that_nothing_remains_of(write_set):
+def test_reader_counts_free_text_and_drops_images_without_labels(write_set):
     ads = read_annotations(
         *write_set({"0/1.jpg": [["1", "bored"], [""], ["3"]], "0/2.jpg": [["bored"], [" "]], "0/3.jpg": []})
     )
@@ -71,13 +71,13 @@ def test_reader_counts_free_text_and_drops_images_that_nothing_remains_of(write_
     assert ads.num_annotators.tolist() == [3]
 
 
-def test_reader_on_no_image_gives_empty_matrices(write_set):
+def test_reader_without_images_gives_empty_matrices(write_set):
     ads = read_annotations(*write_set({}))
     assert ads.votes.shape == (0, 3)
     assert ads.labels(soft=True).shape == (0, 3)
 
 
-def test_reader_takes_every_image_type_in_any_case(write_set):
+def test_reader_reads_every_image_type_in_any_case(write_set):
     keys = ["0/1.jpg", "a b/2.JPEG", "10/3.png", "4.webp"]
     assert read_annotations(*write_set({key: [["1"]] for key in keys})).paths == keys
 
@@ -85,22 +85,22 @@ def test_reader_takes_every_image_type_in_any_case(write_set):
 @pytest.mark.parametrize(
     "key", ["../../etc/passwd", "/etc/secret.jpg", "0/../../x.jpg", r"..\x.jpg", r"C:\x.jpg", r"\\host\share\x.jpg"]
 )
-def test_reader_on_a_key_that_leaves_the_image_folder_raises(write_set, key):
+def test_reader_on_a_path_outside_the_image_folder_raises(write_set, key):
     with pytest.raises(
-        AnnotationError, match=r"Sentiments.json, image .* is no path in the image folder\. The path of"
+        AnnotationError, match=r"Sentiments.json, image .* is not a path in the image folder\. The path of"
     ):
         read_annotations(*write_set({key: [["1"]]}))
 
 
 @pytest.mark.parametrize(("key", "suffix"), [("0/1.gif", ".gif"), ("0/jpg", ""), ("0/1.jpg.exe", ".exe")])
-def test_reader_on_a_key_that_is_no_image_raises(write_set, key, suffix):
+def test_reader_on_a_path_that_is_not_an_image_raises(write_set, key, suffix):
     with pytest.raises(AnnotationError, match=rf"{key}' must end in one of .jpg, .jpeg, .png, .webp, got '{suffix}'"):
         read_annotations(*write_set({key: [["1"]]}))
 
 
 @pytest.mark.parametrize("text", ["31", "0", "05", "9" * 100])
-def test_reader_on_an_id_beyond_the_list_raises(write_set, text):
-    match = rf"'0/1.jpg', answer 2 must hold label ids from 1 to 3, got {text}\..*Sentiments_List.txt has 3 labels"
+def test_reader_on_an_id_that_is_not_in_the_list_raises(write_set, text):
+    match = rf"'0/1.jpg', answer 2 must contain label ids from 1 to 3, got {text}\..*Sentiments_List.txt has 3 labels"
     with pytest.raises(AnnotationError, match=match):
         read_annotations(*write_set({"0/1.jpg": [["1"], [text]]}))
 
@@ -108,7 +108,7 @@ def test_reader_on_an_id_beyond_the_list_raises(write_set, text):
 @pytest.mark.parametrize(
     ("annotation", "kind"), [("1", "a string"), ({"1": 1}, "an object"), (None, "null"), (7, "a number")]
 )
-def test_reader_on_an_annotation_that_is_no_list_raises(write_set, annotation, kind):
+def test_reader_on_an_annotation_that_is_not_a_list_raises(write_set, annotation, kind):
     with pytest.raises(AnnotationError, match=rf"image '0/1.jpg' must have a list of answers.*got {kind}\. Correct"):
         read_annotations(*write_set({"0/1.jpg": annotation}))
 
@@ -116,7 +116,7 @@ def test_reader_on_an_annotation_that_is_no_list_raises(write_set, annotation, k
 @pytest.mark.parametrize(
     ("answer", "shown"), [("1", "'1'"), ([1], r"\[1\]"), (None, "None"), ([["1"]], r"\[\['1'\]\]")]
 )
-def test_reader_on_an_answer_that_is_no_list_of_strings_raises(write_set, answer, shown):
+def test_reader_on_an_answer_that_is_not_a_list_of_strings_raises(write_set, answer, shown):
     with pytest.raises(
         AnnotationError, match=rf"'0/1.jpg', answer 2 must be a list of strings .*got {shown}\. Correct"
     ):
@@ -124,8 +124,10 @@ def test_reader_on_an_answer_that_is_no_list_of_strings_raises(write_set, answer
 
 
 @pytest.mark.parametrize(("text", "kind"), [("[]", "a list"), ("3", "a number"), ("true", "a boolean")])
-def test_reader_on_json_that_is_no_object_raises(write_set, text, kind):
-    with pytest.raises(AnnotationError, match=rf"Sentiments.json must hold a JSON object of image paths, got {kind}\."):
+def test_reader_on_json_that_is_not_an_object_raises(write_set, text, kind):
+    with pytest.raises(
+        AnnotationError, match=rf"Sentiments.json must contain a JSON object of image paths, got {kind}\."
+    ):
         read_annotations(*write_set(text))
 
 
@@ -140,7 +142,7 @@ def test_reader_counts_the_annotators_of_all_entries_of_an_image(write_set):
     assert ads.labels(min_votes=2).tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
-def test_reader_takes_a_byte_order_mark_and_the_escapes_of_other_bytes(write_set):
+def test_reader_reads_a_byte_order_mark_and_escapes_of_bytes_that_are_not_utf8(write_set):
     path = os.fsdecode(b"0/caf\xe9.jpg")
     ads = read_annotations(*write_set("\ufeff" + json.dumps({path: [["1"]]})))
     assert ads.paths == [path]
@@ -149,9 +151,9 @@ def test_reader_takes_a_byte_order_mark_and_the_escapes_of_other_bytes(write_set
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a.jpg": ' * 100_000, '{"a.jpg": [["1"], ' + "[" * 100_000 + "]" * 100_000 + "]}"]
 )
-def test_reader_on_annotations_that_are_nested_deep_raises(write_set, text):
+def test_reader_on_deeply_nested_annotations_raises(write_set, text):
     with pytest.raises(
-        AnnotationError, match=r"Sentiments.json must hold an object of lists of lists, .*nested too deep"
+        AnnotationError, match=r"Sentiments.json must contain an object of lists of lists, .*nested too deeply"
     ):
         read_annotations(*write_set(text))
 
@@ -167,7 +169,7 @@ def test_reader_on_annotations_that_are_nested_deep_raises(write_set, text):
         '{"0/1.jpg": [' + "[" * 500 + "]" * 500 + "]}",
     ],
 )
-def test_reader_messages_are_short_whatever_the_file_has(write_set, annotations):
+def test_reader_messages_are_short_whatever_the_content(write_set, annotations):
     with pytest.raises(AnnotationError, match=r"Sentiments.json, image '") as raised:
         read_annotations(*write_set(annotations))
     assert len(str(raised.value)) < 1000
@@ -182,8 +184,8 @@ def test_reader_on_a_pipe_raises(write_set, tmp_path):
         read_annotations(annotations, tmp_path / "pipe")
 
 
-def test_reader_on_a_file_cut_short_raises(write_set):
-    with pytest.raises(AnnotationError, match=r"Sentiments.json must be JSON in UTF-8, got: .*column 25.*cut short"):
+def test_reader_on_a_truncated_file_raises(write_set):
+    with pytest.raises(AnnotationError, match=r"Sentiments.json must be JSON in UTF-8, got: .*column 25.*truncated"):
         read_annotations(*write_set('{"0/1.jpg": [["1"], ["2"'))
 
 
@@ -209,7 +211,7 @@ def test_label_list_reads_the_byte_a0_missing_parentheses_blank_lines_and_any_li
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
-def test_label_list_gives_names_beyond_ascii_in_either_encoding(tmp_path, encoding):
+def test_label_list_reads_names_that_are_not_ascii_in_either_encoding(tmp_path, encoding):
     (tmp_path / "list.txt").write_bytes('1. "Fröhlich\xa0(so)" (ABBREVIATION: " fröhlich ")\r'.encode(encoding))
     assert read_label_list(tmp_path / "list.txt") == ["fröhlich"]
 
@@ -229,12 +231,12 @@ def test_label_list_gives_names_beyond_ascii_in_either_encoding(tmp_path, encodi
         ([LABEL_LINES[0], LABEL_LINES[2]], "line 2 must have label number 2, got 3. Number the labels"),
         (
             [LABEL_LINES[0], LABEL_LINES[0].replace("1.", "2.")],
-            "line 2 must have an abbreviation of its own, got 'active'",
+            "line 2 must have a unique abbreviation, got 'active'",
         ),
-        ([], "Sentiments_List.txt must hold at least one label, got none"),
+        ([], "Sentiments_List.txt must contain at least one label, got none"),
     ],
 )
-def test_label_list_that_does_not_parse_raises(write_set, lines, match):
+def test_invalid_label_list_raises(write_set, lines, match):
     _, label_list = write_set({}, lines)
     with pytest.raises(AnnotationError, match=match):
         read_label_list(label_list)

@@ -1,11 +1,11 @@
-"""The report of a run: what stands in it is of this run, and what it does worse than guessing is said."""
+"""The report of a run: tables, notes, and the comparison with the label frequencies."""
 
 import re
 
 import pytest
 import torch
 
-from ads.baseline import below_frequencies
+from ads.evaluation import below_frequencies
 from ads.labelled_images import LabelledImages
 from ads.report import COLUMNS, comparison_report, is_pittsburgh, note, run_report
 from ads.synthetic import SENTIMENTS
@@ -41,7 +41,7 @@ def metrics(method="recommended", title=METHOD, test=None, **changes):
     } | changes
 
 
-def test_a_method_below_the_label_frequencies_is_named_with_each_metric_and_both_numbers():
+def test_a_method_below_the_label_frequencies_is_reported_with_each_metric_and_both_values():
     worse = measured(micro_ap=0.614, lrap=0.704, one_error=0.365, map=0.3, of1_chosen=0.399)
     sentences = below_frequencies({"label frequencies": measured(), PROBE: measured(map=0.5), METHOD: worse})
     assert sentences == [
@@ -61,7 +61,7 @@ def test_a_method_below_the_label_frequencies_is_named_with_each_metric_and_both
         assert report.count(sentences[0]) == 1
 
 
-def test_an_equal_or_undefined_value_and_recall_alone_are_not_below():
+def test_equal_values_undefined_values_and_recall_alone_are_not_below():
     baseline = measured(coverage_error=3.0)
     values = {"micro_ap": 0.6578, "or": 0.1, "coverage_error": 3.0}  # the others are not defined
     assert below_frequencies({"label frequencies": baseline, METHOD: values}) == []
@@ -73,8 +73,8 @@ def test_a_loss_is_below_when_it_is_larger(key):
         assert len(below_frequencies({"label frequencies": {key: 0.2}, METHOD: {key: value}})) == expected
 
 
-def test_the_papers_numbers_stand_beside_runs_on_its_kind_of_images_only():
-    table, heading = "| paper, run 1 (10 epochs, margin 1)", '### What "From image to emotion: multi-label image'
+def test_the_results_of_the_paper_are_shown_for_runs_on_the_images_of_the_paper_only():
+    table, heading = "| paper, run 1 (10 epochs, margin 1)", '### Results of "From image to emotion: multi-label image'
     for is_pittsburgh_ads in (False, True):
         one = run_report("A run", metrics(), is_pittsburgh=is_pittsburgh_ads)
         several = comparison_report("All", {"a": metrics()}, is_pittsburgh=is_pittsburgh_ads, failed_figures={})
@@ -83,7 +83,7 @@ def test_the_papers_numbers_stand_beside_runs_on_its_kind_of_images_only():
             assert "figure 5" not in report
 
 
-def test_pittsburgh_ads_are_real_images_with_its_thirty_sentiments():
+def test_pittsburgh_ads_are_real_images_with_the_thirty_sentiments():
     names = [sentiment.abbreviation for sentiment in SENTIMENTS]
     labels = torch.zeros(0, 30)
 
@@ -95,13 +95,13 @@ def test_pittsburgh_ads_are_real_images_with_its_thirty_sentiments():
     assert not is_pittsburgh(images(names[:-1], synthetic=False))
 
 
-def test_a_run_of_the_papers_method_says_which_paper():
+def test_a_run_with_the_method_of_the_paper_names_the_paper():
     sentence = '"Paper" means "From image to emotion: multi-label image classification based on triplet loss (2021)".'
     assert sentence in run_report("A run", metrics("paper", "paper's triplet embedding"), is_pittsburgh=False)
     assert "paper" not in run_report("A run", metrics(), is_pittsburgh=False).lower()
 
 
-def test_the_note_explains_the_columns_that_are_there_and_no_others():
+def test_the_notes_are_those_of_the_columns_of_the_table():
     assert note(["mAP", "macro F1"]) == "Measured on the test part."
     assert "chosen on the validation part" in note(["macro F1*"])
     assert "size ratio" in note(["size ratio@10"])
@@ -110,7 +110,7 @@ def test_the_note_explains_the_columns_that_are_there_and_no_others():
     assert "A retrieved image" not in report.partition("## Every metric")[2]  # this run measured no retrieval
 
 
-def test_warnings_and_figures_that_failed_are_listed():
+def test_warnings_and_failed_figures_are_listed():
     given = metrics(warnings=["the loss rose\nfrom 1 to 9"], failed_figures={"embedding.png": "ValueError: too few"})
     report = run_report("A run", given, is_pittsburgh=False)
     assert "## Warnings of the run\n\n- the loss rose from 1 to 9\n" in report

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, nothing left of a start that failed, files whole and in UTF-8."""
+"""The folder of a run: locks, clean-up after a failed start, atomic files, progress bars and warnings."""
 
 import csv
 import errno
@@ -15,27 +15,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from ads import locks, progress
+from ads import files, monitoring
 from ads.config import AdsConfig
-from ads.files import open_whole, write_whole
-from ads.labelled_images import LabelledImages
-from ads.locks import is_locked, locked
-from ads.predictions import save_predictions
-from ads.progress import advance, bar
+from ads.files import is_locked, locked, write_atomically
+from ads.labelled_images import LabelledImages, save_predictions
+from ads.monitoring import collected_warnings, monitored_stages, progress_bar, set_progress
 from ads.run_folder import RunInterrupted, open_run_folder, save_config
-from ads.run_warnings import collected_warnings
 
 
 @pytest.fixture(autouse=True)
-def in_folder_of_its_own(tmp_path, monkeypatch):
+def in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def files():
+def files_here():
     return {path.as_posix() for path in Path().rglob("*") if path.is_file()}
 
 
-def test_one_output_is_for_one_run_at_a_time():
+def test_a_second_run_with_the_same_output_is_an_error_until_the_first_has_ended():
     config = AdsConfig(output=Path("run"))
     with open_run_folder(config):
         with (
@@ -45,13 +42,13 @@ def test_one_output_is_for_one_run_at_a_time():
             open_run_folder(config),
         ):
             pass
-        assert files() == {"run/.lock", "run/config.json"}
-    assert files() == {"run/config.json"}
+        assert files_here() == {"run/.lock", "run/config.json"}
+    assert files_here() == {"run/config.json"}
     with open_run_folder(config) as folder:
         assert folder == Path("run")
 
 
-def test_runs_that_start_in_one_second_have_folders_of_their_own():
+def test_runs_that_start_in_the_same_second_have_different_folders():
     def start(_):
         with open_run_folder(AdsConfig()) as folder:
             return folder
@@ -62,11 +59,11 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own():
     assert all((folder / "config.json").exists() for folder in folders)
 
 
-def test_a_start_that_failed_is_removed_and_nothing_else():
+def test_a_failed_start_removes_its_own_files_only():
     Path("run/photos").mkdir(parents=True)
     for name in ("notes.txt", "photos/config.json", "photos/split.json", "photos/a.jpg"):
         (Path("run") / name).write_text("mine")
-    before = files()
+    before = files_here()
 
     def fail(output, error, **resolved):
         with open_run_folder(AdsConfig(output=output)) as folder:
@@ -76,7 +73,7 @@ def test_a_start_that_failed_is_removed_and_nothing_else():
     for output in (None, Path("new/run"), Path("run")):
         with pytest.raises(ValueError, match="no weights"):
             fail(output, ValueError("no weights"))
-    assert files() == before
+    assert files_here() == before
     assert not list(Path("runs").iterdir())
     assert not Path("run/paper").exists()
     with pytest.raises(ValueError, match="bad image"):
@@ -84,7 +81,7 @@ def test_a_start_that_failed_is_removed_and_nothing_else():
     with pytest.raises(RunInterrupted) as interrupted:
         fail(Path("stopped"), KeyboardInterrupt())
     assert interrupted.value.folder == Path("stopped")
-    assert {"later/config.json", "stopped/config.json"} <= files()
+    assert {"later/config.json", "stopped/config.json"} <= files_here()
 
 
 def test_a_config_of_another_program_is_not_overwritten():
@@ -100,7 +97,7 @@ def test_a_config_of_another_program_is_not_overwritten():
     assert Path("run/config.json").read_text() == '{"theme": "dark"}'
 
 
-def test_a_lock_excludes_until_its_block_ends(monkeypatch):
+def test_a_lock_excludes_others_until_its_block_ends(monkeypatch):
     lock = Path("lock")
     assert not is_locked(lock)
     with locked(lock):
@@ -117,7 +114,7 @@ def test_a_lock_excludes_until_its_block_ends(monkeypatch):
 HOLDS_A_LOCK_AND_DIES = """
 import os, time
 from pathlib import Path
-from ads.locks import locked
+from ads.files import locked
 
 with locked(Path("lock")):
     ours, theirs = os.pipe()
@@ -131,8 +128,8 @@ with locked(Path("lock")):
 """
 
 
-def test_a_lock_ends_with_its_process_though_a_child_of_it_lives():
-    environment = {**os.environ, "PYTHONPATH": str(Path(locks.__file__).parents[1])}
+def test_a_lock_ends_with_its_process_while_a_child_process_is_still_running():
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
     command = [sys.executable, "-c", HOLDS_A_LOCK_AND_DIES]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         child = int(process.stdout.readline())
@@ -144,41 +141,33 @@ def test_a_lock_ends_with_its_process_though_a_child_of_it_lives():
             os.kill(child, signal.SIGKILL)
 
 
-def test_where_there_are_no_locks_a_warning_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(locks, "fcntl", None)
+def test_a_warning_is_logged_where_locks_are_not_supported(monkeypatch, caplog):
+    monkeypatch.setattr(files, "fcntl", None)
     with locked(Path("lock")):
         assert not is_locked(Path("lock"))
-    assert "There are no file locks here: do not start a second run" in caplog.text
+    assert "File locks are not supported here: do not start a second run" in caplog.text
 
 
-def test_a_file_that_cannot_be_written_is_named_and_stays_as_it_was(monkeypatch):
-    write_whole(Path("a/report.md"), "former")
+def test_a_file_that_cannot_be_written_is_named_and_keeps_its_content(monkeypatch):
+    write_atomically(Path("a/report.md"), "former")
 
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match=r"^\[Errno 28\] a/report\.md could not be written: No space left on device\.$"):
-        write_whole(Path("a/report.md"), "new")
-
-    def write_half():
-        with open_whole(Path("a/b"), "wb") as file:
-            file.write(b"half")
-            raise ValueError("stop")
-
-    with pytest.raises(ValueError, match="stop"):
-        write_half()
-    assert files() == {"a/report.md"}
+        write_atomically(Path("a/report.md"), "new")
+    assert files_here() == {"a/report.md"}
     assert Path("a/report.md").read_text() == "former"
 
 
-def test_report_and_predictions_hold_any_label_and_any_file_name_whatever_the_locale(monkeypatch):
+def test_report_and_predictions_contain_any_label_and_file_name_whatever_the_locale(monkeypatch):
     names = ["café", "海, sea"]
     path = os.fsdecode(b"caf\xe9.jpg")  # not UTF-8
     labels = torch.tensor([[1, 1]], dtype=torch.uint8)
     images = LabelledImages("", Path(), [path], labels, labels, names)
     monkeypatch.setattr("io.text_encoding", lambda encoding, *_: encoding or "ascii")
-    write_whole(Path("report.md"), f"{names[1]} {path}")
+    write_atomically(Path("report.md"), f"{names[1]} {path}")
     assert Path("report.md").read_bytes() == "海, sea caf".encode() + b"\xe9.jpg"
     save_predictions(
         Path("predictions.csv"),
@@ -195,24 +184,24 @@ def test_report_and_predictions_hold_any_label_and_any_file_name_whatever_the_lo
     assert row["probability_海, sea"] == "0.100000"
 
 
-def test_a_bar_on_no_terminal_is_lines_but_not_too_many(capsys, monkeypatch):
+def test_a_progress_bar_outside_a_terminal_prints_a_line_every_15_seconds(capsys, monkeypatch):
     seconds = iter([0.0, 5, 20, 21, 60, 61])  # at the start, after each item, at the end
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
-    assert list(bar("features", range(4), unit="images")) == [0, 1, 2, 3]
+    monkeypatch.setattr(monitoring.time, "monotonic", lambda: next(seconds))
+    assert list(progress_bar("features", range(4), unit="images")) == [0, 1, 2, 3]
     lines = ["features: started", "features: 2 of 4 images, about 30 s left", "features: 4 images in 61.0 s"]
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_a_bar_of_a_step_with_nothing_left_to_do_says_that_it_is_done(capsys):
-    with bar("features", unit="images"):
+def test_a_progress_bar_without_items_prints_done(capsys):
+    with progress_bar("features", unit="images"):
         pass
     assert re.search(r"^features: done in \d+\.\d s$", capsys.readouterr().err, re.MULTILINE)
 
 
-def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
+def test_the_progress_bar_of_a_failed_step_prints_the_number_of_finished_items(capsys):
     def train():
-        with bar("linear_probe", total=9, unit="epochs") as shown:
-            advance(shown, 3, 9)
+        with progress_bar("linear_probe", total=9, unit="epochs") as bar:
+            set_progress(bar, 3, 9)
             raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
@@ -220,8 +209,22 @@ def test_a_bar_of_a_step_that_fails_says_how_far_it_came(capsys):
     assert re.search(r"linear_probe: 3 epochs in \d+\.\d s, not finished\n$", capsys.readouterr().err)
 
 
+def test_monitored_stages_show_a_bar_and_keep_the_records_and_seconds_of_each_stage(capsys):
+    seconds, histories = {}, {}
+    records = [{"epoch": float(epoch), "loss": 1 / epoch} for epoch in (1, 2)]
+    with monitored_stages(2, seconds, histories) as on_epoch:
+        for stage in ("embedding_1", "classifier"):
+            for record in records:
+                on_epoch(stage, record)
+    assert histories == {"embedding_1": records, "classifier": records}
+    assert list(seconds) == ["embedding_1", "classifier"]
+    lines = re.sub(r"\d+\.\d s", "? s", capsys.readouterr().err).splitlines()
+    expected = [[f"{stage}: started", f"{stage}: 2 epochs in ? s"] for stage in histories]
+    assert lines == sum(expected, [])
+
+
 @pytest.mark.filterwarnings("default")
-def test_what_is_warned_of_or_logged_is_collected_once_in_each_run(caplog):
+def test_warnings_and_log_messages_are_collected_once_in_each_run(caplog):
     def step():
         for _ in range(2):
             warnings.warn("the loss rose", UserWarning, stacklevel=1)

@@ -14,7 +14,7 @@ NUM_IMAGES = 90
 
 @pytest.fixture(scope="module")
 def ads(tmp_path_factory):
-    return make_synthetic_ads(tmp_path_factory.mktemp("ads") / "set", num_images=NUM_IMAGES, seed=3, size=48)
+    return make_synthetic_ads(tmp_path_factory.mktemp("ads") / "set", num_images=NUM_IMAGES, seed=3, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +26,30 @@ def contents(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_maker_writes_the_form_that_the_reader_reads(ads, annotations):
+def test_generated_set_has_the_format_that_the_reader_reads(ads, annotations):
     assert ads.annotations == ads.image_root / "annotations_images" / "image" / "Sentiments.json"
     assert len(annotations.paths) + annotations.dropped_images == NUM_IMAGES
     assert len(annotations.label_names) == 30
     assert (annotations.label_names[0], annotations.label_names[29]) == ("active", "youthful")
     for path in annotations.paths:
         with Image.open(ads.image_root / path) as poster:
-            assert min(poster.size) == 48
+            assert min(poster.size) == 32
             assert poster.format == ("PNG" if path.startswith("10/") else "JPEG")
     assert {path.split("/")[0] for path in annotations.paths} == {"0", "1", "2", "10"}
 
 
-def test_maker_writes_the_label_list_in_latin_1_with_two_lines_without_parenthesis(ads):
+def test_generated_label_list_is_latin_1_with_two_lines_without_parenthesis(ads):
     lines = ads.label_list.read_bytes().splitlines()
     assert sum(line.count(b"\xa0(") for line in lines) == 28
     assert lines[21] == b'22. "Jealous" (ABBREVIATION: "jealous")'
 
 
-def test_maker_calls_its_set_synthetic(ads):
+def test_generated_set_is_called_synthetic(ads):
     assert "This is a synthetic set" in (ads.image_root / "README.txt").read_text()
     assert json.loads((ads.image_root / "synthetic.json").read_text())["synthetic"] is True
 
 
-def test_maker_gives_each_image_three_to_five_annotators_who_disagree(annotations):
+def test_generated_images_have_three_to_five_annotators_who_disagree(annotations):
     assert set(annotations.num_annotators.tolist()) == {3, 4, 5}
     votes_per_answer = annotations.votes.sum() / annotations.num_annotators.sum()
     assert 1.35 < votes_per_answer < 1.75
@@ -59,7 +59,7 @@ def test_maker_gives_each_image_three_to_five_annotators_who_disagree(annotation
     assert len(annotations.skipped_answers) > 1
 
 
-def test_maker_gives_skewed_labels_with_a_floor(annotations):
+def test_generated_labels_are_skewed_with_a_minimum(annotations):
     labels = annotations.labels().numpy()
     counts = labels.sum(0)
     assert 3.7 < labels.sum(1).mean() < 4.6
@@ -69,65 +69,65 @@ def test_maker_gives_skewed_labels_with_a_floor(annotations):
     assert {"eager", "creative", "active", "fashionable"} <= common
 
 
-def test_maker_with_the_same_seed_gives_the_same_bytes(ads, tmp_path):
-    again = make_synthetic_ads(tmp_path, num_images=NUM_IMAGES, seed=3, size=48)
+def test_the_same_seed_gives_the_same_bytes(ads, tmp_path):
+    again = make_synthetic_ads(tmp_path, num_images=NUM_IMAGES, seed=3, size=32)
     assert contents(again.image_root) == contents(ads.image_root)
 
 
-def test_maker_with_another_seed_gives_another_set(ads, tmp_path):
-    other = make_synthetic_ads(tmp_path, num_images=NUM_IMAGES, seed=4, size=48)
+def test_another_seed_gives_another_set(ads, tmp_path):
+    other = make_synthetic_ads(tmp_path, num_images=NUM_IMAGES, seed=4, size=32)
     assert other.annotations.read_bytes() != ads.annotations.read_bytes()
     assert (tmp_path / "0/10000.jpg").read_bytes() != (ads.image_root / "0/10000.jpg").read_bytes()
 
 
-def test_maker_killed_half_way_completes_the_set_on_the_next_call(ads, tmp_path):
-    def killed(indices):
+def test_a_set_that_was_interrupted_is_completed_by_the_next_call(ads, tmp_path):
+    def interrupted(indices):
         for index in indices:
             if index == 20:
                 raise KeyboardInterrupt
             yield index
 
-    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 48}
+    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 32}
     with pytest.raises(KeyboardInterrupt):
-        make_synthetic_ads(tmp_path, **parameters, progress=killed)
+        make_synthetic_ads(tmp_path, **parameters, progress=interrupted)
     assert len(list(tmp_path.glob("*/1*"))) == 20
     assert not list(tmp_path.rglob("Sentiments.json"))
-    # What a kill in the middle of a write leaves: the poster that would have come next, cut short.
+    # The temporary file of a process that was killed while it wrote the next poster.
     (tmp_path / "0/10140.jpg.1.unfinished").write_bytes(b"half")
     make_synthetic_ads(tmp_path, **parameters)
     assert contents(tmp_path) == contents(ads.image_root) | {"0/10140.jpg.1.unfinished": b"half"}
 
 
-def test_maker_killed_before_its_marker_starts_afresh(tmp_path):
+def test_a_set_that_was_interrupted_before_its_marker_is_generated_anew(tmp_path):
     (tmp_path / "synthetic.json.1.unfinished").write_bytes(b"{")
     assert make_synthetic_ads(tmp_path, num_images=30, size=32).annotations.exists()
 
 
-def test_makers_of_one_set_at_a_time_make_what_one_makes(ads, tmp_path):
-    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 48}
+def test_several_threads_generate_the_same_set_as_one(ads, tmp_path):
+    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 32}
     for attempt in range(3):
         root = tmp_path / str(attempt)
         with ThreadPoolExecutor(4) as pool:
-            makers = [pool.submit(make_synthetic_ads, root, **parameters) for _ in range(4)]
-        assert len({maker.result() for maker in makers}) == 1
+            futures = [pool.submit(make_synthetic_ads, root, **parameters) for _ in range(4)]
+        assert len({future.result() for future in futures}) == 1
         assert contents(root) == contents(ads.image_root)
 
 
-def test_maker_reuses_a_finished_set(ads, monkeypatch):
-    monkeypatch.setattr("ads.synthetic.write_whole", lambda *_: pytest.fail("wrote to a finished set"))
-    assert make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=3, size=48) == ads
+def test_a_finished_set_is_reused(ads, monkeypatch):
+    monkeypatch.setattr("ads.synthetic.write_atomically", lambda *_: pytest.fail("wrote to a finished set"))
+    assert make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=3, size=32) == ads
 
 
-def test_maker_on_a_set_of_other_parameters_raises_and_leaves_it(ads):
+def test_a_set_with_other_parameters_raises_and_is_not_changed(ads):
     before = contents(ads.image_root)
-    with pytest.raises(FileExistsError, match=r"`root` must be free .*'seed': 5.*holds one of .*'seed': 3.*Delete"):
-        make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=5, size=48)
+    with pytest.raises(FileExistsError, match=r"`root` must not contain .*'seed': 5.* has .*'seed': 3.*Delete"):
+        make_synthetic_ads(ads.image_root, num_images=NUM_IMAGES, seed=5, size=32)
     assert contents(ads.image_root) == before
 
 
-def test_maker_on_a_folder_with_other_files_raises(tmp_path):
+def test_a_folder_with_other_files_raises(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"`root` must be a new or empty folder, but .* files other"):
+    with pytest.raises(FileExistsError, match=r"`root` must be a new or empty folder, but .* files that are not"):
         make_synthetic_ads(tmp_path)
     assert contents(tmp_path) == {"mine.txt": b"mine"}
 
@@ -135,18 +135,18 @@ def test_maker_on_a_folder_with_other_files_raises(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"num_images": 29}, "`num_images` must be at least 30, one a sentiment, got 29"),
+        ({"num_images": 29}, "`num_images` must be at least 30, the number of sentiments, got 29"),
         ({"size": 31}, "`size` must be at least 32 pixels, got 31"),
     ],
 )
-def test_maker_on_too_little_raises(tmp_path, arguments, match):
+def test_too_small_a_set_raises(tmp_path, arguments, match):
     with pytest.raises(ValueError, match=match):
         make_synthetic_ads(tmp_path, **arguments)
 
 
-def test_every_sentiment_has_a_look_of_its_own():
+def test_every_sentiment_has_a_different_look():
     assert list(LOOKS) == [sentiment.abbreviation for sentiment in SENTIMENTS]
-    assert len(set(LOOKS.values())) == len({(look.motif, look.pitch) for look in LOOKS.values()}) == 30
+    assert len(set(LOOKS.values())) == len({(look.motif, look.frequency) for look in LOOKS.values()}) == 30
 
 
 def test_posters_look_like_their_sentiment():

@@ -5,7 +5,7 @@ import pytest
 from ads.user_files import AnnotationError, image_path, label_name, quote, read_file
 
 
-def test_read_file_reads_links_and_refuses_what_is_no_regular_file(tmp_path):
+def test_read_file_reads_links_and_rejects_files_that_are_not_regular(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "loop").symlink_to("loop")
@@ -19,7 +19,7 @@ def test_read_file_reads_links_and_refuses_what_is_no_regular_file(tmp_path):
             read_file(path, "CSV file")
 
 
-def test_read_file_that_cannot_be_read_names_the_file(tmp_path, monkeypatch):
+def test_the_error_of_read_file_names_the_file(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
 
     def fails(*_):
@@ -33,37 +33,37 @@ def test_read_file_that_cannot_be_read_names_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "text", ["a/b.jpg", "./a/b.jpg", "a//b.jpg", "a/./b.jpg", "a/c/../b.jpg", "c/../a/b.jpg", "./././a///b.jpg"]
 )
-def test_image_path_has_one_spelling(text):
+def test_image_path_is_normalised(text):
     assert image_path(text, "here") == "a/b.jpg"
 
 
 @pytest.mark.parametrize(
     "text", [" a.jpg", "a b/c.jpg", "..a.jpg", "a..jpg", "...", "caf\udce9.jpg", "café.jpg", r"a\b.jpg"]
 )
-def test_image_path_of_any_bytes_stays_as_it_is(text):
+def test_image_path_keeps_any_bytes(text):
     assert image_path(text, "here") == text
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", ".", "a/..", "..", "../a", "a/../../b", "/a", "//a", r"..\a", r"a\..\..\b", "C:a", r"\\b\c\d"]
 )
-def test_image_path_that_leads_out_of_the_folder_raises(text):
-    with pytest.raises(AnnotationError, match=r"^here is no path in photos\. .* relative to that folder"):
+def test_image_path_outside_the_folder_raises(text):
+    with pytest.raises(AnnotationError, match=r"^here is not a path in photos\. .* relative to that folder"):
         image_path(text, "here", "photos")
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a/\0/../b", "\ud800", "a" * 256, "é" * 128, "ab/" * 342])
-def test_image_path_that_no_file_can_have_raises(text):
-    with pytest.raises(AnnotationError, match=r"here is no path in the image folder\. .*at most 1,024 bytes"):
+def test_image_path_that_is_not_a_valid_file_name_raises(text):
+    with pytest.raises(AnnotationError, match=r"here is not a path in the image folder\. .*at most 1,024 bytes"):
         image_path(text, "here")
 
 
-def test_label_name_is_stripped_and_may_have_any_letters():
+def test_label_name_is_stripped_and_can_contain_any_letters():
     assert label_name(" café 海\u200d \n", "here") == "café 海\u200d"
 
 
 @pytest.mark.parametrize("text", ["", " \t", "a\nb", "a\0", "a\x1b[1m", "\udce9"])
-def test_label_name_that_is_empty_or_has_control_characters_raises(text):
+def test_label_name_that_is_empty_or_contains_control_characters_raises(text):
     with pytest.raises(AnnotationError, match=r"here must be the name of a label, without .*, got '"):
         label_name(text, "here")
 

@@ -10,7 +10,7 @@ from ads.options import parse
 
 
 @pytest.fixture(autouse=True)
-def in_folder_of_its_own(tmp_path, monkeypatch):
+def in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("labels.csv").touch()
@@ -23,7 +23,7 @@ def read(content, *options):
     return {path: images.names_of(row) for row, path in enumerate(images.paths)}
 
 
-def test_own_images_with_a_line_for_each_annotator_has_each_image_once():
+def test_lines_of_several_annotators_are_merged_into_one_image():
     lines = [f"{'./' * annotator}{image}.jpg,1,{annotator % 2}" for annotator in range(3) for image in range(16)]
     content = "\n".join(["path,a,b", *lines])
     assert read(content) == {f"{image}.jpg": ["a", "b"] for image in range(16)}
@@ -44,22 +44,22 @@ def test_own_images_with_a_line_for_each_annotator_has_each_image_once():
         (",path,a\n0,a.jpg,1", [], "line 1: column 1 has no name"),
     ],
 )
-def test_own_images_whose_fields_do_not_fit_is_an_error_with_the_line(content, options, message):
+def test_invalid_fields_are_an_error_with_the_line(content, options, message):
     with pytest.raises(ValueError, match=rf"labels\.csv, {re.escape(message)}"):
         read(content, *options)
 
 
-def test_own_images_reads_semicolons_tabs_and_a_blank_first_line():
+def test_semicolons_tabs_and_a_blank_first_line_are_read():
     assert read("\npath;tags\na.jpg;sea|sky\n", "--label-column", "tags") == {"a.jpg": ["sea", "sky"]}
     assert read("path\ta\nb.jpg\t1\n") == {"b.jpg": ["a"]}
 
 
-def test_own_images_refuses_an_empty_separator_before_any_work():
-    with pytest.raises(ValueError, match="--separator must be at least one character, got ''"):
+def test_an_empty_separator_is_rejected_when_options_are_parsed():
+    with pytest.raises(ValueError, match="--separator must have at least one character, got ''"):
         parse(OwnImagesConfig, ["--images", "photos", "--label-column", "tags", "--separator", ""])
 
 
-def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
+def test_links_to_files_outside_the_folder_are_read_and_a_pipe_is_rejected():
     Path("elsewhere.jpg").touch()
     Path("photos/0.jpg").symlink_to(Path("elsewhere.jpg").resolve())
     assert read("path,a\n0.jpg,1\n") == {"0.jpg": ["a"]}
@@ -68,6 +68,6 @@ def test_own_images_reads_links_out_of_the_folder_and_refuses_a_pipe():
         own_images.read_labels(OwnImagesConfig(images=Path("photos"), labels=Path("pipe.csv")))
 
 
-def test_own_images_dry_run_reads_the_first_images():
+def test_a_dry_run_reads_the_first_images():
     content = "\n".join(["path,a", *(f"{image}.jpg,1" for image in range(100))])
     assert list(read(content, "--dry-run")) == [f"{image}.jpg" for image in range(48)]

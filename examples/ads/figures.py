@@ -1,6 +1,6 @@
-"""The figures of a run: training curves, labels, average precision by support, the embedding, what it retrieves.
+"""The figures of a run: training curves, labels, average precision by support, the embedding, retrieved images.
 
-No figure ends a run: one that cannot be drawn is logged, and named in the report.
+A figure that cannot be drawn does not end the run: it is logged and listed in the report.
 """
 
 from __future__ import annotations
@@ -21,83 +21,83 @@ from mlmetric.neighbors import kneighbors
 from mlmetric.training import EpochRecord
 
 from . import plots
-from .evaluation import Scored
+from .evaluation import Predictions
 from .labelled_images import LabelledImages
-from .progress import bar
+from .monitoring import progress_bar
 
 _MAX_EMBEDDED = 2000
 _NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
-_LACKING = "The font of the figures lacks characters of the labels: boxes stand for them."
+_MISSING_CHARACTERS = "The font of the figures does not contain all characters of the labels: boxes are drawn instead."
 
 Figures = Mapping[str, Callable[[Path], None]]
-"""For each file of a figure the function that draws it there."""
+"""For each file name, the function that draws the figure into a file."""
 
 
 def draw(figures: Figures, folder: Path) -> dict[str, str]:
     """Draw figures into a folder.
 
     Returns:
-        For each one that could not be drawn the reason.
+        The error of each figure that could not be drawn.
     """
     failed = {}
     texts: dict[str, None] = {}
-    for name, draw_to in bar("figures", figures.items(), unit="figures"):
+    for name, draw_figure in progress_bar("figures", figures.items(), unit="figures"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                (folder / name).unlink(missing_ok=True)  # of a former start, whose numbers may be others
-                draw_to(folder / name)
+                (folder / name).unlink(missing_ok=True)  # of a previous start, maybe with other numbers
+                draw_figure(folder / name)
             except Exception as error:
                 failed[name] = f"{type(error).__name__}: {error}"
                 logging.warning("The figure %s could not be drawn (%s).", name, failed[name])
             finally:
                 plt.close("all")
         for text in [str(warning.message) for warning in caught]:
-            texts[_LACKING if "missing from font" in text else f"The figure {name}: {text}"] = None
+            texts[_MISSING_CHARACTERS if "missing from font" in text else f"The figure {name}: {text}"] = None
     for text in texts:
         logging.warning("%s", text)
     return failed
 
 
 def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
-    """Return the training curves: of embeddings where some were trained, and of the classifier, the last stage."""
+    """Return the training curves of the embeddings, if there are any, and of the classifier, the last stage."""
     embeddings = {name: history for name, history in histories.items() if "val_ndcg_at_10" in history[0]}
     classifier = list(histories.values())[-1]
-    retrieval = {f"{name}, NDCG@10": _of(history, "val_ndcg_at_10") for name, history in embeddings.items()}
+    retrieval = {f"{name}, NDCG@10": _curve(history, "val_ndcg_at_10") for name, history in embeddings.items()}
     loss = partial(
         plots.plot_curve,
-        {name: _of(history, "loss") for name, history in embeddings.items()},
+        {name: _curve(history, "loss") for name, history in embeddings.items()},
         title="Stage one: loss",
-        unit="mean loss of a training image",
+        unit="mean loss over training images",
     )
     return ({"embedding_loss.png": loss} if embeddings else {}) | {
         "bce.png": partial(
             plots.plot_curve,
-            {"training": _of(classifier, "loss"), "validation": _of(classifier, "val_loss")},
+            {"training": _curve(classifier, "loss"), "validation": _curve(classifier, "val_loss")},
             title="Classifier: loss",
             unit="mean loss (nats)",
         ),
         "f1.png": partial(
             plots.plot_curve,
-            {"validation": _of(classifier, "val_macro_f1")},
+            {"validation": _curve(classifier, "val_macro_f1")},
             title="Classifier: macro F1 at 0.5",
             unit="macro F1",
         ),
         "map.png": partial(
             plots.plot_curve,
-            {"classifier, mAP": _of(classifier, "val_map")} | retrieval,
+            {"classifier, mAP": _curve(classifier, "val_map")} | retrieval,
             title="Validation: mAP of the classifier" + (", NDCG@10 of stage one" if retrieval else ""),
             unit="score",
         ),
     }
 
 
-def _of(history: Sequence[EpochRecord], name: str) -> list[tuple[float, float]]:
+def _curve(history: Sequence[EpochRecord], name: str) -> list[tuple[float, float]]:
     return [(record["epoch"], record[name]) for record in history]
 
 
-def label_figures(before: Tensor, after: Tensor, test: Scored, names: Sequence[str]) -> Figures:
-    """Return counts and co-occurrence of the training labels, and average precision by support in the test part."""
+def label_figures(before: Tensor, after: Tensor, test: Predictions, names: Sequence[str]) -> Figures:
+    """Return counts and co-occurrence of the training labels, and average precision by support on test images."""
     return {
         "label_counts.png": lambda path: plots.plot_label_counts(
             label_counts(before).numpy(), label_counts(after).numpy(), names, path
@@ -113,8 +113,8 @@ def label_figures(before: Tensor, after: Tensor, test: Scored, names: Sequence[s
     }
 
 
-def space_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping[str, Tensor], *, seed: int) -> Figures:
-    """Return the embedding in two dimensions, and what test images retrieve in it."""
+def embedding_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping[str, Tensor], *, seed: int) -> Figures:
+    """Return the embedding in two dimensions, and the training images that test images retrieve."""
 
     def draw_embedding(path: Path) -> None:
         held_out = torch.cat([parts["test"], parts["validation"]])[:_MAX_EMBEDDED]

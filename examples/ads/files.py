@@ -1,53 +1,136 @@
-"""Files that are there whole or not at all."""
+"""Files that are written atomically, and locks that the system releases when their process ends."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 from uuid import uuid4
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 UNFINISHED = ".unfinished"
+"""Suffix of temporary files."""
+
+_open_locks: set[int] = set()
 
 
-@contextmanager
-def open_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` and, when the block ends, sync it and rename it to `path`.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file to a temporary file beside it, sync that and rename it, so that no reader sees a part of it.
 
-    Text is UTF-8 whatever the locale, and what is not Unicode in the name of a file is written as the bytes that the
-    system has. Processes that write one path at a time do not meet in one temporary file.
+    Text is UTF-8 whatever the locale; in a file name, bytes that are not UTF-8 (surrogate escapes) are written as they
+    are.
 
     Args:
-        path: The file; its folder is made if it is missing.
-        mode: `"w"` for text, `"wb"` for bytes.
-
-    Yields:
-        The temporary file.
+        path: The file; its folder is created if it is missing.
+        content: Text or bytes.
 
     Raises:
-        OSError: If the file cannot be written, as on a full disk; the message names `path`, and no temporary file
-            stays behind.
+        OSError: If the file cannot be written, for example on a full disk. The message names `path`; the previous file
+            is kept and the temporary one removed.
     """
-    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f"{path.name}.{uuid4().hex}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
-            yield file
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except OSError as error:
+        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
-        raise
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file such that it is there whole or not at all."""
-    with open_whole(path, "w" if isinstance(content, str) else "wb") as file:
-        file.write(content)
+def _close_locks() -> None:
+    """Close the locks in a forked process, such as one that reads images: it may run longer than its parent."""
+    while _open_locks:
+        os.close(_open_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a file until the block or the process ends; the file is removed afterwards.
+
+    Where the system or the file system does not support locks, a warning is logged and the block runs without one.
+
+    Args:
+        path: The lock file; created if it is missing. Its folder must exist.
+
+    Raises:
+        BlockingIOError: If another process, or another block of this process, has locked the file.
+    """
+    handle = _acquire(path)
+    if handle is None:
+        logging.warning("File locks are not supported here: do not start a second run in %s.", path.parent)
+        yield
+        return
+    _open_locks.add(handle)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        _open_locks.discard(handle)
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process has locked this file."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int | None:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle):
+                raise BlockingIOError(f"{path} is locked by another process.")
+            if _is_at(handle, path):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            os.close(handle)
+            return None
+        os.close(handle)  # the previous owner removed the file after it was opened here: locking it has no effect
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; return False if another process has locked it."""
+    if fcntl is None:
+        raise OSError("no file locks")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,78 +1,133 @@
-"""The methods that can be compared: each turns features and labels of the training part into scores of every image."""
+"""The undersamplers and the methods that a run can choose."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import LpDistance
-from pytorch_metric_learning.losses import TripletMarginLoss
-from torch import Tensor, nn
+from sklearn.base import clone
+from torch import Tensor
 
-from mlmetric.distributed import on_first_rank
-from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
-from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
+from mlmetric.estimators import MetricClassifier
+from mlmetric.heads import ClassifierHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
-from mlmetric.losses import LogRatioLoss
-from mlmetric.miners import MultiLabelSemiHardMiner
-from mlmetric.similarity import InnerProduct
-from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier
+from mlmetric.under_sampling import (
+    LPRUS,
+    MLRUS,
+    MLUL,
+    REMEDIAL,
+    BaseMultiLabelSampler,
+    LabelCapUnderSampler,
+    MLeNN,
+    MultiLabelTomekLinks,
+    RandomLabelUnderSampler,
+)
 
 from .config import Config
-from .progress import bar, clock
+from .monitoring import monitored_stages
 
-RECIPE = MetricEmbedder().get_params()
+UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
+    "cap": LabelCapUnderSampler(),
+    "cap-rows": RandomLabelUnderSampler(),
+    "tomek": MultiLabelTomekLinks(protect_minority=True),  # without it, nearly every row would be removed
+    "mlrus": MLRUS(),
+    "lprus": LPRUS(),
+    "mlenn": MLeNN(),
+    "mlul": MLUL(),
+    "remedial": REMEDIAL(),
+}
+
+
+def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Undersample the training part.
+
+    Args:
+        config: The options of the run.
+        features: Shape `(N, D)`.
+        targets: Labels, shape `(N, L)`.
+
+    Returns:
+        The indices of the rows that are kept, and their labels. REMEDIAL splits rows: their indices occur twice.
+    """
+    if config.undersampler == "none":
+        return torch.arange(len(targets)), targets
+    sampler = clone(UNDERSAMPLERS[config.undersampler])
+    if "random_state" in sampler.get_params():
+        sampler.set_params(random_state=config.seed)
+    _, kept_targets = sampler.fit_resample(features.numpy(), targets.numpy())
+    rows = sampler.source_indices_ if isinstance(sampler, REMEDIAL) else sampler.sample_indices_
+    return torch.from_numpy(rows), torch.from_numpy(kept_targets)
 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What a method is trained with where the command line does not say otherwise."""
+    """The training settings of a method."""
 
     epochs: int
     batch_size: int
     lr: float
-    lr_drops: tuple[int, ...] = ()
+    lr_drops: tuple[int, ...]
+    activation: str
+    keep_best: bool
     margin: float = 1.0
-    positive_order: str = "random"
-    activation: str = "sigmoid"
-    keep_best: bool = True
+    positive_order: str = "farthest"
+
+    @classmethod
+    def of(cls, estimator: MetricClassifier) -> MethodSettings:
+        """Return the settings of an estimator."""
+        return cls(
+            epochs=estimator.max_epochs,
+            batch_size=estimator.batch_size,
+            lr=estimator.lr,
+            lr_drops=estimator.lr_drops,
+            activation=estimator.activation,
+            keep_best=estimator.keep_best,
+        )
 
 
-PAPER_SETTINGS = MethodSettings(
-    epochs=10, batch_size=256, lr=0.01, positive_order="farthest", activation="softmax", keep_best=False
-)
-OUR_SETTINGS = MethodSettings(epochs=RECIPE["max_epochs"], batch_size=RECIPE["batch_size"], lr=RECIPE["lr"])
+DEFAULT_SETTINGS = MethodSettings.of(MetricClassifier())
+PAPER_SETTINGS = MethodSettings.of(MetricClassifier.paper())
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """The probabilities of every image, shape `(N, L)`, and the embeddings for retrieval, shape `(N, E)`."""
+
+    scores: Tensor
+    embeddings: Tensor
 
 
 @dataclass
-class Workshop:
-    """The rows of a run, and how its heads are trained: with bars, clocks, and a checkpoint for each.
+class RunContext:
+    """The data and settings that methods are trained with.
 
     Attributes:
-        features: Of every image, shape `(N, D)`.
-        rows: The training rows after undersampling; one that was split is there twice.
-        targets: Labels of these rows.
-        validation: The rows to choose epochs by.
-        labels: Hard labels of every image.
-        label_names: Their names.
-        settings: What heads are trained with.
-        folder: Where checkpoints go; those that are there are gone on with.
-        device: Where heads are trained.
-        seed: Of starts and batches.
-        word_vectors: File of word vectors for the label-graph methods; None for co-occurrence.
-        seconds: What each stage took; filled in.
-        histories: The records of each stage; filled in.
+        features: The features of every image, shape `(N, D)`.
+        labels: The labels of every image, multi-hot, shape `(N, L)`.
+        label_names: The names of the L labels.
+        train: The indices of the M training images after undersampling.
+        targets: The labels of these to train on, shape `(M, L)`.
+        validation: The indices of the validation images, on which epochs are chosen.
+        settings: The training settings.
+        folder: The folder of checkpoints; training continues from existing ones.
+        device: The device of the networks.
+        seed: The seed of the weights and batches.
+        word_vectors: File of word vectors for the label graph and the semantic projection; None for co-occurrence.
+        seconds: The duration of each stage; filled in by training.
+        histories: The records of each stage; filled in by training.
     """
 
     features: Tensor
-    rows: Tensor
-    targets: Tensor
-    validation: Tensor
     labels: Tensor
     label_names: list[str]
+    train: Tensor
+    targets: Tensor
+    validation: Tensor
     settings: MethodSettings
     folder: Path
     device: str
@@ -81,137 +136,101 @@ class Workshop:
     seconds: dict[str, float] = field(default_factory=dict)
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
-    def fit_embedding(
-        self, stage: str, head: EmbeddingHead, *, seed: int = 0, mixup: float = 0.0, **parts: Any
-    ) -> None:
-        """Train a head by a metric loss."""
+    def fit_estimator(self, estimator: MetricClassifier) -> MethodResult:
+        """Train both stages of an estimator and apply it to every image."""
+        settings = self.settings
+        estimator.set_params(
+            max_epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            lr_drops=settings.lr_drops,
+            activation=settings.activation,
+            device=self.device,
+            random_state=self.seed,
+        )
+        with monitored_stages(settings.epochs, self.seconds, self.histories) as on_epoch:
+            estimator.fit(
+                self.features[self.train],
+                self.targets,
+                validation=(self.features[self.validation], self.labels[self.validation]),
+                checkpoint_dir=self.folder,
+                callback=on_epoch,
+            )
+        scores, embeddings = estimator.predict_proba(self.features), estimator.transform(self.features)
+        return MethodResult(torch.from_numpy(scores), torch.from_numpy(embeddings))
+
+    def fit_head(self, stage: str, head: Any) -> Tensor:
+        """Train a head that classifies features, and return the probabilities of every image."""
+        settings = self.settings
         head.to(self.device)
-        head.standardize.fit(self.features[self.rows])
-        config = self._config(seed=1000 * self.seed + seed, keep_best=self.settings.keep_best, mixup=mixup)
-        with clock(stage, self.seconds), bar(stage, total=config.max_epochs, unit="epochs") as progress:
-            self.histories[stage] = fit_embedding(
+        head.standardize.fit(self.features[self.train])
+        config = TrainingConfig(
+            max_epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            lr_drops=settings.lr_drops,
+            keep_best=settings.keep_best,
+            seed=self.seed,
+        )
+        with monitored_stages(settings.epochs, self.seconds, self.histories) as on_epoch:
+            fit_classifier(
                 head,
-                self.features[self.rows],
+                self.features[self.train],
                 self.targets,
                 config=config,
                 validation=(self.features[self.validation], self.labels[self.validation]),
                 checkpoint=self.folder / f"{stage}.pt",
-                callback=lambda record: progress.update(),
-                **parts,
+                callback=partial(on_epoch, stage),
             )
-
-    def fit_classifier(self, stage: str, head: Any, inputs: Tensor) -> Tensor:
-        """Train a head that scores labels, and return the probabilities of every image."""
-        head.to(self.device)
-        head.standardize.fit(inputs[self.rows])
-        config = self._config(seed=self.seed, keep_best=self.settings.keep_best)
-        with clock(stage, self.seconds), bar(stage, total=config.max_epochs, unit="epochs") as progress:
-            self.histories[stage] = fit_classifier(
-                head,
-                inputs[self.rows],
-                self.targets,
-                config=config,
-                validation=(inputs[self.validation], self.labels[self.validation]),
-                checkpoint=self.folder / f"{stage}.pt",
-                callback=lambda record: progress.update(),
-            )
-        return on_first_rank(lambda: head.probabilities(apply_in_batches(head, inputs)).cpu())
-
-    def embed(self, head: nn.Module) -> Tensor:
-        """Embed every image; where processes are joined, all get what the first one has."""
-        return on_first_rank(lambda: apply_in_batches(head, self.features).cpu())
+        return head.probabilities(apply_in_batches(head, self.features)).cpu()
 
     def label_vectors(self) -> Tensor:
-        """Make a vector for each label: from the word vectors, or from what occurs together in training."""
+        """Return a vector for each label, from the word vectors or from the co-occurrence of labels in training."""
         if self.word_vectors is None:
             return cooccurrence_vectors(self.targets)
         return read_word_vectors(self.word_vectors, self.label_names).vectors
 
-    def _config(self, **others: Any) -> TrainingConfig:
-        given = self.settings
-        return TrainingConfig(
-            max_epochs=given.epochs, batch_size=given.batch_size, lr=given.lr, lr_drops=given.lr_drops, **others
-        )
+
+def recommended(run: RunContext) -> MethodResult:
+    """Train the recommended recipe: an ensemble of embeddings by the log-ratio loss, and a classifier on it."""
+    return run.fit_estimator(MetricClassifier())
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What a method makes of every image: probabilities `(N, L)`, and what its neighbours are found by `(N, E)`."""
-
-    scores: Tensor
-    embeddings: Tensor
-
-
-def linear_probe(shop: Workshop) -> Fitted:
-    """Train a linear classifier on the features."""
-    head = ClassifierHead(shop.features.shape[1], shop.labels.shape[1], activation=shop.settings.activation)
-    head.init_from_labels(shop.targets)
-    return Fitted(shop.fit_classifier("linear_probe", head, shop.features), shop.features)
+def paper(run: RunContext) -> MethodResult:
+    """Train the recipe of the paper: an embedding by the triplet loss, and a classifier on it."""
+    estimator = MetricClassifier.paper(margin=run.settings.margin)
+    estimator.miner.positive_order = run.settings.positive_order
+    return run.fit_estimator(estimator)
 
 
-def paper(shop: Workshop) -> Fitted:
-    """Train the paper's two stages: triplets, one for each anchor; then a classifier on the frozen embedding."""
-    distance = LpDistance(normalize_embeddings=False, power=2)
-    miner = MultiLabelSemiHardMiner(
-        similarity=InnerProduct(),
-        max_partial_per_positive=1,
-        max_disjoint_per_positive=1,
-        max_triplets_per_anchor=1,
-        positive_order=shop.settings.positive_order,
-        distance=distance,
-    )
-    head = EmbeddingHead(shop.features.shape[1])
-    loss = TripletMarginLoss(margin=shop.settings.margin, distance=distance)
-    shop.fit_embedding("embedding", head, loss=loss, miner=miner)
-    return _classified(shop, head, activation=shop.settings.activation)
+def label_graph(run: RunContext) -> MethodResult:
+    """Train ML-GCN: classifiers of the features that a graph of the labels generates."""
+    head = LabelGraphHead.from_labels(run.features.shape[1], run.targets, label_vectors=run.label_vectors())
+    return MethodResult(run.fit_head("label_graph", head), run.features)
 
 
-def recommended(shop: Workshop) -> Fitted:
-    """Train heads whose distances follow those of the labels and whose place tells them; then a classifier."""
-    members = []
-    for number in range(1, RECIPE["n_members"] + 1):
-        head = RECOMMENDED_HEAD(shop.features.shape[1])
-        shop.fit_embedding(
-            f"embedding_{number}",
-            head,
-            seed=number,
-            mixup=RECIPE["mixup"],
-            loss=LogRatioLoss(),
-            classifier=ClassifierHead(head.embedding_size, shop.labels.shape[1]),
-            classifier_weight=RECIPE["classifier_weight"],
-        )
-        members.append(head)
-    return _classified(shop, EmbeddingEnsemble(members), activation=shop.settings.activation)
-
-
-def label_graph(shop: Workshop) -> Fitted:
-    """Train ML-GCN: classifiers of the features that come out of a graph over labels."""
-    head = LabelGraphHead.from_labels(shop.features.shape[1], shop.targets, label_vectors=shop.label_vectors())
-    return Fitted(shop.fit_classifier("label_graph", head, shop.features), shop.features)
-
-
-def semantic(shop: Workshop) -> Fitted:
+def semantic(run: RunContext) -> MethodResult:
     """Train a projection of the features into the space of label vectors, after Pilli et al."""
-    head = SemanticProjectionHead(shop.features.shape[1], shop.label_vectors())
-    scores = shop.fit_classifier("semantic", head, shop.features)
+    head = SemanticProjectionHead(run.features.shape[1], run.label_vectors())
+    scores = run.fit_head("semantic", head)
     with torch.no_grad():
-        return Fitted(scores, on_first_rank(lambda: head.project(shop.features.to(shop.device)).cpu()))
+        return MethodResult(scores, head.project(run.features.to(run.device)).cpu())
 
 
-def _classified(shop: Workshop, head: nn.Module, *, activation: Any) -> Fitted:
-    embeddings = shop.embed(head)
-    classifier = ClassifierHead(embeddings.shape[1], shop.labels.shape[1], activation=activation)
-    classifier.init_from_labels(shop.targets)
-    return Fitted(shop.fit_classifier("classifier", classifier, embeddings), embeddings)
+def linear_probe(run: RunContext) -> MethodResult:
+    """Train a linear classifier of the features."""
+    head = ClassifierHead(run.features.shape[1], run.labels.shape[1], activation=run.settings.activation)
+    head.init_from_labels(run.targets)
+    return MethodResult(run.fit_head("linear_probe", head), run.features)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what it is called in tables, how it is trained, and with what."""
+    """A method: its title in tables, the function that trains it, and its default settings."""
 
     title: str
-    fit: Callable[[Workshop], Fitted]
-    settings: MethodSettings = OUR_SETTINGS
+    fit: Callable[[RunContext], MethodResult]
+    settings: MethodSettings = DEFAULT_SETTINGS
 
 
 METHODS = {
@@ -224,10 +243,10 @@ METHODS = {
 
 
 def settings_of(config: Config) -> MethodSettings:
-    """Return what the method of a run is trained with: its own settings, but for what the options choose."""
+    """Return the training settings of a run: those of its method, replaced by the options that are set."""
     names = ("epochs", "batch_size", "lr", "lr_drops", "margin", "positive_order", "activation")
-    chosen = {name: value for name in names if (value := getattr(config, name)) is not None}
-    settings = replace(METHODS[config.method].settings, **chosen)
+    options = {name: value for name in names if (value := getattr(config, name)) not in (None, ())}
+    settings = replace(METHODS[config.method].settings, **options)
     if not config.dry_run:
         return settings
     return replace(settings, epochs=min(settings.epochs, 2), batch_size=min(settings.batch_size, 16))

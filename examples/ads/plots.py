@@ -1,4 +1,4 @@
-"""The plots of a run, each a function of numbers and a path, and each bounded in size whatever the number of labels."""
+"""The plots of a run, each of bounded size whatever the number of labels."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sklearn.manifold import TSNE
 from mlmetric.data import read_image
 from mlmetric.labels import label_counts
 
-from .files import write_whole
+from .files import write_atomically
 
 mpl.use("Agg")
-mpl.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
+mpl.rcParams["text.parse_math"] = False  # a label can contain a dollar sign
 
 Floats = npt.NDArray[Any]
 Labels = npt.NDArray[Any]
 MAX_LABELS = 40
-"""How many labels a plot names: the most frequent ones."""
+"""Number of labels that a plot names: the most frequent ones."""
 _MAX_CHARACTERS = 32  # of a label
 
 _COLOURS = [colour for i, colour in enumerate(plt.get_cmap("tab10").colors) if i != 7]  # grey is for "none"
 
 
 def most_frequent(counts: Floats, number: int = MAX_LABELS) -> npt.NDArray[np.int64]:
-    """Return the labels of the largest counts, the largest first; of equal ones the first."""
+    """Return the labels with the largest counts in descending order; equal counts keep their order."""
     return np.argsort(-np.asarray(counts, dtype=np.float64), kind="stable")[:number]
 
 
 def _selection(num_labels: int) -> str:
-    """Say in a title that labels were left out."""
+    """Return the part of a title that says that not all labels are shown."""
     return f"\n(the {MAX_LABELS} most frequent of {num_labels} labels)" if num_labels > MAX_LABELS else ""
 
 
@@ -50,11 +50,11 @@ def _save(figure: Figure, path: Path) -> None:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
-    write_whole(path, picture.getvalue())
+    write_atomically(path, picture.getvalue())
 
 
 def plot_label_counts(before: Labels, after: Labels, names: Sequence[str], path: Path) -> None:
-    """Draw how many training images carry each label, before and after undersampling."""
+    """Draw the number of training images of each label before and after undersampling."""
     order = most_frequent(before)
     figure, axes = plt.subplots(figsize=(max(6.0, 0.34 * len(order)), 4.2), layout="constrained")
     places = np.arange(len(order))
@@ -68,7 +68,7 @@ def plot_label_counts(before: Labels, after: Labels, names: Sequence[str], path:
 
 
 def plot_curve(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str, unit: str) -> None:
-    """Draw one or more curves over epochs."""
+    """Draw curves over epochs."""
     figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
@@ -80,7 +80,7 @@ def plot_curve(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, 
 
 
 def plot_comparison(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], path: Path) -> None:
-    """Draw how methods compare: a group of bars for each metric, a bar for each method that has it."""
+    """Draw a group of bars for each metric, with a bar for each method that has it."""
     figure, axes = plt.subplots(figsize=(max(7.0, 1.9 * len(columns)), 4.4), layout="constrained")
     width = 0.84 / len(rows)
     for number, (method, measures) in enumerate(rows.items()):
@@ -97,7 +97,7 @@ def plot_comparison(rows: Mapping[str, Mapping[str, float]], columns: Mapping[st
 
 
 def plot_cooccurrence(cooccurrence: Floats, names: Sequence[str], path: Path) -> None:
-    """Draw the share of the rows of one label that carry another."""
+    """Draw the share of the images with one label that also have another."""
     counts = np.diag(cooccurrence)
     order = most_frequent(counts)
     share = cooccurrence[np.ix_(order, order)] / np.maximum(counts[order], 1)[:, None]
@@ -108,7 +108,7 @@ def plot_cooccurrence(cooccurrence: Floats, names: Sequence[str], path: Path) ->
     ordered = [_short(names[i]) for i in order]
     axes.set_xticks(range(len(order)), ordered, rotation=90)
     axes.set_yticks(range(len(order)), ordered)
-    axes.set(xlabel="... also carries this label", ylabel="of the training images with this label ...")
+    axes.set(xlabel="... also have this label", ylabel="training images with this label ...")
     axes.set_title(f"Label co-occurrence, most frequent label first{_selection(len(names))}")
     figure.colorbar(image, ax=axes, label="share of images", shrink=0.8)
     _save(figure, path)
@@ -117,7 +117,7 @@ def plot_cooccurrence(cooccurrence: Floats, names: Sequence[str], path: Path) ->
 def plot_ap_by_support(
     average_precision: Floats, support: Labels, num_rows: int, names: Sequence[str], path: Path
 ) -> None:
-    """Draw the average precision of each label over its number of positives, and what chance reaches."""
+    """Draw the average precision of each label by its number of positives, and that of a random ranking."""
     figure, axes = plt.subplots(figsize=(8.4, 5.2), layout="constrained")
     known = support > 0
     axes.scatter(support[known], average_precision[known], s=22, color=_COLOURS[0], zorder=3, label="label")
@@ -127,7 +127,7 @@ def plot_ap_by_support(
             _short(names[i]), (support[i], height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center"
         )
     chance = np.arange(1, support.max() + 1)
-    axes.plot(chance, chance / num_rows, color="grey", linestyle="--", label="chance: share of positives")
+    axes.plot(chance, chance / num_rows, color="grey", linestyle="--", label="random ranking: share of positives")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -142,7 +142,7 @@ def plot_ap_by_support(
 
 
 def _spread(support: Labels, heights: Floats, labels: Sequence[int], *, gap: float = 0.026) -> dict[int, float]:
-    """Push names apart that would cover each other: labels of about the same support and average precision."""
+    """Move names apart that would overlap: those of labels with similar support and average precision."""
     placed: dict[int, float] = {}
     for i in sorted(labels, key=lambda i: heights[i]):
         near = [height for j, height in placed.items() if abs(np.log10(support[i] / support[j])) < 0.17]
@@ -154,7 +154,7 @@ def _spread(support: Labels, heights: Floats, labels: Sequence[int], *, gap: flo
 
 
 def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], path: Path, *, seed: int) -> None:
-    """Draw embeddings in two dimensions by t-SNE, coloured by the rarest of the eight most frequent labels."""
+    """Draw embeddings in two dimensions by t-SNE, coloured by the rarest of the eight most frequent labels present."""
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
     frequent = most_frequent(label_counts(labels), 8)
@@ -179,22 +179,22 @@ def plot_retrieval(
     neighbour_names: Sequence[Sequence[set[str]]],
     path: Path,
 ) -> None:
-    """Draw query images with their nearest neighbours and the labels that they share."""
+    """Draw query images, their nearest neighbours and the labels they have in common."""
     columns = 1 + len(neighbour_paths[0])
     figure, grid = plt.subplots(
         len(query_paths), columns, figsize=(2.1 * columns, 2.75 * len(query_paths)), squeeze=False, layout="constrained"
     )
     for row, query in enumerate(query_paths):
-        _picture(grid[row, 0], query, f"query: {_list(query_names[row])}", "black")
+        _draw_image(grid[row, 0], query, f"query: {_list(query_names[row])}", "black")
         for column, neighbour in enumerate(neighbour_paths[row], start=1):
             shared = query_names[row] & neighbour_names[row][column - 1]
-            text = f"shares {_list(shared) or 'nothing'}"
-            _picture(grid[row, column], neighbour, text, "green" if shared else "red")
+            text = f"in common: {_list(shared) or 'none'}"
+            _draw_image(grid[row, column], neighbour, text, "green" if shared else "red")
     figure.suptitle("Test images (left) and their nearest training images in the embedding, nearest first")
     _save(figure, path)
 
 
-def _picture(axes: plt.Axes, path: Path, text: str, colour: str) -> None:
+def _draw_image(axes: plt.Axes, path: Path, text: str, colour: str) -> None:
     thumbnail = read_image(path)
     thumbnail.thumbnail((200, 200))
     axes.imshow(thumbnail)

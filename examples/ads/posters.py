@@ -1,7 +1,8 @@
 """Draw the posters of the synthetic set.
 
-A poster has one panel for each sentiment that it shows. A look is made of what even a convolutional network without
-training passes on: colour, brightness, and the pitch and shape of a texture; the noise is in the same quantities.
+A poster has one panel for each sentiment that it shows. The look of a sentiment consists of properties that even an
+untrained convolutional network responds to: colour, brightness, and the spacing and shape of a texture. Noise is added
+to the same properties.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["LOOKS", "Look", "draw_poster"]
 FloatArray = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
 
-# Each motif is the share of ink, 0 to 1, at the coordinates (u, v), with a period of 1 or 2.
+# Each motif maps coordinates (u, v) to the opacity of the ink, 0 to 1, with a period of 1 or 2.
 _MOTIFS: dict[str, Callable[[FloatArray, FloatArray], npt.NDArray[Any]]] = {
     "columns": lambda u, v: u % 1 < 0.5,
     "rows": lambda u, v: v % 1 < 0.4,
@@ -34,21 +35,22 @@ _MOTIFS: dict[str, Callable[[FloatArray, FloatArray], npt.NDArray[Any]]] = {
 
 
 class Look(NamedTuple):
-    """How a sentiment looks.
+    """The look of a sentiment.
 
     Attributes:
-        hue: Of its colour, in turns.
-        saturation: Of its colour, 0 to 1.
-        value: Brightness of its colour, 0 to 1; the other colour of the panel is paler if it is dark, else darker.
-        motif: The pattern that fills its panel, a key of `_MOTIFS`.
-        pitch: How often the motif repeats along the shorter side of a poster.
+        hue: Hue of the colour, 0 to 1.
+        saturation: Saturation of the colour, 0 to 1.
+        value: Value (brightness) of the colour, 0 to 1. The second colour of the panel is lighter if the first one is
+            dark, and darker otherwise.
+        motif: The pattern of the panel, a key of `_MOTIFS`.
+        frequency: Number of repetitions of the motif along the shorter side of a poster.
     """
 
     hue: float
     saturation: float
     value: float
     motif: str
-    pitch: float
+    frequency: float
 
 
 LOOKS = {
@@ -89,16 +91,16 @@ _COLOUR_NOISE = (0.015, 0.05, 0.05)  # of hue, saturation and value
 
 
 def draw_poster(rng: np.random.Generator, sentiments: Mapping[str, float], headline: str, size: int) -> Image.Image:
-    """Draw a poster that shows sentiments; the blank panel, product, headline, light and grain mean nothing.
+    """Draw a poster that shows sentiments. The blank panel, product, headline, brightness and grain are random.
 
     Args:
-        rng: All of the chance in it.
-        sentiments: Names from `LOOKS` with their shares of the poster.
-        headline: What is written on it.
+        rng: The random generator.
+        sentiments: Names from `LOOKS`, each with the share of the poster that its panel takes.
+        headline: The text on the poster.
         size: The shorter side in pixels.
 
     Returns:
-        An RGB image; square, upright or lengthwise.
+        An RGB image in square, portrait or landscape format.
     """
     width, height = ((size, size), (size, size * 5 // 4), (size * 5 // 4, size))[rng.integers(3)]
     names = [*sentiments, None]
@@ -122,11 +124,11 @@ def _split(box: Box, shares: FloatArray) -> list[Box]:
     half = len(shares) // 2
     share = shares[:half].sum() / shares.sum()
     if right - left > bottom - top:
-        cut = left + round(share * (right - left))
-        boxes = (left, top, cut, bottom), (cut, top, right, bottom)
+        middle = left + round(share * (right - left))
+        boxes = (left, top, middle, bottom), (middle, top, right, bottom)
     else:
-        cut = top + round(share * (bottom - top))
-        boxes = (left, top, right, cut), (left, cut, right, bottom)
+        middle = top + round(share * (bottom - top))
+        boxes = (left, top, right, middle), (left, middle, right, bottom)
     return _split(boxes[0], shares[:half]) + _split(boxes[1], shares[half:])
 
 
@@ -136,9 +138,10 @@ def _fill_panel(rng: np.random.Generator, canvas: FloatArray, box: Box, name: st
         canvas[top:bottom, left:right] = _noisy_colour(rng, rng.random(), 0.5 * rng.random(), rng.uniform(0.3, 1))
         return
     look = LOOKS[name]
-    pitch = look.pitch * rng.lognormal(0, 0.1) / size
+    frequency = look.frequency * rng.lognormal(0, 0.1) / size
     u, v = np.meshgrid(
-        pitch * (np.arange(left, right) + rng.uniform(0, size)), pitch * (np.arange(top, bottom) + rng.uniform(0, size))
+        frequency * (np.arange(left, right) + rng.uniform(0, size)),
+        frequency * (np.arange(top, bottom) + rng.uniform(0, size)),
     )
     ink = _noisy_colour(rng, look.hue, look.saturation, look.value)
     paper = ink + (255 * (look.value < 0.6) - ink) * rng.uniform(0.35, 0.5)

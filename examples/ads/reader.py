@@ -1,10 +1,11 @@
-"""Read annotations in the form of the Pittsburgh Ads sentiments (Hussain et al., CVPR 2017).
+"""Read annotations in the format of the Pittsburgh Ads sentiments (Hussain et al., CVPR 2017).
 
-A set in this form is an annotation file, a label list and a folder of images:
+A set in this format has an annotation file, a label list and a folder of images:
 
-- the annotation file is JSON, `{"0/49380.jpg": [["1", "5"], ["12"], ["21", "Other"]], ...}`: for each image, named
-  relative to the image folder, one list of label ids for each annotator;
-- the label list has one line a label, `1. "Active (energetic, playful)" (ABBREVIATION: "active")`, in UTF-8 or latin-1.
+- the annotation file is JSON, `{"0/49380.jpg": [["1", "5"], ["12"], ["21", "Other"]], ...}`: for each image path,
+  relative to the image folder, a list of label ids for each annotator;
+- the label list has a line for each label, `1. "Active (energetic, playful)" (ABBREVIATION: "active")`, in UTF-8 or
+  latin-1.
 """
 
 from __future__ import annotations
@@ -27,24 +28,23 @@ __all__ = ["IMAGE_SUFFIXES", "AdAnnotations", "AnnotationError", "read_annotatio
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
-# The gap before the parenthesis is the byte 0xA0 in the original; some labels have no parenthesis at all.
+# The space before the parenthesis is the byte 0xA0 in the original; some labels have no parenthesis.
 _LABEL_LINE = re.compile(r'\s*(\d+)\.\s*"[^"(]+(?:\([^")]*\)\s*)?"\s*\(ABBREVIATION:\s*"([^"]+)"\)\s*')
 _LABEL_LINE_EXAMPLE = '1. "Active (energetic, playful)" (ABBREVIATION: "active")'
 
 
 @dataclass(frozen=True)
 class AdAnnotations:
-    """Images with the sentiments that annotators saw in them.
+    """Images with the sentiments that annotators chose.
 
     Attributes:
-        paths: For each of N images its path relative to the image folder, in its shortest spelling.
-        votes: How many annotators chose the label, int32, shape `(N, L)`; column 0 is label id 1.
-        num_annotators: How many annotators answered, int32, shape `(N,)`. One who wrote free text only counts too.
-        label_names: The L abbreviations of the label list.
-        skipped_answers: How often each free text ("Other") or empty string occurred; these are no votes.
-        dropped_images: How many images were left out because no label remained for them: nothing can be learnt from
-            them, and an all-zero row is similar to nothing.
-        merged_entries: How many entries of the file were added to an earlier entry of the same image.
+        paths: The normalised paths of N images, relative to the image folder.
+        votes: Number of annotators who chose the label, int32, shape `(N, L)`; column 0 is label id 1.
+        num_annotators: Number of annotators, int32, shape `(N,)`, including those whose answer is only free text.
+        label_names: The abbreviations of the L labels.
+        skipped_answers: The number of occurrences of each free text ("Other") or empty string; these are not votes.
+        dropped_images: Number of images that were excluded because they have no label.
+        merged_entries: Number of entries of the file that were merged into an earlier entry of the same image.
     """
 
     paths: list[str]
@@ -56,12 +56,12 @@ class AdAnnotations:
     merged_entries: int
 
     def labels(self, min_votes: int = 1, *, soft: bool = False) -> torch.Tensor:
-        """Turn the votes into labels.
+        """Convert the votes to labels.
 
-        With `min_votes` above 1 an image on which nobody agrees keeps its row, all zero.
+        With `min_votes` above 1, the row of an image without agreement is all zero.
 
         Args:
-            min_votes: The votes that a label needs: 1 is the union over annotators, 2 agreement.
+            min_votes: The number of votes that a label requires: 1 for the union over annotators, 2 for agreement.
             soft: Whether to return the share of the annotators who chose the label instead.
 
         Returns:
@@ -78,13 +78,13 @@ class AdAnnotations:
 def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnotations:
     r"""Read an annotation file and its label list.
 
-    An id that an annotator lists twice counts once. Free text and empty strings are counted and skipped. If several
-    entries name one image, also by different spellings like `./0/1.jpg` and `0/1.jpg`, its annotators are those of all
-    these entries. Whether the images exist is not looked at.
+    An id that occurs twice in an answer counts once. Free text and empty strings are counted and skipped. Several
+    entries of one image, including different spellings of its path such as `./0/1.jpg` and `0/1.jpg`, are merged: its
+    annotators are those of all these entries. It is not checked whether the images exist.
 
     Args:
-        annotations: The annotation file, JSON in UTF-8. A byte of a file name that is not UTF-8 is the escape that
-            Python's `json.dump` writes for it, `"\udce9"` for 0xE9.
+        annotations: The annotation file, JSON in UTF-8. A byte of a file name that is not UTF-8 is written as Python's
+            `json.dump` does: `"\udce9"` for 0xE9.
         label_list: The label list; the label ids of the annotations are its line numbers, from 1.
 
     Returns:
@@ -93,8 +93,8 @@ def read_annotations(annotations: str | Path, label_list: str | Path) -> AdAnnot
     Raises:
         FileNotFoundError: If one of the files does not exist.
         OSError: If one of them cannot be read.
-        AnnotationError: If one of them does not have the form described above; the message names the file, the place
-            and what to do.
+        AnnotationError: If one of them does not have the format described above; the message names the file, the
+            position and the remedy.
     """
     entries = _read_entries(Path(annotations))
     label_names = read_label_list(label_list)
@@ -126,8 +126,8 @@ def read_label_list(path: str | Path) -> list[str]:
     """Read the abbreviations of a label list.
 
     Args:
-        path: A file with one line a label, numbered from 1, in UTF-8, or else in latin-1 like the original; the
-            parenthesis of synonyms may be missing, and blank lines are skipped.
+        path: A file with a line for each label, numbered from 1, in UTF-8, or in latin-1 like the original; the
+            synonyms in parentheses are optional, and blank lines are skipped.
 
     Returns:
         The abbreviations, in the order of the file.
@@ -136,7 +136,7 @@ def read_label_list(path: str | Path) -> list[str]:
         FileNotFoundError: If the file does not exist.
         OSError: If the file cannot be read.
         AnnotationError: If a line cannot be read, the numbers do not run 1, 2, 3, ..., an abbreviation occurs twice,
-            is blank or contains a control character, or there is no label at all.
+            is blank or contains a control character, or the file contains no label.
     """
     path = Path(path)
     names: list[str] = []
@@ -152,7 +152,7 @@ def read_label_list(path: str | Path) -> list[str]:
         if match is None:
             raise AnnotationError(
                 f"{path}, line {number} must look like {_LABEL_LINE_EXAMPLE}, got {quote(line.strip())}. "
-                "Correct the line, or pass the label list that belongs to the annotations."
+                "Correct the line, or pass the label list of the annotations."
             )
         label_id, name = match[1], label_name(match[2], f"{path}, line {number}: the abbreviation")
         if label_id != str(len(names) + 1):
@@ -162,35 +162,34 @@ def read_label_list(path: str | Path) -> list[str]:
             )
         if name in names:
             raise AnnotationError(
-                f"{path}, line {number} must have an abbreviation of its own, got {quote(name)} a second time. "
-                "Rename one."
+                f"{path}, line {number} must have a unique abbreviation, got {quote(name)} a second time. Rename one."
             )
         names.append(name)
     if not names:
         raise AnnotationError(
-            f"{path} must hold at least one label, got none. A line looks like {_LABEL_LINE_EXAMPLE}."
+            f"{path} must contain at least one label, got none. A line looks like {_LABEL_LINE_EXAMPLE}."
         )
     return names
 
 
 def _read_entries(path: Path) -> tuple[tuple[str, Any], ...]:
-    """Return each image with its answers; an image can be there several times."""
+    """Return each image with its answers; an image can occur several times."""
     try:
-        # JSON has no tuples: a tuple is an object, and as such it keeps a key that occurs twice.
+        # Objects become tuples of pairs, which keep a key that occurs twice.
         entries = json.loads(read_file(path, "annotation file").decode("utf-8-sig"), object_pairs_hook=tuple)
     except RecursionError as error:
         raise AnnotationError(
-            f"{path} must hold an object of lists of lists, got lists or objects that are nested too deep to be read. "
-            "Pass the file that has the form of Sentiments.json."
+            f"{path} must contain an object of lists of lists, got lists or objects that are nested too deeply. "
+            "Pass a file in the format of Sentiments.json."
         ) from error
     except ValueError as error:
         raise AnnotationError(
-            f"{path} must be JSON in UTF-8, got: {error}. If the file was cut short, fetch it again."
+            f"{path} must be JSON in UTF-8, got: {error}. If the file is truncated, download it again."
         ) from error
     if not isinstance(entries, tuple):
         raise AnnotationError(
-            f"{path} must hold a JSON object of image paths, got {_kind(entries)}. "
-            "Pass the file that has the form of Sentiments.json."
+            f"{path} must contain a JSON object of image paths, got {_kind(entries)}. "
+            "Pass a file in the format of Sentiments.json."
         )
     return entries
 
@@ -224,8 +223,8 @@ def _chosen_columns(
                 chosen.append(columns[text])
             elif text.isdecimal():
                 raise AnnotationError(
-                    f"{place}, answer {number} must hold label ids from 1 to {len(columns)}, got {shorten(text)}. "
-                    f"Correct the id, or pass the label list that has it ({label_list} has {len(columns)} labels)."
+                    f"{place}, answer {number} must contain label ids from 1 to {len(columns)}, got {shorten(text)}. "
+                    f"Correct the id, or pass the label list that contains it ({label_list} has {len(columns)} labels)."
                 )
             else:
                 skipped[text] += 1

@@ -1,12 +1,11 @@
-"""The report of a run: the comparison table, what must be known of it, every metric, the data and the figures."""
+"""The report of a run: the comparison table with notes, every metric, the data and the figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ads.baseline import below_frequencies
-from ads.evaluation import CHOSEN, DECISIONS
+from ads.evaluation import CHOSEN, THRESHOLD_METRICS, below_frequencies
 from ads.labelled_images import LabelledImages
 from ads.plots import MAX_LABELS
 from ads.synthetic import SENTIMENTS
@@ -24,9 +23,9 @@ COLUMNS = {
     "ndcg_at_10": "NDCG@10",
     "precision_at_10": "P@10",
 }
-"""What methods are compared by; a run's own report has every metric."""
+"""The metrics in the comparison of methods; the report of a single run has all metrics."""
 COMPARED = {key: COLUMNS[key] for key in ("map", "macro_f1_chosen", "of1_chosen", "ndcg_at_10", "precision_at_10")}
-"""What the figure of a comparison shows."""
+"""The metrics in the figure of a comparison."""
 RETRIEVAL = {
     "ndcg_at_10": "NDCG@10",
     "precision_at_10": "P@10",
@@ -34,15 +33,16 @@ RETRIEVAL = {
     "size_ratio_at_10": "size ratio@10",
 }
 _NOTES = {
-    "*": "With * at thresholds chosen on the validation part, else at a probability of 0.5.",
-    "@10": "A retrieved image is relevant if it shares a label; test images are queries, training images the database.",
-    "NDCG": "NDCG counts the Jaccard similarity of the label sets.",
-    "size ratio": "The size ratio is the labels that a retrieved image carries by those of an average one.",
+    "*": "With *: at thresholds chosen on the validation part; otherwise at a probability of 0.5.",
+    "@10": "A retrieved image is relevant if it shares a label with the query. Test images are the queries, training "
+    "images the database.",
+    "NDCG": "The gain of NDCG is the Jaccard similarity of the label sets.",
+    "size ratio": "The size ratio is the mean number of labels of a retrieved image, divided by that of the database.",
 }
-"""What explains the columns or rows whose names hold the key."""
+"""Notes on the metrics whose names contain the key."""
 PAPER = "From image to emotion: multi-label image classification based on triplet loss (2021)"
 _PAPER_NOTE = f'"Paper" means "{PAPER}".'
-# Results of the paper and of the methods that it quotes, on the real images of Pittsburgh Ads.
+# Results of the paper, and of other methods as the paper quotes them, on the images of Pittsburgh Ads.
 _PAPER_TABLE = {
     "paper, run 1 (10 epochs, margin 1)": {"map": 0.271, "macro_f1": 0.179},
     "paper, run 2 (10 epochs, margin 2)": {"map": 0.273, "macro_f1": 0.176},
@@ -65,7 +65,7 @@ _CAPTIONS = {
 
 
 def table(rows: Mapping[str, Measures], columns: Sequence[str] = tuple(COLUMNS)) -> str:
-    """Lay measures out as a Markdown table, a row for each method, that reads well as text too."""
+    """Format metrics as an aligned Markdown table with a row for each method."""
     cells = (
         [name, *(f"{measures[column]:.3f}" if column in measures else "" for column in columns)]
         for name, measures in rows.items()
@@ -74,26 +74,26 @@ def table(rows: Mapping[str, Measures], columns: Sequence[str] = tuple(COLUMNS))
 
 
 _INTERVAL_NOTE = (
-    "Intervals by the bootstrap over test images: how much the choice of test images matters, not how much another "
-    "training would. Empty where nothing is defined."
+    "The intervals are bootstrap intervals over test images: they contain the variation between samples of test "
+    "images, not that between training runs. Cells of undefined metrics are empty."
 )
 
 
 def is_pittsburgh(images: LabelledImages) -> bool:
-    """Say whether the images are such as the paper's: real ones with the 30 sentiments of Pittsburgh Ads."""
+    """Return whether these are real images with the 30 sentiments of Pittsburgh Ads, the data set of the paper."""
     return not images.synthetic and images.label_names == [sentiment.abbreviation for sentiment in SENTIMENTS]
 
 
 def note(names: Iterable[str]) -> str:
-    """Explain the metrics of a table, and nothing that is not in it."""
-    shown = list(names)
-    notes = [text for key, text in _NOTES.items() if any(key in name for name in shown)]
+    """Return the notes on the metrics of a table."""
+    names = list(names)
+    notes = [text for key, text in _NOTES.items() if any(key in name for name in names)]
     return " ".join(["Measured on the test part.", *notes])
 
 
 def _interval_table(rows: Mapping[str, Measures], intervals: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """Lay every measure out with its interval, a column for each method, and explain them."""
-    chosen = {f"{key}{CHOSEN}": f"{METRIC_NAMES[key]}*" for key in DECISIONS}
+    """Format every metric with its interval, a column for each method, and add the notes."""
+    chosen = {f"{key}{CHOSEN}": f"{METRIC_NAMES[key]}*" for key in THRESHOLD_METRICS}
     names = {
         key: name
         for key, name in (METRIC_NAMES | chosen | RETRIEVAL).items()
@@ -122,7 +122,7 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
-    """Take the test measures of the method of each run; of the baselines beside them those that differ."""
+    """Return the test metrics of the method of each run, and of the baselines where they differ between runs."""
     titles = [metrics["title"] for metrics in runs.values()]
     rows: dict[str, Measures] = {}
     for name, metrics in runs.items():
@@ -131,7 +131,7 @@ def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures
             if method in titles:
                 if metrics["title"] == method:
                     rows[method if titles.count(method) == 1 else f"{name}: {method}"] = measures
-                elif found.count(measures) == 1:  # a baseline with the settings of another method
+                elif found.count(measures) == 1:  # a baseline that was trained with the settings of this run
                     rows[f"{name}: {method}"] = measures
             elif measures not in rows.values():
                 rows[method if found.count(measures) == len(found) else f"{name}: {method}"] = measures
@@ -139,12 +139,12 @@ def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures
 
 
 def results(rows: Mapping[str, Measures], *, with_paper: bool, below: Iterable[str] | None = None) -> list[str]:
-    """Lay out the table of a run or a comparison and say what must be known to read it.
+    """Format the table of a run or a comparison, with notes.
 
     Args:
-        rows: For each method its test measures.
-        with_paper: Whether a method is the paper's.
-        below: The sentences on methods below the label frequencies; by default those of these rows.
+        rows: The test metrics of each method.
+        with_paper: Whether one of the methods is that of the paper.
+        below: The sentences on methods below the label frequencies; by default those of `rows`.
 
     Returns:
         Paragraphs.
@@ -156,13 +156,13 @@ def results(rows: Mapping[str, Measures], *, with_paper: bool, below: Iterable[s
 def comparison_report(
     title: str, runs: Mapping[str, Mapping[str, Any]], *, is_pittsburgh: bool, failed_figures: Mapping[str, str]
 ) -> str:
-    """Write the report of several runs on one set: one table.
+    """Write the report of several runs on the same images.
 
     Args:
         title: Its heading.
-        runs: For each run the content of its `metrics.json`.
-        is_pittsburgh: Whether the images are those of the paper: then its table stands beside.
-        failed_figures: For each figure that could not be drawn the reason.
+        runs: The content of the `metrics.json` of each run.
+        is_pittsburgh: Whether the images are those of the paper; if so, its results are included.
+        failed_figures: The error of each figure that could not be drawn.
 
     Returns:
         Markdown.
@@ -171,9 +171,9 @@ def comparison_report(
     below = dict.fromkeys(sentence for metrics in runs.values() for sentence in below_frequencies(metrics["test"]))
     with_paper = any(metrics["method"] == "paper" for metrics in runs.values())
     warned = dict.fromkeys(text for metrics in runs.values() for text in metrics["warnings"])
-    parts = [f"# {title}", *_quoted(caveats), *results(comparison_rows(runs), below=below, with_paper=with_paper)]
+    parts = [f"# {title}", *_block_quotes(caveats), *results(comparison_rows(runs), below=below, with_paper=with_paper)]
     parts += [] if failed_figures else ["![The methods on the test images](comparison.png)"]
-    parts += _failed(failed_figures) + (_paper() if is_pittsburgh else []) + _warned(warned)
+    parts += _failed(failed_figures) + (_paper() if is_pittsburgh else []) + _warning_section(warned)
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,13 +183,13 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     Args:
         title: Its heading.
         metrics: The content of `metrics.json`.
-        is_pittsburgh: Whether the images are those of the paper: then its table stands beside.
+        is_pittsburgh: Whether the images are those of the paper; if so, its results are included.
 
     Returns:
         Markdown.
     """
     data, seconds = metrics["data"], metrics["seconds"]
-    parts = [f"# {title}", *_quoted(metrics["caveats"]), "## Results"]
+    parts = [f"# {title}", *_block_quotes(metrics["caveats"]), "## Results"]
     parts += results(metrics["test"], with_paper=metrics["method"] == "paper")
     parts += ["## Every metric, with 95 % intervals (test)"]
     parts += _interval_table(metrics["test"], metrics["test_intervals"])
@@ -206,23 +206,24 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
         "## Time",
         "| step | seconds |\n| --- | ---: |\n"
         + "\n".join(f"| {step} | {value:.1f} |" for step, value in seconds.items()),
-        f"Of the last start, if the run was resumed. Peak memory of the process: {metrics['peak_memory_mb']:.0f} MB.",
-        *_warned(metrics["warnings"]),
+        f"If the run was resumed: since the last start. Peak memory of the process: "
+        f"{metrics['peak_memory_mb']:.0f} MB.",
+        *_warning_section(metrics["warnings"]),
         "## Figures",
     ]
     if data["labels"] > MAX_LABELS:
-        parts += [f"Figures of labels name the {MAX_LABELS} most frequent of the {data['labels']} labels."]
+        parts += [f"The figures of labels show the {MAX_LABELS} most frequent of the {data['labels']} labels."]
     failed = metrics["failed_figures"]
     drawn = {name: caption for name, caption in _CAPTIONS.items() if name in metrics["figures"]}
     parts += [f"### {caption}\n\n![{caption}](figures/{name})" for name, caption in drawn.items()] + _failed(failed)
     return "\n\n".join(parts) + "\n"
 
 
-def _quoted(caveats: Iterable[str]) -> list[str]:
+def _block_quotes(caveats: Iterable[str]) -> list[str]:
     return [f"> **{caveat}**" for caveat in caveats]
 
 
-def _warned(texts: Iterable[str]) -> list[str]:
+def _warning_section(texts: Iterable[str]) -> list[str]:
     lines = "\n".join(f"- {' '.join(text.split())}" for text in texts)
     return ["## Warnings of the run", lines] if lines else []
 
@@ -233,10 +234,10 @@ def _failed(figures: Mapping[str, str]) -> list[str]:
 
 def _paper() -> list[str]:
     return [
-        f'### What "{PAPER}" states',
+        f'### Results of "{PAPER}"',
         table(_PAPER_TABLE, ("map", "macro_f1", "of1")),
-        "On 30,340 images of Pittsburgh Ads, in a split that is not published: the numbers of this run are of the same "
-        "kind of images, not of the same ones.",
+        "On 30,340 images of Pittsburgh Ads. The paper does not publish its split, so the test images are not those of "
+        "this run.",
     ]
 
 

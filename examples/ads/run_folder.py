@@ -1,4 +1,4 @@
-"""The folder of a run: made, held by one run at a time, and left as it was found by a start that failed."""
+"""The folder of a run: locked while the run is active, and restored if the run fails at the start."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from typing import Any
 from mlmetric.distributed import on_first_rank, rank
 
 from .config import Config
-from .files import UNFINISHED, write_whole
-from .locks import locked
-from .resume import LOCK, RUNS, read_options
+from .files import UNFINISHED, locked, write_atomically
+from .options import LOCK, RUNS, read_options
 
 _PACKAGES = ("mlmetric", "torch", "torchvision", "pytorch-metric-learning", "numpy", "scikit-learn", "imbalanced-learn")
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A run was interrupted; `folder` is what `--resume --output` goes on with."""
+    """Raised when a run is interrupted; `folder` is the folder of the run."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -33,10 +32,10 @@ class RunInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def open_run_folder(config: Config) -> Iterator[Path]:
-    """Open the folder of a run, the same for all its processes: a new one, or that of the run to resume.
+    """Create or open the folder of a run, the same one in all its processes, and lock it.
 
-    While it is open no other run can open it. If the run fails before its network is loaded, what was made here is
-    removed again: there is nothing to go on with.
+    If the run fails before the backbone is loaded, the files and folders created here are removed, since there is
+    nothing to resume.
 
     Args:
         config: The options; `output` is the folder, by default a new one named after the example and the time.
@@ -46,8 +45,8 @@ def open_run_folder(config: Config) -> Iterator[Path]:
 
     Raises:
         BlockingIOError: If another run uses the folder.
-        FileExistsError: If `output` holds a run and `resume` is not asked for, or a `config.json` that is no run's.
-        RunInterrupted: In place of a KeyboardInterrupt in the block.
+        FileExistsError: If `output` contains a run and `resume` is not set, or the `config.json` of another program.
+        RunInterrupted: If a KeyboardInterrupt is raised in the block.
     """
     with ExitStack() as stack:
         folder = on_first_rank(lambda: _open(config, stack))
@@ -66,7 +65,7 @@ def open_run_folder(config: Config) -> Iterator[Path]:
 def _open(config: Config, stack: ExitStack) -> Path:
     folder = config.output or _new_folder(config.example)
     folder.mkdir(parents=True, exist_ok=True)
-    stack.callback(_remove_empty, folder)  # after the lock is gone
+    stack.callback(_remove_empty, folder)  # called after the lock is removed
     try:
         stack.enter_context(locked(folder / LOCK))
     except BlockingIOError as error:
@@ -74,11 +73,13 @@ def _open(config: Config, stack: ExitStack) -> Path:
             f"Another run is using {folder}: wait until it has ended, or choose another --output."
         ) from error
     for path in _content(folder):
-        if path.suffix == UNFINISHED:  # of a run that was killed as it wrote
+        if path.suffix == UNFINISHED:  # left by a run that was killed while writing
             path.unlink()
     if not config.resume:
-        if _has_checkpoint(folder):  # before the first one the options may still change
-            raise FileExistsError(f"{folder} holds a run already: add --resume to go on with it, or choose another.")
+        if _has_checkpoint(folder):  # before the first checkpoint the options can still change
+            raise FileExistsError(
+                f"{folder} already contains a run: add --resume to resume it, or choose another --output."
+            )
         if (folder / "config.json").exists():
             try:
                 read_options(type(config), folder)
@@ -90,7 +91,7 @@ def _open(config: Config, stack: ExitStack) -> Path:
 
 
 def _new_folder(example: str) -> Path:
-    """Make a folder that no other run has."""
+    """Create a new folder, with a number appended if runs start in the same second."""
     stem = f"{example}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in count(1):
         folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
@@ -101,7 +102,7 @@ def _new_folder(example: str) -> Path:
 
 
 def _content(folder: Path) -> Iterator[Path]:
-    """List what is in a folder and in those right below it, as deep as a run writes its own files."""
+    """List a folder and its subfolders, the two levels to which a run writes files."""
     return chain(folder.glob("*"), folder.glob("*/*"))
 
 
@@ -109,25 +110,25 @@ def _has_checkpoint(folder: Path) -> bool:
     return any(path.suffix == ".pt" for path in _content(folder))
 
 
-def _written(folder: Path, before: Collection[Path]) -> list[Path]:
-    """List the files that a start wrote, but none that was there before or is of someone else."""
+def _written_files(folder: Path, before: Collection[Path]) -> list[Path]:
+    """List the files that this start wrote; files of others, and all that existed before, are excluded."""
     new = [path for path in _content(folder) if path not in before and path.name in ("config.json", "split.json")]
     return [folder / "config.json", *new]
 
 
-def _has_begun(written: Collection[Path]) -> bool:
-    """Say whether a run came so far that its options are resolved."""
+def _is_resolved(written: Collection[Path]) -> bool:
+    """Return whether the options of a run are resolved, which happens when the backbone is loaded."""
     return any(json.loads(path.read_bytes()).get("resolved") for path in written if path.name == "config.json")
 
 
 def _remove_start(folder: Path, before: Collection[Path]) -> None:
-    written = _written(folder, before)
-    if _has_begun(written):
+    written = _written_files(folder, before)
+    if _is_resolved(written):
         return
     for path in written:
         path.unlink(missing_ok=True)
-    made = [path for path in _content(folder) if path not in before and path.is_dir()]
-    for path in sorted(made, reverse=True):
+    created = [path for path in _content(folder) if path not in before and path.is_dir()]
+    for path in sorted(created, reverse=True):
         _remove_empty(path)
 
 
@@ -137,7 +138,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def save_config(folder: Path, options: Mapping[str, Any], **resolved: Any) -> None:
-    """Write `config.json`: the options, what they resolved to, and the versions."""
+    """Write `config.json`: the options, the values they resolve to, and the versions of the packages."""
     versions = {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()}
     content = {"options": dict(options), "resolved": resolved, "versions": versions}
-    write_whole(folder / "config.json", json.dumps(content, indent=1, default=str))
+    write_atomically(folder / "config.json", json.dumps(content, indent=1, default=str))

@@ -1,7 +1,7 @@
-"""Make a synthetic set in the form of the Pittsburgh Ads sentiments, so that the example runs without the real one.
+"""Generate a synthetic set in the format of the Pittsburgh Ads sentiments, for runs without the real one.
 
-Nothing in it is real: not the posters, not the annotators. After the real set are its form, the names of the 30
-sentiments, and roughly how often they occur and go together. Figures measured on it say nothing about real ads.
+The posters and the annotators are synthetic. The format, the names of the 30 sentiments and, approximately, their
+frequencies and co-occurrences are those of the real set. Results on it say nothing about real advertisements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .files import UNFINISHED, write_whole
+from .files import UNFINISHED, write_atomically
 from .posters import draw_poster
 
 __all__ = ["SENTIMENTS", "Sentiment", "SyntheticAds", "make_synthetic_ads"]
@@ -26,10 +26,10 @@ class Sentiment(NamedTuple):
     """A sentiment.
 
     Attributes:
-        name: As in the real label list.
-        words: Our own synonyms, for the label list and the headlines.
-        agreed: On how many of 30,340 real images two or more annotators chose it (Hussain et al., CVPR 2017; counts
-            as printed in the public notebooks of coderjolly/processing-ads).
+        name: The name in the label list of the real set.
+        words: Synonyms for the label list and the headlines, not those of the real set.
+        agreed: Number of images, of 30,340 in the real set, for which two or more annotators chose it (Hussain et al.,
+            CVPR 2017; counts from the public notebooks of coderjolly/processing-ads).
     """
 
     name: str
@@ -75,8 +75,8 @@ SENTIMENTS = (
     Sentiment("Youthful", ("young", "boyish"), 282),
 )
 
-# Which sentiments go together, in a few strokes, and the share of the images in that mood.
-_MOODS = {
+# Groups of sentiments that occur together, and the share of the images of each group.
+_GROUPS = {
     ("afraid", "alarmed", "disturbed", "angry", "sad", "pessimistic", "empathetic"): 0.06,
     ("loving", "emotional", "empathetic", "grateful", "calm"): 0.10,
     ("fashionable", "feminine", "confident", "loving"): 0.20,
@@ -85,22 +85,22 @@ _MOODS = {
     ("amused", "youthful", "cheerful", "eager", "active"): 0.18,
     ("creative", "amazed", "alert", "eager", "inspired"): 0.16,
 }
-_MOOD_BOOST = 4.0  # how much likelier a sentiment is in its mood
-_DISAGREEMENT = 0.35  # share of the further votes for what the poster does not show
+_GROUP_FACTOR = 4.0  # factor of the probability of a sentiment in the images of its group
+_DISAGREEMENT = 0.35  # share of the additional votes for sentiments that the poster does not show
 _OTHER_SHARE = 0.03  # of the answers
 _OTHER_TEXTS = ("", "", "bored", "indifferent", "wants to know the price", "none of these")
-_FLOOR = 0.01  # of the images
+_MIN_SHARE = 0.01  # of the images
 
 _OPENINGS = ("feel", "be", "stay", "so", "simply")
 _FOLDERS = ("0", "1", "2", "10")
-_README = """This is a synthetic set: {num_images} drawn posters and made-up annotators, from seed {seed}.
-It has the form of the Pittsburgh Ads sentiments (Hussain et al., CVPR 2017) and holds nothing of it.
-Figures measured on it say nothing about real ads.
+_README = """This is a synthetic set: {num_images} generated posters with generated annotations, from seed {seed}.
+It has the format of the Pittsburgh Ads sentiments (Hussain et al., CVPR 2017) and contains no part of that set.
+Results on it say nothing about real advertisements.
 """
 
 
 class SyntheticAds(NamedTuple):
-    """Where a synthetic set lies.
+    """The paths of a synthetic set.
 
     Attributes:
         annotations: The annotation file.
@@ -121,30 +121,32 @@ def make_synthetic_ads(
     size: int = 256,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> SyntheticAds:
-    """Make a synthetic set of posters with sentiments, or find it made.
+    """Generate a synthetic set of posters with sentiments, or reuse an existing one.
 
-    As in the real set a few sentiments are common and most are rare, 3 to 5 annotators an image disagree, and some
-    answers are free text or empty. Unlike there, rare sentiments are raised to a floor so that every part of a split
-    can have some: each has at least 1 % of the images and at least 3. Files are written whole or not at all; a finished
-    set is reused and one that was left half made is completed. Several processes may make one set at a time: the bytes
-    of each file are the same.
+    As in the real set, a few sentiments are frequent and most are rare, the 3 to 5 annotators of an image disagree, and
+    some answers are free text or empty. Unlike in the real set, each sentiment occurs in at least 1 % of the images and
+    in at least 3, so that every part of a split can contain it. Files are written atomically; a finished set is reused,
+    and an unfinished one is completed. Several processes may generate the same set at the same time, since all of them
+    write the same bytes.
 
     Args:
-        root: The folder of the set; new, empty, or holding the set of the same parameters.
-        num_images: How many posters.
-        seed: Equal parameters give equal bytes.
+        root: The folder of the set: new, empty, or that of a set with the same parameters.
+        num_images: Number of posters.
+        seed: Seed of the random generator; equal parameters give equal bytes.
         size: The shorter side of a poster in pixels.
-        progress: Wraps the loop over the posters; `tqdm` draws a bar.
+        progress: Wraps the loop over the posters, for example to show a progress bar with `tqdm`.
 
     Returns:
         The paths of the set.
 
     Raises:
         ValueError: If `num_images` is below 30 or `size` below 32.
-        FileExistsError: If `root` holds anything else, which is never touched.
+        FileExistsError: If `root` contains anything else, which is not changed.
     """
     if num_images < len(SENTIMENTS):
-        raise ValueError(f"`num_images` must be at least {len(SENTIMENTS)}, one a sentiment, got {num_images}.")
+        raise ValueError(
+            f"`num_images` must be at least {len(SENTIMENTS)}, the number of sentiments, got {num_images}."
+        )
     if size < 32:
         raise ValueError(f"`size` must be at least 32 pixels, got {size}.")
     root = Path(root)
@@ -160,7 +162,7 @@ def make_synthetic_ads(
             # A generator of its own, so that a poster does not depend on which ones are there already.
             rng = np.random.default_rng([seed, index])
             poster = draw_poster(rng, shown[index], _headline(rng, shown[index]), size)
-            write_whole(path, _encode(poster, path.suffix))
+            write_atomically(path, _encode(poster, path.suffix))
     # The annotations come last, so that a set that has them is complete.
     texts = {
         root / "README.txt": _README.format(**parameters),
@@ -169,25 +171,25 @@ def make_synthetic_ads(
     }
     for path, text in texts.items():
         if not path.exists():
-            write_whole(path, text.encode("latin-1"))
+            write_atomically(path, text.encode("latin-1"))
     return files
 
 
 def _claim(root: Path, parameters: dict[str, Any]) -> None:
-    """Mark the folder of the set, or find it marked; several runs may come at a time."""
+    """Write the parameters into the folder of the set, or check existing ones; several runs may do so at once."""
     marker = root / "synthetic.json"
     if not marker.exists():
-        strangers = [path for path in root.glob("*") if path.suffix != UNFINISHED]
-        if strangers and not marker.exists():  # another run has just written the marker
+        others = [path for path in root.glob("*") if path.suffix != UNFINISHED]
+        if others and not marker.exists():  # otherwise another run has just written the marker
             raise FileExistsError(
-                f"`root` must be a new or empty folder, but {root} holds files other than a synthetic set. "
+                f"`root` must be a new or empty folder, but {root} contains files that are not of a synthetic set. "
                 "Choose another folder."
             )
-        write_whole(marker, json.dumps(parameters).encode())
+        write_atomically(marker, json.dumps(parameters).encode())
     found = json.loads(marker.read_bytes())
     if found != parameters:
         raise FileExistsError(
-            f"`root` must be free for a synthetic set of {parameters}, but {root} holds one of {found}. "
+            f"`root` must not contain a set of other parameters than {parameters}, but {root} has {found}. "
             "Delete that folder or choose another."
         )
 
@@ -221,13 +223,13 @@ def _headline(rng: np.random.Generator, shares: dict[str, float]) -> str:
 
 
 def _choose_labels(rng: np.random.Generator, num_images: int) -> tuple[list[dict[str, float]], list[list[list[str]]]]:
-    """Choose for each poster the shares of the sentiments that it shows, and what its annotators answer."""
+    """Draw the sentiments of each poster, with their shares of it, and the answers of its annotators."""
     names = [sentiment.abbreviation for sentiment in SENTIMENTS]
-    # How often two agree goes with the square of how often one of them chooses.
+    # The frequency of agreement between two annotators is proportional to the square of that of one choice.
     popularity = np.sqrt([sentiment.agreed for sentiment in SENTIMENTS])
     popularity /= popularity.sum()
-    boosts = np.array([[_MOOD_BOOST if name in mood else 1.0 for name in names] for mood in _MOODS])
-    weights = popularity * boosts[rng.choice(len(_MOODS), num_images, p=list(_MOODS.values()))]
+    factors = np.array([[_GROUP_FACTOR if name in group else 1.0 for name in names] for group in _GROUPS])
+    weights = popularity * factors[rng.choice(len(_GROUPS), num_images, p=list(_GROUPS.values()))]
     weights /= weights.sum(axis=1, keepdims=True)
 
     shares = np.zeros_like(weights)
@@ -238,32 +240,32 @@ def _choose_labels(rng: np.random.Generator, num_images: int) -> tuple[list[dict
         shares[row, shown] = rng.dirichlet(np.full(count, 15.0))
         opinion = (1 - _DISAGREEMENT) * shares[row] + _DISAGREEMENT * popularity
         answers.append(_ask_annotators(rng, shown, opinion))
-    _raise_to_floor(weights, shares, answers)
+    _ensure_min_share(weights, shares, answers)
     return [{names[label]: float(row[label]) for label in np.flatnonzero(row)} for row in shares], answers
 
 
 def _ask_annotators(
     rng: np.random.Generator, shown: npt.NDArray[np.int64], opinion: npt.NDArray[np.float64]
 ) -> list[list[str]]:
-    """Deal out a vote for everything shown and some further ones; each annotator gets at least one."""
+    """Distribute a vote for each sentiment shown, and additional votes; each annotator gets at least one."""
     num_annotators = rng.choice([3, 4, 5], p=[0.72, 0.19, 0.09])
-    further = max(num_annotators - len(shown), rng.poisson(1.75))
-    votes = rng.permutation(np.append(shown, rng.choice(len(opinion), further, p=opinion)))
+    additional = max(num_annotators - len(shown), rng.poisson(1.75))
+    votes = rng.permutation(np.append(shown, rng.choice(len(opinion), additional, p=opinion)))
     takers = np.append(np.arange(num_annotators), rng.integers(num_annotators, size=len(votes) - num_annotators))
     answers = [[str(label + 1) for label in votes[takers == taker]] for taker in range(num_annotators)]
     return [[str(rng.choice(_OTHER_TEXTS))] if rng.random() < _OTHER_SHARE else answer for answer in answers]
 
 
-def _raise_to_floor(
+def _ensure_min_share(
     weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], answers: list[list[list[str]]]
 ) -> None:
-    """Show and choose rare sentiments on further images, those whose mood suits them best."""
-    floor = max(3, round(_FLOOR * len(answers)))
+    """Add rare sentiments to further images, where they are most probable, until each has the minimum number."""
+    minimum = max(3, round(_MIN_SHARE * len(answers)))
     for label in range(len(SENTIMENTS)):
         number = str(label + 1)
         without = [row for row, image in enumerate(answers) if not any(number in answer for answer in image)]
-        lacking = max(0, floor - (len(answers) - len(without)))
-        for row in sorted(without, key=lambda row: -weights[row, label])[:lacking]:
+        missing = max(0, minimum - (len(answers) - len(without)))
+        for row in sorted(without, key=lambda row: -weights[row, label])[:missing]:
             answers[row][0].append(number)
             shares[row, label] += 0.3
             shares[row] /= shares[row].sum()

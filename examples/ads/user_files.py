@@ -1,4 +1,4 @@
-"""What the readers of a user's files have in common: file contents, image paths, label names and short quotations."""
+"""Helpers for reading annotation files: contents, image paths, label names and quotations for messages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ _quotation.maxlevel = 3
 
 
 class AnnotationError(ValueError):
-    """A file of annotations or labels that does not have the expected form."""
+    """Raised when a file of annotations or labels does not have the expected format."""
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """Return the content of a regular file, or of a link to one.
+    """Read a regular file, or a link to one.
 
     Args:
         path: The file.
-        what: What it is, for messages.
+        what: The kind of file, for messages.
+
+    Returns:
+        The content.
 
     Raises:
-        FileNotFoundError: If there is nothing at `path`.
-        AnnotationError: If it is not a regular file: a pipe could block for ever.
+        FileNotFoundError: If there is no file at `path`.
+        AnnotationError: If it is not a regular file; reading a pipe could block.
         OSError: If it cannot be read.
     """
     if not path.exists():
@@ -38,29 +41,28 @@ def read_file(path: Path, what: str) -> bytes:
         raise AnnotationError(f"The {what} {path} must be a regular file, not a folder, a pipe or a device.")
     try:
         return path.read_bytes()
-    except OSError as error:  # of those that `read` raises none names the file
+    except OSError as error:  # the error of `read` does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def image_path(text: str, place: str, folder: str = "the image folder") -> str:
-    """Return the shortest spelling of the path of an image, so that all spellings of a path are one image.
+    """Normalise the path of an image, so that different spellings of a path name the same image.
 
-    The path is judged and shortened as a text: links are not followed, so that a link inside the image folder may lead
-    out of it.
+    Links are not followed, so a link in the image folder may point outside it.
 
     Args:
         text: A path relative to the image folder; bytes that are not UTF-8 are surrogate escapes.
-        place: Where it stands, for messages.
+        place: The position in the file, for messages.
         folder: The image folder, for messages.
 
     Returns:
         The path without `.`, `..` and empty parts.
 
     Raises:
-        AnnotationError: If it is empty or absolute, leads out of the folder, or cannot be the name of a file.
+        AnnotationError: If it is empty or absolute, points outside the folder, or is not a valid file name.
     """
     shortest = posixpath.normpath(text)
-    # As Windows reads it too, so that a path is refused everywhere or nowhere.
+    # Also by the rules of Windows, so that the result does not depend on the system.
     first_parts = (shortest.split("/")[0], ntpath.normpath(text).split("\\")[0])
     inside = not PureWindowsPath(text).anchor and ".." not in first_parts
     try:
@@ -70,18 +72,22 @@ def image_path(text: str, place: str, folder: str = "the image folder") -> str:
     fits = len(encoded) <= 1024 and max(map(len, encoded.split(b"/"))) <= 255 and b"\0" not in encoded
     if not (text.strip() and shortest != "." and inside and fits):
         raise AnnotationError(
-            f"{place} is no path in {folder}. The path of an image is relative to that folder, like '0/49380.jpg', "
-            "without a '..' that leads out; it has at most 1,024 bytes, 255 in each part, and none of them is NUL."
+            f"{place} is not a path in {folder}. The path of an image must be relative to that folder, like "
+            "'0/49380.jpg', must not lead out of it by '..', and must have at most 1,024 bytes, 255 in each part, "
+            "without NUL."
         )
     return shortest
 
 
 def label_name(text: str, place: str) -> str:
-    """Return the name of a label without the spaces around it.
+    """Check the name of a label and strip the spaces around it.
 
     Args:
-        text: The name as it is in the file.
-        place: Where it stands, for messages.
+        text: The name in the file.
+        place: The position in the file, for messages.
+
+    Returns:
+        The name.
 
     Raises:
         AnnotationError: If it is empty, or contains a line break or another control character.
@@ -95,10 +101,10 @@ def label_name(text: str, place: str) -> str:
 
 
 def quote(value: object) -> str:
-    """Return the repr of a value from a file, cut to what fits in a message."""
+    """Return the repr of a value, shortened for a message."""
     return shorten(_quotation.repr(value))
 
 
 def shorten(text: str) -> str:
-    """Cut a text to what fits in a message."""
+    """Shorten a text for a message."""
     return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."
