@@ -44,10 +44,6 @@ def main() -> None:
 
     torch.manual_seed(0)
     head = EmbeddingHead(32, (64, 16), norm_exponent=0.0)
-<<<<<<< HEAD
-    caps = {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1, "max_triplets_per_anchor": 5}
-=======
->>>>>>> 7ac9bcf (Examples call MetricClassifier; fewer files, plain words)
     miner = MultiLabelSemiHardMiner(
         similarity=lineage,
         type_of_triplets="all",

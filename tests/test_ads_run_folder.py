@@ -219,8 +219,7 @@ def test_monitored_stages_show_a_bar_and_keep_the_records_and_seconds_of_each_st
     assert histories == {"embedding_1": records, "classifier": records}
     assert list(seconds) == ["embedding_1", "classifier"]
     lines = re.sub(r"\d+\.\d s", "? s", capsys.readouterr().err).splitlines()
-    expected = [[f"{stage}: started", f"{stage}: 2 epochs in ? s"] for stage in histories]
-    assert lines == sum(expected, [])
+    assert lines == [f"{stage}: {text}" for stage in histories for text in ("started", "2 epochs in ? s")]
 
 
 @pytest.mark.filterwarnings("default")

@@ -1,8 +1,9 @@
-"""The examples as a user runs them: what they leave behind, what they say of bad input, and what a kill costs."""
+"""The examples as a user runs them: output files, invalid input, and interrupted and resumed runs."""
 
 import contextlib
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
@@ -12,7 +13,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -21,14 +21,17 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torchvision import transforms
 
 import ad_sentiment
 import custom_similarity
 import own_images
+from ads import monitoring
 from ads.config import AdsConfig, Config, OwnImagesConfig
-from ads.methods import METHODS
+from ads.methods import METHODS, UNDERSAMPLERS, undersample
 from ads.options import parse
-from ads.undersampling import UNDERSAMPLERS, undersample
+from ads.run_folder import RunInterrupted
 from mlmetric import under_sampling
 from mlmetric.data import BadImagesError, read_image
 from mlmetric.estimators import RECOMMENDED_HEAD
@@ -50,7 +53,7 @@ FIGURES = {
 MEMBERS = {f"embedding_{number}.pt" for number in range(1, 5)}
 CHECKPOINTS = {
     "recommended": {*MEMBERS, "classifier.pt"},
-    "paper": {"embedding.pt", "classifier.pt"},
+    "paper": {"embedding_1.pt", "classifier.pt"},
     "label-graph": {"label_graph.pt"},
     "semantic": {"semantic.pt"},
     "linear-probe": set(),
@@ -67,47 +70,70 @@ FILES = {
 
 
 @pytest.fixture(autouse=True)
-def in_folder_of_its_own(tmp_path, monkeypatch):
+def in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """Draw none: they take most of the time of a dry run."""
+    """Draw no figures, which takes most of the time of a dry run."""
     monkeypatch.setattr("ads.figures.draw", lambda figures, folder: {})
+
+
+@pytest.fixture
+def small_backbone(monkeypatch):
+    """Use a convolution in place of a torchvision model."""
+    transform = transforms.Compose([transforms.Resize((8, 8)), transforms.ToTensor()])
+
+    def load_backbone(config, *, synthetic):
+        torch.manual_seed(0)
+        return FrozenBackbone(nn.Conv2d(3, 16, 3), transform=transform)
+
+    monkeypatch.setattr("ad_sentiment.load_backbone", load_backbone)
 
 
 def run_ads(*arguments):
     ad_sentiment.main(parse(AdsConfig, [*QUICK, *arguments]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """One dry run for the tests that look at what it leaves behind, or go on from there."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.chdir(folder)
-        run_ads("--dry-run", "--output", "run")
-    (folder / "printed.txt").write_text(printed.getvalue())
+    """The folder of one dry run, with its posters and cached features; made by the first worker that needs it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished_example"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "printed.txt").exists():
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+                patch.chdir(folder)
+                run_ads("--dry-run", "--output", "run")
+            (folder / "printed.txt").write_text(printed.getvalue())
     return folder
 
 
 @pytest.fixture
-def finished_run(finished):
-    """A copy of the finished run, as `run`, of its posters and of its cache, in the folder of the test."""
-    shutil.copytree(finished, ".", dirs_exist_ok=True)
+def posters(finished):
+    """The posters of a dry run and the cache of their features, copied into the folder of the test."""
+    shutil.copytree(finished / "runs", "runs")
+
+
+@pytest.fixture
+def finished_run(finished, posters):
+    """A copy of the finished run, as `run`, with posters and cached features."""
+    shutil.copytree(finished / "run", "run")
     return Path("run")
 
 
-def test_ad_sentiment_leaves_behind_what_it_promises(finished_run):
-    folder = finished_run
+def test_ad_sentiment_writes_all_files(finished):
+    folder = finished / "run"
     assert {path.name for path in folder.iterdir()} == FILES | CHECKPOINTS["recommended"]
     assert {path.name for path in (folder / "figures").iterdir()} == FIGURES
     for path in (folder / "figures").iterdir():
         with Image.open(path) as figure:
             assert figure.width > 500
 
-    printed = Path("printed.txt").read_text()
+    printed = (finished / "printed.txt").read_text()
     assert printed.startswith("Run folder: run\n")
     assert "synthetic" in printed
     assert "random weights" in printed
@@ -136,13 +162,13 @@ def test_ad_sentiment_leaves_behind_what_it_promises(finished_run):
     assert set(re.findall(r"figures/(\w+\.png)", report)) == FIGURES
 
 
-def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readme(finished_run):
+def test_the_code_in_the_readme_loads_checkpoints_that_give_the_predictions(finished_run):
     members = [RECOMMENDED_HEAD(512) for _ in range(4)]
     for number, member in enumerate(members, start=1):
         member.load_state_dict(torch.load(f"run/embedding_{number}.pt", weights_only=True)["module"])
     embedding, classifier = EmbeddingEnsemble(members), ClassifierHead(4 * 256, num_labels=30)
     classifier.load_state_dict(torch.load("run/classifier.pt", weights_only=True)["module"])
-    torch.manual_seed(0)  # that of the run: its random weights
+    torch.manual_seed(0)  # the seed of the random weights of the run
     backbone = FrozenBackbone("squeezenet1_0", weights=None)
     (root,) = Path("runs").glob("synthetic_ads_*")
     test_labels = json.loads(Path("run/metrics.json").read_text())["test_labels"]
@@ -155,16 +181,18 @@ def test_ad_sentiment_checkpoints_give_the_predictions_by_the_lines_of_the_readm
             torch.testing.assert_close(probabilities, torch.tensor(written), atol=2e-4, rtol=1e-3)
             predicted = set(row["predicted"].split("|"))
             for (name, threshold), probability in zip(thresholds.items(), written, strict=True):
-                if abs(probability - threshold) > 1e-5:  # six digits are written
+                if abs(probability - threshold) > 1e-5:  # the file has six digits
                     assert (name in predicted) == (probability > threshold)
 
 
-@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the learning rate of the paper
+@pytest.mark.usefixtures("posters", "without_figures")
 def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
     run_ads("--dry-run", "--experiments", "paper", "--output", "runs/paper")
     for number in range(1, 5):
         folder = Path(f"runs/paper/paper_run_{number}")
-        assert {path.name for path in folder.iterdir()} == FILES | CHECKPOINTS["paper"]
+        assert {path.name for path in folder.iterdir()} == FILES - {"figures"} | CHECKPOINTS["paper"]
         options = json.loads((folder / "config.json").read_text())["options"]
         assert (options["method"], options["epochs"]) == ("paper", 10 if number <= 2 else 20)
         settings = json.loads((folder / "metrics.json").read_text())["settings"]
@@ -181,12 +209,14 @@ def test_ad_sentiment_runs_the_four_experiments_of_the_paper(capsys):
         "random weights",
     ):
         assert part in report
-    assert "as the paper quotes it" not in report  # its numbers are of other images
+    assert "as the paper quotes it" not in report  # these results are of other images
     assert capsys.readouterr().out.count("paper_run_3: ") == 1
 
 
-@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate it does
-def test_ad_sentiment_compares_every_method_on_one_cache(capsys):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the learning rate of the paper
+@pytest.mark.usefixtures("posters")
+def test_ad_sentiment_compares_every_method_on_the_same_features(capsys):
     run_ads("--dry-run", "--compare", "--output", "run")
     for method, checkpoints in CHECKPOINTS.items():
         folder = Path("run") / method
@@ -203,8 +233,8 @@ def test_ad_sentiment_compares_every_method_on_one_cache(capsys):
         assert figure.width > 500
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_ad_sentiment_takes_word_vectors_and_each_setting_of_a_method():
+@pytest.mark.usefixtures("posters", "without_figures")
+def test_ad_sentiment_uses_word_vectors_and_the_training_options():
     names = ["Active", "Alarmed", "Sad"]
     Path("words.txt").write_text("".join(f"{name.lower()} {i} 1 0\n" for i, name in enumerate(names, start=1)))
     options = ["--method", "semantic", "--word-vectors", "words.txt", "--lr", "0.01", "--activation", "softmax"]
@@ -218,11 +248,15 @@ def test_ad_sentiment_takes_word_vectors_and_each_setting_of_a_method():
 
 @pytest.mark.parametrize(
     "options",
-    [["--undersampler", "none", "--soft-labels"], ["--undersampler", "tomek"], ["--undersampler", "remedial"]],
+    [
+        ["--undersampler", "none", "--soft-labels"],
+        ["--undersampler", "tomek", "--method", "linear-probe"],
+        ["--undersampler", "remedial", "--method", "linear-probe"],
+    ],
 )
 @pytest.mark.filterwarnings("ignore:MultiLabelTomekLinks")
-@pytest.mark.usefixtures("without_figures")
-def test_ad_sentiment_takes_soft_labels_and_other_undersamplers(options):
+@pytest.mark.usefixtures("posters", "without_figures")
+def test_ad_sentiment_with_soft_labels_and_other_undersamplers(options):
     run_ads("--dry-run", "--output", "run", *options)
     metrics = json.loads(Path("run/metrics.json").read_text())
     data, counts = metrics["data"], metrics["train_labels"]
@@ -236,7 +270,7 @@ def test_ad_sentiment_takes_soft_labels_and_other_undersamplers(options):
     assert f"MeanIR {data['mean_ir_after']:.2f}" in report
 
 
-def test_every_undersampler_of_the_library_can_be_chosen():
+def test_every_undersampler_of_the_library_is_an_option():
     choices = get_args(get_type_hints(Config)["undersampler"])
     assert set(choices) == {"none", *UNDERSAMPLERS}
     samplers = {name for name in under_sampling.__all__ if not name.startswith("Base")}
@@ -244,8 +278,8 @@ def test_every_undersampler_of_the_library_can_be_chosen():
 
 
 @pytest.mark.parametrize("name", ["none", *UNDERSAMPLERS])
-@pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised) :UserWarning")
-def test_each_undersampler_gives_rows_and_their_labels_twice_alike(name):
+@pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+def test_each_undersampler_returns_the_same_rows_and_labels_twice(name):
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(80, 4, generator=generator) < torch.tensor([0.7, 0.4, 0.3, 0.1])).to(torch.uint8)
     features = torch.randn(80, 20, generator=generator)
@@ -258,8 +292,8 @@ def test_each_undersampler_gives_rows_and_their_labels_twice_alike(name):
     assert torch.equal(targets, again[1])
 
 
-def real_set(folder, num_images=40):
-    """A set in the form of the real one, with files that are no part of the synthetic maker's."""
+def write_real_set(folder, num_images=24):
+    """Write a set in the format of the real one; return the options that select it."""
     (folder / "0").mkdir(parents=True)
     annotations = {}
     for i in range(num_images):
@@ -271,85 +305,107 @@ def real_set(folder, num_images=40):
     return ["--annotations", f"{folder}/Sentiments.json", "--image-root", str(folder), "--epochs", "2"]
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_ad_sentiment_on_a_set_in_the_form_of_the_real_one(capsys):
-    run_ads(*real_set(Path("set")), "--output", "run")
+@pytest.mark.usefixtures("small_backbone", "without_figures")
+def test_ad_sentiment_on_a_set_in_the_format_of_the_real_one(capsys):
+    run_ads(*write_real_set(Path("set")), "--output", "run")
     printed = capsys.readouterr().out
     assert "synthetic" not in printed
     assert json.loads(Path("run/metrics.json").read_text())["data"]["labels"] == 3
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_ad_sentiment_with_bad_images_stops_and_loses_nothing_or_skips_them(capsys):
-    arguments = real_set(Path("set"))
+@pytest.mark.usefixtures("small_backbone", "without_figures")
+def test_ad_sentiment_with_bad_images_keeps_the_features_of_the_others_and_can_skip_them(capsys):
+    arguments = write_real_set(Path("set"))
     Path("set/0/3.jpg").unlink()
     Path("set/0/7.jpg").write_bytes(b"no image")
-    with pytest.raises(BadImagesError, match=r"2 of 40 images cannot be read; the first: set/0/3\.jpg does not exist"):
+    with pytest.raises(BadImagesError, match=r"2 of 24 images cannot be read; the first: set/0/3\.jpg does not exist"):
         run_ads(*arguments, "--output", "run")
     (part,) = Path("runs/feature_cache").glob("*/part-*.npy")
     cached = part.read_bytes()
     run_ads(*arguments, "--output", "run", "--resume", "--on-bad-image", "skip")
     assert part.read_bytes() == cached
     metrics = json.loads(Path("run/metrics.json").read_text())
-    assert metrics["data"]["images"] == 38
+    assert metrics["data"]["images"] == 22
     assert ["3.jpg" in metrics["bad_images"][0], "7.jpg" in metrics["bad_images"][1]] == [True, True]
-    assert "2 images could not be read and were left out" in capsys.readouterr().out
+    assert "2 images could not be read and were excluded" in capsys.readouterr().out
 
 
-def test_ad_sentiment_on_real_images_without_weights_is_an_error_that_names_the_choices(monkeypatch):
+def test_ad_sentiment_on_real_images_without_weights_is_an_error_that_names_the_alternatives(monkeypatch):
     weights = "torchvision.models.SqueezeNet1_0_Weights.get_state_dict"
 
     def no_network(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr(weights, no_network)
-    arguments = real_set(Path("set"))
+    arguments = write_real_set(Path("set"))
     with pytest.raises(WeightsUnavailableError, match=r"could not be downloaded .*--weights none"):
         run_ads(*arguments, "--weights", "DEFAULT", "--output", "run")
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_ad_sentiment_on_synthetic_images_goes_on_with_random_weights_and_says_so(monkeypatch, caplog, capsys):
+@pytest.mark.usefixtures("posters", "without_figures")
+def test_ad_sentiment_on_synthetic_images_warns_and_uses_random_weights(monkeypatch, caplog, capsys):
     def no_network(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models.SqueezeNet1_0_Weights.get_state_dict", no_network)
-    run_ads("--dry-run", "--weights", "DEFAULT", "--output", "run")
-    assert "goes on with RANDOM weights" in caplog.text
+    run_ads("--dry-run", "--weights", "DEFAULT", "--method", "linear-probe", "--output", "run")
+    assert "continues with RANDOM weights" in caplog.text
     assert "random weights" in capsys.readouterr().out
     assert "random weights" in Path("run/report.md").read_text()
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_with_other_options(finished_run):
     before = (finished_run / "metrics.json").read_bytes()
-    with pytest.raises(FileExistsError, match="run holds a run already: add --resume"):
+    with pytest.raises(FileExistsError, match="run already contains a run: add --resume"):
         run_ads("--dry-run", "--output", "run")
     for option, value, saved in (("lr", "0.5", "None"), ("undersampler", "tomek", "cap"), ("seed", "1", "0")):
-        with pytest.raises(ValueError, match=f"run in run was started with --{option} {saved}, not {value}: leave"):
+        with pytest.raises(ValueError, match=f"run in run was started with --{option} {saved}, not {value}: omit"):
             run_ads("--output", "run", "--resume", f"--{option}", value)
     assert (finished_run / "metrics.json").read_bytes() == before
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_resume_alone_takes_the_latest_unfinished_run_and_its_options(finished_run, capsys):
-    run = Path("runs/ad_sentiment-20260101-000000")
-    shutil.copytree(finished_run, run)
-    with pytest.raises(FileNotFoundError, match="no run under runs to resume: 1 are finished, 0 are running"):
-        parse(AdsConfig, ["--resume"])
-    expected = json.loads((run / "metrics.json").read_text())
-    for file in ("report.md", "metrics.json", "classifier.pt"):
-        (run / file).unlink()
-    ad_sentiment.main(parse(AdsConfig, ["--resume"]))
+@contextlib.contextmanager
+def interrupted_at(stage, epoch):
+    """Raise KeyboardInterrupt after an epoch of a stage, when its checkpoint is written."""
+    monitored = monitoring.monitored_stages
+
+    @contextlib.contextmanager
+    def interrupted(*arguments):
+        with monitored(*arguments) as on_epoch:
+
+            def callback(name, record):
+                on_epoch(name, record)
+                if (name, record["epoch"]) == (stage, epoch):
+                    raise KeyboardInterrupt
+
+            yield callback
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ads.methods.monitored_stages", interrupted)
+        yield
+
+
+@pytest.mark.usefixtures("posters", "without_figures")
+def test_an_interrupted_run_that_is_resumed_equals_an_uninterrupted_one(finished, capsys):
+    with interrupted_at("embedding_3", 1), pytest.raises(RunInterrupted) as error:
+        run_ads("--dry-run")
+    run = error.value.folder
+    assert {path.name for path in run.glob("*.pt")} == {"linear_probe.pt", *(f"embedding_{i}.pt" for i in (1, 2, 3))}
+    capsys.readouterr()
+    ad_sentiment.main(parse(AdsConfig, ["--resume"]))  # the latest unfinished run, with its options
     assert capsys.readouterr().out.startswith(f"Resuming {run}\n")
-    metrics = json.loads((run / "metrics.json").read_text())
-    for part in ("test", "history", "settings", "data"):
+    expected, metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (finished / "run", run))
+    for part in ("validation", "test", "test_intervals", "history", "settings", "test_labels", "data"):
         assert metrics[part] == expected[part]
+    assert (run / "predictions.csv").read_text() == (finished / "run" / "predictions.csv").read_text()
     options = json.loads((run / "config.json").read_text())["options"]
     assert (options["backbone"], options["dry_run"], options["output"]) == ("squeezenet1_0", True, str(run))
+    with pytest.raises(FileNotFoundError, match="no run under runs to resume: 1 are finished, 0 are running"):
+        parse(AdsConfig, ["--resume"])
 
 
-def test_a_start_that_failed_leaves_nothing_for_resume_to_adopt():
-    arguments = real_set(Path("set"))
+def test_a_failed_start_leaves_no_run_to_resume():
+    arguments = write_real_set(Path("set"))
     for output in ([], ["--output", "mine/run"]):
         with pytest.raises(
             ValueError, match=r"must be the name of a torchvision classification model .* got 'resnet51'"
@@ -368,24 +424,30 @@ def test_a_start_that_failed_leaves_nothing_for_resume_to_adopt():
     ("options", "message"),
     [
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["--margin", "2"], "--margin is for --method paper, got --method recommended"),
-        (["--method", "semantic", "--positive-order", "random"], "--positive-order is for --method paper, got"),
-        (["--experiments", "paper", "--margin", "3"], "--experiments paper has settings of its own for --margin"),
-        (["--word-vectors", "a.txt"], "--word-vectors is for --method label-graph or semantic, got"),
+        (["--margin", "2"], "--margin requires --method paper, got --method recommended"),
+        (["--method", "semantic", "--positive-order", "random"], "--positive-order requires --method paper, got"),
+        (["--experiments", "paper", "--margin", "3"], "--experiments paper sets --margin itself"),
+        (["--word-vectors", "a.txt"], "--word-vectors requires --method label-graph or semantic, got"),
         (["--method", "semantic", "--word-vectors", "a.txt"], r"--word-vectors a\.txt is not a file"),
-        (["--soft-labels"], "--soft-labels needs --undersampler none"),
-        (["--annotations", "a.json"], "--annotations needs --image-root"),
-        (["--compare", "--experiments", "paper"], "are two comparisons"),
-        (["--min-votes", "6"], "No image has a label with 6 votes"),
+        (["--soft-labels"], "--soft-labels requires --undersampler none"),
+        (["--annotations", "a.json"], "--annotations requires --image-root"),
+        (["--compare", "--experiments", "paper"], "--compare and --experiments paper cannot be combined"),
     ],
 )
-def test_ad_sentiment_refuses_options_before_any_work(options, message):
+def test_ad_sentiment_rejects_options_before_it_writes_anything(options, message):
     with pytest.raises(ValueError, match=message):
         run_ads("--dry-run", *options)
-    assert not Path("runs/feature_cache").exists()
+    assert not list(Path().iterdir())
 
 
-def test_what_fails_or_warns_on_the_way_is_named_in_the_report_and_does_not_end_the_run(finished_run, monkeypatch):
+@pytest.mark.usefixtures("posters")
+def test_min_votes_that_no_label_reaches_is_an_error_before_a_run_is_started():
+    with pytest.raises(ValueError, match="No image has a label with 6 votes"):
+        run_ads("--dry-run", "--min-votes", "6", "--output", "run")
+    assert not Path("run").exists()
+
+
+def test_failed_figures_and_warnings_are_in_the_report_and_do_not_end_the_run(finished_run, monkeypatch):
     def fails(*_, **__):
         raise ValueError("no figure today")
 
@@ -395,6 +457,7 @@ def test_what_fails_or_warns_on_the_way_is_named_in_the_report_and_does_not_end_
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("default")
+        patch.setattr("ads.plots._save", lambda figure, path: path.write_bytes(b"a figure"))  # saving takes seconds
         patch.setattr("ads.plots.plot_embedding", fails)
         patch.setattr("ad_sentiment.scumble", warns)
         run_ads("--dry-run", "--output", "run", "--resume")
@@ -408,7 +471,7 @@ def test_what_fails_or_warns_on_the_way_is_named_in_the_report_and_does_not_end_
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_full_disk_names_the_file_and_leaves_no_temporary_one(finished_run, monkeypatch):
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_no_temporary_file(finished_run, monkeypatch):
     sync = os.fsync
 
     def full(handle):
@@ -422,86 +485,103 @@ def test_a_full_disk_names_the_file_and_leaves_no_temporary_one(finished_run, mo
     assert {path.name for path in finished_run.iterdir()} == FILES | CHECKPOINTS["recommended"]
 
 
-def start(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / "ad_sentiment.py"), *arguments]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+def environment():
+    """The environment of a process with as many threads as this one: another number can round sums differently."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(EXAMPLES)}
 
 
-def stop_when(condition, process, signal_number, seconds=120):
-    """Send a signal as soon as a condition holds, and return the output."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"ended before it could be stopped:\n{process.stdout.read()}"
-        assert time.monotonic() < end, "did not come so far in time"
-        time.sleep(0.002)
-    os.killpg(process.pid, signal_number)
-    return process.communicate(timeout=60)[0]
+KILLED_AT_AN_EVENT = """
+import contextlib, os, signal, sys
+from ads import monitoring
+from ads.config import AdsConfig
+from ads.program import run_program
+
+step, number, signal_name = sys.argv.pop(1).split(":")
+set_progress, monitored_stages = monitoring.set_progress, monitoring.monitored_stages
+
+def kill_at(name, done):
+    if (name, done) == (step, int(number)):
+        os.kill(os.getpid(), getattr(signal, signal_name))
+
+def set_progress_or_kill(bar, done, total):
+    set_progress(bar, done, total)
+    kill_at("features", done)
+
+@contextlib.contextmanager
+def stages_or_kill(*arguments):
+    with monitored_stages(*arguments) as on_epoch:
+        def callback(stage, record):
+            on_epoch(stage, record)
+            kill_at(stage, record["epoch"])
+        yield callback
+
+monitoring.set_progress, monitoring.monitored_stages = set_progress_or_kill, stages_or_kill
+run_program(AdsConfig)
+"""
 
 
-def test_stopped_in_each_step_and_resumed_ends_as_one_never_stopped():
-    num_epochs = 60
-    options = [*QUICK, "--synthetic-images", "60", "--epochs", str(num_epochs), "--image-batch-size", "2"]
-    straight, stopped = Path("straight"), Path("stopped")
-    never_stopped = start(*options, "--output", str(straight), "--cache", "cache_of_straight")
-    output, _ = never_stopped.communicate(timeout=120)
-    assert never_stopped.returncode == 0, output
-    assert "features: 60 images in " in output  # lines, where there is no terminal for a bar
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_each_step_and_resumed_equals_an_uninterrupted_one(finished):
+    shutil.copytree(finished / "runs", "runs", ignore=shutil.ignore_patterns("feature_cache"))
+    Path("killed.py").write_text(KILLED_AT_AN_EVENT)
 
-    def parts():
-        return list(Path("cache_of_stopped").glob("*/part-*.npy"))
+    def run_until(event, *arguments):
+        command = [sys.executable, "killed.py", event, *arguments]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
 
-    stop_when(parts, start(*options, "--output", str(stopped), "--cache", "cache_of_stopped"), signal.SIGKILL)
-    assert 0 < len(parts()) < 4, "the kill did not come in the middle of feature extraction"
-    resume = ["--resume", "--output", str(stopped)]
-    for checkpoint, signal_number in (
-        ("linear_probe.pt", signal.SIGKILL),
-        ("embedding_3.pt", signal.SIGINT),
-        ("classifier.pt", signal.SIGKILL),
+    start, resume = [*QUICK, "--dry-run", "--output", "run"], ["--resume", "--output", "run"]
+    assert run_until("features:32:SIGKILL", *start).returncode == -signal.SIGKILL
+    assert len(list(Path("runs/feature_cache").glob("*/part-*.npy"))) == 1
+    for event, checkpoint, return_code in (
+        ("linear_probe:1:SIGKILL", "linear_probe.pt", -signal.SIGKILL),
+        ("embedding_3:1:SIGINT", "embedding_3.pt", 130),  # what Ctrl-C sends
+        ("classifier:1:SIGKILL", "classifier.pt", -signal.SIGKILL),
     ):
-        process = start(*resume)
-        output = stop_when((stopped / checkpoint).exists, process, signal_number)
-        epochs = len(torch.load(stopped / checkpoint, weights_only=True)["history"])
-        assert 0 < epochs < num_epochs, "the signal did not come in the middle of a stage"
-        if signal_number == signal.SIGINT:  # what Ctrl-C sends
-            assert process.returncode == 130
-            assert "Traceback" not in output
-            command = f"python {EXAMPLES / 'ad_sentiment.py'} {' '.join(resume)}"
-            assert output.endswith(f"\ninterrupted; continue with: {command}\n")
-    last = start(*resume)
-    output, _ = last.communicate(timeout=120)
-    assert last.returncode == 0, output
+        process = run_until(event, *resume)
+        assert process.returncode == return_code, process.stderr
+        assert len(torch.load(f"run/{checkpoint}", weights_only=True)["history"]) == 1
+        if return_code == 130:
+            assert "Traceback" not in process.stderr
+            assert process.stderr.endswith(f"\ninterrupted; continue with: python killed.py {' '.join(resume)}\n")
+    last = run_until("never:0:SIGKILL", *resume)
+    assert last.returncode == 0, last.stderr
+    assert "features: done in " in last.stderr  # lines, since there is no terminal for a progress bar
 
-    expected, metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (straight, stopped))
+    expected, metrics = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (finished / "run", Path("run"))
+    )
     for part in ("validation", "test", "history", "test_labels", "data"):
         assert metrics[part] == expected[part]
-    assert (stopped / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
+    assert Path("run/predictions.csv").read_text() == (finished / "run" / "predictions.csv").read_text()
 
 
 def torchrun(script, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), *QUICK, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
 
 
 FAILS_ON_THE_SECOND_RANK = """
-import ad_sentiment
-from ads import methods
-from ads.options import parse
+import contextlib
+from ads import monitoring
 from ads.config import AdsConfig
-from ads.processes import joined_processes
+from ads.options import parse
+from ads.program import process_group
 from mlmetric.distributed import rank
-from mlmetric.training import fit_classifier
 
-def fit_or_fail(head, inputs, *arguments, **options):
-    if rank() == 1 and inputs.shape[1] == 256:  # after the linear probe and the embedding
-        raise SystemExit("error: no space left on rank 1")
-    return fit_classifier(head, inputs, *arguments, **options)
+monitored_stages = monitoring.monitored_stages
 
-methods.fit_classifier = fit_or_fail
-with joined_processes():
+@contextlib.contextmanager
+def stages_or_fail(*arguments):
+    with monitored_stages(*arguments) as on_epoch:
+        def callback(stage, record):
+            on_epoch(stage, record)
+            if rank() == 1 and (stage, record["epoch"]) == ("embedding_1", 2):
+                raise SystemExit("error: no space left on rank 1")
+        yield callback
+
+monitoring.monitored_stages = stages_or_fail
+import ad_sentiment
+with process_group():
     ad_sentiment.main(parse(AdsConfig))
 """
 
@@ -520,17 +600,24 @@ def assert_close(found, expected):
 
 @pytest.fixture
 def one_thread():
-    """As many threads as the ranks have: another number adds in another order."""
+    """Use one thread, like each rank: another number can round sums differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-@pytest.mark.filterwarnings("ignore:Training diverges")  # at the paper's learning rate
-@pytest.mark.usefixtures("one_thread")
-def test_torchrun_in_which_a_rank_fails_ends_and_resumed_gives_the_numbers_of_one_process():
-    options = ["--dry-run", "--image-batch-size", "4", "--method", "paper"]  # no dropout, which differs between ranks
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Training diverges")  # at the learning rate of the paper
+@pytest.mark.usefixtures("posters", "one_thread", "without_figures")
+def test_torchrun_ends_if_a_rank_fails_and_the_resumed_run_equals_that_of_one_process():
+    options = [
+        "--dry-run",
+        "--image-batch-size",
+        "4",
+        "--method",
+        "paper",
+    ]  # without dropout, which differs between ranks
     run_ads(*options, "--output", "one", "--cache", "cache_of_one")
 
     options += ["--output", "two", "--cache", "cache_of_two"]
@@ -538,7 +625,7 @@ def test_torchrun_in_which_a_rank_fails_ends_and_resumed_gives_the_numbers_of_on
     failed = torchrun("fails.py", *options)
     assert failed.returncode != 0
     assert "error: no space left on rank 1" in failed.stderr
-    assert Path("two/embedding.pt").exists()
+    assert Path("two/embedding_1.pt").exists()
     assert not Path("two/classifier.pt").exists()
 
     resumed = torchrun(EXAMPLES / "ad_sentiment.py", *options, "--resume")
@@ -549,17 +636,12 @@ def test_torchrun_in_which_a_rank_fails_ends_and_resumed_gives_the_numbers_of_on
     for part in ("validation", "test", "history", "test_labels", "data"):
         assert_close(metrics[part], expected[part])
     parts = [list(Path(cache).glob("*/*")) for cache in ("cache_of_one", "cache_of_two")]
-    assert [path.name for path in parts[0]] == [path.name for path in parts[1]]  # named by their content
+    assert [path.name for path in parts[0]] == [
+        path.name for path in parts[1]
+    ]  # the names contain a digest of the content
 
 
-def test_an_error_is_one_sentence_and_no_traceback():
-    process = start("--annotations", "nowhere.json", "--image-root", ".")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert output == "error: --annotations nowhere.json is not a file.\n"
-
-
-def test_what_is_wrong_with_the_options_is_said_without_the_imports_that_take_seconds():
+def test_invalid_options_are_reported_in_one_line_without_the_slow_imports():
     lines = """
         import sys
         from ads.config import AdsConfig
@@ -572,8 +654,7 @@ def test_what_is_wrong_with_the_options_is_said_without_the_imports_that_take_se
     """
     Path("program.py").write_text(textwrap.dedent(lines))
     command = [sys.executable, "program.py", "--annotations", "nowhere.json", "--image-root", "."]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    output = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60).stdout
     assert output == "error: --annotations nowhere.json is not a file.\n[]\n"
 
 
@@ -587,7 +668,7 @@ def test_help_explains_every_option(capsys):
             assert len(option.metadata["help"]) > 10
 
 
-def own_folder(header, rows, num_images=30):
+def write_own_images(header, rows, num_images=24):
     Path("photos").mkdir()
     for i in range(num_images):
         Image.new("RGB", (40, 40), (i * 8, 255 - i * 8, 128)).save(f"photos/{i}.jpg")
@@ -595,16 +676,16 @@ def own_folder(header, rows, num_images=30):
     return ["--images", "photos", "--labels", "labels.csv", "--epochs", "2", "--output", "run", *QUICK]
 
 
-@pytest.mark.parametrize("form", ["a column each", "one column"])
-@pytest.mark.usefixtures("without_figures")
-def test_own_images_takes_both_forms_of_csv(form, capsys):
-    sets = [{"beach"} if i % 3 == 0 else {"sunset"} if i % 3 == 1 else {"beach", "sunset"} for i in range(30)]
-    if form == "a column each":
+@pytest.mark.parametrize("form", ["a column for each label", "one column"])
+@pytest.mark.usefixtures("small_backbone", "without_figures")
+def test_own_images_reads_both_forms_of_csv(form, capsys):
+    sets = [{"beach"} if i % 3 == 0 else {"sunset"} if i % 3 == 1 else {"beach", "sunset"} for i in range(24)]
+    if form == "a column for each label":
         rows = [f"{i}.jpg,{int('beach' in s)},{int('sunset' in s)}" for i, s in enumerate(sets)]
-        arguments = own_folder("path,beach,sunset", rows)
+        arguments = write_own_images("path,beach,sunset", rows)
     else:
         rows = [f'"{", ".join(sorted(s))}",{i}.jpg' for i, s in enumerate(sets)]
-        arguments = own_folder("tags,file", rows)
+        arguments = write_own_images("tags,file", rows)
         arguments += ["--path-column", "file", "--label-column", "tags", "--separator", ","]
     own_images.main(parse(OwnImagesConfig, arguments))
     metrics = json.loads(Path("run/metrics.json").read_text())
@@ -619,29 +700,29 @@ def test_own_images_takes_both_forms_of_csv(form, capsys):
         ("path,a", "1.jpg,yes", [], "labels.csv, line 2: 'a' must be 0 or 1, got 'yes'"),
         ("path,a,b", "1.jpg,1", [], "labels.csv, line 2 must have 3 fields like the header, separated by ',', got 2"),
         ("path,a", "1.jpg,1", ["--label-column", "tags"], "labels.csv has no column 'tags'; it has path, a"),
-        ("path,a", "../../etc/passwd,1", [], "line 2: the path '../../etc/passwd' is no path in photos"),
-        ("path", "1.jpg", [], "labels.csv names no label"),
+        ("path,a", "../../etc/passwd,1", [], "line 2: the path '../../etc/passwd' is not a path in photos"),
+        ("path", "1.jpg", [], "labels.csv contains no label"),
     ],
 )
-def test_own_images_names_what_does_not_fit(header, row, options, message):
-    arguments = own_folder(header, [row])
+def test_own_images_with_invalid_labels_is_an_error_with_the_line(header, row, options, message):
+    arguments = write_own_images(header, [row])
     with pytest.raises(ValueError, match=re.escape(message)):
         own_images.main(parse(OwnImagesConfig, [*arguments, *options]))
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_own_images_of_too_few_images_or_another_encoding_is_an_error():
-    arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(6)], num_images=6)
-    with pytest.raises(ValueError, match="6 images are too few to train, validate and test: give 20 or more"):
+@pytest.mark.usefixtures("small_backbone")
+def test_own_images_with_too_few_images_or_another_encoding_is_an_error():
+    arguments = write_own_images("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(6)], num_images=6)
+    with pytest.raises(ValueError, match="6 images are too few to train, validate and test: at least 20 are required"):
         own_images.main(parse(OwnImagesConfig, arguments))
     Path("labels.csv").write_bytes("path,caf\xe9\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"labels\.csv must be a CSV file in UTF-8, got: .*0xe9"):
         own_images.main(parse(OwnImagesConfig, arguments))
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_own_images_takes_any_name_for_a_label_and_counts_lines_as_an_editor_does():
-    arguments = own_folder("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(30)])
+@pytest.mark.usefixtures("small_backbone", "without_figures")
+def test_own_images_with_any_label_name_and_line_numbers_as_in_an_editor():
+    arguments = write_own_images("path,$a_$", [f"{i}.jpg,{i % 2}" for i in range(24)])
     own_images.main(parse(OwnImagesConfig, arguments))
     Path("labels.csv").write_text("tags,path\n\na,1.jpg\na\n")
     options = ["--label-column", "tags", "--path-column", "path"]
@@ -651,10 +732,10 @@ def test_own_images_takes_any_name_for_a_label_and_counts_lines_as_an_editor_doe
 
 def test_own_images_without_lines_is_an_error():
     with pytest.raises(ValueError, match="must have a header and at least one line"):
-        own_images.main(parse(OwnImagesConfig, own_folder("path,a", [])))
+        own_images.main(parse(OwnImagesConfig, write_own_images("path,a", [])))
 
 
-def test_custom_similarity_orders_by_lineage():
+def test_custom_similarity_is_that_of_the_lineages():
     labels = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 3, 26]), 27)
     genus = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 8]), 9)
     family = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 0, 2]), 3)
