@@ -1,4 +1,4 @@
-"""The benchmarks run: their figures are looked at by people, not by tests."""
+"""The benchmarks run and print tables; their results are not tested."""
 
 import runpy
 import sys
@@ -10,7 +10,11 @@ FOLDER = Path(__file__).parent / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
 
 
-@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+QUICKEST = {"pipeline", "quality"}
+MARKED = [pytest.param(path, marks=[] if path.stem in QUICKEST else pytest.mark.slow) for path in BENCHMARKS]
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
 def test_benchmark_prints_a_table_when_quick(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), "--quick"])
     runpy.run_path(str(path), run_name="__main__")

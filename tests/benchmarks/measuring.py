@@ -1,4 +1,4 @@
-"""How the benchmarks measure: cases in processes of their own, and the memory that a process holds."""
+"""Measurements of the benchmarks: cases in separate processes, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 def in_own_process(script: str, **case: Any) -> dict[str, Any]:
     """Run `script --case JSON` in a new process and return the JSON of its last line.
 
-    A case that the system kills has no figures: its seconds are None.
+    The seconds of a case that the system kills are None.
     """
     command = [sys.executable, script, "--case", json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -27,18 +27,18 @@ def in_own_process(script: str, **case: Any) -> dict[str, Any]:
 
 
 def limit_memory() -> None:
-    """Make an allocation beyond nine tenths of what is free an error, not the end of the machine."""
+    """Limit this process to 90 % of the free memory, so that a larger allocation is an error."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     limit = pages + int(0.9 * 1024 * int(free.split()[1]))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def resident_mb(device: str = "cpu") -> float:
-    """Return the memory held now, in MB."""
+    """Return the memory in use, in MB."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 1e6
@@ -49,10 +49,10 @@ def resident_mb(device: str = "cpu") -> float:
 
 
 def peak_mb(device: str = "cpu") -> float:
-    """Return the most memory held so far, in MB."""
+    """Return the largest memory in use so far, in MB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    try:  # ru_maxrss of a new process can be that of the one that started it
+    try:  # ru_maxrss of a new process can be that of its parent
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.split("VmHWM:")[1].split()[0]) / 1e6
     except OSError:

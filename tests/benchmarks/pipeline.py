@@ -1,7 +1,7 @@
-"""What the pipeline costs at full size: extraction beside the bare forward pass, both stages, the recommended recipe.
+"""Time and memory of the pipeline at full size: feature extraction, both stages, and the recommended recipe.
 
 python tests/benchmarks/pipeline.py            # ResNet-50 on synthetic images, 30,340 x 2,048 synthetic features
-python tests/benchmarks/pipeline.py --quick    # a smoke run: its figures mean nothing
+python tests/benchmarks/pipeline.py --quick    # a quick check, without meaning
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_workers: int) -> None:
-    """Time extraction from JPEG files and the bare forward pass over as many preloaded images, in turn."""
+    """Time feature extraction from JPEG files and, alternating, the forward pass on as many preloaded images."""
     backbone = FrozenBackbone(backbone_name, weights=None)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{i}.jpg" for i in range(num_images)]
-        for name in names:  # smooth noise: as costly to decode as a photograph of this size
+        for name in names:  # smooth noise, which takes as long to decode as a photograph of this size
             coarse = Image.fromarray(rng.integers(0, 255, (32, 40, 3), dtype=np.uint8))
             coarse.resize((500, 400), Image.Resampling.BICUBIC).save(Path(folder) / name, quality=90)
         dataset = ImageDataset(folder, names, transform=backbone.transform)
         batch = torch.stack([dataset[i][0] for i in range(min(BATCH_SIZE, num_images))])
 
-        def bare() -> None:
+        def forward() -> None:
             with torch.no_grad():
                 for start in range(0, num_images, BATCH_SIZE):
                     backbone(batch[: num_images - start])
@@ -60,23 +60,22 @@ def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_worke
         def extract(cache: str) -> None:
             extract_features(backbone, dataset, cache, batch_size=BATCH_SIZE, num_workers=num_workers)
 
-        bare()
-        bare_seconds, extract_seconds = [], []
+        forward()
+        forward_seconds, extract_seconds = [], []
         for number in range(rounds):
-            bare_seconds.append(seconds(bare))
+            forward_seconds.append(seconds(forward))
             extract_seconds.append(seconds(lambda number=number: extract(f"{folder}/cache{number}")))  # type: ignore[misc]
-    ratios = [bare / extracted for bare, extracted in zip(bare_seconds, extract_seconds, strict=True)]
-    print(
-        f"\n{backbone_name}, {num_images} images of 500 x 400, {num_workers} workers, {rounds} rounds in turn (median)"
-    )
-    print(f"| bare forward pass | {num_images / statistics.median(bare_seconds):8.2f} images/s |")
+    ratios = [first / second for first, second in zip(forward_seconds, extract_seconds, strict=True)]
+    settings = f"{num_images} images of 500 x 400, {num_workers} workers, median of {rounds} alternating rounds"
+    print(f"\n{backbone_name}, {settings}")
+    print(f"| forward pass      | {num_images / statistics.median(forward_seconds):8.2f} images/s |")
     print(f"| extract_features  | {num_images / statistics.median(extract_seconds):8.2f} images/s |")
     median, lowest, highest = statistics.median(ratios), min(ratios), max(ratios)
     print(f"| ratio             | {median:8.3f} (lowest {lowest:.3f}, highest {highest:.3f}) |")
 
 
 def random_rows(num_rows: int, num_features: int) -> tuple[Tensor, Tensor]:
-    """Make random features, and 30 labels of the real set's cardinality."""
+    """Generate random features, and 30 labels with the cardinality of the real set."""
     generator = torch.Generator().manual_seed(0)
     frequency = torch.linspace(0.4, 0.005, 30).pow(1.3)
     labels = (torch.rand(num_rows, 30, generator=generator) < frequency * 4.3 / frequency.sum()).to(torch.uint8)
@@ -84,7 +83,7 @@ def random_rows(num_rows: int, num_features: int) -> tuple[Tensor, Tensor]:
 
 
 def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
-    """Time both stages by the paper's settings on random rows."""
+    """Time both stages with the settings of the paper on random rows."""
     features, labels = random_rows(num_rows, num_features)
     times = {}
     start = time.perf_counter()
@@ -125,16 +124,16 @@ def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
             checkpoint=f"{folder}/classifier.pt",
         )
         times["stage two"] = time.perf_counter() - start
-    print(f"\n{num_rows} x {num_features} synthetic features, {len(train)} of them to train on, {epochs} epochs")
+    print(f"\n{num_rows} x {num_features} synthetic features, {len(train)} training rows, {epochs} epochs")
     for step, value in times.items():
         print(f"| {step:9} | {value:8.1f} s |")
 
 
 def recipe_case(name: str, num_rows: int, num_features: int, epochs: int) -> dict[str, float]:
-    """Time the recommended recipe, or its network by plain BCE for one epoch, on random features."""
+    """Time the recommended recipe, or one epoch of its network with BCE only, on random features."""
     features, labels = random_rows(num_rows, num_features)
     settings: dict[str, Any] = {"max_epochs": epochs}
-    if name == "plain BCE":
+    if name == "BCE only":
         settings = {
             "loss": lambda embeddings, labels: embeddings.sum() * 0,
             "classifier_weight": 1.0,
@@ -150,17 +149,17 @@ def recipe_case(name: str, num_rows: int, num_features: int, epochs: int) -> dic
 
 
 def bench_recipe(num_rows: int, num_features: int, epochs: int) -> None:
-    """Print what the recommended recipe costs beside one epoch of plain BCE, each in a process of its own."""
+    """Print time and memory of the recommended recipe and of one epoch with BCE only, in separate processes."""
     print(f"\n{num_rows} x {num_features} synthetic features, MetricEmbedder\n")
     print("| training | seconds | MB before | MB at the peak |\n| --- | ---: | ---: | ---: |")
     for name, title in (
-        ("recommended", f"recommended recipe, {epochs} epochs of each of its 4 heads, validated"),
-        ("plain BCE", "one head of it by plain BCE, 1 epoch"),
+        ("recommended", f"recommended recipe, {epochs} epochs of each of its 4 heads, with validation"),
+        ("BCE only", "one head with BCE only, 1 epoch"),
     ):
         case = {"name": name, "num_rows": num_rows, "num_features": num_features, "epochs": epochs}
         measured = in_own_process(__file__, **case)
         if measured["seconds"] is None:
-            print(f"| {title} | killed, for want of memory | | |")
+            print(f"| {title} | killed, out of memory | | |")
             continue
         print(f"| {title} | {measured['seconds']:.1f} | {measured['before_mb']:.0f} | {measured['peak_mb']:.0f} |")
 
@@ -171,12 +170,12 @@ def peak_memory_gb() -> float:
 
 
 def main() -> None:
-    """Run the stages first, while the process is small, then extraction."""
+    """Run the stages first, while the process uses little memory, then the extraction."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run in seconds")
+    parser.add_argument("--quick", action="store_true", help="a quick check")
     parser.add_argument("--extraction-only", action="store_true")
     parser.add_argument("--backbone", default="resnet50", help="torchvision classification model")
-    parser.add_argument("--images", type=int, default=192, help="images of a round")
+    parser.add_argument("--images", type=int, default=192, help="images in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--recipe-only", action="store_true")

@@ -1,4 +1,4 @@
-"""The sets that `quality.py` measures on: files of yours, or synthetic ones with wide features and many labels."""
+"""The data sets of `quality.py`: files, or synthetic sets with wide features and many labels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from sklearn.datasets import make_multilabel_classification
 from torch import Tensor
 
-MultiLabelSet = tuple[str, Tensor, Tensor, int]  # name, features, labels; and how many rows, the first ones, train
+MultiLabelSet = tuple[
+    str, Tensor, Tensor, int
+]  # name, features, labels, and the number of training rows, which come first
 
 
 def read_sets(paths: list[Path]) -> Iterator[MultiLabelSet]:
-    """Read the `.npz` files that are named or lie in these folders."""
+    """Read `.npz` files, and those in folders."""
     files = [file for path in paths for file in (path.glob("*.npz") if path.is_dir() else [path])]
     for path in sorted(files):
         with np.load(path) as data:
@@ -22,7 +24,7 @@ def read_sets(paths: list[Path]) -> Iterator[MultiLabelSet]:
 
 
 def arrange(name: str, X: np.ndarray, y: np.ndarray, n_train: int | None = None) -> MultiLabelSet:
-    """Put the training rows first: where none are named, a random 70 % of them."""
+    """Put the training rows first: `n_train` of them, or a random 70 % if it is None."""
     order = np.arange(len(X))
     if n_train is None:
         order, n_train = np.random.default_rng(0).permutation(len(X)), round(0.7 * len(X))
@@ -31,7 +33,7 @@ def arrange(name: str, X: np.ndarray, y: np.ndarray, n_train: int | None = None)
 
 
 def small_set() -> MultiLabelSet:
-    """Make a set that a smoke run takes seconds for."""
+    """Generate a small set for a quick check."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 6))
     y = X @ rng.normal(size=(6, 3)) + rng.normal(size=(120, 3)) > [-1, 0, 1]
@@ -39,7 +41,7 @@ def small_set() -> MultiLabelSet:
 
 
 def wide_sets() -> Iterator[MultiLabelSet]:
-    """Make two sets of documents: rare words that tell rare labels, and scikit-learn's counts of words."""
+    """Generate two sets of documents: rare words that indicate rare labels, and word counts of scikit-learn."""
     yield arrange("synthetic rare words", *rare_words())
     X, y = make_multilabel_classification(
         n_samples=1500, n_features=1000, n_classes=40, n_labels=3, length=60, random_state=0
@@ -49,7 +51,7 @@ def wide_sets() -> Iterator[MultiLabelSet]:
 
 
 def rare_words(num_rows: int = 1300, num_words: int = 1200, num_labels: int = 45) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels and words by Zipf's law: each label brings 6 of its 25 words, and 25 words come besides."""
+    """Draw labels and words by Zipf's law: 6 of the 25 words of each label, and 25 random words."""
     rng = np.random.default_rng(1)
     label_shares, word_shares = (
         1 / np.arange(1, size + 1) ** power for size, power in ((num_labels, 0.9), (num_words, 1))

@@ -1,4 +1,4 @@
-"""Tables of what `quality.py` measured, and the places of our recipes among their rivals."""
+"""Tables of the results of `quality.py`, and the ranks of our recipes among their rivals."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from quality_methods import RIVALS
 
 MEASURES = {"ndcg": "NDCG@10", "size": "size ratio", "knn": "kNN mAP", "map": "mAP", "macro_f1": "macro F1"}
-PLACES = ("ndcg", "knn", "map", "macro_f1")
+RANKED = ("ndcg", "knn", "map", "macro_f1")
 SIZE_RATIOS = (0.95, 1.1)
 
 Runs = Mapping[str, list[dict[str, float]]]
 
 
 def deviation(values: list[float]) -> float:
-    """Take the standard deviation, 0 of one value."""
+    """Return the standard deviation, or 0 for one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def cell(values: list[float]) -> str:
-    """Write the mean and the deviation."""
+    """Format the mean and the standard deviation."""
     return f"{statistics.fmean(values):.3f} ({deviation(values):.3f})"
 
 
 def table(runs: Runs) -> str:
-    """Lay out the methods on one set."""
+    """Format the results on one set."""
     lines = [f"| method | {' | '.join(MEASURES.values())} | seconds |", "| --- |" + " ---: |" * (len(MEASURES) + 1)]
     for name, rows in runs.items():
         cells = [cell([row[measured] for row in rows]) for measured in MEASURES]
@@ -34,7 +34,7 @@ def table(runs: Runs) -> str:
 
 
 def summary(sets: Mapping[str, Runs]) -> str:
-    """Lay out the means on all sets side by side: NDCG@10 / size ratio / kNN mAP / mAP / macro F1."""
+    """Format the means on all sets: NDCG@10 / size ratio / kNN mAP / mAP / macro F1."""
     lines = [f"| method | {' | '.join(sets)} |", "| --- |" + " --- |" * len(sets)]
     for name in next(iter(sets.values())):
         cells = [
@@ -45,12 +45,12 @@ def summary(sets: Mapping[str, Runs]) -> str:
     return "\n".join(lines)
 
 
-def places(runs: Runs, ours: str) -> dict[str, str]:
-    """Say where a recipe of ours stands among the rivals, place by place."""
+def ranks(runs: Runs, ours: str) -> dict[str, str]:
+    """Return the rank of one of our recipes among its rivals for each metric."""
     low, high = SIZE_RATIOS
     outside = {name for name, rows in runs.items() if not low <= statistics.fmean(row["size"] for row in rows) <= high}
     found = {}
-    for measured in PLACES:
+    for measured in RANKED:
         values = {name: [row[measured] for row in rows] for name, rows in runs.items()}
         allowed = [name for name in RIVALS if measured != "ndcg" or name not in outside]
         if not allowed:
@@ -70,5 +70,5 @@ def places(runs: Runs, ours: str) -> dict[str, str]:
         if measured == "ndcg" and ours in outside:
             found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
         if measured == "ndcg" and outside & RIVALS.keys():
-            found[measured] += f"; not counted: {', '.join(name for name in RIVALS if name in outside)}"
+            found[measured] += f"; not compared: {', '.join(name for name in RIVALS if name in outside)}"
     return found

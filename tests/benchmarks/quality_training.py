@@ -1,0 +1,231 @@
+"""Training of the methods that `quality.py` compares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
+from mlmetric.heads import ClassifierHead, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
+from mlmetric.label_vectors import cooccurrence_vectors
+from mlmetric.losses import (
+    MultiLabelTripletMarginLoss,
+)
+from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set with the split of one seed; `fit` and `validation` are row indices of `train`."""
+
+    train: Tensor
+    train_labels: Tensor
+    fit: Tensor
+    validation: Tensor
+    test: Tensor
+    test_labels: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Embeddings of training and test rows, and label scores of both if the method is a classifier of features."""
+
+    train: Tensor
+    test: Tensor
+    scores: tuple[Tensor, Tensor] | None = None
+    seconds: float = 0.0
+
+
+def no_loss(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Return 0, so that only the classifier that is trained with the head has a loss."""
+    return embeddings.sum() * 0
+
+
+class Averaged(nn.Module):
+    """A head that embeds with the exponential moving average of its weights in evaluation mode."""
+
+    def __init__(self, head: nn.Module, decay: float = 0.99) -> None:
+        super().__init__()
+        self.head = head
+        self.average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features, `(N, D)`."""
+        if self.training:
+            self.average.update_parameters(self.head)
+            return self.head(features)
+        return self.average(features)
+
+
+def averaged_head(num_features: int) -> nn.Module:
+    """Make the recommended head with averaged weights."""
+    return Averaged(RECOMMENDED_HEAD(num_features))
+
+
+DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
+PLAIN_DROPOUT = partial(EmbeddingHead, **DROPOUT)
+UNIT = partial(EmbeddingHead, norm_exponent=0.0)
+UNIT_DROPOUT = partial(EmbeddingHead, norm_exponent=0.0, **DROPOUT)
+PERCEPTRON = partial(EmbeddingHead, activate_last=True)  # the embedding is its second hidden layer
+PERCEPTRON_DROPOUT = partial(EmbeddingHead, activate_last=True, **DROPOUT)
+# One head, no mixup, no classifier trained with it: the settings that the compared methods have in common.
+SINGLE: dict[str, Any] = {"n_members": 1, "mixup": 0.0, "classifier_weight": 0.0}
+
+
+def triplet_settings(
+    *,
+    margin: float,
+    power: int = 1,
+    order: str = "random",
+    per_anchor: int = 10,
+    kind: str = "all",
+    by_gap: bool = False,
+) -> dict[str, Any]:
+    """Return the loss and the miner of a triplet recipe; `kind` is the type of triplets of the miner."""
+    distance = LpDistance(normalize_embeddings=False, power=power)
+    loss = (
+        MultiLabelTripletMarginLoss(margin, distance=distance)
+        if by_gap
+        else TripletMarginLoss(margin=margin, distance=distance)
+    )
+    miner = MultiLabelSemiHardMiner(
+        margin=margin,
+        type_of_triplets=kind,
+        max_partial_per_positive=1,
+        max_disjoint_per_positive=1,
+        max_triplets_per_anchor=per_anchor,
+        positive_order=order,
+        distance=distance,
+    )
+    return {"loss": loss, "miner": miner}
+
+
+# Methods, called with the parts and a learning rate.
+
+
+def raw(parts: Parts, lr: float) -> Result:
+    """Return the features, for the linear probe."""
+    return Result(parts.train, parts.test)
+
+
+def embed(
+    parts: Parts,
+    lr: float,
+    *,
+    proxies: Callable[[int], nn.Module] | None = None,
+    feature_weight: float = 0.0,
+    **settings: Any,
+) -> Result:
+    """Train a `MetricEmbedder`; with `feature_weight`, concatenate the embedding with the weighted features."""
+    torch.manual_seed(parts.seed)
+    if proxies is not None:
+        settings["loss"] = proxies(parts.train_labels.shape[1])
+    embedder = MetricEmbedder(**{"lr": lr, "standardize": False, "random_state": parts.seed} | settings)
+    fitted = (parts.train[parts.fit].numpy(), parts.train_labels[parts.fit].numpy())
+    validation = (parts.train[parts.validation].numpy(), parts.train_labels[parts.validation].numpy())
+    started = time.perf_counter()
+    if embedder.validation_fraction:
+        embedder.fit(*fitted, validation=validation)
+    else:
+        embedder.fit(*fitted)
+    seconds = time.perf_counter() - started
+    train, test = (torch.from_numpy(embedder.transform(part.numpy())) for part in (parts.train, parts.test))
+    if feature_weight:
+        scale = feature_weight * float(train.norm(dim=1).mean() / parts.train.norm(dim=1).mean())
+        train, test = torch.cat([train, scale * parts.train], 1), torch.cat([test, scale * parts.test], 1)
+    return Result(train, test, seconds=seconds)
+
+
+class Classifier(ClassifierHead):
+    """A linear classifier with another loss than binary cross entropy."""
+
+    def __init__(self, in_features: int, num_labels: int, label_loss: nn.Module) -> None:
+        super().__init__(in_features, num_labels)
+        self.label_loss = label_loss
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of logits."""
+        value: Tensor = self.label_loss(logits, labels.to(logits.dtype))
+        return value
+
+
+def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
+    """Train a perceptron by a loss on logits; the embedding is its second hidden layer."""
+    torch.manual_seed(parts.seed)
+    head = PERCEPTRON_DROPOUT(parts.train.shape[1])
+    started = time.perf_counter()
+    fit_embedding(
+        head,
+        parts.train[parts.fit],
+        parts.train_labels[parts.fit],
+        loss=no_loss,
+        classifier=Classifier(256, parts.train_labels.shape[1], label_loss),
+        config=config(parts, lr),
+        validation=(parts.train[parts.validation], parts.train_labels[parts.validation]),
+    )
+    seconds = time.perf_counter() - started
+    return Result(apply_in_batches(head, parts.train), apply_in_batches(head, parts.test), seconds=seconds)
+
+
+def config(parts: Parts, lr: float) -> TrainingConfig:
+    """Return the defaults of the estimators."""
+    return TrainingConfig(max_epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
+
+
+def label_graph(parts: Parts, lr: float) -> Result:
+    """Train ML-GCN on the features, with co-occurrence vectors of the labels."""
+    torch.manual_seed(parts.seed)
+    head = LabelGraphHead.from_labels(parts.train.shape[1], parts.train_labels[parts.fit])
+    return scored(head, parts, lr)
+
+
+def semantic(parts: Parts, lr: float) -> Result:
+    """Train the semantic projection on the features, with co-occurrence vectors of the labels."""
+    torch.manual_seed(parts.seed)
+    head = SemanticProjectionHead(parts.train.shape[1], cooccurrence_vectors(parts.train_labels[parts.fit]))
+    result = scored(head, parts, lr)
+    with torch.no_grad():
+        return replace(result, train=head.project(parts.train), test=head.project(parts.test))
+
+
+def scored(head: Any, parts: Parts, lr: float) -> Result:
+    """Train a head that classifies features; retrieval uses the features."""
+    validation = (parts.train[parts.validation], parts.train_labels[parts.validation])
+    started = time.perf_counter()
+    fit_classifier(
+        head,
+        parts.train[parts.fit],
+        parts.train_labels[parts.fit],
+        config=config(parts, lr),
+        validation=validation,
+    )
+    seconds = time.perf_counter() - started
+    scores = (apply_in_batches(head, parts.train), apply_in_batches(head, parts.test))
+    return Result(parts.train, parts.test, scores, seconds)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training function, and its candidate learning rates or the method whose learning rate it uses."""
+
+    make: Callable[..., Result]
+    rates: tuple[float, ...] = LEARNING_RATES
+    rate_of: str | None = None
+
+
+def metric(head: Callable[[int], nn.Module] = UNIT_DROPOUT, *, rate_of: str | None = None, **settings: Any) -> Method:
+    """Return a method that trains one head or several."""
+    return Method(partial(embed, head=head, **SINGLE | settings), rate_of=rate_of)
