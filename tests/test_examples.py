@@ -98,7 +98,7 @@ def run_ads(*arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of one dry run, with its posters and cached features; made by the first worker that needs it."""
+    """The folder of one dry run, with its posters and cached features; created by the first worker that needs it."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished_example"
     folder.mkdir(exist_ok=True)

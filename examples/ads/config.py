@@ -1,4 +1,4 @@
-"""The options of the examples. Only the last check, of the device, imports torch: other errors are reported at once."""
+"""The options of the examples. Only the last check, that of the device, imports torch, which takes seconds."""
 
 from __future__ import annotations
 

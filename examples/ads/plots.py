@@ -38,7 +38,7 @@ def most_frequent(counts: Floats, number: int = MAX_LABELS) -> npt.NDArray[np.in
 
 
 def _selection(num_labels: int) -> str:
-    """Return the part of a title that says that not all labels are shown."""
+    """Return a note for a title if not all labels are shown."""
     return f"\n(the {MAX_LABELS} most frequent of {num_labels} labels)" if num_labels > MAX_LABELS else ""
 
 

@@ -55,7 +55,7 @@ def run_program(config_class: type[Config]) -> NoReturn:
 def process_group() -> Iterator[None]:
     """Initialise torch.distributed if `torchrun` started this process; otherwise do nothing.
 
-    Each process gets a GPU of its own if there are enough of them. Only the first process shows warnings.
+    Each process uses its own GPU if there are enough of them. Only the first process shows warnings.
     """
     if "LOCAL_RANK" not in os.environ:
         yield

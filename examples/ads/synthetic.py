@@ -153,13 +153,13 @@ def make_synthetic_ads(
     folder = root / "annotations_images" / "image"
     files = SyntheticAds(folder / "Sentiments.json", folder / "Sentiments_List.txt", root)
     parameters = {"synthetic": True, "version": 1, "num_images": num_images, "seed": seed, "size": size}
-    _claim(root, parameters)
+    _check_folder(root, parameters)
     shown, answers = _choose_labels(np.random.default_rng(seed), num_images)
     keys = [_key(index) for index in range(num_images)]
     for index in progress(range(num_images)):
         path = root / keys[index]
         if not path.exists():
-            # A generator of its own, so that a poster does not depend on which ones are there already.
+            # A separate generator, so that a poster does not depend on existing ones.
             rng = np.random.default_rng([seed, index])
             poster = draw_poster(rng, shown[index], _headline(rng, shown[index]), size)
             write_atomically(path, _encode(poster, path.suffix))
@@ -175,8 +175,8 @@ def make_synthetic_ads(
     return files
 
 
-def _claim(root: Path, parameters: dict[str, Any]) -> None:
-    """Write the parameters into the folder of the set, or check existing ones; several runs may do so at once."""
+def _check_folder(root: Path, parameters: dict[str, Any]) -> None:
+    """Write the parameters into the folder of the set, or check existing ones; runs can do so concurrently."""
     marker = root / "synthetic.json"
     if not marker.exists():
         others = [path for path in root.glob("*") if path.suffix != UNFINISHED]
