@@ -487,7 +487,8 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_no_temporary_fil
 
 def environment():
     """The environment of a process with as many threads as this one: another number can round sums differently."""
-    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(EXAMPLES)}
+    python_path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": python_path}
 
 
 KILLED_AT_AN_EVENT = """
