@@ -38,7 +38,7 @@ from mlmetric.estimators import RECOMMENDED_HEAD
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, FrozenBackbone, WeightsUnavailableError
 
 EXAMPLES = Path(ad_sentiment.__file__).parent
-QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0"]
+QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0", "--image-batch-size", "4"]
 FIGURES = {
     "ap_by_support.png",
     "bce.png",
@@ -531,7 +531,7 @@ def test_a_run_that_is_killed_in_each_step_and_resumed_equals_an_uninterrupted_o
         return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
 
     start, resume = [*QUICK, "--dry-run", "--output", "run"], ["--resume", "--output", "run"]
-    assert run_until("features:32:SIGKILL", *start).returncode == -signal.SIGKILL
+    assert run_until("features:36:SIGKILL", *start).returncode == -signal.SIGKILL
     assert len(list(Path("runs/feature_cache").glob("*/part-*.npy"))) == 1
     for event, checkpoint, return_code in (
         ("linear_probe:1:SIGKILL", "linear_probe.pt", -signal.SIGKILL),
