@@ -1,82 +1,119 @@
-"""Rows assigned to parts of given sizes, so that each label is spread over the parts in proportion to the sizes."""
+"""Assignment of rows to parts of given sizes, with each label in each part in proportion to the part's size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 
-_Floats = npt.NDArray[np.float64]
-_Integers = npt.NDArray[np.int64]
+from mlmetric.labels import LabelsLike, check_labels
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
-def stratify(labels: npt.NDArray[np.bool_], sizes: _Integers, *, generator: torch.Generator) -> _Integers:
-    """Assign each row to a part: to each part exactly its size, each label in proportion as far as the sizes allow.
+def multi_hot_rows(labels: LabelsLike, name: str) -> sparse.csr_array:
+    """Read multi-hot labels of any kind as a sparse matrix; a sparse matrix is not made dense.
 
-    Rows are taken label by label, the label with the fewest rows left first. How far a part lags behind in a label is
-    the number of rows it is still to get, less its share of those that are left. A row goes to the part with the
-    largest sum of lags over the row's labels, each divided by the rows that the label has left to catch up with, plus
-    the lag in size, divided by the square root of the rows that are left. So the largest part is not favoured, and
-    sizes are kept up throughout: otherwise rare labels would fill some parts, and frequent ones, which come last, the
-    rest.
+    Returns:
+        float64 ones, shape `(N, L)`, with sorted column indices.
+
+    Raises:
+        TypeError: If `labels` does not contain numbers.
+        ValueError: If it is not two-dimensional, or an entry is neither 0 nor 1.
+    """
+    if sparse.issparse(labels):
+        rows = sparse.csr_array(labels, copy=True)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        is_multi_hot = bool((rows.data == 1).all())
+    else:
+        matrix: Any = check_labels(labels, name=name)
+        positive = matrix != 0
+        is_multi_hot = bool((matrix == positive).all())
+        rows = sparse.csr_array(positive.cpu().numpy() if isinstance(positive, torch.Tensor) else positive)
+    if not is_multi_hot:
+        raise ValueError(f"`{name}` must be multi-hot, 0 or 1, got soft labels; use `{name} >= threshold`.")
+    return rows.astype(np.float64)
+
+
+def stratify(labels: sparse.csr_array, sizes: Integers, *, generator: torch.Generator | None) -> Integers:
+    """Assign each row to a part, so that each part has exactly its size and labels are spread in proportion.
+
+    Rows are assigned label by label; the next label is the one with the fewest unassigned rows. The deficit of a part
+    in a label is the number of rows with this label that it is still to get, minus its share of the unassigned rows
+    with this label. A row is assigned to the part with the largest score: the sum, over the row's labels, of the
+    deficit divided by the number of unassigned rows with the label, plus the deficit in size divided by the square
+    root of the number of unassigned rows. As deficits are relative to shares, the largest part has no advantage; as
+    the size is part of the score throughout, rare labels cannot fill some parts and leave the frequent labels, which
+    come last, to the others.
 
     Args:
-        labels: Shape `(N, L)`.
-        sizes: Number of rows of each part, int64, shape `(P,)`, >= 0, adding up to N.
-        generator: Draws the order of the rows of a label, and one of several parts that are equally good.
+        labels: Multi-hot, shape `(N, L)`, from `multi_hot_rows`.
+        sizes: Number of rows of each part, int64, shape `(P,)`, >= 0, with the sum N.
+        generator: Draws the order of the rows of a label and breaks ties between parts. None takes rows in their order
+            and the first of equally good parts.
 
     Returns:
         The part of each row, int64, shape `(N,)`.
 
     Source:
-        After Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011: the order of
-        labels is theirs. They go by one label of a row, by the absolute number of rows that a part still wants, and let
-        sizes follow.
+        After Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011, from where the
+        order of labels is taken. Deviations: they use one label of a row, and the absolute number of rows that a part
+        still needs, and do not fix the sizes of the parts.
     """
-    num_rows = len(labels)
+    num_rows = labels.shape[0]
     shares = sizes / max(num_rows, 1)
-    carriers = np.ascontiguousarray(labels.T)
-    remaining = labels.sum(axis=0, dtype=np.int64)
-    # Lags as they will be once the next row is assigned, but for the part that gets it.
-    lags = _wanted(remaining, sizes) - shares * (remaining[:, None] - 1)
-    size_lags = np.where(sizes > 0, shares, -np.inf)
+    remaining = np.bincount(labels.indices, minlength=labels.shape[1])
+    # Deficits as they will be once the next row is assigned, except in the part that gets it.
+    deficits = _target_counts(remaining, sizes) - shares * (remaining[:, None] - 1)
+    size_deficits = np.where(sizes > 0, shares, -np.inf)
     changes = shares - np.eye(len(sizes))
     capacities = sizes.tolist()
     num_left = num_rows
-    ties = torch.rand(num_rows, len(sizes), generator=generator, dtype=torch.float64).numpy() * 1e-9
+    tie_breakers = np.zeros((num_rows, len(sizes)))
+    if generator is not None:
+        tie_breakers = torch.rand(num_rows, len(sizes), generator=generator, dtype=torch.float64).numpy() * 1e-9
     part_of = np.full(num_rows, -1)
-    for carried in _rarest_first(carriers, remaining):
-        rows = np.flatnonzero(carried & (part_of < 0))
-        for row in rows[torch.randperm(len(rows), generator=generator).numpy()].tolist():
-            own = np.flatnonzero(labels[row])
-            own_lags = lags[own]
-            part = int(((1 / remaining[own]) @ own_lags + size_lags / math.sqrt(num_left) + ties[row]).argmax())
+    starts, columns = labels.indptr.tolist(), labels.indices
+    for rows in _rarest_label_first(labels.tocsc(), remaining):
+        unassigned = rows[part_of[rows] < 0]
+        if generator is not None:
+            unassigned = unassigned[torch.randperm(len(unassigned), generator=generator).numpy()]
+        for row in unassigned.tolist():
+            own = columns[starts[row] : starts[row + 1]]
+            own_deficits, own_remaining = deficits[own], remaining[own]
+            scores = (1 / own_remaining) @ own_deficits + size_deficits / math.sqrt(num_left) + tie_breakers[row]
+            part = int(scores.argmax())
             part_of[row] = part
-            lags[own] = own_lags + changes[part]
-            remaining[own] -= 1
-            size_lags += changes[part]
+            deficits[own] = own_deficits + changes[part]
+            remaining[own] = own_remaining - 1
+            size_deficits += changes[part]
             num_left -= 1
             capacities[part] -= 1
             if not capacities[part]:
-                size_lags[part] = -np.inf
+                size_deficits[part] = -np.inf
     return part_of
 
 
-def _rarest_first(carriers: npt.NDArray[np.bool_], remaining: _Integers) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield the mask of the rows of each label, by how many are left at the time; then one of all rows."""
+def _rarest_label_first(labels: sparse.csc_array, remaining: Integers) -> Iterator[Integers]:
+    """Yield the rows of the label with the fewest unassigned rows at the time, until none is left; then all rows."""
     while remaining.any():
-        yield carriers[np.where(remaining > 0, remaining, carriers.shape[1] + 1).argmin()]
-    yield np.ones(carriers.shape[1], dtype=np.bool_)
+        label = np.where(remaining > 0, remaining, labels.shape[0] + 1).argmin()
+        yield labels.indices[labels.indptr[label] : labels.indptr[label + 1]]
+    yield np.arange(labels.shape[0])
 
 
-def _wanted(counts: _Integers, sizes: _Integers) -> _Floats:
+def _target_counts(counts: Integers, sizes: Integers) -> Floats:
     """Return how many rows of each label each part should get, shape `(L, P)`: in proportion, and at least one.
 
-    A label with fewer rows than there are parts is wanted in proportion only. What a small part gets beyond its
-    proportion comes from the others, in proportion to what they have beyond one row.
+    For a label with fewer rows than there are parts, the target is the proportion alone. What a small part gets beyond
+    its proportion is taken from the others, in proportion to what they have beyond one row.
     """
     in_proportion = counts[:, None] * (sizes / max(sizes.sum(), 1))
     least = (sizes > 0).astype(np.float64)
@@ -84,5 +121,5 @@ def _wanted(counts: _Integers, sizes: _Integers) -> _Floats:
     total = beyond.sum(axis=1, keepdims=True)
     spare = counts[:, None] - least.sum()
     at_least_one = least + beyond * spare / np.where(total > 0, total, 1)
-    wanted: _Floats = np.where(spare >= 0, at_least_one, in_proportion)
-    return wanted
+    targets: Floats = np.where(spare >= 0, at_least_one, in_proportion)
+    return targets

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import DataFrame
+from scipy.sparse import csr_array
 
 from mlmetric.data import stratified_split
 
@@ -145,13 +147,13 @@ def test_split_takes_arrays_and_labels_of_any_dtype():
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.2), (1.1, -0.1), (0.0, 1.0), (math.nan, 0.5), (0.5, math.nan), ()])
-def test_split_fractions_that_are_none_are_refused(fractions):
+def test_split_raises_for_fractions_that_are_not_positive_with_the_sum_one(fractions):
     shown = re.escape(str(fractions))
-    with pytest.raises(ValueError, match=rf"`fractions` must be above 0 and add up to 1, got {shown}"):
+    with pytest.raises(ValueError, match=rf"`fractions` must be above 0 and have the sum 1, got {shown}"):
         stratified_split(torch.ones(4, 1), fractions, generator=torch.Generator())
 
 
-def test_split_soft_labels_are_refused():
+def test_split_raises_for_soft_labels():
     with pytest.raises(ValueError, match="must be multi-hot, 0 or 1, got soft labels"):
         stratified_split(torch.full((4, 1), 0.5), generator=torch.Generator())
 
@@ -160,3 +162,21 @@ def test_split_soft_labels_are_refused():
 def test_stratified_split_takes_fractions_of_any_kind(fractions):
     parts = stratified_split(torch.eye(10), fractions, generator=torch.Generator().manual_seed(0))
     assert [len(part) for part in parts] == [7, 3]
+
+
+def test_stratified_split_without_a_generator_draws_from_the_global_one():
+    labels = skewed_labels(1)
+    torch.manual_seed(0)
+    first, second = (torch.cat(stratified_split(labels)).tolist() for _ in range(2))
+    assert first != second
+    torch.manual_seed(0)
+    assert torch.cat(stratified_split(labels)).tolist() == first
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.tolist, lambda y: csr_array(y.numpy()), lambda y: DataFrame(y.numpy())])
+def test_stratified_split_takes_labels_of_all_kinds(kind):
+    labels = skewed_labels(2, n=60)
+    expected, found = (
+        torch.cat(stratified_split(y, generator=torch.Generator().manual_seed(0))) for y in (labels, kind(labels))
+    )
+    assert found.tolist() == expected.tolist()
