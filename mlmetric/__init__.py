@@ -1,12 +1,35 @@
 """mlmetric: the multi-label layer for PyTorch metric learning.
 
-Modules are imported when they are first used: `mlmetric.miners.MultiLabelSemiHardMiner` needs no import of its own.
+A submodule is imported when it is first used: after `import mlmetric`, `mlmetric.miners.MultiLabelSemiHardMiner` needs
+no other import.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlmetric import (
+        data,
+        distributed,
+        estimators,
+        heads,
+        imbalance,
+        label_vectors,
+        labels,
+        losses,
+        metrics,
+        miners,
+        neighbors,
+        relations,
+        samplers,
+        similarity,
+        training,
+        under_sampling,
+    )
+
+    __version__: str
 
 __all__ = [
     "data",

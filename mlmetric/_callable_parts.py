@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
-import hashlib
 import importlib.metadata
 import sys
 import types
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mlmetric._digest import sha256_hex
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
 """Types whose `repr` is the whole value."""
@@ -47,18 +48,13 @@ class _Code:
 def atom(value: Any) -> str:
     """Write a value of one of `ATOMS`."""
     if isinstance(value, bytes) and len(value) > _LONGEST:
-        return f"{len(value)} bytes {hashlib.sha256(value).hexdigest()}"
+        return f"{len(value)} bytes {sha256_hex([value])}"
     return short(repr(value))
 
 
 def short(text: str) -> str:
     """Put a digest in the place of the rest of a long text."""
-    return text if len(text) <= _LONGEST else f"{text[:40]}... {digest(text)}"
-
-
-def digest(text: str) -> str:
-    """Digest a text, as 32 hexadecimal digits."""
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    return text if len(text) <= _LONGEST else f"{text[:40]}... {sha256_hex([text])[:32]}"
 
 
 @functools.cache
@@ -186,7 +182,7 @@ def _of_code(wrapped: _Code) -> Described:
                 name, value = f"{name}.{following.argval}", getattr(value, following.argval, _UNDEFINED)
             if value is not _UNDEFINED or not hasattr(builtins, name):
                 parts[f".<global {name}>"] = value
-    return Described(f"code {digest(text)}", list(parts.items()))
+    return Described(f"code {sha256_hex([text])[:32]}", list(parts.items()))
 
 
 _UNDEFINED = "<undefined>"

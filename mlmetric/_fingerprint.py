@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import hashlib
 import io
 import logging
 import pickle
@@ -41,6 +40,7 @@ from mlmetric._callable_parts import (
     release,
     short,
 )
+from mlmetric._digest import sha256_hex
 
 _NAMED = (torch.dtype, torch.layout, torch.memory_format)
 _UNCHANGING = (*_NAMED, torch.device, np.generic)
@@ -56,8 +56,7 @@ def fingerprint(**objects: Any) -> str:
 
 
 def _digest(lines: Mapping[str, str]) -> str:
-    text = "\n".join(f"{place}: {lines[place]}" for place in sorted(lines))
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return sha256_hex(["\n".join(f"{place}: {lines[place]}" for place in sorted(lines))])
 
 
 def describe(objects: Mapping[str, Any], *, state: Iterable[Tensor] = ()) -> dict[str, str]:
@@ -227,13 +226,13 @@ def _of_tensor(value: Tensor, *, in_state: bool) -> Described:
         values = values.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
     except (RuntimeError, NotImplementedError) as error:
         raise _Unknown(f"the bytes of this tensor cannot be read ({error})") from error
-    return Described(f"{kind} {hashlib.sha256(values.numpy().data).hexdigest()[:32]}", parts)
+    return Described(f"{kind} {sha256_hex([values.numpy().data])[:32]}", parts)
 
 
 def _of_array(value: np.ndarray[Any, Any], kind: str) -> Described:
     if value.dtype.hasobject:
         return Described(f"{kind} of objects {value.shape}", _numbered(value.ravel().tolist()))
-    content = hashlib.sha256(value.tobytes()).hexdigest()[:32]
+    content = sha256_hex([value.tobytes()])[:32]
     return Described(f"{kind} {np.lib.format.dtype_to_descr(value.dtype)} {value.shape} {content}")
 
 

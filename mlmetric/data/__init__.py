@@ -1,10 +1,16 @@
-"""Images from records, splits of multi-label data, and features of a frozen network, cached."""
+"""Images from files, stratified splits of multi-label data, and cached features of a frozen network."""
 
-from mlmetric.data._cv_splitters import MultiLabelStratifiedKFold, MultiLabelStratifiedShuffleSplit
-from mlmetric.data._features import ExtractedFeatures, extract_features
-from mlmetric.data._images import BadImagesError, ImageDataset
-from mlmetric.data._read_image import BadImageError, read_image
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlmetric.data._extraction import ExtractedFeatures, extract_features
+from mlmetric.data._image_dataset import BadImagesError, ImageDataset
+from mlmetric.data._image_file import BadImageError, read_image
 from mlmetric.data._stratified_split import stratified_split
+
+if TYPE_CHECKING:
+    from mlmetric.data._cv_splitters import MultiLabelStratifiedKFold, MultiLabelStratifiedShuffleSplit
 
 __all__ = [
     "BadImageError",
@@ -17,3 +23,15 @@ __all__ = [
     "read_image",
     "stratified_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("MultiLabelStratifiedKFold", "MultiLabelStratifiedShuffleSplit"):
+        from mlmetric.data import _cv_splitters  # imports scikit-learn, which the rest does not need
+
+        return getattr(_cv_splitters, name)
+    raise AttributeError(f"module 'mlmetric.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,8 +39,8 @@ class MultiLabelStratifiedKFold(KFold):
         >>> y = np.array([[1, 0], [1, 0], [1, 1], [1, 1], [0, 1], [0, 0]])
         >>> for train, test in MultiLabelStratifiedKFold(n_splits=2).split(np.zeros((6, 1)), y):
         ...     print(test, y[test].sum(axis=0))
-        [0 2 5] [2 1]
-        [1 3 4] [2 2]
+        [1 2 4] [2 2]
+        [0 3 5] [2 1]
 
     Source:
         Iterative stratification as in `stratified_split` (Sechidis, Tsoumakas, Vlahavas, "On the stratification of

@@ -9,7 +9,6 @@ by one that contains its rows.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -17,6 +16,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlmetric._atomic_write import atomic_write
+from mlmetric._digest import sha256_hex
 
 if sys.platform != "win32":
     import fcntl
@@ -31,6 +33,7 @@ if sys.platform != "win32":
 _log = logging.getLogger(__name__)
 _ROWS_PER_BLOCK = 4096
 _LISTINGS = 100
+_BYTES_PER_READ = 2**20
 
 
 class FeatureCache:
@@ -163,10 +166,8 @@ class FeatureCache:
         header = io.BytesIO()
         fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_rows,)}
         np.lib.format.write_array_header_2_0(header, fields)
-        digest = hashlib.sha256(header.getvalue())
-        for block in blocks():
-            digest.update(block.tobytes())
-        path = self.folder / f"part-{digest.hexdigest()[:32]}.npy"
+        digest = sha256_hex(chain([header.getvalue()], (block.tobytes() for block in blocks())))
+        path = self.folder / f"part-{digest[:32]}.npy"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # removed since the start, maybe
             free = shutil.disk_usage(self.folder).free
@@ -199,7 +200,7 @@ def _part_dtype(size: int) -> np.dtype[Any]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        return sha256_hex(iter(partial(file.read, _BYTES_PER_READ), b""))[:32]
 
 
 def _load(path: Path) -> npt.NDArray[Any] | None:

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mlmetric._modes import evaluation_mode
+from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.data._feature_cache import FeatureCache
-from mlmetric.data._images import BadImagesError
-from mlmetric.data._reading import IdentifiedImages, name_of, read_batches
+from mlmetric.data._image_dataset import BadImagesError
+from mlmetric.data._reader_processes import IdentifiedImages, name_of, read_batches
 from mlmetric.distributed import gather_objects, num_ranks, on_first_rank, rank
 
 _BATCHES_PER_PART = 8

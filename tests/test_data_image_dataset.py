@@ -38,13 +38,13 @@ def test_read_image_of_16_bits_keeps_its_greys(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(70_000, np.int32), (0.8, np.float32)])
-def test_read_image_beyond_16_bits_is_refused(value, dtype, tmp_path):
+def test_read_image_beyond_16_bits_raises(value, dtype, tmp_path):
     Image.fromarray(np.full((4, 4), value, dtype=dtype)).save(tmp_path / "deep.tif")
-    with pytest.raises(BadImageError, match=r"deep\.tif holds numbers beyond 16 bits"):
+    with pytest.raises(BadImageError, match=r"deep\.tif contains values beyond 16 bits"):
         read_image(tmp_path / "deep.tif")
 
 
-def test_read_image_of_32_bits_that_hold_8_keeps_them(tmp_path):
+def test_read_image_of_32_bits_with_values_of_8_keeps_them(tmp_path):
     Image.fromarray(np.full((4, 4), 200, dtype=np.int32)).save(tmp_path / "deep.tif")
     assert np.asarray(read_image(tmp_path / "deep.tif")).min() == 200
 
@@ -65,7 +65,7 @@ def test_read_image_truncated_is_named(picture, tmp_path):
     path = tmp_path / "torn.jpg"
     picture.resize((300, 200)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BadImageError, match=r"torn\.jpg is truncated or no image"):
+    with pytest.raises(BadImageError, match=r"torn\.jpg is truncated or not an image"):
         read_image(path)
 
 
@@ -75,7 +75,7 @@ def test_read_image_that_is_text_or_empty_or_a_folder_is_named(tmp_path):
     empty = tmp_path / "empty.png"
     empty.touch()
     for path in (text, empty):
-        with pytest.raises(BadImageError, match=f"{path.name} is truncated or no image"):
+        with pytest.raises(BadImageError, match=f"{path.name} is truncated or not an image"):
             read_image(path)
     with pytest.raises(BadImageError, match=f"{tmp_path.name} is not a regular file"):
         read_image(tmp_path)
@@ -119,7 +119,7 @@ def test_read_image_with_broken_exif_gives_the_pixels_as_they_are(name, kind, pi
     assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected)
 
 
-def test_read_image_is_upright_for_whoever_turns_it_again_and_can_be_pickled(picture, tmp_path):
+def test_read_image_is_upright_and_stays_so_when_rotated_again_and_can_be_pickled(picture, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
@@ -136,22 +136,22 @@ def test_read_image_starts_no_program_on_a_postscript_file(tmp_path, monkeypatch
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **_: started.append(args))
     monkeypatch.setattr(subprocess, "check_call", lambda *args, **_: started.append(args))
-    with pytest.raises(BadImageError, match=r"x\.jpg is truncated or no image"):
+    with pytest.raises(BadImageError, match=r"x\.jpg is truncated or not an image"):
         read_image(path)
     assert started == []
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.jpg", "a.png", "a.ppm", "a.tif", "a.webp"])
-def test_read_image_goes_by_content_and_not_by_name(name, picture, tmp_path):
+def test_read_image_recognises_formats_by_content_not_by_name(name, picture, tmp_path):
     picture.save(tmp_path / name)
     (tmp_path / name).rename(tmp_path / "image")
     assert read_image(tmp_path / "image").size == (30, 20)
 
 
 @pytest.mark.parametrize("name", ["a.ico", "a.pcx", "a.sgi", "a.tga"])
-def test_read_image_of_another_format_is_refused(name, picture, tmp_path):
+def test_read_image_of_another_format_raises(name, picture, tmp_path):
     picture.save(tmp_path / name)
-    with pytest.raises(BadImageError, match=rf"{name} is truncated or no image"):
+    with pytest.raises(BadImageError, match=rf"{name} is truncated or not an image"):
         read_image(tmp_path / name)
 
 
@@ -171,7 +171,7 @@ def test_read_image_reads_regular_files_only_and_follows_links(picture, tmp_path
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOMEM])
 @pytest.mark.parametrize("place", ["stat", "open", "decode"])
-def test_read_image_where_the_machine_fails_is_no_bad_image(code, place, picture, tmp_path, monkeypatch):
+def test_read_image_where_the_machine_fails_raises_oserror(code, place, picture, tmp_path, monkeypatch):
     picture.save(tmp_path / "a.png")
 
     def fail(*_, **__):
@@ -203,18 +203,18 @@ def test_read_image_without_memory_is_an_error_of_the_machine_that_names_the_ima
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (16_000, 1), (3, 4_600)])
-def test_read_image_so_thin_that_it_is_too_large_once_resized_is_refused(size, tmp_path):
+def test_read_image_so_thin_that_it_is_too_large_after_resizing_raises(size, tmp_path):
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    with pytest.raises(BadImageError, match=rf"thin\.png is too thin: {size[0]} x {size[1]} pixels .* resized to 256"):
+    with pytest.raises(BadImageError, match=rf"thin\.png is too thin: its {size[0]} x {size[1]} pixels .* resized to 256"):
         read_image(tmp_path / "thin.png")
 
 
-def test_read_image_of_a_banner_is_no_thin_image(tmp_path):
+def test_read_image_of_a_banner_is_not_too_thin(tmp_path):
     Image.new("RGB", (1500, 1)).save(tmp_path / "banner.png")
     assert read_image(tmp_path / "banner.png", max_pixels=1500).size == (1500, 1)
 
 
-def test_read_image_copies_no_pixels_of_an_image_that_is_as_it_should_be(picture, tmp_path, monkeypatch):
+def test_read_image_copies_no_pixels_of_an_upright_rgb_image(picture, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a copy")
 
@@ -239,7 +239,7 @@ def test_read_image_of_a_transparent_palette_warns_of_nothing(picture, tmp_path)
 
 
 def write_png_header(path, width, height):
-    """A PNG that claims a size and holds next to no pixels."""
+    """A PNG whose header gives a size and which has hardly any pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -250,7 +250,7 @@ def write_png_header(path, width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (12_000, 10_000)])
-def test_read_image_too_large_is_refused_before_it_is_decoded(width, height, tmp_path):
+def test_read_image_too_large_raises_before_it_is_decoded(width, height, tmp_path):
     path = tmp_path / "huge.png"
     write_png_header(path, width, height)
     with pytest.raises(BadImageError, match=r"huge\.png is too large"):
@@ -261,7 +261,7 @@ def test_read_image_limit_is_a_parameter(picture, tmp_path):
     path = tmp_path / "small.png"
     picture.save(path)
     assert read_image(path, max_pixels=600).size == (30, 20)
-    with pytest.raises(BadImageError, match=r"too large: 30 x 20 pixels, at most 599"):
+    with pytest.raises(BadImageError, match=r"too large: it has 30 x 20 pixels, at most 599"):
         read_image(path, max_pixels=599)
 
 
@@ -275,7 +275,7 @@ def test_dataset_gives_transformed_images_and_their_labels(picture, tmp_path):
     assert ImageDataset(tmp_path, ["a.png"])[0][1].shape == (0,)
 
 
-def test_dataset_with_another_number_of_labels_is_refused(tmp_path):
+def test_dataset_with_another_number_of_labels_raises(tmp_path):
     with pytest.raises(ValueError, match="must have 2 rows, one for each of `paths`, got 3"):
         ImageDataset(tmp_path, ["a.png", "b.png"], torch.zeros(3, 1))
 

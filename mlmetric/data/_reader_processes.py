@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlmetric.data._read_image import BadImageError
+from mlmetric.data._image_file import BadImageError
 
 _TIMEOUT_SECONDS = 600.0
 _POLL_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""The feature cache: right features, computed once, found out where torn, kept where a run dies."""
+"""The feature cache: correct features, computed once, damage detected, kept when a run is killed."""
 
 import errno
 import hashlib
@@ -16,8 +16,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
 from mlmetric.data import BadImagesError, ImageDataset, extract_features
+from mlmetric.data import _extraction as extraction_module
 from mlmetric.data import _feature_cache as cache_module
-from mlmetric.data import _features as features_module
 from mlmetric.data._feature_cache import _locked
 from mlmetric.heads import FrozenBackbone
 
@@ -112,7 +112,7 @@ def test_extract_after_an_image_changed_computes_that_image(folder, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap"])
-def test_extract_finds_out_a_damaged_part_and_computes_it_again(folder, tmp_path, damage, caplog):
+def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, damage, caplog):
     backbone = MeanColour()
     extract(backbone, dataset(folder), tmp_path)
     (part,) = tmp_path.glob("*/part-*.npy")
@@ -131,8 +131,8 @@ def test_extract_finds_out_a_damaged_part_and_computes_it_again(folder, tmp_path
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
 
 
-def test_extract_killed_in_the_middle_goes_on_from_the_last_part(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "_BATCHES_PER_PART", 1)
+def test_extract_killed_in_the_middle_continues_from_the_last_part(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
 
     class Dies(MeanColour):
         def __call__(self, images):
@@ -152,9 +152,9 @@ def test_extract_resumed_forms_the_batches_of_a_run_never_killed(folder, tmp_pat
     (folder / "1.png").write_text("bad")
     grid = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     identities = [dataset(folder).identity(i) for i in range(10)]
-    assert features_module._missing_batches(identities, {}, 2) == grid
+    assert extraction_module._missing_batches(identities, {}, 2) == grid
     done = {identities[i]: None for i in (0, 2, 3)}
-    assert features_module._missing_batches(identities, done, 2) == [[1], *grid[2:]]
+    assert extraction_module._missing_batches(identities, done, 2) == [[1], *grid[2:]]
 
 
 def test_extract_with_bad_images_names_how_many_and_the_first_and_loses_nothing(folder, tmp_path):
@@ -164,7 +164,7 @@ def test_extract_with_bad_images_names_how_many_and_the_first_and_loses_nothing(
     with pytest.raises(BadImagesError, match=r"2 of 10 images cannot be read; the first: .*2\.png does not exist") as e:
         extract(backbone, dataset(folder), tmp_path)
     assert len(e.value.reasons) == 2
-    assert "7.png is truncated or no image" in e.value.reasons[1]
+    assert "7.png is truncated or not an image" in e.value.reasons[1]
     assert backbone.seen == 8
     skipped = extract(backbone, dataset(folder), tmp_path, on_bad_image="skip")
     assert backbone.seen == 8
@@ -205,7 +205,7 @@ def test_extract_when_the_disk_fills_up_while_writing_leaves_no_torn_part(folder
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "images"] == []
 
 
-def test_extract_of_no_images_or_of_no_tensors_is_refused(folder, tmp_path):
+def test_extract_of_no_images_or_of_no_tensors_raises(folder, tmp_path):
     with pytest.raises(ValueError, match="at least one image, got none"):
         extract(MeanColour(), dataset(folder, []), tmp_path)
     with pytest.raises(TypeError, match=r"images as tensors, got PngImageFile\. Give it the backbone's transform"):
@@ -348,7 +348,7 @@ def test_extract_uses_no_part_that_is_no_array_or_no_file(folder, tmp_path, capl
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
 
 
-def test_extract_refuses_features_of_another_size_than_the_cache_has(folder, tmp_path):
+def test_extract_raises_for_features_of_another_size_than_the_cache_has(folder, tmp_path):
     class Grey(MeanColour):
         def __call__(self, images):
             return super().__call__(images)[:, :1]
@@ -396,7 +396,7 @@ def test_extract_of_a_data_set_or_backbone_without_identity_says_what_to_give(fo
         extract(torch.nn.Conv2d(3, 1, 1), dataset(folder), tmp_path)
 
 
-def test_extract_refuses_batches_of_no_images_and_less_than_no_processes(folder, tmp_path):
+def test_extract_raises_for_batches_of_no_images_and_less_than_no_processes(folder, tmp_path):
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         extract(MeanColour(), dataset(folder), tmp_path, batch_size=0)
     with pytest.raises(ValueError, match="`num_workers` must be 0 or more, got -1"):
@@ -453,7 +453,7 @@ def test_extract_leaves_out_an_image_that_appears_meanwhile(folder, tmp_path):
 
 
 def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_features(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
 
     class Removes(MeanColour):
         def __call__(self, images):
@@ -469,7 +469,7 @@ def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_f
 
 
 def test_extract_says_that_features_are_kept_only_where_they_are(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
     cache = tmp_path / "cache"
 
     class Replaces(MeanColour):
@@ -485,7 +485,7 @@ def test_extract_says_that_features_are_kept_only_where_they_are(folder, tmp_pat
         extract(MeanColour(), dataset(folder), cache)
 
 
-def test_extract_with_another_policy_is_refused(folder, tmp_path):
+def test_extract_with_another_policy_raises(folder, tmp_path):
     with pytest.raises(ValueError, match="`on_bad_image` must be 'error' or 'skip', got 'ignore'"):
         extract(MeanColour(), dataset(folder), tmp_path, on_bad_image="ignore")
 

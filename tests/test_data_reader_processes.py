@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from mlmetric.data import BadImageError
-from mlmetric.data import _reading as reading_module
-from mlmetric.data._reading import read_batches
+from mlmetric.data import _reader_processes as reading_module
+from mlmetric.data._reader_processes import read_batches
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="local functions reach forked processes only")
 BATCHES = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
