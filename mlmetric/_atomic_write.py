@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Atomic replacement of a file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from uuid import uuid4
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` and, when the block ends, sync it and rename it to `path`.
+    """Open a temporary file in the folder of `path`; at the end of the block, sync it and rename it to `path`.
 
-    Whoever reads `path` sees the former content or the new one, never a part of it, after a crash too. If anything is
-    raised the temporary file is removed and `path` stays as it was. Processes that write the same path at the same
-    time use different temporary files.
+    A reader of `path` sees the previous content or the new content, never a part of it, even after a crash. If the
+    block raises an error, the temporary file is removed and `path` is unchanged. Processes that write the same path at
+    the same time use different temporary files.
 
     Args:
-        path: The file; its folder is made if it is missing.
+        path: The file; its folder is created if it does not exist.
 
     Yields:
         The temporary file, open for binary writing.
 
     Raises:
-        OSError: If the file cannot be written, as on a full disk; the message names `path`, `errno` is kept.
+        OSError: If the file cannot be written, for example because the disk is full. The message names `path`, and
+            `errno` is that of the cause.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
@@ -40,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            kept = " Its former content is kept." if path.exists() else ""
+            kept = " Its previous content is kept." if path.exists() else ""
             raise OSError(
                 error.errno or errno.EIO, f"{path} could not be written: {error.strerror or error}.{kept}"
             ) from error

@@ -1,4 +1,4 @@
-"""Modules in evaluation mode for a while."""
+"""Temporary evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -11,37 +11,45 @@ from torch import nn
 
 
 @dataclass
-class _Held:
-    """A part of a module in evaluation mode: the mode to go back to, and how many blocks need it."""
+class _SavedMode:
+    """The mode of a submodule before evaluation, and the number of active blocks that need evaluation mode.
 
-    mode: bool
-    blocks: int = 0
+    Attributes:
+        training: The value of `Module.training` to restore.
+        num_blocks: Number of active blocks.
+    """
+
+    training: bool
+    num_blocks: int = 0
 
 
 _LOCK = threading.Lock()
-_held: dict[nn.Module, _Held] = {}
+_saved_modes: dict[nn.Module, _SavedMode] = {}
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module and its parts into evaluation mode, and each back into the mode that it was in.
+    """Put a module and its submodules into evaluation mode while the block runs, and restore the mode of each.
 
-    Several threads may do so with one module, or with modules that share parts: the last one to leave puts a part back.
-    No thread may train it in the meantime.
+    Several threads may do so with one module, or with modules that share submodules: the mode is restored when the last
+    block ends. No thread may train the module in the meantime.
+
+    Args:
+        module: The module.
     """
-    parts = list(module.modules())
+    submodules = list(module.modules())
     with _LOCK:
-        for part in parts:
-            _held.setdefault(part, _Held(part.training)).blocks += 1
+        for submodule in submodules:
+            _saved_modes.setdefault(submodule, _SavedMode(submodule.training)).num_blocks += 1
     try:
         with _LOCK:
             module.eval()
         yield
     finally:
         with _LOCK:
-            for part in parts:
-                held = _held[part]
-                held.blocks -= 1
-                if not held.blocks:
-                    part.training = held.mode
-                    del _held[part]
+            for submodule in submodules:
+                saved = _saved_modes[submodule]
+                saved.num_blocks -= 1
+                if not saved.num_blocks:
+                    submodule.training = saved.training
+                    del _saved_modes[submodule]

@@ -1,4 +1,4 @@
-"""Torch's global generator, seeded for a while by one thread at a time."""
+"""Temporary seeding of torch's global generator, by one thread at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's global generator while the block runs, and put it back into the state that it was in.
+    """Seed torch's global generator while the block runs, and restore its state afterwards.
 
-    All threads draw from it, whatever module they run. So the blocks of several threads run one after the other; a
-    block within a block of the same thread does not wait. What a thread draws outside of such a block, while another
-    one runs it, is not kept apart.
+    All threads share the generator. So the blocks of several threads run one after the other; a block within a block of
+    the same thread does not wait. If another thread draws outside of such a block while one runs, its draws and those
+    of the block affect each other.
 
     Args:
-        seed: Of the CPU's generator, and of that of `device`.
-        device: Another device whose generator is seeded too, and put back on CUDA; of others, none is.
+        seed: Seed of the generators of the CPU and of `device`.
+        device: A device whose generator is seeded, too; its state is restored on CUDA only. None for the CPU alone.
     """
     device = torch.device("cpu") if device is None else device
     with _LOCK, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed those of every device
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the generators of all devices
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)

@@ -1,6 +1,6 @@
-"""One batch over several processes: what torch.distributed lacks for losses that look at all of its rows.
+"""Batches that are spread over the processes of torch.distributed, for losses that compare all rows of a batch.
 
-Where no processes are joined there is one, of rank 0, and everything here does nothing.
+Without an initialised process group there is one process, of rank 0, and no communication.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ __all__ = ["gather_objects", "gather_rows", "num_ranks", "on_first_rank", "rank"
 
 T = TypeVar("T")
 
-# What not every backend adds up, and what it is added up as.
-_SUMMED_AS = dict.fromkeys([torch.int16, torch.uint16, torch.uint32, torch.uint64], torch.int64)
-
 
 def rank() -> int:
-    """Return the number of this process among those joined; the first is 0."""
+    """Return the rank of this process, from 0; 0 without a process group."""
     return dist.get_rank() if num_ranks() > 1 else 0
 
 
 def num_ranks() -> int:
-    """Count the processes that are joined."""
+    """Return the number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Join the rows of all processes, in the order of their ranks; gradients flow into the rows of this one.
+    """Concatenate the rows of all processes, in the order of ranks; gradients flow to the rows of this process.
 
-    A rank may have more rows than another, or none: the last batch of an epoch need not be even. The wrappers of
-    pytorch-metric-learning take equal numbers only (`drop_last=True`): with others gloo aborts the process.
+    Ranks may have different numbers of rows, or none, as in the last batch of an epoch. The wrappers of
+    pytorch-metric-learning support equal numbers only (`drop_last=True`): with others gloo aborts the process.
 
-    Mine and take the loss of the joined batch on each rank, by the same draws. The gradients that its backward pass
-    leaves in the network are the share of the rank's own rows: their sum over ranks is the gradient of the joined
-    batch. `DistributedDataParallel` takes the mean: multiply the loss by `num_ranks()`.
+    Compute the triplets and the loss of the whole batch on each rank, with the same random draws. The gradients of its
+    backward pass are those of the rank's own rows: their sum over ranks is the gradient of the whole batch.
+    `DistributedDataParallel` averages them: multiply the loss by `num_ranks()`.
 
     Args:
-        rows: Shape `(N, ...)`, embeddings or labels, any dtype; all but N must be the same on each rank.
+        rows: Shape `(N, ...)`, embeddings or labels, any dtype. All dimensions except the first must be the
+            same on each rank.
 
     Returns:
         Shape `(sum of all N, ...)`.
 
     Raises:
-        ValueError: If the shapes differ in more than N, or the dtypes differ.
+        ValueError: If the shapes differ in another dimension than the first, or the dtypes differ.
 
     Examples:
+        >>> import torch
+        >>> from mlmetric.distributed import gather_rows
         >>> gather_rows(torch.tensor([[1.0], [2.0]]))  # in one process
         tensor([[1.],
                 [2.]])
@@ -58,12 +58,12 @@ def gather_rows(rows: Tensor) -> Tensor:
         return rows
     shapes, dtypes = map(list, zip(*gather_objects((tuple(rows.shape), rows.dtype)), strict=True))
     if len({shape[1:] for shape in shapes}) > 1:
-        raise ValueError(f"`rows` must have the same shape on each rank but for the first number, got {shapes}.")
+        raise ValueError(f"`rows` must have the same shape on each rank except in the first dimension, got {shapes}.")
     if len(set(dtypes)) > 1:
         raise ValueError(f"`rows` must have the same dtype on each rank, got {dtypes}.")
     padded = rows.new_zeros(max(shape[0] for shape in shapes), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
-    # As bytes, which every backend sends; gloo knows neither int16 nor unsigned integers beyond uint8.
+    # As bytes, which every backend supports; gloo supports neither int16 nor unsigned integers beyond uint8.
     sent = padded.view(-1).view(torch.uint8)
     received = [torch.empty_like(sent) for _ in shapes]
     dist.all_gather(received, sent)
@@ -73,23 +73,25 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes; the dtypes stay."""
+    """Replace each tensor by its sum over all processes, in place.
+
+    Args:
+        tensors: Tensors of the same shapes and dtypes on each rank, of dtypes that the backend can add up, such as
+            float32.
+    """
     if num_ranks() > 1:
         for tensor in tensors:
-            summed = tensor.to(_SUMMED_AS.get(tensor.dtype, tensor.dtype))
-            dist.all_reduce(summed)
-            if summed is not tensor:
-                tensor.copy_(summed)
+            dist.all_reduce(tensor)
 
 
 def gather_objects(value: T) -> list[T]:
-    """Return what each process gives, in the order of their ranks; each waits for all.
+    """Collect an object from each process; each process waits for all.
 
     Args:
-        value: Anything that can be pickled, small.
+        value: A small object that can be pickled.
 
     Returns:
-        One value for each rank.
+        The objects of all processes, in the order of ranks.
     """
     if num_ranks() == 1:
         return [value]
@@ -99,15 +101,19 @@ def gather_objects(value: T) -> list[T]:
 
 
 def on_first_rank(function: Callable[[], T]) -> T:
-    """Call a function in the first process only, while the others wait; each gets its result, or raises its error.
+    """Call a function in the first process only, while the others wait.
 
     Args:
-        function: Its result and its errors must be such as can be pickled.
+        function: A function whose result and errors can be pickled.
 
     Returns:
-        What the function returned on the first rank.
+        The result of the function on the first rank.
+
+    Raises:
+        Exception: The error of the function, in each process.
 
     Examples:
+        >>> from mlmetric.distributed import on_first_rank
         >>> on_first_rank(lambda: "written once")
         'written once'
     """

@@ -126,7 +126,7 @@ def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, 
     part.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         extracted = extract(backbone, dataset(folder), tmp_path)
-    assert "is torn or altered" in caplog.text
+    assert "is damaged or changed" in caplog.text
     assert backbone.seen == 20
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
 
@@ -208,7 +208,7 @@ def test_extract_when_the_disk_fills_up_while_writing_leaves_no_torn_part(folder
 def test_extract_of_no_images_or_of_no_tensors_raises(folder, tmp_path):
     with pytest.raises(ValueError, match="at least one image, got none"):
         extract(MeanColour(), dataset(folder, []), tmp_path)
-    with pytest.raises(TypeError, match=r"images as tensors, got PngImageFile\. Give it the backbone's transform"):
+    with pytest.raises(TypeError, match=r"images as tensors, got PngImageFile\. Pass the transform of the backbone"):
         extract(MeanColour(), ImageDataset(folder, ["0.png"]), tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_extract_that_cannot_merge_its_parts_still_gives_the_features(folder, tm
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(100, 100, 0))
     extracted = extract(MeanColour(), dataset(folder), tmp_path)
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
-    assert "parts of the cache are left as they are" in caplog.text
+    assert "parts of the cache are unchanged" in caplog.text
 
 
 def test_extract_does_not_touch_the_global_generator(folder, tmp_path):
@@ -327,7 +327,7 @@ def test_extract_uses_no_part_of_another_form_whatever_its_digest(fields, folder
     backbone = MeanColour()
     extracted = extract(backbone, dataset(folder), cache)
     assert (backbone.seen, part.exists()) == (6, True)
-    assert f"{part} contains anything but finite features" in caplog.text
+    assert f"{part} does not contain finite features only" in caplog.text
     np.testing.assert_allclose(extracted.features, colours(range(10)), atol=1e-6)
 
 
@@ -390,7 +390,7 @@ def test_extract_with_a_backbone_that_gives_no_features_says_so_and_keeps_those_
 
 def test_extract_of_a_data_set_or_backbone_without_identity_says_what_to_give(folder, tmp_path):
     for data in (Subset(dataset(folder), [1, 2]), ConcatDataset([dataset(folder)])):
-        with pytest.raises(TypeError, match=rf"the method `identity`, got {type(data).__name__}\. Give an `Image"):
+        with pytest.raises(TypeError, match=rf"the method `identity`, got {type(data).__name__}\. Pass an `Image"):
             extract(MeanColour(), data, tmp_path)
     with pytest.raises(TypeError, match=r"the method `fingerprint`, got Conv2d\. Wrap a module in .*FrozenBackbone"):
         extract(torch.nn.Conv2d(3, 1, 1), dataset(folder), tmp_path)
@@ -481,7 +481,7 @@ def test_extract_says_that_features_are_kept_only_where_they_are(folder, tmp_pat
 
     with pytest.raises(OSError, match=r"could not be written to .*: Not a directory\. Free some space"):
         extract(Replaces(), dataset(folder), cache)
-    with pytest.raises(OSError, match=r"cache folder .* could not be made: Not a directory\. Choose another"):
+    with pytest.raises(OSError, match=r"cache folder .* could not be created: Not a directory\. Choose another"):
         extract(MeanColour(), dataset(folder), cache)
 
 

@@ -205,7 +205,9 @@ def test_read_image_without_memory_is_an_error_of_the_machine_that_names_the_ima
 @pytest.mark.parametrize("size", [(1, 60_000), (16_000, 1), (3, 4_600)])
 def test_read_image_so_thin_that_it_is_too_large_after_resizing_raises(size, tmp_path):
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    with pytest.raises(BadImageError, match=rf"thin\.png is too thin: its {size[0]} x {size[1]} pixels .* resized to 256"):
+    with pytest.raises(
+        BadImageError, match=rf"thin\.png is too thin: its {size[0]} x {size[1]} pixels .* resized to 256"
+    ):
         read_image(tmp_path / "thin.png")
 
 

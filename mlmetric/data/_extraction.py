@@ -1,6 +1,6 @@
-"""Features of a frozen network, computed once for each image and kept on disk.
+"""Features of a frozen network, computed once for each image and cached on disk.
 
-What is in no part of the cache is computed; so a killed run, an added image and a mended one are all the same case.
+Only missing features are computed: an interrupted run, an added image and a repaired image need no special treatment.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BATCHES_PER_PART = 8
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What extraction asks of a network: `mlmetric.heads.FrozenBackbone` is one."""
+    """A network whose features can be cached, such as `mlmetric.heads.FrozenBackbone`."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map a batch of images to features `(N, D)`."""
 
     def fingerprint(self) -> str:
-        """Digest all that determines a feature besides the image."""
+        """Return a digest of everything but the image that determines a feature."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class ExtractedFeatures:
     """Features of the images that could be read.
 
     Attributes:
-        features: float32, shape `(K, D)`; a memory map, read only, where these images are all that the cache holds.
-        indices: Which images of the data set these are, int64, shape `(K,)`, ascending.
-        bad_images: For each image left out, the message that names it and the reason.
+        features: float32, shape `(K, D)`; a read-only memory map if the cache contains exactly these images in this
+            order.
+        indices: The indices of these images in the data set, int64, shape `(K,)`, ascending.
+        bad_images: For each skipped image, a message that names it and the reason.
     """
 
     features: npt.NDArray[np.float32]
@@ -61,28 +62,30 @@ def extract_features(
     on_bad_image: Literal["error", "skip"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractedFeatures:
-    """Compute the feature of each image once, or take it from the cache.
+    """Compute the features of images, or load them from the cache.
 
-    Where torch.distributed has joined processes, call this in each of them with the same data set and a cache folder
-    that all of them see. Each computes its share of the images, and all return the features of all.
+    With a process group of torch.distributed, call this in each process with the same data set and a cache folder that
+    all processes can access. Each process computes a part of the features, and all return the features of all images.
 
-    Whatever ends the extraction early, an error or Ctrl-C, the features of all batches before are in the cache.
+    If the extraction ends early, by an error or Ctrl-C, the features of all previous batches are in the cache.
 
-    On Linux the processes that read images are forked, so that transforms may be lambdas and scripts need no `__main__`
-    guard. A lock that another thread holds at that moment stays locked in them: beside threads that draw random numbers
-    from torch's global generator, a transform that draws from it, too, can wait for ever. The extraction then ends
-    after ten minutes; use `num_workers=0` there. On other systems the processes start afresh: the data set must be
+    On Linux the worker processes are forked, so that transforms may be lambdas and scripts need no `__main__` guard. A
+    lock that another thread holds at that moment stays locked in them: if other threads draw random numbers from
+    torch's global generator, a transform that draws from it can wait forever. The extraction then ends after ten
+    minutes; use `num_workers=0` in this case. On other systems the processes are spawned: the data set must be
     picklable, and scripts need the guard.
 
     Args:
-        backbone: The network, on any device. Images pass through a torch module in evaluation mode, whatever mode it
-            is in; anything else must be in it.
-        dataset: The images, with the network's preprocessing as their transform.
-        cache_dir: Folder of the cache; several networks and data sets can share it.
-        batch_size: Images that pass through the network together. Another size can change the last bits.
-        num_workers: Processes that read and preprocess images ahead of the network; 0 for none.
-        on_bad_image: `"error"`: compute all others, then raise; `"skip"`: leave bad images out.
-        progress: Called with (images done, images in all) after each batch; of this process, where several share.
+        backbone: The network, on any device. A torch module is in evaluation mode while it is called; another callable
+            must take care of that itself.
+        dataset: The images, with the preprocessing of the network as their transform.
+        cache_dir: Folder of the cache; several networks and data sets can use the same folder.
+        batch_size: Number of images in a batch. Another size can change the last bits of the features.
+        num_workers: Number of worker processes that read and preprocess images; 0 to do so in this process.
+        on_bad_image: `"error"` computes the features of all other images, then raises an error; `"skip"` leaves out
+            images that cannot be read.
+        progress: Called after each batch as `progress(done, total)` with numbers of images; with a process group, of
+            the images of this process.
 
     Returns:
         The features, in the order of the data set.
@@ -90,24 +93,23 @@ def extract_features(
     Raises:
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
         TypeError: If the data set has no `identity`, or gives images that are no tensors; if the backbone has no
-            `fingerprint`, or returns anything but a dense tensor; if the transform or the network holds something that
-            cannot be inspected.
-        ValueError: If `on_bad_image` is neither of these, `batch_size` is below 1, `num_workers` is below 0, or there
-            is no image; if images of a batch differ in shape; if features are not of shape `(N, D)`, not finite, or of
-            another D than those in the cache.
-        OSError: If the machine fails: no space on the disk, too little memory, too many open files, a process that
-            reads images dies or does not answer for ten minutes. A failure to read an image is one of the machine
-            unless the file's content is at fault, and ends the extraction with `on_bad_image="skip"`, too. Or if joined
-            processes do not see the same cache folder.
+            `fingerprint`, or returns anything but a dense tensor; if the transform or the network contains an object
+            that cannot be inspected.
+        ValueError: If `on_bad_image` is neither of the two, `batch_size` is below 1, `num_workers` is below 0, or there
+            are no images; if images of a batch differ in shape; if features are not of shape `(N, D)`, are not finite,
+            or have another D than the features in the cache.
+        OSError: If the machine fails: no space on the disk, too little memory, too many open files, a worker process
+            that dies or does not answer for ten minutes; with `on_bad_image="skip"`, too, as the content of the file is
+            not the cause. Also if processes of a process group do not share the cache folder.
     """
     _check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
-    store = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
+    cache = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
     network = backbone if isinstance(backbone, nn.Module) else nn.Module()
     parameter = next(network.parameters(), None)
     like = torch.empty(0) if parameter is None else parameter
     identities = [dataset.identity(index) for index in range(len(dataset))]
-    known = store.known()
-    own = [index for cell in _cells(len(dataset), batch_size) for index in cell]
+    known = cache.known()
+    own = [index for batch in _grid_batches(len(dataset), batch_size) for index in batch]
     done = sum(identities[index] in known for index in own)
     bad: dict[int, str] = {}
     missing = _missing_batches(identities, known, batch_size)
@@ -118,23 +120,23 @@ def extract_features(
                 if batch.images is not None:
                     with evaluation_mode(network), torch.inference_mode():
                         output = backbone(batch.images.to(like, non_blocking=True))
-                    features = _checked(output, dataset, batch.indices)
-                    store.add([identities[index] for index in batch.indices], features)
+                    features = _checked_features(output, dataset, batch.indices)
+                    cache.add([identities[index] for index in batch.indices], features)
                 done += len(batch.indices) + len(batch.reasons)
                 if number % _BATCHES_PER_PART == 0:
-                    store.write(still_to_come=len(own) - done)
+                    cache.write(still_to_come=len(own) - done)
                 if progress is not None:
                     progress(done, len(own))
     finally:
-        store.write(still_to_come=0)
-    absent = {
+        cache.write(still_to_come=0)
+    not_found = {
         index: f"{name_of(dataset, index)} did not exist when the extraction began: run again."
         for index, identity in enumerate(identities)
         if identity is None
     }
-    answers = gather_objects((absent, bad))  # when all have answered, all have written
+    gathered = gather_objects((not_found, bad))  # every process has written before any continues
     all_bad: dict[int, str] = {}
-    for reasons in [absent for absent, _ in answers] + [bad for _, bad in answers]:
+    for reasons in [not_found for not_found, _ in gathered] + [bad for _, bad in gathered]:
         all_bad |= reasons
 
     bad_images = [all_bad[index] for index in sorted(all_bad)]
@@ -143,7 +145,7 @@ def extract_features(
     good = {
         index: identity for index, identity in enumerate(identities) if index not in all_bad and identity is not None
     }
-    features = _gather(store, list(good.values()))
+    features = _gather(cache, list(good.values()))
     return ExtractedFeatures(features, np.array(list(good), dtype=np.int64), bad_images)
 
 
@@ -163,19 +165,19 @@ def _check_arguments(
         )
     if not isinstance(dataset, IdentifiedImages):
         raise TypeError(
-            f"`dataset` must have a length, items and the method `identity`, got {type(dataset).__name__}. Give an "
-            "`ImageDataset` of the paths that are wanted, in place of a `Subset` or `ConcatDataset`."
+            f"`dataset` must have a length, items and the method `identity`, got {type(dataset).__name__}. Pass an "
+            "`ImageDataset` of the required paths instead of a `Subset` or `ConcatDataset`."
         )
     if len(dataset) == 0:
-        raise ValueError("`dataset` must hold at least one image, got none.")
+        raise ValueError("`dataset` must contain at least one image, got none.")
 
 
-def _checked(output: Any, dataset: IdentifiedImages, indices: list[int]) -> npt.NDArray[np.float32]:
-    """Return what the backbone gave as an array, or say what is wrong with it."""
+def _checked_features(output: Any, dataset: IdentifiedImages, indices: list[int]) -> npt.NDArray[np.float32]:
+    """Return the output of the backbone as an array, or raise an error if it is not a matrix of finite features."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"`backbone` must return a tensor of features (N, D), got {type(output).__name__}. Wrap the network in a "
-            "module that picks the features out of what it returns."
+            "module that selects the features from its output."
         )
     if output.layout != torch.strided or output.is_meta or output.is_complex():
         raise TypeError(
@@ -193,29 +195,29 @@ def _checked(output: Any, dataset: IdentifiedImages, indices: list[int]) -> npt.
         first = name_of(dataset, indices[int(broken.argmax())])
         raise ValueError(
             f"`backbone` must return finite features, got NaN or infinite ones for {broken.sum()} of {len(indices)} "
-            f"images, the first: {first}. Look at its weights, its precision and the preprocessing. The features of "
-            "this batch are not kept, those of the batches before are."
+            f"images, the first: {first}. Check its weights, its precision and the preprocessing. The features of "
+            "previous batches are kept, those of this batch are not."
         )
     return features
 
 
-def _cells(num_images: int, batch_size: int) -> list[range]:
-    """Cut the images into batches, and return those of this process."""
+def _grid_batches(num_images: int, batch_size: int) -> list[range]:
+    """Return the batches of image indices of this process, on a fixed grid."""
     starts = range(0, num_images, batch_size)[rank() :: num_ranks()]
     return [range(start, min(start + batch_size, num_images)) for start in starts]
 
 
 def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], batch_size: int) -> list[list[int]]:
-    """Batch on a fixed grid, so that a resumed run forms the batches of one never killed."""
-    cells = _cells(len(identities), batch_size)
-    batches = ([index for index in cell if identities[index] not in known] for cell in cells)
+    """Return the missing images of each batch of the grid, so that a resumed run has the batches of one run."""
+    grid = _grid_batches(len(identities), batch_size)
+    batches = ([index for index in batch if identities[index] not in known] for batch in grid)
     return [batch for batch in batches if batch]
 
 
-def _gather(store: FeatureCache, identities: list[bytes]) -> npt.NDArray[np.float32]:
+def _gather(cache: FeatureCache, identities: list[bytes]) -> npt.NDArray[np.float32]:
     if num_ranks() == 1:
-        store.merge(identities)
-    else:  # one merges the parts of all while no other reads them
-        on_first_rank(lambda: FeatureCache(store.folder).merge(identities))
-        store = FeatureCache(store.folder)
-    return store.gather(identities)
+        cache.merge(identities)
+    else:  # one process merges the parts of all while no other reads them
+        on_first_rank(lambda: FeatureCache(cache.folder).merge(identities))
+        cache = FeatureCache(cache.folder)
+    return cache.gather(identities)

@@ -1,9 +1,9 @@
-"""The cache of one network's features on disk.
+"""The cache of the features of one network on disk.
 
-It is a folder for each network and preprocessing, in it parts: arrays of (image identity, feature) rows. A part is
-written under another name and renamed when it is whole, and its name carries the digest of its content: what is torn
-or altered is found out and never used. Runs that share a cache need no lock: a part, once there, is only ever replaced
-by one that contains its rows.
+The cache of a network is a folder of files named parts: arrays of pairs of an image identity and a feature. A part is
+written to a temporary file and renamed when it is complete, and its name contains the digest of its content, so that a
+truncated or changed file is detected and not used. Runs that share a cache need no lock: a part is only ever replaced
+by a part that contains its rows.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ _BYTES_PER_READ = 2**20
 
 
 class FeatureCache:
-    """The parts of one network's cache, and features that are to become the next part.
+    """The parts of the cache of one network, and the features that will be the next part.
+
+    Args:
+        folder: The folder of this network; it is created if it does not exist.
 
     Raises:
-        OSError: If the folder cannot be made or read.
-        ValueError: If there are parts with features of several sizes.
+        OSError: If the folder cannot be created or read.
+        ValueError: If parts have features of different sizes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,13 +57,13 @@ class FeatureCache:
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(
-                error.errno, f"The cache folder {folder} could not be made: {reason}. Choose another."
+                error.errno, f"The cache folder {folder} could not be created: {reason}. Choose another."
             ) from error
-        _remove_unfinished(folder)
+        _remove_temporary_files(folder)
         self._list()
 
     def known(self) -> dict[bytes, tuple[int, int]]:
-        """Return for each identity its part and row."""
+        """Return the part number and the row of each cached identity."""
         return {
             identity.tobytes(): (number, row)
             for number, part in enumerate(self.parts)
@@ -68,13 +71,20 @@ class FeatureCache:
         }
 
     def add(self, identities: Sequence[bytes | None], features: npt.NDArray[np.float32]) -> None:
-        """Note the features of these images for the next part, but for images without identity."""
+        """Add the features of images to the next part, except those of images without identity."""
         self._check_size(features.shape[1])
         pairs = zip(identities, features, strict=True)
         self._new += [(identity, feature) for identity, feature in pairs if identity is not None]
 
     def write(self, *, still_to_come: int) -> None:
-        """Write what was added as a part; on a disk without space for that and as many rows more, raise OSError."""
+        """Write the added features as a part.
+
+        Args:
+            still_to_come: Number of features that will be added later.
+
+        Raises:
+            OSError: If the part cannot be written, or there is no space on the disk for it and the later features.
+        """
         if not self._new:
             return
         part = np.empty(len(self._new), dtype=_part_dtype(len(self._new[0][1])))
@@ -84,13 +94,13 @@ class FeatureCache:
         self._new = []
 
     def merge(self, identities: list[bytes]) -> None:
-        """Write these images, if they are all that is cached, as one part in this order."""
+        """Merge all parts into one with the images in this order, if these are exactly the cached images."""
         places = self.known()
         if set(identities) == places.keys() and not self._is_in_order(identities):
             self._merge([places[identity] for identity in identities])
 
     def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
-        """Return the features of these images: a memory map where they are one part, else a copy."""
+        """Return the features of these images: a memory map if they are one part in this order, otherwise a copy."""
         if self._is_in_order(identities):
             features: npt.NDArray[np.float32] = self.parts[0]["feature"][: len(identities)]
             return features
@@ -98,42 +108,42 @@ class FeatureCache:
         missing = set(identities) - places.keys()
         if missing:
             raise OSError(
-                f"{len(missing)} features of other processes are not in {self.folder}: the cache folder must be one "
-                "that all processes see."
+                f"{len(missing)} features of other processes are not in {self.folder}: all processes must use the "
+                "same cache folder."
             )
         return np.stack([self.parts[part]["feature"][row] for part, row in map(places.__getitem__, identities)])
 
     def _list(self) -> None:
-        """Read the parts in the folder; once more where another run merges them meanwhile."""
+        """Read the parts in the folder; start again if another run merges them at the same time."""
         for _ in range(_LISTINGS):
             self.parts, self.paths = [], []
-            with suppress(FileNotFoundError):  # merged: what it contained is in a part that was not listed
+            with suppress(FileNotFoundError):  # merged into a part that was not listed
                 for path in sorted(self.folder.glob("part-*.npy")):
-                    self._add_if_sound(path)
+                    self._add_if_valid(path)
                 return
-        raise OSError(f"{self.folder} changes all the time: other runs share this cache. Run again.")
+        raise OSError(f"{self.folder} changes constantly because other runs use this cache. Run again.")
 
-    def _add_if_sound(self, path: Path) -> None:
+    def _add_if_valid(self, path: Path) -> None:
         if not path.is_file() and os.path.lexists(path):
             _log.warning("%s is not a regular file; it is not used.", path)
         elif path.stem != f"part-{_digest(path)}":
-            _log.warning("%s is torn or altered; it is removed and its images are computed again.", path)
+            _log.warning("%s is damaged or changed; it is removed and its features are computed again.", path)
             with suppress(OSError):
                 path.unlink()
         elif (part := _load(path)) is None:
-            _log.warning("%s contains anything but finite features; it is not used.", path)
+            _log.warning("%s does not contain finite features only; it is not used.", path)
         else:
             self._check_size(part.dtype["feature"].shape[0])
             self.parts.append(part)
             self.paths.append(path)
 
     def _check_size(self, size: int) -> None:
-        """Refuse features of another size than those that are there."""
+        """Raise ValueError for features of another size than the cached and added ones."""
         known = [part["feature"].shape[1] for part in self.parts[:1]] + [len(feature) for _, feature in self._new[:1]]
         if known and size != known[0]:
             raise ValueError(
-                f"`backbone` must give features of one size, got {known[0]} and {size} for the cache {self.folder}. "
-                "Let it give one size for images of all sizes, and let `fingerprint` tell networks apart; if that is "
+                f"`backbone` must return features of one size, got {known[0]} and {size} for the cache {self.folder}. "
+                "The size must not depend on the images, and `fingerprint` must differ between networks; if both are "
                 "so, remove this folder."
             )
 
@@ -152,11 +162,11 @@ class FeatureCache:
         try:
             self._write(blocks, len(order), parts[0].dtype, 0)
         except OSError as error:
-            _log.warning("%s The parts of the cache are left as they are.", error)
+            _log.warning("%s The parts of the cache are unchanged.", error)
             self.parts, self.paths = parts, paths
             return
         for path in set(paths) - set(self.paths):
-            with suppress(OSError):  # a part too many does no harm
+            with suppress(OSError):  # an additional part does no harm
                 path.unlink()
 
     def _write(
@@ -169,7 +179,7 @@ class FeatureCache:
         digest = sha256_hex(chain([header.getvalue()], (block.tobytes() for block in blocks())))
         path = self.folder / f"part-{digest[:32]}.npy"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)  # removed since the start, maybe
+            self.folder.mkdir(parents=True, exist_ok=True)  # it may have been removed since the start
             free = shutil.disk_usage(self.folder).free
             if free < needed:
                 raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
@@ -180,11 +190,11 @@ class FeatureCache:
                     file.write(block.tobytes())
         except OSError as error:
             reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error.strerror
-            kept = " What was written before is kept there." if any(part.exists() for part in self.paths) else ""
+            kept = " Features written before are kept there." if any(part.exists() for part in self.paths) else ""
             raise OSError(
                 error.errno,
-                f"The features could not be written to {self.folder}: {reason}.{kept} Free some space, or take another "
-                "cache folder, and run again.",
+                f"The features could not be written to {self.folder}: {reason}.{kept} Free some space, or choose "
+                "another cache folder, and run again.",
             ) from error
         try:
             part = np.load(path, mmap_mode="r")
@@ -204,12 +214,12 @@ def _digest(path: Path) -> str:
 
 
 def _load(path: Path) -> npt.NDArray[Any] | None:
-    """Map a part into memory; None if it is none, or was written before features had to be finite."""
+    """Map a part into memory; None if the file is not a part or has features that are not finite."""
     try:
         part = np.load(path, mmap_mode="r")
     except OSError:
         raise
-    except Exception:  # NumPy meets foreign content with many errors
+    except Exception:  # NumPy raises many kinds of errors for other content
         return None
     is_part = (
         isinstance(part, np.ndarray)
@@ -227,8 +237,8 @@ def _load(path: Path) -> npt.NDArray[Any] | None:
 
 @contextmanager
 def _locked(file: BinaryIO) -> Iterator[None]:
-    """Lock a file being written, beyond its closing; the lock goes with the process, however that ends."""
-    if sys.platform == "win32":  # which lets nobody remove an open file
+    """Lock a file that is being written until the block ends, after it is closed, too; or until the process ends."""
+    if sys.platform == "win32":  # where an open file cannot be removed
         yield
         return
     with os.fdopen(os.dup(file.fileno()), "wb") as same:
@@ -237,10 +247,10 @@ def _locked(file: BinaryIO) -> Iterator[None]:
         yield
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what killed runs left: temporary files with content, which the run that writes them would have locked."""
+def _remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of killed runs: those with content that no process has locked."""
     for path in folder.glob("part-*.tmp"):
-        with suppress(OSError):  # locked, or renamed by now
+        with suppress(OSError):  # locked, or renamed in the meantime
             if path.is_file() and path.stat().st_size > 0:
                 with path.open("r+b") as file:
                     if sys.platform != "win32":

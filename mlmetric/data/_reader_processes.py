@@ -1,9 +1,9 @@
-"""Batches of images, read ahead of the network by processes that serve one extraction.
+"""Worker processes that read batches of images while the network computes features.
 
-torch's DataLoader does the same for any data set, at three costs that matter here. When one of its processes dies, a
-signal handler raises wherever the main thread stands, be it in the middle of writing a file. Batches come through
-shared memory, of which containers have little. And its processes seed torch's global generator as they start: where
-another thread held the generator's lock at the fork, they wait for ever.
+torch's DataLoader does the same for any data set, with three disadvantages here. If one of its workers dies, a signal
+handler raises an error at an arbitrary point of the main thread, for example while a file is written. Batches are
+passed in shared memory, which is small in containers. And its workers seed torch's global generator when they start: if
+another thread had locked the generator at the fork, they wait forever.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from mlmetric.data._image_file import BadImageError
 _TIMEOUT_SECONDS = 600.0
 _POLL_SECONDS = 5.0
 _ADVICE = "run again with `num_workers=0`, `--num-workers 0` in the examples. Features computed before are kept."
-_starting = threading.Lock()  # no process may inherit the open pipe of one that another thread starts
+_starting = threading.Lock()  # so that no process inherits a pipe that another thread is opening
 
 
 @runtime_checkable
 class IdentifiedImages(Protocol):
-    """What extraction asks of a data set: `mlmetric.data.ImageDataset` is one."""
+    """A data set whose features can be cached, such as `mlmetric.data.ImageDataset`."""
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return a preprocessed image and something else, or raise `BadImageError`."""
+        """Return a tuple whose first element is the preprocessed image, or raise `BadImageError`."""
 
     def identity(self, index: int) -> bytes | None:
-        """Return 32 bytes that change when the image does; None if it does not exist."""
+        """Return 32 bytes that change when the image changes; None if it does not exist."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images that were read together.
+class ImageBatch:
+    """A batch of images.
 
     Attributes:
-        indices: Which images of the data set these are.
-        images: These images, shape `(len(indices), ...)`; None if there are none.
-        reasons: For each image that cannot be read the message of its BadImageError, by index.
+        indices: The indices of the images in the data set, without those that cannot be read.
+        images: The images, shape `(len(indices), ...)`; None if there are none.
+        reasons: The message of BadImageError for each index of an image that cannot be read.
     """
 
     indices: list[int]
@@ -66,16 +66,25 @@ class Batch:
 
 def read_batches(
     dataset: IdentifiedImages, batches: Sequence[list[int]], num_workers: int
-) -> Generator[Batch, None, None]:
-    """Read batches of images, given by indices, in their order.
+) -> Generator[ImageBatch, None, None]:
+    """Read batches of images in the given order.
 
-    Close the iterator to end the processes early.
+    Close the generator to end the worker processes early.
+
+    Args:
+        dataset: The images.
+        batches: The indices of the images of each batch.
+        num_workers: Number of worker processes; 0 to read in this process.
+
+    Yields:
+        The batches.
 
     Raises:
-        TypeError: If the data set gives images that are no tensors.
+        TypeError: If an image of the data set is not a tensor.
         ValueError: If images of a batch differ in shape.
-        OSError: If a process cannot be started, dies, or does not answer for ten minutes.
-        Exception: What the data set raises besides BadImageError, with the traceback of the process as a note.
+        OSError: If a worker process cannot be started, dies, or does not answer for ten minutes.
+        Exception: Any error of the data set other than BadImageError; from a worker process, with its traceback as a
+            note.
     """
     if num_workers == 0:
         yield from (_read_batch(dataset, indices) for indices in batches)
@@ -84,12 +93,12 @@ def read_batches(
     try:
         for indices in batches[:num_workers]:
             readers.append(_Reader(dataset))
-            readers[-1].ask(indices)
+            readers[-1].request(indices)
         for number in range(len(batches)):
             reader = readers[number % num_workers]
-            batch = reader.answer()
+            batch = reader.receive()
             if number + num_workers < len(batches):
-                reader.ask(batches[number + num_workers])
+                reader.request(batches[number + num_workers])
             yield batch
     finally:
         for reader in readers:
@@ -97,54 +106,56 @@ def read_batches(
 
 
 class _Reader:
-    """A process that reads batches, seen from the one that asks for them."""
+    """A worker process, controlled from the main process."""
 
     def __init__(self, dataset: IdentifiedImages) -> None:
-        # Only a forked process can have transforms that are lambdas, and scripts without a `__main__` guard.
+        # Only forked processes allow transforms that are lambdas, and scripts without a `__main__` guard.
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         try:
             with _starting:
-                self._connection, theirs = context.Pipe()
-                arguments = (theirs, self._connection, dataset, os.getpid())
-                self._process = context.Process(target=_serve, args=arguments, daemon=True)
+                self._connection, worker_end = context.Pipe()
+                arguments = (worker_end, self._connection, dataset, os.getpid())
+                self._process = context.Process(target=_run_worker, args=arguments, daemon=True)
                 self._process.start()
-                theirs.close()
+                worker_end.close()
         except OSError as error:
-            raise OSError(error.errno, f"No process to read images could be started ({error}): {_ADVICE}") from error
+            raise OSError(
+                error.errno, f"No worker process could be started to read images ({error}): {_ADVICE}"
+            ) from error
 
-    def ask(self, indices: list[int]) -> None:
+    def request(self, indices: list[int]) -> None:
         try:
             self._connection.send(indices)
         except OSError as error:
-            raise self._death() from error
+            raise self._worker_died() from error
 
-    def answer(self) -> Batch:
+    def receive(self) -> ImageBatch:
         self._wait()
         try:
             answer = pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
-            raise self._death() from error
+            raise self._worker_died() from error
         if isinstance(answer, BaseException):
             raise answer
         indices, array, dtype, reasons = answer
-        return Batch(indices, None if array is None else torch.from_numpy(array).view(dtype), reasons)
+        return ImageBatch(indices, None if array is None else torch.from_numpy(array).view(dtype), reasons)
 
     def _wait(self) -> None:
-        """Wait until there is an answer, or the process has died."""
+        """Wait until there is an answer or the process has died."""
         last = time.monotonic() + _TIMEOUT_SECONDS
         while not self._connection.poll(min(_POLL_SECONDS, _TIMEOUT_SECONDS)) and self._process.is_alive():
             if time.monotonic() > last:
                 raise TimeoutError(
-                    f"A process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The file system "
-                    "may not answer; or another thread held a lock, such as that of torch's random generator, when the "
-                    f"process was forked, and it waits for that lock: {_ADVICE}"
+                    f"A worker process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The file "
+                    "system may not respond; or another thread had locked torch's random generator when the process was "
+                    f"forked, and it waits for that lock: {_ADVICE}"
                 )
 
-    def _death(self) -> OSError:
+    def _worker_died(self) -> OSError:
         self._process.join(_POLL_SECONDS)
         code = self._process.exitcode
         how = f"signal {-code}, {signal.strsignal(-code)}" if code is not None and code < 0 else f"exit code {code}"
-        return OSError(f"A process that reads images died ({how}). It may have had too little memory: {_ADVICE}")
+        return OSError(f"A worker process that reads images died ({how}). There may be too little memory: {_ADVICE}")
 
     def end(self) -> None:
         self._process.kill()
@@ -152,47 +163,47 @@ class _Reader:
         self._connection.close()
 
 
-def _serve(connection: Connection, theirs: Connection, dataset: IdentifiedImages, parent: int) -> None:
-    """Read the batches that are asked for, until the process that asks has ended."""
-    theirs.close()  # else this process would keep its own pipe open, and could not find out that nobody reads from it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the one that asks, too, which ends this one
+def _run_worker(connection: Connection, worker_end: Connection, dataset: IdentifiedImages, parent: int) -> None:
+    """Read the requested batches in a worker process, until the parent process has ended."""
+    worker_end.close()  # otherwise the pipe stays open here, and the end of the parent process is not detected
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent process, which ends this one
     torch.set_num_threads(1)
     with suppress(EOFError, ConnectionError):
         while True:
             while not connection.poll(_POLL_SECONDS):
                 if os.getppid() != parent:
                     return
-            connection.send_bytes(_answer(dataset, connection.recv()))
+            connection.send_bytes(_pickled_batch(dataset, connection.recv()))
 
 
-def _answer(dataset: IdentifiedImages, indices: list[int]) -> bytes:
+def _pickled_batch(dataset: IdentifiedImages, indices: list[int]) -> bytes:
     try:
         batch = _read_batch(dataset, indices)
         return pickle.dumps((batch.indices, *_as_array(batch.images), batch.reasons), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        return _portable(error)
+        return _pickled_error(error)
 
 
 def _as_array(images: Tensor | None) -> tuple[npt.NDArray[np.uint8] | None, torch.dtype | None]:
-    """Return the bytes of a tensor and their dtype, of which NumPy has not all."""
+    """Return the bytes of a tensor and its dtype, which NumPy may not support."""
     return (None, None) if images is None else (images.detach().contiguous().view(torch.uint8).numpy(), images.dtype)
 
 
-def _portable(error: Exception) -> bytes:
-    """Pickle an error with its traceback as a note; where it cannot be pickled, a RuntimeError in its place."""
-    note = f"In a process that reads images:\n{''.join(traceback.format_exception(error))}"
+def _pickled_error(error: Exception) -> bytes:
+    """Pickle an error with its traceback as a note; if it cannot be pickled, a RuntimeError instead."""
+    note = f"In a worker process that reads images:\n{''.join(traceback.format_exception(error))}"
     error.add_note(note)
     try:
         pickled = pickle.dumps(error)
         pickle.loads(pickled)
-    except Exception:  # what a foreign class raises here can be anything
+    except Exception:  # a class can raise any error here
         replacement = RuntimeError(f"{type(error).__name__}: {error}")
         replacement.add_note(note)
         return pickle.dumps(replacement)
     return pickled
 
 
-def _read_batch(dataset: IdentifiedImages, indices: list[int]) -> Batch:
+def _read_batch(dataset: IdentifiedImages, indices: list[int]) -> ImageBatch:
     images: dict[int, Tensor] = {}
     reasons: dict[int, str] = {}
     for index in indices:
@@ -202,24 +213,25 @@ def _read_batch(dataset: IdentifiedImages, indices: list[int]) -> Batch:
             reasons[index] = str(error)
             continue
         except Exception as error:
-            error.add_note(f"While {name_of(dataset, index)} was read.")
+            error.add_note(f"Raised while reading {name_of(dataset, index)}.")
             raise
         if not isinstance(image, Tensor):
             raise TypeError(
-                f"`dataset` must give images as tensors, got {type(image).__name__}. Give it the backbone's transform."
+                f"`dataset` must return images as tensors, got {type(image).__name__}. Pass the transform of the backbone "
+                "to it."
             )
         images[index] = image
     shapes = {tuple(image.shape): index for index, image in images.items()}
     if len(shapes) > 1:
         examples = ", ".join(f"{name_of(dataset, index)}: {shape}" for shape, index in list(shapes.items())[:2])
         raise ValueError(
-            f"`dataset` must give the images of a batch in one shape, got {examples}. Let its transform end with a "
-            "size of both sides, `Resize((224, 224))` or `Resize(256)` followed by `CenterCrop(224)`."
+            f"`dataset` must return images of one shape in a batch, got {examples}. Its transform must fix both "
+            "sides, with `Resize((224, 224))` or `Resize(256)` followed by `CenterCrop(224)`."
         )
-    return Batch(list(images), torch.stack(list(images.values())) if images else None, reasons)
+    return ImageBatch(list(images), torch.stack(list(images.values())) if images else None, reasons)
 
 
 def name_of(dataset: IdentifiedImages, index: int) -> str:
-    """Name an image for a message: by its path where the data set has `paths`, else by its index."""
+    """Return the index of an image, and its path if the data set has `paths`, for a message."""
     paths = getattr(dataset, "paths", None)
     return f"image {index}" if paths is None else f"image {index}, {paths[index]}"
