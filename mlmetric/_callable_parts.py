@@ -1,4 +1,4 @@
-"""What functions and classes are made of: those of installed packages a name and a version, others their code."""
+"""Descriptions of functions and classes: by name and version in installed packages, otherwise by their code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mlmetric._digest import sha256_hex
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
 """Types whose `repr` is the whole value."""
-_LONGEST = 200
-_BOOKKEEPING = frozenset(
+_MAX_LENGTH = 200
+_IGNORED_NAMES = frozenset(
     {
         *("__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__"),
         *("__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__", "__match_args__"),
@@ -26,12 +26,17 @@ _BOOKKEEPING = frozenset(
         *("__type_params__", "__weakref__", "_abc_impl"),
     }
 )
-"""Names in a class that say nothing about what its instances do."""
+"""Names in a class that do not affect the behaviour of its instances."""
 
 
 @dataclass(frozen=True)
-class Described:
-    """One line about an object, and its parts: what leads to each of them from the object, and the part."""
+class Description:
+    """A description of an object and a list of its parts.
+
+    Attributes:
+        text: The description, one line.
+        parts: Pairs of the path from the object to a part, such as `.weight`, and the part.
+    """
 
     text: str
     parts: list[tuple[str, Any]] = field(default_factory=list)
@@ -39,27 +44,27 @@ class Described:
 
 @dataclass(frozen=True, eq=False)
 class _Code:
-    """The code of a function, and the global names that it may refer to; None where these are not followed."""
+    """The code of a function and its global namespace; None if global names are not described."""
 
     code: types.CodeType
     namespace: Mapping[str, Any] | None
 
 
 def atom(value: Any) -> str:
-    """Write a value of one of `ATOMS`."""
-    if isinstance(value, bytes) and len(value) > _LONGEST:
+    """Return the text of a value of one of `ATOMS`."""
+    if isinstance(value, bytes) and len(value) > _MAX_LENGTH:
         return f"{len(value)} bytes {sha256_hex([value])}"
     return short(repr(value))
 
 
 def short(text: str) -> str:
-    """Put a digest in the place of the rest of a long text."""
-    return text if len(text) <= _LONGEST else f"{text[:40]}... {sha256_hex([text])[:32]}"
+    """Replace the end of a long text by a digest."""
+    return text if len(text) <= _MAX_LENGTH else f"{text[:40]}... {sha256_hex([text])[:32]}"
 
 
 @functools.cache
 def release(module: str) -> str | None:
-    """Return package and version of a module that is installed or Python's own; None for one of the user's."""
+    """Return package and version of an installed or standard module; None for any other module."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names:
         return f"Python {sys.version_info[0]}.{sys.version_info[1]}"
@@ -74,11 +79,11 @@ def release(module: str) -> str | None:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             return None
-    return f"{package} {version.partition('+')[0]}"  # what follows a + says how it was built
+    return f"{package} {version.partition('+')[0]}"  # the part after + names the build
 
 
 def is_installed(value: Any) -> bool:
-    """Say whether a module, by name, or a function or class is known by its name and the version of its package."""
+    """Return whether a module name, function or class is identified by its name and an installed package."""
     if isinstance(value, str):
         return release(value) is not None
     module = getattr(value, "__module__", None)
@@ -86,7 +91,7 @@ def is_installed(value: Any) -> bool:
 
 
 def is_found(value: Any, module: str, name: str) -> bool:
-    """Say whether a module has an object under a name, which may have dots."""
+    """Return whether a module has an object under a name, which may contain dots."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -94,49 +99,49 @@ def is_found(value: Any, module: str, name: str) -> bool:
 
 
 def class_name(cls: type) -> str:
-    """Name a class, with the version of its package if it is installed."""
+    """Return the name of a class, with the version of its package if it is installed."""
     name = f"{cls.__module__}.{cls.__qualname__}"
     if cls.__module__ == "builtins":
         return cls.__qualname__
     return f"{name} ({release(cls.__module__)})" if is_installed(cls) else name
 
 
-def callable_parts(value: Any) -> Described | None:
-    """Describe a function, a class or what is made of these; None for anything else."""
+def callable_parts(value: Any) -> Description | None:
+    """Describe a function, a class, a method or a partial; None for anything else."""
     match value:
         case type():
-            return Described(f"class {class_name(value)}", [] if is_installed(value) else _of_class(value))
+            return Description(f"class {class_name(value)}", [] if is_installed(value) else _of_class(value))
         case types.FunctionType():
             return _of_function(value)
         case _Code():
             return _of_code(value)
         case types.MethodType():
-            return Described("method", [(".__func__", value.__func__), (".__self__", value.__self__)])
+            return Description("method", [(".__func__", value.__func__), (".__self__", value.__self__)])
         case types.BuiltinFunctionType() | types.MethodWrapperType():
             owner = value.__self__
             named = f"builtin {value.__module__}.{value.__qualname__}"
-            return Described(named, [] if isinstance(owner, types.ModuleType | None) else [(".__self__", owner)])
+            return Description(named, [] if isinstance(owner, types.ModuleType | None) else [(".__self__", owner)])
         case types.MethodDescriptorType() | types.WrapperDescriptorType() | types.ClassMethodDescriptorType():
-            return Described(f"method {value.__name__}", [(".__objclass__", value.__objclass__)])
+            return Description(f"method {value.__name__}", [(".__objclass__", value.__objclass__)])
         case functools.partial() if type(value) is functools.partial:
             parts = [(".func", value.func), (".args", value.args), (".keywords", value.keywords)]
-            return Described("partial", parts + [(f".{name}", part) for name, part in sorted(vars(value).items())])
+            return Description("partial", parts + [(f".{name}", part) for name, part in sorted(vars(value).items())])
         case functools._lru_cache_wrapper():
-            return Described("cached function", [(".__wrapped__", value.__wrapped__)])
+            return Description("cached function", [(".__wrapped__", value.__wrapped__)])
         case staticmethod() | classmethod():
-            return Described(type(value).__name__, [(".__func__", value.__func__)])
+            return Description(type(value).__name__, [(".__func__", value.__func__)])
         case property():
-            return Described("property", [(f".{name}", getattr(value, name)) for name in ("fget", "fset", "fdel")])
+            return Description("property", [(f".{name}", getattr(value, name)) for name in ("fget", "fset", "fdel")])
         case functools.cached_property():
-            return Described("cached property", [(".func", value.func)])
+            return Description("cached property", [(".func", value.func)])
     return None
 
 
-def _of_function(function: types.FunctionType) -> Described:
+def _of_function(function: types.FunctionType) -> Description:
     name = f"function {function.__module__}.{function.__qualname__}"
     known = release(function.__module__ or "")
     if known is not None and is_installed(function):
-        return Described(f"{name} ({known})")
+        return Description(f"{name} ({known})")
     parts: list[tuple[str, Any]] = [(".<code>", _Code(function.__code__, None if known else function.__globals__))]
     for kind in ("__defaults__", "__kwdefaults__"):
         if getattr(function, kind):
@@ -146,20 +151,20 @@ def _of_function(function: types.FunctionType) -> Described:
             parts.append((f".<closure>.{free}", cell.cell_contents))
         except ValueError:
             parts.append((f".<closure>.{free}", "<empty>"))
-    set_on_it = {key: part for key, part in vars(function).items() if key != "__wrapped__"}  # the closure has that
-    return Described(name, parts + [(f".{key}", set_on_it[key]) for key in sorted(set_on_it)])
+    set_on_it = {key: part for key, part in vars(function).items() if key != "__wrapped__"}  # part of the closure
+    return Description(name, parts + [(f".{key}", set_on_it[key]) for key in sorted(set_on_it)])
 
 
 def _of_class(cls: type) -> list[tuple[str, Any]]:
     parts: list[tuple[str, Any]] = [(f".__bases__[{number}]", base) for number, base in enumerate(cls.__bases__)]
     for name, part in sorted(vars(cls).items()):
-        if name not in _BOOKKEEPING and not isinstance(part, types.MemberDescriptorType | types.GetSetDescriptorType):
+        if name not in _IGNORED_NAMES and not isinstance(part, types.MemberDescriptorType | types.GetSetDescriptorType):
             parts.append((f".{name}", part))
     return parts
 
 
-def _of_code(wrapped: _Code) -> Described:
-    """Describe code by its instructions; a docstring, which none of them loads, and line numbers do not count."""
+def _of_code(wrapped: _Code) -> Description:
+    """Describe code by its instructions; docstrings and line numbers are left out."""
     code = wrapped.code
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
@@ -174,7 +179,7 @@ def _of_code(wrapped: _Code) -> Described:
         elif instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and wrapped.namespace is not None:
             name, value = instruction.argval, wrapped.namespace.get(instruction.argval, _UNDEFINED)
             for following in instructions[number + 1 :]:
-                # Of a module of the user only what is used of it counts.
+                # Only the used parts of a module that is not installed are described.
                 if not isinstance(value, types.ModuleType) or is_installed(value.__name__):
                     break
                 if following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -182,7 +187,7 @@ def _of_code(wrapped: _Code) -> Described:
                 name, value = f"{name}.{following.argval}", getattr(value, following.argval, _UNDEFINED)
             if value is not _UNDEFINED or not hasattr(builtins, name):
                 parts[f".<global {name}>"] = value
-    return Described(f"code {sha256_hex([text])[:32]}", list(parts.items()))
+    return Description(f"code {sha256_hex([text])[:32]}", list(parts.items()))
 
 
 _UNDEFINED = "<undefined>"

@@ -1,4 +1,4 @@
-"""Descriptions of objects: different for whatever gives other results, the same in another process."""
+"""Fingerprints of objects: different if results differ, equal in another process."""
 
 import copy
 import enum
@@ -239,7 +239,7 @@ def test_describe_follows_cycles():
     assert lines["it.itself[0].__self__"] == "the object at it"
 
 
-def test_describe_names_the_place_of_each_setting():
+def test_describe_gives_the_path_of_each_setting():
     loss = TripletMarginLoss(margin=0.3, distance=LpDistance(power=2))
     lines = describe({"loss": loss})
     assert lines["loss.margin"] == "0.3"
@@ -259,7 +259,7 @@ def test_describe_leaves_the_content_of_trained_tensors_out_and_says_which_are_t
     assert again["head.linear.weight"].endswith("not trained")
 
 
-def test_fingerprint_goes_by_what_an_object_says_of_itself():
+def test_fingerprint_uses_the_fingerprint_method_of_an_object():
     class Known:
         def __init__(self, name):
             self.lock, self.name = threading.Lock(), name
@@ -319,12 +319,12 @@ class Holder:
     ],
     ids=["lock", "generator", "meta tensor", "module", "name only"],
 )
-def test_fingerprint_of_what_cannot_be_looked_into_is_refused_by_place_and_remedy(make, named):
-    with pytest.raises(TypeError, match=rf"What steps\[1\]\.held is .*{named}.* a method `fingerprint\(\)`"):
+def test_fingerprint_of_an_object_that_cannot_be_inspected_raises_with_its_path(make, named):
+    with pytest.raises(TypeError, match=rf"^steps\[1\]\.held cannot be compared .*{named}.* `fingerprint\(\)`"):
         fingerprint(steps=[0, Holder(make())])
 
 
-def test_fingerprint_of_what_is_nested_too_deeply_is_refused():
+def test_fingerprint_of_an_object_nested_too_deeply_raises():
     nested = []
     for _ in range(100_000):
         nested = [nested]
@@ -439,8 +439,8 @@ def test_dataset_identity_follows_a_subclass_that_reads_images_in_another_way(fo
     assert identity_of(folder, Flipped) != identity_of(folder)
 
 
-def test_dataset_identity_refuses_a_transform_that_cannot_be_looked_into(folder):
-    with pytest.raises(TypeError, match=r"What transform\.held is cannot be compared .*lock.*`fingerprint\(\)`"):
+def test_dataset_identity_raises_for_a_transform_that_cannot_be_inspected(folder):
+    with pytest.raises(TypeError, match=r"^transform\.held cannot be compared .*lock.*`fingerprint\(\)`"):
         identity_of(folder, transform=Holder(threading.Lock()))
 
 

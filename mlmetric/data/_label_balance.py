@@ -68,7 +68,10 @@ class _SwapSearch:
         self.by_label = labels.tocsc()
         self.part_of = part_of
         self.shares = shares
-        self.counts: Floats = np.stack([labels[part_of == part].sum(axis=0) for part in range(len(shares[0]))])
+        counts = [
+            np.bincount(labels[part_of == part].indices, minlength=labels.shape[1]) for part in range(len(shares[0]))
+        ]
+        self.counts: Floats = np.stack(counts).astype(np.float64)
         self.label_set = _label_set_numbers(labels)
         self.stuck = np.zeros(self.counts.shape, dtype=np.bool_)
         self.last_tried = np.zeros(self.counts.shape, dtype=np.int64)

@@ -146,9 +146,9 @@ class _Reader:
         while not self._connection.poll(min(_POLL_SECONDS, _TIMEOUT_SECONDS)) and self._process.is_alive():
             if time.monotonic() > last:
                 raise TimeoutError(
-                    f"A worker process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The file "
-                    "system may not respond; or another thread had locked torch's random generator when the process was "
-                    f"forked, and it waits for that lock: {_ADVICE}"
+                    f"A worker process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The "
+                    "file system may not respond; or another thread had locked torch's random generator when the "
+                    f"process was forked, and it waits for that lock: {_ADVICE}"
                 )
 
     def _worker_died(self) -> OSError:
@@ -217,8 +217,8 @@ def _read_batch(dataset: IdentifiedImages, indices: list[int]) -> ImageBatch:
             raise
         if not isinstance(image, Tensor):
             raise TypeError(
-                f"`dataset` must return images as tensors, got {type(image).__name__}. Pass the transform of the backbone "
-                "to it."
+                f"`dataset` must return images as tensors, got {type(image).__name__}. Pass the transform of the "
+                "backbone to it."
             )
         images[index] = image
     shapes = {tuple(image.shape): index for index, image in images.items()}
