@@ -1,6 +1,6 @@
-"""The file of a stage: whole or not there, with a digest that shows whether it is still what was written.
+"""The checkpoint file of a stage: written atomically, with a digest by which damage is detected.
 
-It is an archive as `torch.save` writes it, so `torch.load` reads it; the digest is the archive's comment.
+It is an archive as `torch.save` writes it, so that `torch.load` reads it; the digest is the archive's comment.
 """
 
 from __future__ import annotations
@@ -13,33 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._digest import sha256_hex
 from mlmetric.training._config import TrainingConfig
 
 _NO_COMMENT = struct.pack("<H", 0)
-"""The end of a zip archive is the length of its comment, and the comment."""
+"""A zip archive ends with the length of its comment, followed by the comment."""
 _DIGEST_COMMENT = struct.pack("<H", 64)
 
 
-def serialized(state: dict[str, Any]) -> bytes:
-    """Return what `torch.save` writes."""
+def serialize(state: dict[str, Any]) -> bytes:
+    """Return a state as the bytes that `torch.save` writes."""
     content = io.BytesIO()
     torch.save(state, content)
     return content.getvalue()
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state whole or not at all. One process at a time may write a checkpoint.
+    """Write a state atomically. Only one process at a time may write a checkpoint.
 
     Raises:
-        OSError: If the file cannot be written; what was there before is kept.
+        OSError: If the file cannot be written; an existing file is then unchanged.
     """
-    content = serialized(state)
-    for left in path.parent.glob(f"{glob.escape(path.name)}.{'?' * 32}.tmp"):  # by a run that was killed as it wrote
-        left.unlink(missing_ok=True)
+    content = serialize(state)
+    for temporary in path.parent.glob(f"{glob.escape(path.name)}.{'?' * 32}.tmp"):  # of a run killed while writing
+        temporary.unlink(missing_ok=True)
     digest = sha256_hex([content]).encode()
     try:
         with atomic_write(path) as file:
@@ -52,10 +51,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Read a state onto a device; None if there is no file.
+    """Read a state onto a device; return None if the file does not exist.
 
     Raises:
-        OSError: If it cannot be read, or does not hold what was written.
+        OSError: If the file cannot be read or is damaged.
     """
     if not path.exists():
         return None
@@ -68,16 +67,11 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     archive, comment = content[:-66] + _NO_COMMENT, content[-66:]
     if comment != _DIGEST_COMMENT + sha256_hex([archive]).encode():
         raise OSError(
-            f"The checkpoint {path} is damaged, or was not written by this version of mlmetric: its content does not "
-            "have the digest that it should. Remove it to train anew."
+            f"The checkpoint {path} is damaged, or was not written by this version of mlmetric: the digest of its "
+            "content differs from the one that it contains. Remove it to train from scratch."
         )
     state: dict[str, Any] = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
     return state
-
-
-def weights_are_finite(module: nn.Module) -> bool:
-    """Say whether all trained weights of a module, on whatever devices, are finite numbers."""
-    return all(bool(weights.detach().isfinite().all()) for weights in module.parameters() if weights.requires_grad)
 
 
 def check_progress(
@@ -86,21 +80,21 @@ def check_progress(
     scheduler: torch.optim.lr_scheduler.MultiStepLR,
     config: TrainingConfig,
 ) -> None:
-    """Check that history, schedule and optimizer of a state belong together and to what is trained.
+    """Check that history, schedule and optimizer of a state agree with each other and with the stage.
 
     Raises:
         ValueError: If they do not.
-        Exception: What reading a state of another form raises.
+        Exception: If the state is malformed, whatever error that causes.
     """
     schedule, epochs = state["scheduler"], [record["epoch"] for record in state["history"]]
     if schedule.keys() != scheduler.state_dict().keys() or epochs != list(range(1, schedule["last_epoch"] + 1)):
-        raise ValueError("The history or the schedule has another form.")
+        raise ValueError("History and schedule do not match.")
     drops = sum(0 <= epoch <= len(epochs) for epoch in config.lr_drops)
     _check_adam(state["optimizer"], optimizer, lr=config.lr * 0.1**drops, trained=bool(epochs))
 
 
 def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float, trained: bool) -> None:
-    """Check the state of Adam: torch loads any, and a fused step writes beyond tensors that are too short."""
+    """Check the state of Adam: torch does not, and a fused step writes out of bounds if a tensor is too short."""
     settings = [
         [(name, value) for name, value in sorted(group.items()) if name not in ("lr", "initial_lr", "fused")]
         for group in (*saved["param_groups"], *optimizer.state_dict()["param_groups"])
@@ -114,11 +108,11 @@ def _check_adam(saved: dict[str, Any], optimizer: torch.optim.Adam, *, lr: float
         raise ValueError("Adam has no state.")
     for number, state in saved["state"].items():
         step, *moments = (state[name] for name in ("step", "exp_avg", "exp_avg_sq"))
-        fits = all(
+        is_valid = all(
             moment.shape == weights[number].shape
             and moment.dtype == weights[number].dtype
-            and not bool(moment.isnan().any())  # a square can be infinite in a sound run
+            and not bool(moment.isnan().any())  # a squared gradient can overflow in a valid run
             for moment in moments
         )
-        if not fits or step.shape != () or not 0 < float(step) < math.inf or bool((moments[1] < 0).any()):
-            raise ValueError(f"The state of Adam for weight {number} has another form.")
+        if not is_valid or step.shape != () or not 0 < float(step) < math.inf or bool((moments[1] < 0).any()):
+            raise ValueError(f"The state of Adam for weight {number} is malformed.")
