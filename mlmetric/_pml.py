@@ -124,7 +124,19 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         *,
         ref_includes_query: bool = False,
     ) -> tuple[Tensor, ...]:
-        """Mine a batch; the arguments are checked tensors on one device."""
+        """Mine a batch; the arguments are checked tensors on one device.
+
+        Args:
+            embeddings: Anchors, shape `(N, D)`.
+            labels: Labels of `embeddings`, shape `(N, L)`.
+            ref_emb: Reference embeddings, shape `(M, D)`.
+            ref_labels: Labels of `ref_emb`, shape `(M, L)`.
+            ref_includes_query: Whether reference i is row i of the batch, so that self-pairs are excluded.
+
+        Returns:
+            Three index tensors (anchors, positives, negatives) for triplets, or four (anchors, positives, anchors,
+            negatives) for pairs, int64.
+        """
         raise NotImplementedError
 
     def _check(self, embeddings: Tensor, labels: LabelsLike, embeddings_name: str, labels_name: str) -> Tensor:

@@ -160,7 +160,7 @@ def is_described_elsewhere(cls, method):
     if method.endswith("_request"):
         return True
     found = parameters_of(getattr(cls, method))
-    overridden = [vars(base)[method] for base in cls.__mro__ if not is_of_mlmetric(base) and method in vars(base)]
+    overridden = [getattr(base, method) for base in cls.__mro__ if not is_of_mlmetric(base) and method in vars(base)]
     return any(found in (parameters_of(other), ["args", "kwargs"]) for other in overridden)
 
 

@@ -298,8 +298,8 @@ def asymmetric_by_loop(loss, logits, labels):
     for x, y in zip(logits.flatten(), labels.flatten().tolist(), strict=True):
         p = torch.sigmoid(x)
         kept = (p - loss.margin).clamp(min=0)
-        total = total - y * (1 - p.item()) ** loss.gamma_positive * p.log()
-        total = total - (1 - y) * kept.item() ** loss.gamma_negative * (1 - kept).log()
+        total = total - y * (1 - p.item()) ** loss.gamma_pos * p.log()
+        total = total - (1 - y) * kept.item() ** loss.gamma_neg * (1 - kept).log()
     return total / len(logits)
 
 
@@ -1206,7 +1206,7 @@ def test_loss_takes_labels_of_every_kind(name, convert):
 @pytest.mark.parametrize(
     ("loss", "parameters"),
     [
-        (AsymmetricLoss(), "AsymmetricLoss(gamma_negative=4.0, gamma_positive=1.0, margin=0.05)"),
+        (AsymmetricLoss(), "AsymmetricLoss(gamma_neg=4.0, gamma_pos=1.0, margin=0.05)"),
         (TwoWayLoss(), "TwoWayLoss(temperature_positive=4.0, temperature_negative=1.0)"),
         (HyP2Loss(3, 2), "num_labels=3, embedding_size=2, threshold=0.0, beta=0.5"),
         (MultiLabelProxyAnchorLoss(3, 2), "num_labels=3, embedding_size=2, margin=0.1, alpha=32"),

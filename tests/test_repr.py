@@ -34,7 +34,7 @@ OBJECTS = {
     "clamped similarity": (lambda: MIXTURE.clamp(min=0), "(0.5 * Jaccard() + 0.5 * Cosine()).clamp(min=0)"),
     "soft cosine": (lambda: similarity.SoftCosine.from_cooccurrence(LABELS), "SoftCosine("),
     "relation": (lambda: relations.LabelRelation(positive_threshold=0.3), "positive_threshold=0.3"),
-    "relation by a function": (lambda: relations.LabelRelation(similarity.jaccard), "jaccard"),
+    "relation by a function": (lambda: relations.LabelRelation(similarity=similarity.jaccard), "jaccard"),
     "miner": (lambda: miners.MultiLabelSemiHardMiner(margin=0.3), "margin=0.3"),
     "miner by a mixture": (
         lambda: miners.MultiLabelSemiHardMiner(similarity=MIXTURE),

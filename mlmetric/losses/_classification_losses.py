@@ -13,14 +13,14 @@ from mlmetric.labels import LabelsLike, label_tensor
 class AsymmetricLoss(nn.Module):
     """Asymmetric loss: binary cross entropy with a lower weight of easy negatives than of easy positives.
 
-    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_positive log p` for a
-    present label and `-p_m^gamma_negative log(1 - p_m)` for an absent label, summed over labels and averaged over rows.
+    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a
+    present label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows.
     0 is the lowest value. With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label
     with a probability below the margin is 0, which helps if most labels are absent and some are missing by mistake.
 
     Args:
-        gamma_negative: Focusing parameter of absent labels, at least 0.
-        gamma_positive: Focusing parameter of present labels, at least 0.
+        gamma_neg: Focusing parameter of absent labels, at least 0.
+        gamma_pos: Focusing parameter of present labels, at least 0.
         margin: Probability that is subtracted for absent labels, in [0, 1).
         validate_args: Whether to check that labels are in [0, 1], which synchronises on CUDA.
 
@@ -42,21 +42,19 @@ class AsymmetricLoss(nn.Module):
 
     def __init__(
         self,
-        gamma_negative: float = 4.0,
-        gamma_positive: float = 1.0,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
         margin: float = 0.05,
         *,
         validate_args: bool = True,
     ) -> None:
         super().__init__()
-        if not (gamma_negative >= 0 and gamma_positive >= 0):
-            raise ValueError(
-                f"`gamma_negative` and `gamma_positive` must be at least 0, got {gamma_negative} and {gamma_positive}."
-            )
+        if not (gamma_neg >= 0 and gamma_pos >= 0):
+            raise ValueError(f"`gamma_neg` and `gamma_pos` must be at least 0, got {gamma_neg} and {gamma_pos}.")
         if not 0 <= margin < 1:
             raise ValueError(f"`margin` must be a probability, in [0, 1), got {margin}.")
-        self.gamma_negative = gamma_negative
-        self.gamma_positive = gamma_positive
+        self.gamma_neg = gamma_neg
+        self.gamma_pos = gamma_pos
         self.margin = margin
         self.validate_args = validate_args
 
@@ -87,8 +85,8 @@ class AsymmetricLoss(nn.Module):
         else:
             shifted, log_absent = probability, logsigmoid(-logits)
         with torch.no_grad():
-            positive_weight = (1 - probability) ** self.gamma_positive
-            negative_weight = shifted**self.gamma_negative
+            positive_weight = (1 - probability) ** self.gamma_pos
+            negative_weight = shifted**self.gamma_neg
         losses = targets * positive_weight * logsigmoid(logits) + (1 - targets) * negative_weight * log_absent
         return -losses.sum() / max(len(losses), 1)
 

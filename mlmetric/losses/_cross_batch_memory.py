@@ -268,7 +268,11 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         return {"queue_idx": self.queue_idx, "has_been_filled": self.has_been_filled}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the position in the memory from a state dict."""
+        """Restore the position in the memory from a state dict.
+
+        Args:
+            state: A result of `get_extra_state`.
+        """
         self.queue_idx, self.has_been_filled = state["queue_idx"], state["has_been_filled"]
 
 

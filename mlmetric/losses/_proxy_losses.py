@@ -186,6 +186,7 @@ class HyP2Loss(MultiLabelBaseLoss):
     def _sub_loss_names(self) -> list[str]:
         return ["positive_loss", "negative_loss", "pair_loss"]
 
+    @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return the three means."""
         if inputs.labels.shape[1] != len(self.proxies):

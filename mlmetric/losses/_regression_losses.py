@@ -74,6 +74,7 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         """Return the default distance: the cosine."""
         return CosineSimilarity()
 
+    @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor that is compared with a reference."""
         pairs = inputs.pairs()
@@ -174,6 +175,7 @@ class LogRatioLoss(MultiLabelBaseLoss):
         """Return the default distance: squared Euclidean, without normalisation."""
         return SquaredEuclideanDistance(normalize_embeddings=False, p=2, power=2)
 
+    @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor, or for each triplet if triplets are given."""
         similarity = inputs.similarity(self.similarity).to(inputs.dtype)

@@ -110,6 +110,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         """Return the default distance: the cosine."""
         return CosineSimilarity()
 
+    @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor, or for each label of each anchor."""
         log_softmax = self._log_softmax(inputs)

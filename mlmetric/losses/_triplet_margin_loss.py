@@ -86,6 +86,7 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
         """Return the default reducer: the mean over triplets with a loss above 0."""
         return AvgNonZeroReducer()
 
+    @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each triplet."""
         similarity = inputs.similarity(self.similarity).to(inputs.dtype)

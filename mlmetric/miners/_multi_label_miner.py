@@ -94,6 +94,7 @@ class MultiLabelMiner(MultiLabelBaseMiner):
         self.validate_args = validate_args
         self.add_to_recordable_attributes(list_of_names=["pos_pair_dist", "neg_pair_dist"], is_stat=True)
 
+    @inherit_docs(MultiLabelBaseMiner.mine)
     def mine(
         self,
         embeddings: Tensor,

@@ -167,6 +167,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             is_stat=True,
         )
 
+    @inherit_docs(MultiLabelBaseMiner.mine)
     def mine(
         self,
         embeddings: Tensor,
