@@ -54,7 +54,7 @@ def main() -> None:
         distance=LpDistance(),
     )
     loss = TripletMarginLoss(margin=0.2, distance=LpDistance())
-    config = TrainingConfig(max_epochs=40, batch_size=128, lr=3e-3, seed=0)
+    config = TrainingConfig(max_epochs=20, batch_size=128, lr=3e-3, seed=0)
     fit_embedding(head, features, labels, loss=loss, miner=miner, config=config)
 
     print("NDCG@10 with the similarity of lineages, on synthetic specimens (1 is best)")
