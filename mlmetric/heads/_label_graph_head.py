@@ -13,7 +13,7 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
-from mlmetric.labels import LabelsLike, check_labels, cooccurrence, label_counts, label_tensor
+from mlmetric.labels import LabelsLike, check_labels, cooccurrence, label_counts
 
 
 def cooccurrence_adjacency(
@@ -202,7 +202,7 @@ class LabelGraphHead(nn.Module):
         adjacency = cooccurrence_adjacency(
             labels, threshold=threshold, neighbor_weight=neighbor_weight, convention=convention
         )
-        vectors = cooccurrence_vectors(label_tensor(labels)) if label_vectors is None else label_vectors
+        vectors = cooccurrence_vectors(labels) if label_vectors is None else label_vectors
         return cls(in_features, vectors, adjacency, hidden_features=hidden_features)
 
     def forward(self, features: Tensor) -> Tensor:

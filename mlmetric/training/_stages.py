@@ -138,7 +138,7 @@ def fit_embedding(
         query_features, query_labels = (part[::spacing] for part in validation)
         queries, refs = (_validation_outputs(head, rows, trainer) for rows in (query_features, features))
         query_labels = query_labels.to(device)
-        score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device), k=min(10, len(refs))))
+        score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device)))
         if classifier is None:
             return {"val_ndcg_at_10": score}, score
         average_precision = float(
