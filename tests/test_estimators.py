@@ -342,7 +342,7 @@ def test_label_names_give_the_fit_of_their_matrix_and_sorted_classes(estimator, 
     fitted = estimator(**FAST).fit(X, kind(names_of(y)))
     assert fitted.classes_.tolist() == NAMES
     expected = estimator(**FAST).fit(X, y)
-    assert expected.classes_.tolist() == [0, 1, 2, 3, 4]
+    assert expected.classes_.tolist() == 5 * [[0, 1]]
     assert same_fit(fitted, expected)
 
 
@@ -377,6 +377,25 @@ def test_validation_labels_of_other_classes_are_an_error(labels, message):
     X, y = table(120)
     with pytest.raises(ValueError, match=f"`validation` must be a pair .*: {message}"):
         MetricClassifier(**FAST).fit(X[:80], names_of(y[:80]), validation=(X[80:], labels(y[80:])))
+
+
+def test_validation_names_without_names_in_fit_are_an_error():
+    X, y = table(120)
+    with pytest.raises(ValueError, match="`y` must be a label matrix as in `fit`, got label names"):
+        MetricClassifier(**FAST).fit(X[:80], y[:80], validation=(X[80:], names_of(y[80:])))
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 3])
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+@pytest.mark.parametrize("response_method", ["decision_function", "predict_proba"])
+def test_scorers_of_one_or_two_labels_do_not_expect_a_binary_target(num_labels, kind, response_method):
+    X, y = table()
+    y = y[:, :num_labels]
+    classifier = MetricClassifier(**FAST).fit(X, kind(y))
+    scorer = make_scorer(roc_auc_score, response_method=response_method)
+    expected = roc_auc_score(y, classifier.predict_proba(X))
+    assert expected > 0.5
+    assert scorer(classifier, X, y) == pytest.approx(expected)
 
 
 def test_score_takes_labels_of_the_kinds_of_fit():
@@ -647,7 +666,7 @@ def test_unusual_data_can_be_fitted_and_predicted(X, y):
     assert np.isfinite(classifier.transform(X)).all()
     assert np.isfinite(classifier.thresholds_).all()
     assert set(np.unique(classifier.predict(X))) <= {0, 1}
-    assert classifier.classes_.tolist() == list(range(y.shape[1]))
+    assert classifier.classes_.tolist() == y.shape[1] * [[0, 1]]
 
 
 def test_probabilities_approach_soft_labels():

@@ -43,9 +43,6 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     validation rows are then a share of the rows that it keeps, with their label frequencies. For thresholds that suit
     the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a number.
 
-    scikit-learn's scorers expect a binary target if `classes_` has one or two entries: with two labels do not use those
-    of `predict_proba`, with one label use those of `predict` only. Functions of `sklearn.metrics` are not affected.
-
     Args:
         standardize: Whether to scale features, and embeddings in stage two, to mean 0 and standard deviation 1. The
             recommended head clips features: without `standardize`, pass standardised features or use another head.
@@ -63,8 +60,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
         classifier_: The trained `ClassifierHead`, which takes the embedding.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels never predicted.
-        classes_: Classes of the columns of `y`, of `predict` and of `predict_proba`, shape `(L,)`: sorted label names,
-            column names of a data frame, or `arange(L)`.
+        classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
+            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read the names of one or two
+            columns as the classes of a binary target.
         history_: For each member, and last for stage two, a list with the record of each epoch.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
@@ -237,7 +235,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Compute the logits of the labels.
 
         Returns:
-            float32, shape `(n, L)`, in the order of `classes_`.
+            float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
         check_is_fitted(self, "classifier_")
         embeddings = apply_in_batches(self.head_, read_features(self, X))
@@ -248,7 +246,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Compute the probabilities of the labels.
 
         Returns:
-            float32, shape `(n, L)`, in the order of `classes_`.
+            float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
         logits = torch.from_numpy(self.decision_function(X))
         return self.classifier_.probabilities(logits).numpy()
@@ -258,7 +256,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Predict the labels: those whose probability is at least their threshold.
 
         Returns:
-            int64, 0 or 1, shape `(n, L)`, in the order of `classes_`. For label names,
+            int64, 0 or 1, shape `(n, L)`, columns as in `y`, or as `classes_` for label names:
             `[classifier.classes_[row == 1] for row in classifier.predict(X)]`.
         """
         return (self.predict_proba(X) >= self.thresholds_.astype(np.float32)).astype(np.int64)

@@ -57,8 +57,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
-        classes_: Classes of the columns of `y`, shape `(L,)`: sorted label names, column names of a data frame, or
-            `arange(L)`.
+        classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
+            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read the names of one or two
+            columns as the classes of a binary target.
         history_: For each member a list with the record of each epoch.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.

@@ -48,8 +48,9 @@ def read_labels(
         name: The argument's name in messages.
 
     Returns:
-        The matrix, shape `(n, L)`, and the classes, shape `(L,)`: sorted names, column names of a frame, or
-        `arange(L)`.
+        The matrix, shape `(n, L)`, and the classes: sorted names or the column names of a frame of at least three
+        columns, shape `(L,)`; otherwise `[0, 1]` for each label, shape `(L, 2)`, because scikit-learn's scorers
+        mistake one or two names for the classes of a binary target.
 
     Raises:
         TypeError: If `y` contains neither numbers nor names.
@@ -57,20 +58,24 @@ def read_labels(
     """
     names = _label_names(y)
     if names is not None:
+        if classes is not None and classes.ndim == 2:
+            raise ValueError(f"`{name}` must be a label matrix as in `fit`, got label names.")
         unknown = [] if classes is None else sorted({label for row in names for label in row} - set(classes.tolist()))
         if unknown:
             raise ValueError(f"`{name}` has labels that are not in `classes_`: {unknown}.")
         binarizer = MultiLabelBinarizer(classes=classes)
         return binarizer.fit_transform(names), binarizer.classes_
     columns = getattr(y, "columns", None)
-    if columns is not None and classes is not None and classes.dtype.kind not in "iu":
+    if columns is not None and classes is not None and classes.ndim == 1:
         if sorted(columns) != sorted(classes):
             raise ValueError(f"`{name}` must have the columns {list(classes)}, got {list(columns)}.")
         y = y[list(classes)]  # type: ignore[call-overload,index]
     matrix = check_labels(y, name=name)
     labels = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
     if classes is None:
-        classes = np.arange(labels.shape[1]) if columns is None else np.asarray(columns)
+        num_labels = labels.shape[1]
+        is_named = columns is not None and num_labels > 2
+        classes = np.asarray(columns) if is_named else np.tile([0, 1], (num_labels, 1))
     elif len(classes) != labels.shape[1]:
         raise ValueError(f"`{name}` must have the {len(classes)} labels of `y`, got {labels.shape[1]}.")
     return labels, classes
