@@ -24,14 +24,11 @@ collect_ignore = ["helpers.py", "simulated_device.py"]  # imported by tests; not
 hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
 
-# Whether doctests run in an empty namespace, so that whoever copies an example can run it; the others run in the
-# namespace of their module. True when all docstrings are converted.
-EMPTY_NAMESPACE = False
-
 
 def pytest_collection_modifyitems(items):
+    """Let doctests run in an empty namespace, so that each example can be copied into a new session."""
     for item in items:
-        if EMPTY_NAMESPACE and isinstance(item, pytest.DoctestItem):
+        if isinstance(item, pytest.DoctestItem):
             item.dtest.globs.clear()
 
 

@@ -129,8 +129,8 @@ def test_readme_names_the_two_lines():
     assert 'pip install -e ".[test]" && pytest' in lines
 
 
-# Remove this mark when all docstrings are converted.
-converting = pytest.mark.xfail(reason="docstrings are being converted", strict=False)
+# Modules with docstrings that are still being converted: remove each when it passes.
+CONVERTING = ("heads", "metrics")
 
 
 def public_objects(module):
@@ -150,23 +150,28 @@ def is_of_mlmetric(value):
 
 
 def parameters_of(value):
-    if inspect.isclass(value) and issubclass(value, Exception | dict):
-        return []
+    value = value.__func__ if isinstance(value, classmethod | staticmethod) else value
     return [name for name in inspect.signature(value).parameters if name not in ("self", "cls")]
 
 
 def is_described_elsewhere(cls, method):
-    """Whether another library documents a method: one made by scikit-learn or overridden with the same parameters."""
+    """Whether scikit-learn made a method, or it has the parameters of the one that it overrides."""
     if method.endswith("_request"):
         return True
+    versions = [getattr(base, method) for base in cls.__mro__ if method in vars(base)]
     found = parameters_of(getattr(cls, method))
-    overridden = [getattr(base, method) for base in cls.__mro__ if not is_of_mlmetric(base) and method in vars(base)]
-    return any(found in (parameters_of(other), ["args", "kwargs"]) for other in overridden)
+    return any(found in (parameters_of(other), ["args", "kwargs"]) for other in versions[1:])
 
 
-@converting
+def has_own_constructor(cls):
+    constructor = next(base for base in cls.__mro__ if {"__init__", "__new__"} & vars(base).keys())
+    return is_of_mlmetric(constructor) and not issubclass(cls, Exception)
+
+
 @pytest.mark.parametrize("name", mlmetric.__all__)
-def test_docstrings_describe_every_parameter(name):
+def test_docstrings_describe_every_parameter(name, request):
+    if name in CONVERTING:
+        request.applymarker(pytest.mark.xfail(reason="docstrings are being converted", strict=False))
     module, problems = importlib.import_module(f"mlmetric.{name}"), {}
     for path, value in public_objects(module):
         cls, _, method = path.rpartition(".")
@@ -175,8 +180,11 @@ def test_docstrings_describe_every_parameter(name):
         sections = _docstrings._sections(inspect.getdoc(value) or "")
         arguments = _docstrings._entries(sections.get("Args", ""))
         described = arguments.keys() | _docstrings._entries(sections.get("Attributes", "")).keys()
-        missing = [parameter for parameter in parameters_of(value) if parameter not in described]
-        unknown = [argument for argument in arguments if argument not in parameters_of(value)]
+        parameters = [] if inspect.isclass(value) and issubclass(value, Exception) else parameters_of(value)
+        missing = [parameter for parameter in parameters if parameter not in described]
+        if inspect.isclass(value) and not has_own_constructor(value):
+            missing = []
+        unknown = [argument for argument in arguments if argument not in parameters]
         if missing or unknown:
             problems[path] = {"not described": missing, "no parameter": unknown}
     assert problems == {}

@@ -52,7 +52,7 @@ OBJECTS = {
     "regression loss": (lambda: losses.SimilarityRegressionLoss(), "SimilarityRegressionLoss("),
     "proxy-anchor loss": (lambda: losses.MultiLabelProxyAnchorLoss(4, 8, alpha=16), "alpha=16"),
     "HyP2 loss": (lambda: losses.HyP2Loss(4, 8), "HyP2Loss("),
-    "asymmetric loss": (lambda: losses.AsymmetricLoss(gamma_neg=3), "gamma_neg=3"),
+    "asymmetric loss": (lambda: losses.AsymmetricLoss(gamma_negative=3), "gamma_negative=3"),
     "two-way loss": (lambda: losses.TwoWayLoss(), "TwoWayLoss("),
     "embedding head": (lambda: heads.EmbeddingHead(8, (6, 4), clip=2.0), "clip=2.0"),
     "ensemble": (lambda: heads.EmbeddingEnsemble([heads.EmbeddingHead(8, (6, 4))]), "EmbeddingHead("),
@@ -66,20 +66,20 @@ OBJECTS = {
     "embedder": (lambda: estimators.MetricEmbedder(n_members=3), "MetricEmbedder(n_members=3)"),
     "classifier of the paper": (lambda: estimators.MetricClassifier.paper(), "activation='softmax'"),
     "batch sampler": (lambda: samplers.MultiLabelBatchSampler(LABELS, 4), "batch_size=4"),
-    "report of positives": (lambda: samplers.positive_report(LABELS, 4), "PositiveReport("),
+    "report of positives": (lambda: samplers.positive_report([[0, 1, 4]], LABELS), "PositiveReport("),
     "undersampler": (lambda: under_sampling.LabelCapUnderSampler(cap_ratio=1.5), "LabelCapUnderSampler(cap_ratio=1.5)"),
     "metrics": (lambda: metrics.MultiLabelMetrics(threshold=0.3), "threshold=0.3"),
-    "retrieval metrics": (lambda: metrics.RetrievalMetrics(k=5), "k=5"),
+    "retrieval metrics": (lambda: metrics.RetrievalMetrics(k=5), "k=(5,)"),
     "training settings": (lambda: training.TrainingConfig(batch_size=16), "batch_size=16"),
     "images": (lambda: data.ImageDataset("folder", ["a.png"]), "ImageDataset("),
     "report of imbalance": (lambda: imbalance.imbalance_report(LABELS), "ImbalanceReport("),
 }
 
 
-# Remove this mark when all representations are converted.
-@pytest.mark.xfail(reason="representations are being converted", strict=False)
 @pytest.mark.parametrize("name", OBJECTS)
-def test_repr_shows_parameters_and_no_address_or_private_class(name):
+def test_repr_shows_parameters_and_no_address_or_private_class(name, request):
+    if name == "images":  # remove when it passes
+        request.applymarker(pytest.mark.xfail(reason="the repr is being converted", strict=False))
     make, shown = OBJECTS[name]
     text = repr(make())
     assert re.findall(r" at 0x|(?<![\w.])_[A-Za-z]\w*", text) == []

@@ -45,8 +45,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         n_members: Number of heads that are trained and concatenated.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
             head clips features: without `standardize`, pass standardised features or use another head.
-        validation_fraction: Share of the rows that is set aside as validation rows, to choose the best epoch;
-            0 trains on all rows and keeps the last epoch.
+        validation_fraction: Share of the rows set aside to choose the best epoch; 0 keeps the last epoch.
         keep_best: Whether to keep the weights of the epoch with the best score on the validation rows, if there are
             any; False keeps those of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
@@ -58,8 +57,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
         classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
-            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read the names of one or two
-            columns as the classes of a binary target.
+            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read one or two names as the
+            classes of a binary target.
         history_: For each member a list with the record of each epoch.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
