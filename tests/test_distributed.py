@@ -59,6 +59,7 @@ DTYPES = [
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.complex128),
 ]
+SUMMED_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 def make_batch(num_rows=NUM_ROWS):
@@ -186,7 +187,7 @@ def gathered(_):
 
 def gathered_in_every_dtype(_):
     rows = torch.split(make_batch()[1], UNEVEN[num_ranks()])[rank()]
-    sums = [torch.tensor([rank() + 1], dtype=dtype) for dtype in DTYPES if dtype.is_floating_point]
+    sums = [torch.tensor([rank() + 1], dtype=dtype) for dtype in SUMMED_DTYPES]
     sum_over_ranks(sums)
     parts = [rows.to(dtype) for dtype in DTYPES]
     return [gather_rows(part) for part in parts], [gather_rows(part[:, 0]) for part in parts], sums
@@ -536,7 +537,7 @@ def test_rows_of_every_dtype_are_gathered_and_numbers_added_up(joined):
             assert (matrix.dtype, column.dtype) == (dtype, dtype)
             assert matrix.to(torch.complex64).tolist() == labels.tolist()
             assert column.to(torch.complex64).tolist() == labels[:, 0].tolist()
-        assert [each.dtype for each in sums] == [dtype for dtype in DTYPES if dtype.is_floating_point]
+        assert [each.dtype for each in sums] == SUMMED_DTYPES
         assert [each.to(torch.complex64).item() for each in sums] == [total] * len(sums)
 
 
