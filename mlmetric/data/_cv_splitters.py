@@ -47,6 +47,11 @@ class MultiLabelStratifiedKFold(KFold):
         multi-label data", ECML PKDD 2011), then a tabu search that swaps rows between folds.
     """
 
+    def __init__(
+        self, n_splits: int = 5, *, shuffle: bool = False, random_state: int | np.random.RandomState | None = None
+    ) -> None:
+        super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
+
     def split(self, X: Any, y: LabelsLike, groups: Any = None) -> Iterator[tuple[Integers, Integers]]:
         """Generate the row indices of the training part and of the test fold, once for each fold.
 
@@ -107,6 +112,16 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
         Iterative stratification as in `stratified_split` (Sechidis, Tsoumakas, Vlahavas, "On the stratification of
         multi-label data", ECML PKDD 2011), then a tabu search that swaps rows between parts.
     """
+
+    def __init__(
+        self,
+        n_splits: int = 10,
+        *,
+        test_size: float | int | None = None,
+        train_size: float | int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(n_splits=n_splits, test_size=test_size, train_size=train_size, random_state=random_state)
 
     def split(self, X: Any, y: LabelsLike, groups: Any = None) -> Iterator[tuple[Integers, Integers]]:
         """Generate the row indices of the training part and of the test part, once for each split.

@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 
 from mlmetric._digest import sha256_hex
 from mlmetric._fingerprint import fingerprint
+from mlmetric._repr import short_repr
 from mlmetric.data._image_file import MAX_PIXELS, means_absent, read_image
+from mlmetric.labels import LabelsLike, label_tensor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,12 +47,14 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     Args:
         root: The folder that `paths` are relative to.
         paths: The N image files, relative to `root` or absolute.
-        labels: A row for each path, shape `(N, L)`; None for no labels, shape `(N, 0)`.
+        labels: A row for each path, shape `(N, L)`, in [0, 1], of any kind that `mlmetric.labels.check_labels` reads;
+            None for no labels, shape `(N, 0)`.
         transform: Applied to each image, a `PIL.Image.Image` in RGB; None to return the image itself.
         max_pixels: The largest number of pixels of an image; a larger image raises BadImageError.
 
     Raises:
-        ValueError: If `labels` does not have one row for each path.
+        TypeError: If `labels` does not contain numbers.
+        ValueError: If `labels` is not a matrix in [0, 1] with one row for each path.
 
     Examples:
         >>> import tempfile
@@ -72,14 +76,14 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         self,
         root: str | Path,
         paths: Sequence[str | Path],
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
         *,
         transform: Callable[[Image.Image], Any] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.root = Path(root)
         self.paths = [str(path) for path in paths]
-        self.labels = Tensor(len(self.paths), 0) if labels is None else labels
+        self.labels = Tensor(len(self.paths), 0) if labels is None else label_tensor(labels)
         if len(self.labels) != len(self.paths):
             raise ValueError(
                 f"`labels` must have {len(self.paths)} rows, one for each of `paths`, got {len(self.labels)}."
@@ -89,6 +93,13 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        transform = "None" if self.transform is None else short_repr(self.transform)
+        return (
+            f"ImageDataset({str(self.root)!r}, {len(self.paths)} paths, labels of shape {tuple(self.labels.shape)}, "
+            f"transform={transform}, max_pixels={self.max_pixels})"
+        )
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         path = self.root / self.paths[index]

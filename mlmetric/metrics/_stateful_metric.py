@@ -115,10 +115,18 @@ class StatefulMetric(torch.nn.Module):
         return {}
 
     def persistent(self, mode: bool = False) -> None:
-        """Do nothing: batches are never part of `state_dict`."""
+        """Do nothing: batches are never part of `state_dict`.
+
+        Args:
+            mode: Ignored.
+        """
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Self:
-        """Return the metric unchanged: batches keep the dtype of `update`."""
+        """Return the metric unchanged: batches keep the dtype of `update`.
+
+        Args:
+            dst_type: Ignored.
+        """
         return self
 
     def extra_repr(self) -> str:
