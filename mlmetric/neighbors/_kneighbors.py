@@ -29,9 +29,9 @@ def kneighbors(
     """Find the k nearest rows of each row, exactly.
 
     Distances are computed from float64 differences; differences below about 1e-162, whose squares underflow, count as
-    zero. Ties go to the lowest index. (On CUDA, sums may be rounded in a different order, so that distances that are equal
-    up to the last bit need not be ties.) Without `queries`, a row is never its own neighbour, and its exact duplicates
-    are neighbours like any other row. The first j columns of the result are the result for `k=j`.
+    zero. Ties go to the lowest index. (On CUDA, sums may be rounded in a different order, so that distances that are
+    equal up to the last bit need not be ties.) Without `queries`, a row is never its own neighbour, and its exact
+    duplicates are neighbours like any other row. The first j columns of the result are the result for `k=j`.
 
     Args:
         X: Rows to search, shape `(N, d)`, real numbers: an array, a tensor on the CPU or on CUDA, a list, a data frame
