@@ -233,7 +233,7 @@ def test_neighbours_without_a_tree_are_those_of_float64_differences(make, monkey
 
 
 def test_neighbours_of_wide_sparse_rows_are_those_of_float64_differences():
-    X = sparse.random_array((300, 5000), density=0.01, format="csr", rng=np.random.default_rng(0))
+    X = sparse.random_array((300, 5000), density=0.01, format="csr", random_state=np.random.default_rng(0))
     X = sparse.vstack([X, X[:50]]).tocsr()
     assert_neighbors(kneighbors(X, 4), by_differences(X.toarray(), 4))
     counts = sparse.csr_matrix(np.ceil(X.toarray()))
