@@ -111,7 +111,7 @@ def test_extract_after_an_image_changed_computes_that_image(folder, tmp_path):
     assert extracted.features[3].tolist() == [1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "swap"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "swap"])
 def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, damage, caplog):
     backbone = MeanColour()
     extract(backbone, dataset(folder), tmp_path)
@@ -119,7 +119,7 @@ def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, 
     content = bytearray(part.read_bytes())
     if damage == "flip":
         content[-3] ^= 1
-    elif damage == "cut":
+    elif damage == "truncate":
         content = content[:-10]
     else:
         content[-12:], content[-400:-388] = content[-400:-388], content[-12:]
@@ -173,9 +173,9 @@ def test_extract_with_bad_images_names_how_many_and_the_first_and_loses_nothing(
     assert len(skipped.bad_images) == 2
     Image.new("RGB", (4, 4), (40, 253, 7)).save(folder / "2.png")
     Image.new("RGB", (4, 4), (140, 248, 7)).save(folder / "7.png")
-    mended = extract(backbone, dataset(folder), tmp_path)
+    repaired = extract(backbone, dataset(folder), tmp_path)
     assert backbone.seen == 10
-    np.testing.assert_allclose(mended.features, colours(range(10)), atol=1e-6)
+    np.testing.assert_allclose(repaired.features, colours(range(10)), atol=1e-6)
 
 
 def test_extract_of_nothing_but_bad_images_is_an_error_even_when_skipping(tmp_path):

@@ -62,10 +62,10 @@ def test_read_image_missing_is_named(tmp_path):
 
 
 def test_read_image_truncated_is_named(picture, tmp_path):
-    path = tmp_path / "torn.jpg"
+    path = tmp_path / "truncated.jpg"
     picture.resize((300, 200)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BadImageError, match=r"torn\.jpg is truncated or not an image"):
+    with pytest.raises(BadImageError, match=r"truncated\.jpg is truncated or not an image"):
         read_image(path)
 
 
@@ -88,7 +88,7 @@ def broken_exif(picture, path, kind):
         text = PngInfo()
         text.add_text("Raw profile type exif", "\nexif\n  4\nzzzz\n")
         picture.save(path, pnginfo=text)
-    elif kind == "cut":
+    elif kind == "truncated":
         exif = Image.Exif()
         exif[0x010E] = "a description of some length"
         picture.save(path, exif=exif.tobytes()[:-8])
@@ -106,8 +106,8 @@ def broken_exif(picture, path, kind):
         ("a.webp", "no tiff"),
         ("a.jpg", "no tiff"),
         ("a.png", "no hexadecimals"),
-        ("a.png", "cut"),
-        ("a.webp", "cut"),
+        ("a.png", "truncated"),
+        ("a.webp", "truncated"),
         ("a.tif", "leads outside"),
     ],
 )

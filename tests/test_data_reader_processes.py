@@ -75,11 +75,11 @@ def test_read_batches_by_more_processes_than_batches_starts_one_for_each():
 
 
 def test_read_batches_leaves_out_bad_images_with_their_reasons(num_workers):
-    batches = read(failing(BadImageError("5.png is torn.")), num_workers)
+    batches = read(failing(BadImageError("5.png is truncated.")), num_workers)
     assert batches[2].indices == [4]
-    assert batches[2].reasons == {5: "5.png is torn."}
-    (batch,) = read_batches(failing(BadImageError("5.png is torn.")), [[5]], num_workers)
-    assert (batch.indices, batch.images, batch.reasons) == ([], None, {5: "5.png is torn."})
+    assert batches[2].reasons == {5: "5.png is truncated."}
+    (batch,) = read_batches(failing(BadImageError("5.png is truncated.")), [[5]], num_workers)
+    assert (batch.indices, batch.images, batch.reasons) == ([], None, {5: "5.png is truncated."})
 
 
 @pytest.mark.parametrize(
