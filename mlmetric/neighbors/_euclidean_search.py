@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from mlmetric.neighbors._exact_distances import SquaredDistances, smallest_k
@@ -131,6 +130,8 @@ def _is_tree_faster(num_rows: int, width: int) -> bool:
 
 def _query_tree(queries: Any, refs: DenseRows, scale: float, num_candidates: int, *, exclude_self: bool) -> Candidates:
     """Find candidates by scikit-learn's k-d tree, which computes distances from float64 differences."""
+    from sklearn.neighbors import NearestNeighbors
+
     n_jobs = -1 if queries.shape[0] > 5000 else None  # starting threads takes longer than few queries
     tree = NearestNeighbors(n_neighbors=num_candidates, algorithm="kd_tree", n_jobs=n_jobs).fit(refs.matrix)
     distances, indices = tree.kneighbors(None if exclude_self else queries.matrix)

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.utils import check_array
 from torch import Tensor
 
 from mlmetric.neighbors._euclidean_search import euclidean_search
@@ -110,6 +108,8 @@ def _check_matrix(matrix: Any, name: str) -> Any:
     """Check `matrix` and return a tensor for a tensor, otherwise an array or a csr matrix, in float32 or float64."""
     if isinstance(matrix, Tensor):
         return _check_tensor(matrix.detach(), name)
+    from sklearn.utils import check_array  # imported here because metrics on tensors never need scikit-learn
+
     matrix = check_array(matrix, accept_sparse="csr", dtype=[np.float64, np.float32], input_name=name)
     if sparse.issparse(matrix) and not matrix.has_canonical_format:
         matrix = matrix.copy()
@@ -206,6 +206,7 @@ def _sklearn_search(
     rows: Any, refs: Any, k: int, metric: Any, working_memory: float, *, exclude_self: bool
 ) -> tuple[Array, Array]:
     """Compare all pairs by scikit-learn's `pairwise_distances`, in chunks."""
+    from sklearn.metrics import pairwise_distances_chunked
 
     def nearest(distances: Array, start: int) -> tuple[Array, Array]:
         own = np.arange(start, start + len(distances)) if exclude_self else np.full(len(distances), -1)
