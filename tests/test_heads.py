@@ -5,6 +5,7 @@ import re
 import urllib.error
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -359,3 +360,21 @@ def test_reprs_show_the_settings():
 def test_heads_import_torchvision_inside_functions_only():
     for path in Path(heads.__file__).parent.glob("*.py"):
         assert re.findall(r"^(?:import|from) torchvision", path.read_text(), re.MULTILINE) == [], path.name
+
+
+@pytest.mark.parametrize("make", [torch.Tensor.tolist, torch.Tensor.numpy, lambda labels: pd.DataFrame(labels)])
+@pytest.mark.parametrize(
+    "head",
+    [
+        ClassifierHead(4, 3),
+        ClassifierHead(4, 3, activation="softmax"),
+        heads.LabelGraphHead(4, torch.eye(3), torch.eye(3)),
+        heads.SemanticProjectionHead(4, torch.eye(3)),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_loss_reads_labels_of_every_kind(head, make):
+    logits, labels = torch.randn(2, 3), torch.tensor([[1, 0, 1], [0, 1, 0]])
+    assert head.loss(logits, make(labels)) == head.loss(logits, labels)
+    with pytest.raises(TypeError, match="`labels` must .*MultiLabelBinarizer"):
+        head.loss(logits, [["sea"], ["sun", "sky"]])

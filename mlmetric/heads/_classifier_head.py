@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlmetric.heads._standardize import Standardize
-from mlmetric.labels import LabelsLike, check_labels, label_counts, label_tensor
+from mlmetric.labels import LabelsLike, label_counts, label_tensor
 
 
 class ClassifierHead(nn.Module):
@@ -92,26 +92,26 @@ class ClassifierHead(nn.Module):
         """Turn logits `(N, L)` into probabilities of this shape with the head's activation."""
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
-    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+    def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
         """Compute the mean binary cross entropy, in nats.
 
         Args:
             logits: Shape `(N, L)`.
-            labels: Shape `(N, L)`, in [0, 1].
+            labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads.
             validate_args: Whether to check that labels are in [0, 1], which synchronises with a CUDA device.
 
         Returns:
             The loss, a scalar.
 
         Raises:
+            TypeError: If `labels` does not contain numbers.
             ValueError: If `labels` is not a matrix, or a label is NaN or outside [0, 1].
         """
-        check_labels(labels, validate_args=validate_args)
-        labels = labels.to(logits.dtype)
+        target = label_tensor(labels, validate_args=validate_args).to(logits)
         if self.activation == "sigmoid":
-            return functional.binary_cross_entropy_with_logits(logits, labels)
+            return functional.binary_cross_entropy_with_logits(logits, target)
         with torch.autocast(logits.device.type, enabled=False):
-            return functional.binary_cross_entropy(logits.float().softmax(dim=1), labels.float())
+            return functional.binary_cross_entropy(logits.float().softmax(dim=1), target.float())
 
     def extra_repr(self) -> str:
         """Show the activation."""

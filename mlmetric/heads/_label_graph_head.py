@@ -13,7 +13,7 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
-from mlmetric.labels import LabelsLike, check_labels, cooccurrence, label_counts
+from mlmetric.labels import LabelsLike, cooccurrence, label_counts, label_tensor
 
 
 def cooccurrence_adjacency(
@@ -216,10 +216,10 @@ class LabelGraphHead(nn.Module):
         return logits.sigmoid()
 
     @inherit_docs(ClassifierHead.loss)
-    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+    def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
         """Compute the mean binary cross entropy, in nats."""
-        check_labels(labels, validate_args=validate_args)
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        target = label_tensor(labels, validate_args=validate_args).to(logits)
+        return functional.binary_cross_entropy_with_logits(logits, target)
 
     def extra_repr(self) -> str:
         """Show the shape of the label vectors."""

@@ -12,7 +12,7 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._label_graph_head import GraphConvolution, check_graph, normalize_adjacency
 from mlmetric.heads._standardize import Standardize
-from mlmetric.labels import check_labels
+from mlmetric.labels import LabelsLike, label_tensor
 
 
 class SemanticProjectionHead(nn.Module):
@@ -108,20 +108,20 @@ class SemanticProjectionHead(nn.Module):
         return logits.sigmoid()
 
     @inherit_docs(ClassifierHead.loss)
-    def loss(self, logits: Tensor, labels: Tensor, *, validate_args: bool = True) -> Tensor:
+    def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
         """Compute the binary cross entropy plus `separation` times the pairwise ranking loss, each the mean over rows.
 
         In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all or no labels are.
         """
-        check_labels(labels, validate_args=validate_args)
-        entropy = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        target = label_tensor(labels, validate_args=validate_args).to(logits)
+        entropy = functional.binary_cross_entropy_with_logits(logits, target)
         if not self.separation:
             return entropy
-        present = labels >= 0.5
+        present = target >= 0.5
         highest_absent = logits.masked_fill(present, -torch.inf).logsumexp(dim=1)
         lowest_present = (-logits).masked_fill(~present, -torch.inf).logsumexp(dim=1)
         ranking = functional.softplus(highest_absent + lowest_present)
-        return entropy + self.separation * ranking.sum() / max(len(labels), 1)
+        return entropy + self.separation * ranking.sum() / max(len(target), 1)
 
     def extra_repr(self) -> str:
         """Show the settings and the shape of the label vectors."""
