@@ -376,5 +376,5 @@ def test_heads_import_torchvision_inside_functions_only():
 def test_loss_reads_labels_of_every_kind(head, make):
     logits, labels = torch.randn(2, 3), torch.tensor([[1, 0, 1], [0, 1, 0]])
     assert head.loss(logits, make(labels)) == head.loss(logits, labels)
-    with pytest.raises(TypeError, match="`labels` must .*MultiLabelBinarizer"):
+    with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
         head.loss(logits, [["sea"], ["sun", "sky"]])
