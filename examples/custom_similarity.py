@@ -1,4 +1,4 @@
-"""The miner with a custom similarity, that of the lineages of two specimens. The data are synthetic.
+"""Use the miner with a custom similarity: that of the lineages of two specimens. The data are synthetic.
 
 A similarity is any function `(labels, ref_labels) -> (N, M)` with larger values for more similar rows. Here the labels
 of a row are its species, genus and family. The similarity is 1 for the same species, 0.5 for only the same genus, and

@@ -1,4 +1,4 @@
-"""mlmetric: the multi-label layer for PyTorch metric learning.
+"""mlmetric: multi-label metric learning for PyTorch.
 
 A submodule is imported when it is first used: after `import mlmetric`, `mlmetric.miners.MultiLabelSemiHardMiner` needs
 no other import.

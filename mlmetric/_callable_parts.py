@@ -58,13 +58,13 @@ def atom(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """Replace the end of a long text by a digest."""
+    """Replace the end of a long text with a digest."""
     return text if len(text) <= _MAX_LENGTH else f"{text[:40]}... {sha256_hex([text])[:32]}"
 
 
 @functools.cache
 def release(module: str) -> str | None:
-    """Return package and version of an installed or standard module; None for any other module."""
+    """Return the package and version of an installed or standard module; None for any other module."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names:
         return f"Python {sys.version_info[0]}.{sys.version_info[1]}"
@@ -79,7 +79,7 @@ def release(module: str) -> str | None:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             return None
-    return f"{package} {version.partition('+')[0]}"  # the part after + names the build
+    return f"{package} {version.partition('+')[0]}"  # the part after "+" identifies the build
 
 
 def is_installed(value: Any) -> bool:

@@ -46,7 +46,7 @@ _NAMED = (torch.dtype, torch.layout, torch.memory_format)
 _UNCHANGING = (*_NAMED, torch.device, np.generic)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 _COUNTS = ("num_triplets", "num_pos_pairs", "num_neg_pairs", "num_pairs", "divisor")
-"""Attributes that modules of pytorch-metric-learning set for each batch, with `collect_stats=False` too."""
+"""Attributes that modules of pytorch-metric-learning set for each batch, even with `collect_stats=False`."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -256,11 +256,11 @@ def _of_reduced(value: Any) -> list[tuple[str, Any]]:
     try:
         reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
     except Exception as error:  # a class can raise any error when it cannot be pickled
-        raise _CannotInspectError(f"{class_name(cls)} does not show its content ({error})") from error
+        raise _CannotInspectError(f"{class_name(cls)} has content that cannot be read ({error})") from error
     if isinstance(reduced, str):  # the name of a global of some module
         module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]
         if not is_found(value, module, reduced):
-            raise _CannotInspectError(f"{class_name(cls)} shows no more than the name {reduced!r}")
+            raise _CannotInspectError(f"{class_name(cls)} provides no content except the name {reduced!r}")
         return [("<name>", f"{module}.{reduced} ({release(module)})")]
     make, arguments, state, elements, pairs = (*reduced, None, None, None)[:5]
     parts = [("<made by>", make)] if make is not cls and getattr(make, "__module__", None) != "copyreg" else []

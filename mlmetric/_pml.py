@@ -144,7 +144,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         labels = label_tensor(labels, name=labels_name, validate_args=self.validate_args)
         if embeddings.ndim != 2 or len(embeddings) != len(labels):
             raise ValueError(
-                f"`{embeddings_name}` must have shape ({len(labels)}, D), a row for each row of `{labels_name}`, "
+                f"`{embeddings_name}` must have shape ({len(labels)}, D), one row for each row of `{labels_name}`, "
                 f"got {tuple(embeddings.shape)}."
             )
         return labels

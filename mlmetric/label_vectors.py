@@ -1,4 +1,4 @@
-"""Label vectors, from label cooccurrence or from a file of word vectors.
+"""Label vectors, from label co-occurrence or from a file of word vectors.
 
 They are inputs of the heads with a label graph in [mlmetric.heads][] and of
 [`SoftCosine.from_vectors`][mlmetric.similarity.SoftCosine.from_vectors].
@@ -30,10 +30,10 @@ class WordVectors(NamedTuple):
     """Word vectors of label names.
 
     Attributes:
-        vectors: float32, shape `(L, d)`; a zero row for a label without any word in the file, or whose word vectors
-            cancel.
+        vectors: float32, shape `(L, d)`; a zero row for a label without any word in the file, or whose word vectors sum
+            to zero.
         missing: Names of the labels with a zero row.
-        missing_words: Words that are not in the file, of labels with other words that are.
+        missing_words: Words that are not in the file, from label names with other words that are.
     """
 
     vectors: Tensor
@@ -42,7 +42,7 @@ class WordVectors(NamedTuple):
 
 
 def cooccurrence_vectors(labels: LabelsLike, size: int | None = None) -> Tensor:
-    """Compute label vectors from label cooccurrence: a truncated decomposition of the PPMI matrix of the labels.
+    """Compute label vectors from label co-occurrence: a truncated decomposition of the PPMI matrix of the labels.
 
     PPMI is the positive pointwise mutual information: 0 for labels that occur together less often than by chance.
     Labels that occur together with the same other labels have similar vectors. A label that never occurs, or occurs in
@@ -76,7 +76,7 @@ def cooccurrence_vectors(labels: LabelsLike, size: int | None = None) -> Tensor:
         Bullinaria and Levy, "Extracting semantic representations from word co-occurrence statistics", Behavior Research
         Methods 39, 2007, for PPMI; Levy et al., "Improving distributional similarity with lessons learned from word
         embeddings", TACL 3, 2015, for the truncated decomposition with square roots of the singular values. Each
-        occurrence of a label counts as a cooccurrence with itself. Negative eigenvalues, which inner products cannot
+        occurrence of a label counts as a co-occurrence with itself. Negative eigenvalues, which inner products cannot
         represent, are set to 0.
     """
     labels = label_tensor(labels)
@@ -156,7 +156,7 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
         known = [part for part in parts if part is not None]
         if known:
             vectors[row] = np.mean(known, axis=0, dtype=np.float64)
-        if not vectors[row].any():  # also if the word vectors of a label cancel
+        if not vectors[row].any():  # also if the word vectors of a label sum to zero
             missing.append(name)
     if missing or missing_words:
         _logger.warning(
@@ -257,7 +257,7 @@ def _text_entries(
                 with np.errstate(over="ignore"):  # overflow in float32 is rejected as infinite
                     vector = np.array(parts[1:], dtype=np.float32)
             except ValueError as error:
-                raise ValueError(f"{path} contains other text than numbers for {word!r} in entry {number}.") from error
+                raise ValueError(f"{path} contains text other than numbers for {word!r} in entry {number}.") from error
             yield word, vector
     if num_words is not None and num_read < num_words:
         raise ValueError(f"{path} ends after word {num_read} of the {num_words} that its first line states.")

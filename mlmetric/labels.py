@@ -46,7 +46,7 @@ def check_labels(
             the device.
 
     Returns:
-        A tensor or a numeric array is returned as it is; a sparse tensor as a dense tensor; anything else as an array.
+        A tensor or a numeric array is returned unchanged; a sparse tensor as a dense tensor; anything else as an array.
 
     Raises:
         TypeError: If `labels` is not numeric, for example lists of label names.
@@ -66,7 +66,7 @@ def check_labels(
         )
     if validate_args and not bool(((matrix >= 0) & (matrix <= 1)).all()):
         raise ValueError(
-            f"`{name}` must hold numbers in [0, 1], got {_first_outside(matrix)}. "
+            f"`{name}` must contain numbers in [0, 1], got {_first_outside(matrix)}. "
             "Convert annotator votes with `mlmetric.labels.votes_to_labels`."
         )
     return matrix
@@ -103,8 +103,8 @@ def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
         array = np.asarray(labels)
     except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
         raise TypeError(
-            f"`{name}` must hold numbers, 0 or 1 for each label of each row, got {type(labels).__name__}, which numpy "
-            f"cannot convert to a matrix: {error}. {_NAMES_HINT}"
+            f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {type(labels).__name__}, which "
+            f"numpy cannot convert to a matrix: {error}. {_NAMES_HINT}"
         ) from error
     if array.dtype.kind in "biuf":
         return array
@@ -116,7 +116,7 @@ def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
                 array.shape
             )
         shown = f"{wrong[0]!r:.60}"
-    raise TypeError(f"`{name}` must hold numbers, 0 or 1 for each label of each row, got {shown}. {_NAMES_HINT}")
+    raise TypeError(f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {shown}. {_NAMES_HINT}")
 
 
 def _is_number(value: Any) -> bool:

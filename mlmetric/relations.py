@@ -18,7 +18,7 @@ class LabelRelation(nn.Module):
     A pair is positive if its similarity exceeds `positive_threshold`, negative if it does not exceed
     `negative_threshold`, and ignored in between. With equal thresholds, the default, no pair is ignored:
     `LabelRelation()` distinguishes pairs that share a label from pairs that do not. With similarities of sets, an
-    all-zero row is a negative of every row. The pair of a row with itself is treated as any other pair.
+    all-zero row is a negative of every row. The pair of a row with itself is treated like any other pair.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of

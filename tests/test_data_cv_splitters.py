@@ -249,7 +249,7 @@ def test_splitters_warn_that_groups_are_ignored():
 def test_splitters_raise_for_labels_of_one_dimension_and_name_the_class_for_them(splitter, name):
     for y in (np.array([0, 1, 2, 1]), [0, 1, 2, 1], torch.tensor([0, 1, 2, 1]), list("abba"), pd.Series([0, 1, 2, 1])):
         with pytest.raises(
-            ValueError, match=rf"shape \(4,\). For one class a row use `sklearn.model_selection.{name}`"
+            ValueError, match=rf"shape \(4,\). For one class per row, use `sklearn.model_selection.{name}`"
         ):
             next(splitter.split(np.zeros((4, 1)), y))
     with pytest.raises(ValueError, match=r"must be a label matrix of shape \(N, L\), got None"):

@@ -421,7 +421,7 @@ def without_memory(_):
         (died, 2, r"died \(signal 9, Killed\).*computed before are kept"),
         (without_files, 2, r"Too many open files: '5\.png'"),
         (without_files, 0, r"Too many open files: '5\.png'"),
-        (without_memory, 2, r"too little memory for the `transform` of .*5\.png, 4 x 4 pixels"),
+        (without_memory, 2, r"not enough memory for the `transform` of .*5\.png, 4 x 4 pixels"),
     ],
 )
 def test_extract_where_the_machine_fails_ends_even_when_skipping_and_keeps_all_batches_before(

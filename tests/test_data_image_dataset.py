@@ -195,10 +195,10 @@ def test_read_image_without_memory_is_an_error_of_the_machine_that_names_the_ima
     picture.save(tmp_path / "a.png")
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", fail)
-        with pytest.raises(OSError, match=r"a\.png could not be read: there was too little memory") as error:
+        with pytest.raises(OSError, match=r"a\.png could not be read: there was not enough memory") as error:
             read_image(tmp_path / "a.png")
     assert error.value.errno == errno.ENOMEM
-    with pytest.raises(OSError, match=r"too little memory for the `transform` of .*a\.png, 30 x 20 pixels"):
+    with pytest.raises(OSError, match=r"not enough memory for the `transform` of .*a\.png, 30 x 20 pixels"):
         ImageDataset(tmp_path, ["a.png"], transform=fail)[0]
 
 

@@ -161,7 +161,7 @@ def test_read_batches_where_a_process_is_killed_while_it_answers_says_so(monkeyp
 def test_read_batches_where_a_process_hangs_ends_with_an_error(monkeypatch):
     monkeypatch.setattr(reader_processes, "_TIMEOUT_SECONDS", 0.2)
     dataset = Numbers(lambda index: time.sleep(600) if index == 5 else torch.zeros(1))
-    with pytest.raises(TimeoutError, match=r"has not answered for 0\.2 seconds.*`num_workers=0`"):
+    with pytest.raises(TimeoutError, match=r"has not responded for 0\.2 seconds.*`num_workers=0`"):
         read(dataset, 2)
     assert multiprocessing.active_children() == []
 

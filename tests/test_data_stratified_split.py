@@ -149,7 +149,7 @@ def test_split_takes_arrays_and_labels_of_any_dtype():
 @pytest.mark.parametrize("fractions", [(0.7, 0.2), (1.1, -0.1), (0.0, 1.0), (math.nan, 0.5), (0.5, math.nan), ()])
 def test_split_raises_for_fractions_that_are_not_positive_with_the_sum_one(fractions):
     shown = re.escape(str(fractions))
-    with pytest.raises(ValueError, match=rf"`fractions` must be above 0 and have the sum 1, got {shown}"):
+    with pytest.raises(ValueError, match=rf"`fractions` must be above 0 and sum to 1, got {shown}"):
         stratified_split(torch.ones(4, 1), fractions, generator=torch.Generator())
 
 

@@ -910,7 +910,7 @@ def test_validation_argument_works_with_a_validation_fraction_of_0():
         (lambda X, y: (X[:, :19], y), r"X has 19 features, but \w+ is expecting 20"),
         (lambda X, y: (X[1:], y), "must have the same number of rows, got 159 and 160"),
         (lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
-        (lambda X, y: (X, 2 * y), r"must hold numbers in \[0, 1\], got 2 at row"),
+        (lambda X, y: (X, 2 * y), r"must contain numbers in \[0, 1\], got 2 at row"),
     ],
 )
 def test_invalid_validation_data_are_an_error(estimator, change, message):
@@ -1349,15 +1349,15 @@ def test_classifier_parameters_out_of_range_are_an_error_before_training(setting
     ("change", "message"),
     [
         (lambda X, y: (X, y[:, 0]), r"`y` must be a 2-D multi-hot matrix .* got shape \(160,\)"),
-        (lambda X, y: (X, 3 * y), r"`y` must hold numbers in \[0, 1\], got 3 at row \d+, label \d"),
-        (lambda X, y: (X, -y), r"`y` must hold numbers in \[0, 1\], got -1 at row \d+, label \d"),
-        (lambda X, y: (X, np.where(y, np.nan, 0)), r"`y` must hold numbers in \[0, 1\], got nan at row"),
-        (lambda X, y: (X, y.astype(str)), "`y` must hold numbers, .* got dtype <U"),
-        (lambda X, y: (X, ["sun", "sea"] * 80), "`y` must hold numbers, .* got dtype <U3.*MultiLabelBinarizer"),
-        (lambda X, y: (X, [["sun"], ["sea", 3]] * 80), "`y` must hold numbers, .*MultiLabelBinarizer"),
-        (lambda X, y: (X, [[0], [0, 2]] * 80), "`y` must hold numbers, .*MultiLabelBinarizer"),
+        (lambda X, y: (X, 3 * y), r"`y` must contain numbers in \[0, 1\], got 3 at row \d+, label \d"),
+        (lambda X, y: (X, -y), r"`y` must contain numbers in \[0, 1\], got -1 at row \d+, label \d"),
+        (lambda X, y: (X, np.where(y, np.nan, 0)), r"`y` must contain numbers in \[0, 1\], got nan at row"),
+        (lambda X, y: (X, y.astype(str)), "`y` must contain numbers, .* got dtype <U"),
+        (lambda X, y: (X, ["sun", "sea"] * 80), "`y` must contain numbers, .* got dtype <U3.*MultiLabelBinarizer"),
+        (lambda X, y: (X, [["sun"], ["sea", 3]] * 80), "`y` must contain numbers, .*MultiLabelBinarizer"),
+        (lambda X, y: (X, [[0], [0, 2]] * 80), "`y` must contain numbers, .*MultiLabelBinarizer"),
         (lambda X, y: (X, [[]] * 160), "`y` must have a column for each label, got 0"),
-        (lambda X, y: (X, y + 0j), "`y` must hold numbers, .* got dtype complex128|Complex data not supported"),
+        (lambda X, y: (X, y + 0j), "`y` must contain numbers, .* got dtype complex128|Complex data not supported"),
         (lambda X, y: (X, y[:, :0]), "`y` must have a column for each label, got 0"),
         (lambda X, y: (X, y[1:]), "`X` and `y` must have the same number of rows, got 160 and 159"),
         (lambda X, y: (X, sparse.csr_matrix(y[1:])), "`X` and `y` must have the same number of rows, got 160 and 159"),
@@ -1383,7 +1383,7 @@ def test_head_that_is_a_module_is_an_error(estimator):
 @each_estimator
 def test_mixup_with_a_loss_that_requires_hard_labels_is_an_error(estimator):
     loss = MultiLabelProxyAnchorLoss(5, 256)
-    with pytest.raises(ValueError, match=r"`mixup` makes soft labels, which `\w+` does not support"):
+    with pytest.raises(ValueError, match=r"`mixup` creates soft labels, which `\w+` does not support"):
         estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.4}).fit(*table())
     estimator(**FAST | {"head": None, "loss": loss, "mixup": 0.0, "max_epochs": 1}).fit(*table())
 

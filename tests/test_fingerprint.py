@@ -315,7 +315,7 @@ class Holder:
         (lambda: (number for number in range(3)), "generator"),
         (lambda: torch.empty(2, device="meta"), "on the device meta, which has no content"),
         (lambda: sys.modules[__name__], "is a module"),
-        (lambda: np.frompyfunc(lambda x: x, 1, 1), "shows no more than the name"),
+        (lambda: np.frompyfunc(lambda x: x, 1, 1), "provides no content except the name"),
     ],
     ids=["lock", "generator", "meta tensor", "module", "name only"],
 )

@@ -301,7 +301,9 @@ def test_labels_of_the_classifier_outside_0_1_are_an_error(activation, bad, show
     head, labels = ClassifierHead(5, 2, activation=activation), torch.tensor([[0.0, 1.0], [bad, 1.0]])
     before = state_of(head)
     for take in (head.init_from_labels, lambda labels: head.loss(torch.zeros(2, 2), labels)):
-        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
+        with pytest.raises(
+            ValueError, match=rf"`labels` must contain numbers in \[0, 1\], got {shown} at row 1, label 0"
+        ):
             take(labels)
     assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
 

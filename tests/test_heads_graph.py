@@ -1017,7 +1017,9 @@ def test_labels_outside_0_1_are_an_error_in_heads_and_graphs(bad):
         lambda: cooccurrence_adjacency(labels),
         lambda: cooccurrence_vectors(labels),
     ):
-        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {bad} at row 1, label 0"):
+        with pytest.raises(
+            ValueError, match=rf"`labels` must contain numbers in \[0, 1\], got {bad} at row 1, label 0"
+        ):
             take()
 
 

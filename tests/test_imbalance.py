@@ -193,7 +193,7 @@ def test_tcs_without_features_raises():
 
 
 def test_labels_of_a_wrong_type_or_shape_raise():
-    with pytest.raises(TypeError, match=r"`labels` must hold numbers, 0 or 1 .*MultiLabelBinarizer"):
+    with pytest.raises(TypeError, match=r"`labels` must contain numbers, 0 or 1 .*MultiLabelBinarizer"):
         imbalance.mean_ir([["sea", "sun"], ["sea"]])
     with pytest.raises(ValueError, match=r"got shape \(3,\)"):
         imbalance.mean_ir(np.ones(3))

@@ -363,9 +363,9 @@ def test_read_word_vectors_of_a_text_file_that_ends_within_an_entry_raises(kind,
 
 
 def test_read_word_vectors_of_a_text_file_with_a_word_among_the_numbers_names_it(write):
-    with pytest.raises(ValueError, match="other text than numbers for 'tree' in entry 2"):
+    with pytest.raises(ValueError, match="text other than numbers for 'tree' in entry 2"):
         read_word_vectors(write(b"sea 1 2\ntree one 2\n"), ["tree"])
-    with pytest.raises(ValueError, match="other text than numbers for 'palm' in entry 3"):  # a truncated "palm tree"
+    with pytest.raises(ValueError, match="text other than numbers for 'palm' in entry 3"):  # a truncated "palm tree"
         read_word_vectors(write(b"2 2\nsea 1 2\ntree 1 2\npalm tree 1\n"), ["palm tree"])
 
 

@@ -89,7 +89,9 @@ def test_arrays_of_dtypes_that_torch_barely_supports_become_a_tensor(dtype):
     ids=str,
 )
 def test_label_names_raise_one_error(names):
-    with pytest.raises(TypeError, match=r"`y` must hold numbers, 0 or 1 for each label of each row, got .*MultiLabelB"):
+    with pytest.raises(
+        TypeError, match=r"`y` must contain numbers, 0 or 1 for each label of each row, got .*MultiLabelB"
+    ):
         check_labels(names, name="y")
 
 
@@ -143,7 +145,7 @@ def test_votes_to_labels_soft_is_votes_over_annotators_as_float32():
 
 
 def test_votes_to_labels_more_votes_than_annotators_is_an_error():
-    with pytest.raises(ValueError, match=r"`votes / num_annotators` must hold numbers in \[0, 1\], got 1\.5"):
+    with pytest.raises(ValueError, match=r"`votes / num_annotators` must contain numbers in \[0, 1\], got 1\.5"):
         votes_to_labels(torch.tensor([[3, 1]]), torch.tensor([2]))
 
 
@@ -186,7 +188,9 @@ def test_counts_and_cooccurrence_of_an_array_are_arrays():
 def test_counts_and_cooccurrence_of_labels_outside_0_1_raise(function, bad, shown):
     labels = torch.tensor([[0.0, 1.0], [bad, 1.0]])
     for same in (labels, labels.numpy()):
-        with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 0"):
+        with pytest.raises(
+            ValueError, match=rf"`labels` must contain numbers in \[0, 1\], got {shown} at row 1, label 0"
+        ):
             function(same)
 
 
@@ -198,5 +202,5 @@ def test_binarize_into_no_number_of_labels_raises(num_labels):
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
 def test_missing_value_of_a_data_frame_names_the_entry(dtype):
-    with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got nan at row 1, label 0"):
+    with pytest.raises(ValueError, match=r"`labels` must contain numbers in \[0, 1\], got nan at row 1, label 0"):
         check_labels(pd.DataFrame({"sea": pd.array([1, None], dtype=dtype)}))

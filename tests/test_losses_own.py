@@ -1132,9 +1132,9 @@ EMBEDDINGS, LABELS = torch.zeros(3, SIZE), torch.zeros(3, NUM_LABELS)
         ((EMBEDDINGS, torch.zeros(3)), r"`labels` must be a 2-D .* got shape \(3,\).*one_hot"),
         ((EMBEDDINGS, LABELS[:2]), r"`embeddings` must have shape \(2, D\).*got \(3, 5\)"),
         ((EMBEDDINGS[0], LABELS), r"`embeddings` must have shape \(3, D\).*got \(5,\)"),
-        ((EMBEDDINGS, LABELS + 2), r"`labels` must hold numbers in \[0, 1\], got 2\.0 at row 0, label 0"),
-        ((EMBEDDINGS, LABELS - 1), r"`labels` must hold numbers in \[0, 1\], got -1\.0"),
-        ((EMBEDDINGS, LABELS * math.nan), r"`labels` must hold numbers in \[0, 1\], got nan"),
+        ((EMBEDDINGS, LABELS + 2), r"`labels` must contain numbers in \[0, 1\], got 2\.0 at row 0, label 0"),
+        ((EMBEDDINGS, LABELS - 1), r"`labels` must contain numbers in \[0, 1\], got -1\.0"),
+        ((EMBEDDINGS, LABELS * math.nan), r"`labels` must contain numbers in \[0, 1\], got nan"),
         ((EMBEDDINGS, LABELS, None, None, LABELS), r"`ref_emb` and `ref_labels` .* together, got only `ref_labels`"),
         ((EMBEDDINGS, LABELS, None, EMBEDDINGS[:2], LABELS[:1]), r"`ref_emb` must have shape \(1, D\).*got \(2, 5\)"),
     ],
@@ -1149,7 +1149,10 @@ def test_loss_on_embeddings_names_bad_input(name, arguments, message):
     ("arguments", "message"),
     [
         ((EMBEDDINGS, LABELS, None, EMBEDDINGS + 1), r"`ref_labels` must be given to `\w+`, got None"),
-        ((EMBEDDINGS, LABELS, None, EMBEDDINGS, LABELS + 3), r"`ref_labels` must hold numbers in \[0, 1\], got 3\.0"),
+        (
+            (EMBEDDINGS, LABELS, None, EMBEDDINGS, LABELS + 3),
+            r"`ref_labels` must contain numbers in \[0, 1\], got 3\.0",
+        ),
         ((EMBEDDINGS, LABELS, None, EMBEDDINGS, LABELS[:, :2]), r"the same number of labels, got 5 and 2"),
         ((EMBEDDINGS, LABELS, (LABELS[0].long(),) * 2), r"three tensors .* or four .* got 2 of them"),
     ],
@@ -1315,7 +1318,7 @@ def test_loss_on_logits_names_labels_of_another_shape(name):
 def test_loss_on_logits_names_a_label_outside_0_1(name, bad, shown):
     labels = LABELS.float().clone()
     labels[1, 2] = bad
-    with pytest.raises(ValueError, match=rf"`labels` must hold numbers in \[0, 1\], got {shown} at row 1, label 2"):
+    with pytest.raises(ValueError, match=rf"`labels` must contain numbers in \[0, 1\], got {shown} at row 1, label 2"):
         build(name)(EMBEDDINGS, labels)
     assert build(name, validate_args=False)(EMBEDDINGS, labels).shape == ()
 

@@ -527,9 +527,9 @@ def test_negative_epoch_raises():
 def test_labels_that_are_not_a_label_matrix_raise(read):
     with pytest.raises(ValueError, match=r"2-D multi-hot matrix of shape \(N, L\), got shape \(4,\)"):
         read(torch.tensor([0, 0, 1, 1]))
-    with pytest.raises(ValueError, match=r"must hold numbers in .* got 3\.0 at row 1, label 0"):
+    with pytest.raises(ValueError, match=r"must contain numbers in .* got 3\.0 at row 1, label 0"):
         read(torch.tensor([[0, 1], [3, 0]]))
-    with pytest.raises(TypeError, match=r"`labels` must hold numbers, 0 or 1 .*MultiLabelBinarizer"):
+    with pytest.raises(TypeError, match=r"`labels` must contain numbers, 0 or 1 .*MultiLabelBinarizer"):
         read([["sea", "sun"], ["sea"]])
 
 

@@ -367,7 +367,7 @@ def test_invalid_rows_or_validation_are_an_error_before_training(rows):
         fit_classifier(make_classifier(), features, labels, validation=(features[:0], labels[:0]))
     with pytest.raises(TypeError, match=r"The rows to train on must be a torch\.Tensor, got ndarray"):
         fit_classifier(make_classifier(), features.numpy(), labels)
-    with pytest.raises(ValueError, match=r"`labels` must hold numbers in \[0, 1\], got 7"):
+    with pytest.raises(ValueError, match=r"`labels` must contain numbers in \[0, 1\], got 7"):
         fit_classifier(make_classifier(), features, 7 * labels)
 
 

@@ -480,7 +480,7 @@ class HardLabelLoss(MultiLabelTripletMarginLoss):
     ids=lambda loss: type(loss).__name__,
 )
 def test_mixup_with_a_loss_that_requires_hard_labels_is_an_error(rows, loss):
-    with pytest.raises(ValueError, match=f"`mixup` makes soft labels, which `{type(loss).__name__}` does not support"):
+    with pytest.raises(ValueError, match=f"`mixup` creates soft labels, which `{type(loss).__name__}` does not"):
         embed(rows, loss=loss, config=changed(mixup=0.4))
 
 
@@ -967,7 +967,7 @@ def test_training_on_the_cpu_does_not_change_the_generator_of_a_device(rows, dev
 def test_validation_of_another_shape_than_the_training_rows_is_an_error(rows):
     features, labels = rows
     for validation, error, message in (
-        ((features, [["sun"]] * 200), TypeError, r"`validation\[1\]` must hold numbers, .*MultiLabelBinarizer"),
+        ((features, [["sun"]] * 200), TypeError, r"`validation\[1\]` must contain numbers, .*MultiLabelBinarizer"),
         ((features.numpy(), labels), TypeError, "rows of `validation` must be a torch.Tensor, got ndarray"),
         ((features, labels[:, :3]), ValueError, r"labels of `validation` must have shape \(N, 4\) .* got \(200, 3\)"),
         ((features[:, :5], labels), ValueError, r"rows of `validation` must have shape \(N, 12\) .* got \(200, 5\)"),

@@ -225,7 +225,7 @@ def test_y_that_is_neither_multi_hot_nor_class_ids_raises(sampler, y, message):
 )
 def test_label_names_raise_the_error_of_all_entry_points(sampler, y):
     with pytest.raises(
-        TypeError, match=r"`y` must hold numbers, 0 or 1 for each label of each row.*MultiLabelBinarizer"
+        TypeError, match=r"`y` must contain numbers, 0 or 1 for each label of each row.*MultiLabelBinarizer"
     ):
         clone(sampler).fit_resample(ROWS, y)
 

@@ -1,1 +1,1 @@
-"""What is special to the ad-sentiment example: its annotation form, its synthetic set and its figures."""
+"""Code specific to the ad-sentiment example: its annotation format, its synthetic set and its figures."""

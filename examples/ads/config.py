@@ -19,7 +19,7 @@ _OPTIONS_OF_METHODS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of every run, whatever its images."""
+    """The options that all runs have in common."""
 
     example: ClassVar[str]
 
@@ -107,7 +107,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class AdsConfig(Config):
-    """Sentiments of advertisement images by embeddings that follow label similarity; on a synthetic set by default."""
+    """Predict the sentiments of advertisement images from an embedding; by default on a synthetic set."""
 
     example: ClassVar[str] = "ad_sentiment"
 
@@ -153,7 +153,7 @@ class AdsConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnImagesConfig(Config):
-    """The ad-sentiment pipeline on your own images, with labels in a CSV file."""
+    """Run the ad-sentiment pipeline on your own images, with labels in a CSV file."""
 
     example: ClassVar[str] = "own_images"
 

@@ -149,7 +149,7 @@ def measure_counts(before: Tensor, after: Tensor, names: Sequence[str]) -> dict[
 
 
 def below_frequencies(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Describe for each method in which metrics, rounded to three decimals, it is below the label frequencies.
+    """State for each method the metrics, rounded to three decimals, in which it is below the label frequencies.
 
     Args:
         measures: The metrics of each method on one part; the label frequencies are one of the methods.

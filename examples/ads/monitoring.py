@@ -28,13 +28,13 @@ _WARNINGS_LOGGER = logging.getLogger("py.warnings")  # the logger that `logging.
 def progress_bar(
     name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "items"
 ) -> Any:
-    """Create a progress bar: of tqdm on a terminal, of text lines elsewhere; disabled in all processes but the first.
+    """Create a progress bar, with tqdm on a terminal and as lines of text elsewhere; only the first process shows it.
 
     Args:
-        name: What is in progress.
+        name: Name of the operation.
         items: The items to iterate over, if any.
-        total: Their number; by default `len(items)`.
-        unit: What an item is, in the plural.
+        total: Number of items; by default `len(items)`.
+        unit: Name of the items, in the plural.
     """
     if rank() == 0 and not sys.stderr.isatty():
         return _ProgressLines(name, items, total=total, unit=unit)
@@ -118,7 +118,7 @@ def monitored_stages(
         def on_epoch(stage: str, record: EpochRecord) -> None:
             nonlocal last
             if stage not in bars:
-                open_bar.close()  # that of the stage before
+                open_bar.close()  # that of the previous stage
                 bars[stage] = open_bar.enter_context(progress_bar(stage, total=num_epochs, unit="epochs"))
                 starts[stage], histories[stage] = last, []
             bars[stage].update()

@@ -30,7 +30,7 @@ def option(
         default: The default value.
         help: The help text.
         least: Smallest allowed value.
-        above: Lower bound that is not allowed itself.
+        above: Exclusive lower bound.
         most: Largest allowed value.
     """
     return field(default=default, metadata={"help": help, "least": least, "above": above, "most": most})
@@ -85,7 +85,7 @@ def check_ranges(config: Any) -> None:
     """Check that each number of a configuration is in the range of its field.
 
     Args:
-        config: A dataclass of `option` fields. None is not checked; of a tuple, each number is.
+        config: A dataclass of `option` fields. None is not checked; each number of a tuple is.
 
     Raises:
         ValueError: If a number is not finite or out of range; the message names the option.

@@ -74,7 +74,7 @@ def table(rows: Mapping[str, Measures], columns: Sequence[str] = tuple(COLUMNS))
 
 
 _INTERVAL_NOTE = (
-    "The intervals are bootstrap intervals over test images: they contain the variation between samples of test "
+    "The intervals are bootstrap intervals over test images: they measure the variation between samples of test "
     "images, not that between training runs. Cells of undefined metrics are empty."
 )
 
@@ -159,7 +159,7 @@ def comparison_report(
     """Write the report of several runs on the same images.
 
     Args:
-        title: Its heading.
+        title: The heading of the report.
         runs: The content of the `metrics.json` of each run.
         is_pittsburgh: Whether the images are those of the paper; if so, its results are included.
         failed_figures: The error of each figure that could not be drawn.
@@ -181,7 +181,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     """Write the report of one run.
 
     Args:
-        title: Its heading.
+        title: The heading of the report.
         metrics: The content of `metrics.json`.
         is_pittsburgh: Whether the images are those of the paper; if so, its results are included.
 
@@ -197,7 +197,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     parts += [
         "## Data",
         f"{data['images']} images ({data['train']} / {data['validation']} / {data['test']} for training, validation "
-        f"and test), {data['labels']} labels, {data['cardinality']:.2f} labels an image. Training part before "
+        f"and test), {data['labels']} labels, {data['cardinality']:.2f} labels per image. Training part before "
         f"undersampling (`{data['undersampler']}`): MeanIR {data['mean_ir_before']:.2f}, SCUMBLE "
         f"{data['scumble_before']:.3f}; after: {data['train_after']} images, MeanIR {data['mean_ir_after']:.2f}.",
         _count_table(metrics["train_labels"]),
@@ -206,7 +206,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
         "## Time",
         "| step | seconds |\n| --- | ---: |\n"
         + "\n".join(f"| {step} | {value:.1f} |" for step, value in seconds.items()),
-        f"If the run was resumed: since the last start. Peak memory of the process: "
+        f"If the run was resumed, the times count from the last start. Peak memory of the process: "
         f"{metrics['peak_memory_mb']:.0f} MB.",
         *_warning_section(metrics["warnings"]),
         "## Figures",

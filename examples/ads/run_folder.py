@@ -111,7 +111,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def _written_files(folder: Path, before: Collection[Path]) -> list[Path]:
-    """List the files that this start wrote; files of others, and all that existed before, are excluded."""
+    """List the files that this process has written, excluding files of others and files that existed before."""
     new = [path for path in _content(folder) if path not in before and path.name in ("config.json", "split.json")]
     return [folder / "config.json", *new]
 

@@ -141,7 +141,7 @@ def make_synthetic_ads(
 
     Raises:
         ValueError: If `num_images` is below 30 or `size` below 32.
-        FileExistsError: If `root` contains anything else, which is not changed.
+        FileExistsError: If `root` contains other files; they are not changed.
     """
     if num_images < len(SENTIMENTS):
         raise ValueError(
@@ -182,14 +182,14 @@ def _check_folder(root: Path, parameters: dict[str, Any]) -> None:
         others = [path for path in root.glob("*") if path.suffix != UNFINISHED]
         if others and not marker.exists():  # otherwise another run has just written the marker
             raise FileExistsError(
-                f"`root` must be a new or empty folder, but {root} contains files that are not of a synthetic set. "
+                f"`root` must be a new or empty folder, but {root} contains files that are not part of a synthetic set. "
                 "Choose another folder."
             )
         write_atomically(marker, json.dumps(parameters).encode())
     found = json.loads(marker.read_bytes())
     if found != parameters:
         raise FileExistsError(
-            f"`root` must not contain a set of other parameters than {parameters}, but {root} has {found}. "
+            f"`root` must not contain a set with parameters other than {parameters}, but {root} has {found}. "
             "Delete that folder or choose another."
         )
 

@@ -73,7 +73,7 @@ def image_path(text: str, place: str, folder: str = "the image folder") -> str:
     if not (text.strip() and shortest != "." and inside and fits):
         raise AnnotationError(
             f"{place} is not a path in {folder}. The path of an image must be relative to that folder, like "
-            "'0/49380.jpg', must not lead out of it by '..', and must have at most 1,024 bytes, 255 in each part, "
+            "'0/49380.jpg', must not leave it through '..', and must have at most 1,024 bytes, 255 in each part, "
             "without NUL."
         )
     return shortest

@@ -16,11 +16,11 @@ from mlmetric.labels import LabelsLike
 
 
 class MultiLabelStratifiedKFold(KFold):
-    """K-fold cross-validation in which each fold has each label in the same proportion.
+    """K-fold cross-validation that preserves the proportion of each label in every fold.
 
     Each row is in exactly one test fold; the sizes of the folds differ by one at most. The number of rows of a label in
     a fold differs from its share, `1 / n_splits` of the rows of the label, by at most one wherever the search finds
-    such folds; some label matrices have none. Rows without labels are spread evenly, too.
+    such folds; some label matrices have none. Rows without labels are also spread evenly.
 
     Args:
         n_splits: Number of folds, at least 2.
@@ -86,7 +86,7 @@ class MultiLabelStratifiedKFold(KFold):
 
 
 class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
-    """Random splits into a training and a test part that have each label in the same proportion.
+    """Random splits into a training and a test part that preserve the proportion of each label.
 
     The splits are independent draws: a row can be in several test parts. The number of rows of a label in a part
     differs from its share, the number of its rows times the part's fraction of the rows, by at most one wherever the
@@ -95,7 +95,7 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
     Args:
         n_splits: Number of splits.
         test_size: Fraction of the rows (float) or number of rows (int) in the test part; None for the complement of
-            `train_size`, or 0.1 if that is None, too.
+            `train_size`, or 0.1 if both are None.
         train_size: Fraction of the rows (float) or number of rows (int) in the training part; None for the complement
             of `test_size`.
         random_state: Seed or `numpy.random.RandomState` of the draws; None for NumPy's global generator.
@@ -159,20 +159,20 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
 
 
 def _labels_of(y: Any, single_label: str) -> sparse.csr_array:
-    """Read `y`, and name scikit-learn's class for one label a row where `y` has one dimension."""
+    """Read `y`, and name scikit-learn's class for one label per row where `y` has one dimension."""
     if y is None:
         raise ValueError("`y` must be a label matrix of shape (N, L), got None.")
     ndim = getattr(y, "ndim", None)
     if ndim == 1 or (ndim is None and len(y) and isinstance(y[0], str | int | float | np.generic)):
         raise ValueError(
-            f"`y` must be a label matrix of shape (N, L), got shape ({len(y)},). For one class a row use "
+            f"`y` must be a label matrix of shape (N, L), got shape ({len(y)},). For one class per row, use "
             f"`sklearn.model_selection.{single_label}`."
         )
     return multi_hot_rows(y, "y")
 
 
 def _stratified_folds(labels: sparse.csr_array, sizes: Integers) -> Integers:
-    """Assign rows to folds: each label within one of an equal share, and where possible of that by the fold's size."""
+    """Assign rows to folds, each label within one row of an equal share and, if possible, of a share by fold size."""
     counts = np.bincount(labels.indices, minlength=labels.shape[1])
     equal = np.tile(counts / len(sizes), (len(sizes), 1))
     by_size = counts * (sizes[:, None] / labels.shape[0])

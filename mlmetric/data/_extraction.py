@@ -76,8 +76,8 @@ def extract_features(
     picklable, and scripts need the guard.
 
     Args:
-        backbone: The network, on any device. A torch module is in evaluation mode while it is called; another callable
-            must take care of that itself.
+        backbone: The network, on any device. A torch module is in evaluation mode while it is called; any other
+            callable must ensure this itself.
         dataset: The images, with the preprocessing of the network as their transform.
         cache_dir: Folder of the cache; several networks and data sets can use the same folder.
         batch_size: Number of images in a batch. Another size can change the last bits of the features.
@@ -92,15 +92,15 @@ def extract_features(
 
     Raises:
         BadImagesError: If images cannot be read and `on_bad_image` is `"error"`.
-        TypeError: If the data set has no `identity`, or gives images that are no tensors; if the backbone has no
+        TypeError: If the data set has no `identity`, or returns images that are not tensors; if the backbone has no
             `fingerprint`, or returns anything but a dense tensor; if the transform or the network contains an object
             that cannot be inspected.
         ValueError: If `on_bad_image` is neither of the two, `batch_size` is below 1, `num_workers` is below 0, or there
             are no images; if images of a batch differ in shape; if features are not of shape `(N, D)`, are not finite,
             or have another D than the features in the cache.
-        OSError: If the machine fails: no space on the disk, too little memory, too many open files, a worker process
-            that dies or does not answer for ten minutes; with `on_bad_image="skip"`, too, as the content of the file is
-            not the cause. Also if processes of a process group do not share the cache folder.
+        OSError: If the system is the cause: no space left on the disk, not enough memory, too many open files, a worker
+            process that dies or does not respond for ten minutes. This is raised even with `on_bad_image="skip"`,
+            because the image file is not the cause. Also if processes of a process group do not share the cache folder.
     """
     _check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
     cache = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
@@ -196,7 +196,7 @@ def _checked_features(output: Any, dataset: IdentifiedImages, indices: list[int]
         raise ValueError(
             f"`backbone` must return finite features, got NaN or infinite ones for {broken.sum()} of {len(indices)} "
             f"images, the first: {first}. Check its weights, its precision and the preprocessing. The features of "
-            "previous batches are kept, those of this batch are not."
+            "previous batches are kept; those of this batch are not."
         )
     return features
 
@@ -208,7 +208,7 @@ def _grid_batches(num_images: int, batch_size: int) -> list[range]:
 
 
 def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], batch_size: int) -> list[list[int]]:
-    """Return the missing images of each batch of the grid, so that a resumed run has the batches of one run."""
+    """Return the missing images of each batch of the grid, so that batches do not depend on interruptions."""
     grid = _grid_batches(len(identities), batch_size)
     batches = ([index for index in batch if identities[index] not in known] for batch in grid)
     return [batch for batch in batches if batch]
@@ -217,7 +217,7 @@ def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], ba
 def _gather(cache: FeatureCache, identities: list[bytes]) -> npt.NDArray[np.float32]:
     if num_ranks() == 1:
         cache.merge(identities)
-    else:  # one process merges the parts of all while no other reads them
+    else:  # one process merges all parts while no other process reads them
         on_first_rank(lambda: FeatureCache(cache.folder).merge(identities))
         cache = FeatureCache(cache.folder)
     return cache.gather(identities)

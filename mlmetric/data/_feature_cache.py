@@ -166,7 +166,7 @@ class FeatureCache:
             self.parts, self.paths = parts, paths
             return
         for path in set(paths) - set(self.paths):
-            with suppress(OSError):  # an additional part does no harm
+            with suppress(OSError):  # an additional part is harmless
                 path.unlink()
 
     def _write(
@@ -237,7 +237,7 @@ def _load(path: Path) -> npt.NDArray[Any] | None:
 
 @contextmanager
 def _locked(file: BinaryIO) -> Iterator[None]:
-    """Lock a file that is being written until the block ends, after it is closed, too; or until the process ends."""
+    """Lock a file that is being written, until the block or the process ends, even after the file is closed."""
     if sys.platform == "win32":  # where an open file cannot be removed
         yield
         return

@@ -111,17 +111,17 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         except MemoryError as error:
             size = f"{image.width} x {image.height} pixels"
             raise OSError(
-                errno.ENOMEM, f"There was too little memory for the `transform` of {path}, {size}."
+                errno.ENOMEM, f"There was not enough memory for the `transform` of {path}, {size}."
             ) from error
 
     def identity(self, index: int) -> bytes | None:
         """Return a digest of an image file and its preprocessing.
 
-        Of the file, its path, size and modification time are part of the digest. The preprocessing is the transform,
-        and in a subclass its code and attributes: attributes and arguments, the code of functions and classes that are
-        not part of an installed package, the versions of packages that are. The code differs between versions of
-        Python. The preprocessing is inspected again whenever `index` does not increase, as at the start of each pass
-        over the images, so that a change between two passes is noticed.
+        The digest includes the path, size and modification time of the file, and the preprocessing: the transform and,
+        for a subclass, its code and attributes. Objects are described by their attributes and arguments, functions and
+        classes by their code, or by the version of the installed package that they belong to. The code differs between
+        versions of Python. The preprocessing is inspected again whenever `index` does not increase, as at the start of
+        each pass over the images, so that a change between two passes is noticed.
 
         Args:
             index: The image.
@@ -132,7 +132,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         Raises:
             TypeError: If the transform contains an object that cannot be inspected, such as an open file; give its
                 class a method `fingerprint()` that returns a string.
-            OSError: If the file system fails for another reason than that the file does not exist.
+            OSError: If the file system fails for any reason other than that the file does not exist.
         """
         last, described = self._inspected
         if index <= last:
@@ -141,7 +141,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
             described = fingerprint(dataset=type(self), **attributes)
         self._inspected = (index, described)
         try:
-            path = os.path.realpath(self.root / self.paths[index])  # unlike `Path.resolve`, takes a link to itself
+            path = os.path.realpath(self.root / self.paths[index])  # unlike `Path.resolve`, accepts a link to itself
             stat = Path(path).stat()
         except (OSError, ValueError) as error:
             if means_absent(error):

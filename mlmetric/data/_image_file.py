@@ -1,4 +1,4 @@
-"""Reading of one image file: its pixels, or an error that says whether the file or the machine is the cause."""
+"""Reading of one image file, with errors that state whether the file or the system is the cause."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class BadImageError(ValueError):
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image file as RGB.
 
-    Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are rotated as their EXIF
-    orientation says, and stay as they are if the EXIF data are damaged. The size is checked before pixels are decoded.
+    Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are rotated according to
+    their EXIF orientation, or not at all if the EXIF data are damaged. The size is checked before pixels are decoded.
 
     The formats are AVIF, BMP, GIF, JPEG (and MPO), JPEG 2000, PNG, PPM (PBM, PGM, PFM), TIFF and WebP, recognised by
-    content, not by the file name; of several frames the first is read. Pillow's other formats are not supported: for
-    some of them, such as EPS, it starts another program.
+    content, not by the file name; if there are several frames, the first is read. Pillow's other formats are not
+    supported: for some of them, such as EPS, it starts another program.
 
     Args:
         path: The file: a regular file or a symbolic link to one.
         max_pixels: The largest number of pixels that is read. 100 million (10,000 x 10,000) take 400 MB, since Pillow
-            keeps 4 bytes a pixel. The peak is 400 MB for an RGB image as JPEG or PNG, 800 MB where it is turned or
+            uses 4 bytes per pixel. The peak is 400 MB for an RGB image as JPEG or PNG, 800 MB if it is rotated or
             converted, 700 MB for a progressive JPEG or 16 bits, 0.9 GB for AVIF, 1.3 GB for 32 bits, 1.6 GB for WebP,
             1.9 GB for JPEG 2000. Pillow itself warns above 89 million pixels and raises above 179 million.
 
@@ -48,8 +48,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         BadImageError: If the file does not exist, is not a regular file, is not an image, is truncated, has too many
             pixels, or is so thin that it would have more than 100 million pixels after its shorter side is resized to
             256, as in the usual preprocessing.
-        OSError: If the machine is the cause and not the image: too many open files, an unreadable disk, too little
-            memory for an image within `max_pixels`. The message names the file.
+        OSError: If the system is the cause, not the image: too many open files, an unreadable disk, not enough memory
+            for an image within `max_pixels`. The message names the file.
     """
     from PIL import Image
 
@@ -66,11 +66,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(f"{path} is too large: {error}") from error
     except MemoryError as error:
-        raise OSError(errno.ENOMEM, f"{path} could not be read: there was too little memory for it.") from error
+        raise OSError(errno.ENOMEM, f"{path} could not be read: there was not enough memory.") from error
     except Exception as error:
         # On a damaged file a decoder may seek to a negative position, which is EINVAL; its own OSErrors have no errno.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            reason = f"{path} could not be read: {error.strerror}. The machine is the cause, not the image."
+            reason = f"{path} could not be read: {error.strerror}. The system is the cause, not the image."
             raise OSError(error.errno, reason) from error
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         raise BadImageError(f"{path} is truncated or not an image ({type(error).__name__}: {error}).") from error

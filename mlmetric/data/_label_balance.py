@@ -22,20 +22,21 @@ _NUM_CANDIDATES = 100
 
 
 def balance_labels(labels: sparse.csr_array, part_of: Integers, *shares: Floats) -> Integers:
-    """Swap rows between parts until each label's count in each part is within one of its share, or effort ends.
+    """Swap rows between parts until the count of each label in each part is within one of its share, if possible.
 
     The search takes the counts outside of these limits one after the other, and makes the swap that lowers the total
-    cost most. Where no swap lowers it for any of them, it makes the least costly one and keeps these rows where they
-    are for some steps (tabu search). It stops after a fixed number of steps and returns the best assignment found.
-    Nothing is drawn at random.
+    cost most. Where no swap lowers it for any of them, it makes the least costly one and does not move these rows again
+    for some steps (tabu search). It stops after a fixed number of steps and returns the best assignment found. Nothing
+    is drawn at random.
 
-    Some label matrices have no assignment within the limits. An example is five rows and a label for each three of
-    them: one of two parts contains at least three rows, and so all three rows of some label, with a share of 1.5.
+    Some label matrices have no assignment within the limits. An example is five rows and one label for every set of
+    three of them: one of two parts contains at least three rows, and so all three rows of some label, with a share of
+    1.5.
 
     Args:
         labels: Multi-hot, shape `(N, L)`, from `multi_hot_rows`.
-        part_of: The part of each row, int64, shape `(N,)`. The sizes of the parts stay as they are.
-        *shares: The wanted number of rows of each label in each part, shape `(P, L)`. Counts are brought within one of
+        part_of: The part of each row, int64, shape `(N,)`. The sizes of the parts do not change.
+        *shares: The target number of rows of each label in each part, shape `(P, L)`. Counts are brought within one of
             each of the shares given, and as close as possible to the first.
 
     Returns:
@@ -78,7 +79,7 @@ class _SwapSearch:
         self.tabu_until = np.zeros(len(part_of), dtype=np.int64)
 
     def excess(self) -> Floats:
-        """Return by how much each count is farther than one from its shares."""
+        """Return by how much the distance of each count from its shares exceeds one."""
         return self._excess_of(self.counts)
 
     def _excess_of(self, counts: Floats) -> Floats:
@@ -90,10 +91,10 @@ class _SwapSearch:
         return cost
 
     def improve(self, outside: npt.NDArray[np.bool_], excess: Floats, step: int, *, tabu_until: int = 0) -> None:
-        """Swap rows for the count, of those outside, that was tried the longest ago; of equal ones, for the worst.
+        """Swap rows for the count outside its limits that was tried least recently; among equals, for the worst.
 
-        A swap that does not lower the cost is made only with `tabu_until`, the step before which its rows stay where
-        they are. Without a swap the count is marked as stuck.
+        A swap that does not lower the cost is made only with `tabu_until`, the step before which its rows are not moved
+        again. Without a swap the count is marked as stuck.
         """
         parts, of_label = np.nonzero(outside)
         first = np.lexsort((-excess[parts, of_label], self.last_tried[parts, of_label]))[0]
@@ -130,7 +131,7 @@ class _SwapSearch:
         others = order[order != part][:_NUM_PARTNERS]
         now = self._cost_of(self.counts)
         more, fewer = self._cost_of(self.counts + 1) - now, self._cost_of(self.counts - 1) - now
-        # What it costs, by label, that the part loses it and the other gains it, and the reverse.
+        # The cost, for each label, of moving it from the part to the other part, and the reverse.
         losses, gains = fewer[part] + more[others], more[part] + fewer[others]
         best = (np.inf, -1, -1)
         for other, loss, gain in zip(others.tolist(), losses, gains, strict=True):
@@ -157,7 +158,7 @@ class _SwapSearch:
 
 
 def _label_set_numbers(labels: sparse.csr_array) -> Integers:
-    """Number the distinct sets of labels, and return the number of each row's."""
+    """Number the distinct label sets, and return the number of each row's label set."""
     numbers: dict[bytes, int] = {}
     sets = (labels.indices[start:stop].tobytes() for start, stop in itertools.pairwise(labels.indptr.tolist()))
     return np.array([numbers.setdefault(columns, len(numbers)) for columns in sets], dtype=np.int64)

@@ -82,7 +82,7 @@ def read_batches(
     Raises:
         TypeError: If an image of the data set is not a tensor.
         ValueError: If images of a batch differ in shape.
-        OSError: If a worker process cannot be started, dies, or does not answer for ten minutes.
+        OSError: If a worker process cannot be started, dies, or does not respond for ten minutes.
         Exception: Any error of the data set other than BadImageError; from a worker process, with its traceback as a
             note.
     """
@@ -146,7 +146,7 @@ class _Reader:
         while not self._connection.poll(min(_POLL_SECONDS, _TIMEOUT_SECONDS)) and self._process.is_alive():
             if time.monotonic() > last:
                 raise TimeoutError(
-                    f"A worker process that reads images has not answered for {_TIMEOUT_SECONDS:g} seconds. The "
+                    f"A worker process that reads images has not responded for {_TIMEOUT_SECONDS:g} seconds. The "
                     "file system may not respond; or another thread had locked torch's random generator when the "
                     f"process was forked, and it waits for that lock: {_ADVICE}"
                 )
@@ -155,7 +155,7 @@ class _Reader:
         self._process.join(_POLL_SECONDS)
         code = self._process.exitcode
         how = f"signal {-code}, {signal.strsignal(-code)}" if code is not None and code < 0 else f"exit code {code}"
-        return OSError(f"A worker process that reads images died ({how}). There may be too little memory: {_ADVICE}")
+        return OSError(f"A worker process that reads images died ({how}). There may not be enough memory: {_ADVICE}")
 
     def end(self) -> None:
         self._process.kill()

@@ -46,24 +46,24 @@ def stratify(labels: sparse.csr_array, sizes: Integers, *, generator: torch.Gene
     """Assign each row to a part, so that each part has exactly its size and labels are spread in proportion.
 
     Rows are assigned label by label; the next label is the one with the fewest unassigned rows. The deficit of a part
-    in a label is the number of rows with this label that it is still to get, minus its share of the unassigned rows
-    with this label. A row is assigned to the part with the largest score: the sum, over the row's labels, of the
-    deficit divided by the number of unassigned rows with the label, plus the deficit in size divided by the square
-    root of the number of unassigned rows. As deficits are relative to shares, the largest part has no advantage; as
-    the size is part of the score throughout, rare labels cannot fill some parts and leave the frequent labels, which
-    come last, to the others.
+    in a label is the number of rows with this label that it should still receive, minus its share of the unassigned
+    rows with this label. A row is assigned to the part with the largest score: the sum, over the row's labels, of the
+    deficit divided by the number of unassigned rows with the label, plus the deficit in size divided by the square root
+    of the number of unassigned rows. As deficits are relative to shares, the largest part has no advantage; as the size
+    is part of the score throughout, rare labels cannot fill some parts and leave the frequent labels, which come last,
+    to the others.
 
     Args:
         labels: Multi-hot, shape `(N, L)`, from `multi_hot_rows`.
         sizes: Number of rows of each part, int64, shape `(P,)`, >= 0, with the sum N.
-        generator: Draws the order of the rows of a label and breaks ties between parts. None takes rows in their order
-            and the first of equally good parts.
+        generator: Draws the order of the rows of a label and breaks ties between parts. With None, rows keep their
+            order, and the first of several equally good parts is chosen.
 
     Returns:
         The part of each row, int64, shape `(N,)`.
 
     Source:
-        After Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011, from where the
+        After Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011, from which the
         order of labels is taken. Deviations: they use one label of a row, and the absolute number of rows that a part
         still needs, and do not fix the sizes of the parts.
     """
@@ -102,7 +102,7 @@ def stratify(labels: sparse.csr_array, sizes: Integers, *, generator: torch.Gene
 
 
 def _rarest_label_first(labels: sparse.csc_array, remaining: Integers) -> Iterator[Integers]:
-    """Yield the rows of the label with the fewest unassigned rows at the time, until none is left; then all rows."""
+    """Yield the rows of the label with the fewest unassigned rows, until no label has any; then all rows."""
     while remaining.any():
         label = np.where(remaining > 0, remaining, labels.shape[0] + 1).argmin()
         yield labels.indices[labels.indptr[label] : labels.indptr[label + 1]]
@@ -112,8 +112,8 @@ def _rarest_label_first(labels: sparse.csc_array, remaining: Integers) -> Iterat
 def _target_counts(counts: Integers, sizes: Integers) -> Floats:
     """Return how many rows of each label each part should get, shape `(L, P)`: in proportion, and at least one.
 
-    For a label with fewer rows than there are parts, the target is the proportion alone. What a small part gets beyond
-    its proportion is taken from the others, in proportion to what they have beyond one row.
+    For a label with fewer rows than there are parts, the target is the proportion alone. Rows that a small part gets in
+    excess of its proportion are taken from the other parts, in proportion to their rows in excess of one.
     """
     in_proportion = counts[:, None] * (sizes / max(sizes.sum(), 1))
     least = (sizes > 0).astype(np.float64)

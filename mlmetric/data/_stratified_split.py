@@ -15,7 +15,7 @@ from mlmetric.labels import LabelsLike
 def stratified_split(
     labels: LabelsLike, fractions: Sequence[float] = (0.7, 0.2, 0.1), *, generator: torch.Generator | None = None
 ) -> list[Tensor]:
-    """Split rows into parts of given sizes that have each label in the same proportion, as far as the sizes allow.
+    """Split rows into parts of given sizes, and preserve the proportion of each label as far as the sizes allow.
 
     Sizes come first: each part has its fraction of the rows, rounded down or up so that the sum is N. Label proportions
     come second; each part should have at least one row of each label that has at least as many rows as there are parts.
@@ -25,7 +25,7 @@ def stratified_split(
     Args:
         labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame.
             Rows without labels are also spread over the parts in proportion.
-        fractions: Sizes of the parts as fractions of N, > 0, with the sum 1.
+        fractions: Sizes of the parts as fractions of N, > 0, which sum to 1.
         generator: Draws the order of rows and breaks ties; None for torch's global generator.
 
     Returns:
@@ -51,7 +51,7 @@ def stratified_split(
     rows = multi_hot_rows(labels, "labels")
     fractions = tuple(map(float, fractions))
     if not fractions or not (min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-9):
-        raise ValueError(f"`fractions` must be above 0 and have the sum 1, got {fractions}.")
+        raise ValueError(f"`fractions` must be above 0 and sum to 1, got {fractions}.")
     part_of = stratify(rows, _sizes(rows.shape[0], fractions), generator=generator or torch.default_generator)
     return [torch.from_numpy(np.flatnonzero(part_of == part)) for part in range(len(fractions))]
 

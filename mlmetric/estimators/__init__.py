@@ -1,4 +1,4 @@
-"""The two stages as scikit-learn estimators, for pipelines, also those of imbalanced-learn, and grid searches."""
+"""The two stages as scikit-learn estimators, for grid searches and pipelines, including those of imbalanced-learn."""
 
 from mlmetric.estimators._metric_classifier import MetricClassifier
 from mlmetric.estimators._metric_embedder import MetricEmbedder

@@ -34,14 +34,15 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     """Predict several labels of each row with a linear classifier on a learnt embedding.
 
     Stage one is that of [MetricEmbedder][mlmetric.estimators.MetricEmbedder]; `transform` returns its embedding. Stage
-    two trains a linear classifier on the frozen embedding, whose probabilities are initialised with the frequencies of
-    the labels. The thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a
-    threshold common to all labels. The settings of training are those of both stages, except `mixup` and
-    `items_per_label`, which are those of stage one.
+    two trains a linear classifier on the frozen embedding; its initial probabilities are the label frequencies. The
+    thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a threshold
+    common to all labels. The training settings apply to both stages, except `mixup` and `items_per_label`, which apply
+    to stage one.
 
     In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the training rows only. The
-    validation rows are then a share of the rows that it keeps, with their label frequencies. For thresholds that suit
-    the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a number.
+    validation rows are then taken from the rows that it keeps, and have the label frequencies of these. For thresholds
+    that suit the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a
+    number.
 
     Args:
         standardize: Whether to scale features, and embeddings in stage two, to mean 0 and standard deviation 1. The
@@ -50,20 +51,21 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             up to 1 in each row.
         label_loss: Loss of stage two, called as `label_loss(logits, labels)`, such as `AsymmetricLoss()`; None for the
             binary cross entropy.
-        threshold: Probability from which `predict` returns 1; or `"macro"` or `"micro"` for a threshold of each label
-            that maximises this average of F1 on the validation rows, and is 0.5 if there are none.
+        threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
+            each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
         shrinkage: Number of positive validation rows of a label at which its threshold is the mean of its own optimum
             and the common threshold; more positives give more weight to its own optimum. See
             [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
-        classifier_: The trained `ClassifierHead`, which takes the embedding.
-        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels never predicted.
+        head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
+        classifier_: The trained `ClassifierHead`, whose input is the embedding.
+        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
+            predicted.
         classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
             Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read the names of one or two
             columns as the classes of a binary target.
-        history_: For each member, and last for stage two, a list with the record of each epoch.
+        history_: A list of epoch records for each member, and at the end one for stage two.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
@@ -163,7 +165,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     ) -> Self:
         """Make a classifier with the settings of the paper's first run.
 
-        It has the embedding of [MetricEmbedder.paper][mlmetric.estimators.MetricEmbedder.paper], and softmax.
+        It uses the embedding of [MetricEmbedder.paper][mlmetric.estimators.MetricEmbedder.paper], and softmax.
         """
         paper: Self = super().paper(
             margin=margin,
@@ -266,7 +268,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
 
         Args:
             X: Features, shape `(n, D)`.
-            y: Labels of the kinds that `fit` takes, 0 or 1.
+            y: Labels, 0 or 1, of any kind that `fit` accepts.
             sample_weight: Weight of each row, shape `(n,)`.
 
         Returns:

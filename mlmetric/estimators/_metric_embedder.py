@@ -25,23 +25,23 @@ from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
 
 @inherit_docs(TrainingConfig)
 class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEstimator):
-    """Learn an embedding in which neighbours have similar label sets, and a linear classifier can predict the labels.
+    """Learn an embedding in which neighbours have similar label sets and a linear classifier can predict the labels.
 
     The default is the recommended recipe: a network of two layers with dropout and ReLU, on clipped features with
     mixup; the log-ratio loss, which makes distances proportional to the Jaccard distances of the labels; and the loss
     of a linear classifier that is trained together with it. Several such networks, the members, are trained separately,
-    and their embeddings concatenated. Of each, the epoch with the best score on validation rows is kept.
-    `MetricEmbedder.paper()` has the settings of the paper.
+    and their embeddings concatenated. For each member, the epoch with the best score on validation rows is kept.
+    `MetricEmbedder.paper()` uses the settings of the paper.
 
     Args:
-        head: Makes a head from the number of features, such as `functools.partial(EmbeddingHead, dropout=0.2)`; called
-            once for each member. None for `RECOMMENDED_HEAD`.
+        head: Function that makes a head from the number of features, such as
+            `functools.partial(EmbeddingHead, dropout=0.2)`; called once for each member. None for `RECOMMENDED_HEAD`.
         loss: A loss of [mlmetric.losses][] on embeddings, or, with a miner, a pair or triplet loss of
             pytorch-metric-learning; copied for each member. None for `LogRatioLoss()`. Losses that require labels 0 or
             1, such as `MultiLabelProxyAnchorLoss`, need `mixup=0`.
         miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
-        classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0 for
-            no such classifier.
+        classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
+            trains no such classifier.
         n_members: Number of heads that are trained and concatenated.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
             head clips features: without `standardize`, pass standardised features or use another head.
@@ -49,17 +49,17 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         keep_best: Whether to keep the weights of the epoch with the best score on the validation rows, if there are
             any; False keeps those of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
-        random_state: Seed of initial weights, order of rows, dropout, mixup, and the validation rows. An integer gives
-            the same fit each time. None draws it from numpy's global generator, as in scikit-learn. torch's global
-            generator is seeded while a fit runs and restored after it. Other threads must not draw from it meanwhile;
-            fits in several threads run one after the other.
+        random_state: Seed of the initial weights, the order of rows, dropout, mixup, and the choice of validation rows.
+            An integer gives the same fit each time. None draws a seed from numpy's global generator, as in
+            scikit-learn. torch's global generator is seeded while a fit runs and restored after it. Other threads must
+            not draw from it meanwhile; fits in several threads run one after the other.
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`; a torch module that takes features as passed to `fit`.
+        head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
         classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
             Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read one or two names as the
             classes of a binary target.
-        history_: For each member a list with the record of each epoch.
+        history_: A list of epoch records for each member.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
@@ -148,7 +148,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     ) -> Self:
         """Make an estimator with the settings of the paper's first run.
 
-        It has the triplet loss on squared Euclidean distances, with one triplet for each anchor and its farthest
+        It uses the triplet loss on squared Euclidean distances, with one triplet for each anchor and its farthest
         positive. The second run of the paper has `margin=2.0`; the third and fourth have `max_epochs=20` and
         `lr_drops=(15,)` with either margin. On standardised features the paper's learning rate is often too high: if a
         warning says that training diverges, use `lr=0.001`.
@@ -197,10 +197,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             X: Features, shape `(n, D)`, finite numbers.
             y: Labels: a matrix `(n, L)` with entries in [0, 1] of any kind that
                 [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
-                or for each row a list of label names. Soft labels are trained on as they are; in validation rows
-                those of at least 0.5 are present.
-            validation: Features and labels of validation rows, in place of a share of `X`. A pipeline passes them as
-                they are, not transformed by the steps before this one. Label names must be in `classes_`, and a data
+                or for each row a list of label names. Training uses soft labels unchanged; in validation rows, labels
+                of at least 0.5 count as present.
+            validation: Features and labels of validation rows, instead of a share of `X`. A pipeline passes them
+                unchanged, not transformed by the steps before this one. Label names must be in `classes_`, and a data
                 frame must have the same columns as `y`.
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
                 for the members, and `classifier.pt`; with `random_state=None` also `seeds.json`. The state is saved
@@ -259,7 +259,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             data, validation = split_validation(data, self.validation_fraction, seed)
         if self.patience is not None and validation is None:
             raise ValueError(
-                f"`patience` requires validation rows to score epochs, got none of {len(data.labels)} rows: raise "
+                f"`patience` requires validation rows to score epochs, got none of {len(data.labels)} rows: increase "
                 "`validation_fraction`, or pass `validation`."
             )
         members, self.history_ = [], []

@@ -1,4 +1,4 @@
-"""What the estimators share: reading of data, settings, checkpoints, callbacks and seeds of their stages."""
+"""Parts that the estimators share: data, settings, checkpoints, callbacks and seeds of their stages."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ class StageOutputs:
             try:
                 first, second = map(int, json.loads(path.read_bytes()))
             except (TypeError, ValueError) as error:
-                raise OSError(
-                    f"The file of the seeds {path} is damaged. Remove its folder to train from scratch."
-                ) from error
+                raise OSError(f"The seed file {path} is damaged. Remove its folder to train from scratch.") from error
             return first, second
         seeds = _draw_seeds(None)
         with atomic_write(path) as file:
@@ -84,7 +82,7 @@ def _draw_seeds(random_state: RandomState) -> tuple[int, int]:
 
 
 class StagedEstimator(BaseEstimator):
-    """The base class of the estimators, with what does not depend on the stage."""
+    """Base class of the estimators, with everything that does not depend on the stage."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with trained modules on the CPU, since the device may be missing where it is unpickled."""

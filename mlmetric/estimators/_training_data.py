@@ -1,4 +1,4 @@
-"""Reading of what the estimators are fitted on: features, label matrices and label names."""
+"""Reading of the data that the estimators are fitted on: features, label matrices and label names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_labels(
 
     Args:
         y: A label matrix of any kind that `check_labels` reads, or label names for each row.
-        classes: The classes of the columns, if they are known: names and frames are then brought into their order.
+        classes: The classes of the columns, if they are known: names and columns are then put in this order.
         name: The argument's name in messages.
 
     Returns:
@@ -124,7 +124,7 @@ def _to_training_data(features: npt.NDArray[np.float32], labels: npt.NDArray[Any
         raise ValueError(f"`X` and `y` must have the same number of rows, got {len(features)} and {len(labels)}.")
     if labels.any() and labels.max() < 0.5:
         warnings.warn(
-            "No label of `y` reaches 0.5, the threshold from which soft labels are present when rows are set aside, "
+            "No label of `y` reaches 0.5, from which soft labels count as present when rows are set aside, "
             f"epochs scored and thresholds chosen; the highest is {labels.max():.3g}. Rescale them, or pass "
             "`validation`.",
             stacklevel=5,
@@ -147,7 +147,7 @@ def split_validation(data: TrainingData, fraction: float, seed: int) -> tuple[Tr
 
     Args:
         data: At least two rows.
-        fraction: Share of the validation rows; 0 for none.
+        fraction: Share of the validation rows; 0 for no validation rows.
         seed: Seed of the split.
 
     Returns:

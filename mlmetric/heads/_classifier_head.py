@@ -89,7 +89,7 @@ class ClassifierHead(nn.Module):
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits `(N, L)` into probabilities of this shape with the head's activation."""
+        """Convert logits `(N, L)` to probabilities of the same shape with the head's activation."""
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:

@@ -21,7 +21,7 @@ class EmbeddingHead(nn.Module):
 
     Args:
         in_features: D, the number of features.
-        widths: Sizes of the layers; the last one is the size of the embedding, E. The paper gives only the last one,
+        widths: Sizes of the layers; the last one is the size of the embedding, E. The paper states only the last one,
             256; 512 is our choice.
         activation: Called without arguments to make the activation between two layers.
         batch_norm: Whether to apply batch normalisation before each activation between layers.
@@ -96,7 +96,7 @@ class EmbeddingHead(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed features of shape `(N, D)`: shape `(N, E)`."""
+        """Embed features of shape `(N, D)`, and return shape `(N, E)`."""
         features = self.standardize(features)
         if self.clip is not None:
             features = features.clamp(-self.clip, self.clip)
@@ -117,7 +117,7 @@ class EmbeddingHead(nn.Module):
 class EmbeddingEnsemble(nn.Module):
     """Concatenate the embeddings of several heads, so that squared distances are the mean of those of the members.
 
-    Heads that are trained separately, with different initial weights and batches, make different errors; errors of
+    Heads that are trained separately, with different initial weights and batches, make different errors; the errors of
     their mean distance are smaller. Embeddings are divided by the square root of the number of members.
 
     Args:
@@ -151,6 +151,6 @@ class EmbeddingEnsemble(nn.Module):
         return sum(sizes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed features of shape `(N, D)`: shape `(N, sum of all E)`."""
+        """Embed features of shape `(N, D)`, and return shape `(N, sum of all E)`."""
         joined = torch.cat([member(features) for member in self.members], dim=1)
         return joined / math.sqrt(len(self.members))

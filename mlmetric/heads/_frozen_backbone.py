@@ -27,8 +27,9 @@ class FrozenBackbone(nn.Module):
     """A network without its classifier, whose weights and statistics do not change.
 
     Frozen means that no parameter requires a gradient and that `train()` leaves the network in evaluation mode, so that
-    batch-norm statistics do not change either. The features are the inputs of the removed classifier; of a feature map,
-    as in SqueezeNet, the mean over positions. Submodules named in `unfrozen` are trained as in any network.
+    batch-norm statistics do not change either. The features are the inputs of the removed classifier; for a feature
+    map, as in SqueezeNet, they are its mean over positions. Submodules named in `unfrozen` are trained as in any
+    network.
 
     Args:
         model: Name of a torchvision classification model, such as "resnet50", or any module that maps a batch to
@@ -36,8 +37,8 @@ class FrozenBackbone(nn.Module):
         weights: For a name: "DEFAULT" or another member of the model's weights enum, or its name; a file of a state
             dict (`.pth` or `.pt`), whatever its number of classes; or None for random weights. For a module: a file of
             a state dict, or "DEFAULT" for the weights that it has.
-        transform: Preprocessing of an image. None for the default: that of the weights; for a file or random weights
-            that of the model's first published weights; for a module None.
+        transform: Preprocessing of an image. None for the preprocessing of the weights; for a file or random weights,
+            that of the model's first published weights; for a module, none.
         pooling: Pooling of the last feature map over positions: `"avg"` or `"max"`, which detects objects that cover
             little of an image. A torchvision model must pool with a layer of its own to support `"max"`.
         unfrozen: Names of submodules that are trained, as in `named_modules()` of the network: `("layer4",)` is the
@@ -140,10 +141,10 @@ class FrozenBackbone(nn.Module):
         return features
 
     def fingerprint(self) -> str:
-        """Return a digest of all that determines the features of a preprocessed image.
+        """Return a digest of everything that determines the features of a preprocessed image.
 
-        That is the class of the network, its submodules, weights, statistics and plain attributes, the pooling, your
-        own code, and the versions of the installed packages that it uses.
+        This includes the class of the network, its submodules, weights, statistics and plain attributes, the pooling,
+        your own code, and the versions of the installed packages that it uses.
 
         Returns:
             64 hexadecimal digits.
@@ -198,7 +199,7 @@ def _torchvision_model(
 
 
 def _pool_by_maximum(model: nn.Module, name: str) -> None:
-    """Replace the average pooling of the last feature map of a torchvision model by maximum pooling."""
+    """Replace the average pooling of the last feature map of a torchvision model with maximum pooling."""
     from torchvision.ops import SqueezeExcitation
 
     names = [
@@ -271,10 +272,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise WeightsUnavailableError(f"The weights file {path} does not exist.") from error
     except Exception as error:
-        # The type of the error depends on the content of a damaged or foreign file.
+        # Damaged files, and files of other formats, raise errors of many types.
         raise WeightsUnavailableError(
             f"The weights file {path} could not be read as a torch state dict ({type(error).__name__}). "
-            "Save one by `torch.save(model.state_dict(), path)`."
+            "Save one with `torch.save(model.state_dict(), path)`."
         ) from error
     if not isinstance(state_dict, dict):
         raise ValueError(

@@ -26,9 +26,9 @@ def cooccurrence_adjacency(
     """Compute the adjacency matrix of the label graph of ML-GCN, whose edges are conditional probabilities.
 
     P(j|i) is the share of the rows with label i that also have label j. Labels j with `P(j|i) >= threshold` are the
-    neighbours of label i. They have the weight `neighbor_weight` in equal parts, label i itself has
-    `1 - neighbor_weight`. The matrix is then normalised symmetrically: each entry is divided by the square roots of
-    the sums of its row and of the row with the number of its column. A label without neighbours, or without rows, is
+    neighbours of label i. They share the weight `neighbor_weight` equally; label i itself has the weight
+    `1 - neighbor_weight`. The matrix is then normalised symmetrically: each entry is divided by the square roots of the
+    sums of its row and of the row whose index is that of its column. A label without neighbours, or without rows, is
     only adjacent to itself.
 
     Args:
@@ -111,7 +111,7 @@ class GraphConvolution(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Convolve label vectors of shape `(L, in_features)`: shape `(L, out_features)`."""
+        """Convolve label vectors of shape `(L, in_features)`, and return shape `(L, out_features)`."""
         return self.adjacency @ (vectors @ self.weight)
 
     def extra_repr(self) -> str:
@@ -212,7 +212,7 @@ class LabelGraphHead(nn.Module):
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits `(N, L)` into probabilities of this shape."""
+        """Convert logits `(N, L)` to probabilities of the same shape."""
         return logits.sigmoid()
 
     @inherit_docs(ClassifierHead.loss)

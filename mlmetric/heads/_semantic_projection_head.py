@@ -44,12 +44,12 @@ class SemanticProjectionHead(nn.Module):
 
     Source:
         After Pilli et al., "Predicting sentiments in image advertisements using semantic relations among sentiment
-        labels", CVPR Workshops 2020. What is published: ResNet-152 features are projected into the space of word
-        vectors of the labels, a graph convolution uses the semantic relations of the labels, and the loss is based on a
-        distance that suits the distribution of the labels. Our choices: one linear projection, a symmetric graph of
-        nearest neighbours, a residual connection around the convolution, and as loss the binary cross entropy plus the
-        pairwise ranking loss `log(1 + sum_absent exp(s) * sum_present exp(-s))` of Li et al., "Improving pairwise
-        ranking for multi-label image classification", CVPR 2017.
+        labels", CVPR Workshops 2020. The paper states the following: ResNet-152 features are projected into the space
+        of word vectors of the labels, a graph convolution uses the semantic relations of the labels, and the loss is
+        based on a distance that suits the distribution of the labels. Our choices: one linear projection, a symmetric
+        graph of nearest neighbours, a residual connection around the convolution, and as loss the binary cross entropy
+        plus the pairwise ranking loss `log(1 + sum_absent exp(s) * sum_present exp(-s))` of Li et al., "Improving
+        pairwise ranking for multi-label image classification", CVPR 2017.
     """
 
     label_vectors: Tensor
@@ -104,14 +104,15 @@ class SemanticProjectionHead(nn.Module):
         return functional.normalize(projected) if self.distance == "cosine" else projected
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits `(N, L)` into probabilities of this shape."""
+        """Convert logits `(N, L)` to probabilities of the same shape."""
         return logits.sigmoid()
 
     @inherit_docs(ClassifierHead.loss)
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
         """Compute the binary cross entropy plus `separation` times the pairwise ranking loss, each the mean over rows.
 
-        In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all or no labels are.
+        In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all or no labels are
+        present.
         """
         target = label_tensor(labels, validate_args=validate_args).to(logits)
         entropy = functional.binary_cross_entropy_with_logits(logits, target)

@@ -1,6 +1,6 @@
 """Measures of label imbalance, and of how strongly frequent and rare labels co-occur.
 
-Every measure takes a label matrix `(N, L)` as a tensor, an array, a list of rows, a scipy sparse matrix or a data
+Every measure accepts a label matrix `(N, L)` as a tensor, an array, a list of rows, a scipy sparse matrix or a data
 frame, and computes in float64. The imbalance ratio of a label without positives is NaN; it is left out of every mean,
 and the label is neither a majority nor a minority label. `imbalance_report` computes all measures.
 """

@@ -40,8 +40,8 @@ def scumble_per_instance(labels: LabelsLike) -> FloatArray:
         array([0.2, 0. , 0. , 0. , 0. ])
 
     Source:
-        Charte et al., HAIS 2014, and Neurocomputing 326-327, 2019 (arXiv 1802.05033). Both means run over the labels of
-        the row only: with a 0 for each absent label, the geometric mean would be 0.
+        Charte et al., HAIS 2014, and Neurocomputing 326-327, 2019 (arXiv 1802.05033). Both means are taken over the
+        labels of the row only: with a 0 for each absent label, the geometric mean would be 0.
     """
     values = read_hard_labels(labels)
     return scumble_from_ratios(np.nonzero(values), ir_lbl(values), len(values))

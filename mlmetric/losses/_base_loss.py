@@ -1,7 +1,7 @@
 """Base class of the losses for label matrices, with the interface of the losses of pytorch-metric-learning.
 
-Losses are computed in float32 or float64, also under `torch.autocast`: half precision has too few digits for
-differences of distances, `cdist` supports it only in part, and sums and exponentials overflow.
+Losses are computed in float32 or float64, even under `torch.autocast`: half precision has too few digits for
+differences of distances, `cdist` supports it only partly, and sums and exponentials overflow.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
             otherwise.
         reducer: A reducer of pytorch-metric-learning, but not `ClassWeightedReducer`. None for the default of the loss,
             `MeanReducer()` unless stated otherwise.
-        embedding_regularizer: A regularizer of pytorch-metric-learning that is applied to the embeddings; None for
-            none.
+        embedding_regularizer: A regularizer of pytorch-metric-learning that is applied to the embeddings; None for no
+            regularizer.
         embedding_reg_weight: Weight of `embedding_regularizer`.
         collect_stats: Whether to record statistics of each call as attributes. None for the global setting of
             pytorch-metric-learning.
@@ -100,7 +100,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
                 `MultiLabelLoss` wraps a loss on pairs or triplets.
             indices_tuple: Pairs or triplets to compute the loss of, such as those of a miner: three index tensors
                 (anchors, positives, negatives) for triplets, or four (anchors, positives, anchors, negatives) for
-                pairs. Positives and negatives are indices into `ref_emb`. None for those of the loss.
+                pairs. Positives and negatives are indices into `ref_emb`. None for the pairs or triplets that the loss
+                itself selects.
             ref_emb: Reference embeddings, with which the embeddings are compared, shape `(M, D)`; None for
                 `embeddings`.
             ref_labels: Labels of `ref_emb`, shape `(M, L)`.

@@ -16,7 +16,8 @@ class AsymmetricLoss(nn.Module):
     With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a
     present label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows.
     0 is the lowest value. With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label
-    with a probability below the margin is 0, which helps if most labels are absent and some are missing by mistake.
+    with a probability below the margin is 0, which helps if most labels are absent and some present labels were not
+    annotated.
 
     Args:
         gamma_neg: Focusing parameter of absent labels, at least 0.
@@ -95,10 +96,10 @@ class TwoWayLoss(nn.Module):
     """Two-way multi-label loss: a ranking loss over the labels of each row and over the rows of each label.
 
     For each row that has labels:
-    `softplus(T_n log sum_n exp(x_n / T_n) + T_p log sum_p exp(-x_p / T_p))`, with the sum over n for the logits of
-    absent labels and the sum over p for those of present labels. The same is computed for each label that occurs in the
-    batch, over rows. The loss is the mean over rows plus the mean over labels. It is small if the logits of present
-    labels exceed those of absent labels in each row and in each column. Rows without labels and labels without rows are
+    `softplus(T_n log sum_n exp(x_n / T_n) + T_p log sum_p exp(-x_p / T_p))`, where x are the logits of the row, n runs
+    over its absent labels and p over its present labels. The same is computed for each label that occurs in the batch,
+    over rows. The loss is the mean over rows plus the mean over labels. It is small if the logits of present labels
+    exceed those of absent labels in each row and in each column. Rows without labels and labels without rows are
     omitted from the means; if no label is absent the term is 0.
 
     Args:

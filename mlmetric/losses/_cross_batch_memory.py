@@ -34,7 +34,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         embedding_size: D, the number of columns of the embeddings.
         num_labels: L, the number of columns of the labels.
         memory_size: Number of rows in the memory, at least the batch size.
-        miner: A [miner][mlmetric.miners], or another miner that takes label matrices and references, whose self-pairs
+        miner: A [miner][mlmetric.miners], or another miner that accepts label matrices and references, whose self-pairs
             are removed from the result. None for all pairs of the relation.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Inputs of the losses: checks, and what `MultiLabelBaseLoss.compute_loss` gets."""
+"""Inputs of the losses: their checks, and the argument of `MultiLabelBaseLoss.compute_loss`."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _check_rows(embeddings: Tensor, labels: LabelsLike | None, embeddings_name: 
     rows = "N" if matrix is None else len(matrix)
     if embeddings.ndim != 2 or rows not in ("N", len(embeddings)):
         raise ValueError(
-            f"`{embeddings_name}` must have shape ({rows}, D), a row for each row of `{labels_name}`, "
+            f"`{embeddings_name}` must have shape ({rows}, D), one row for each row of `{labels_name}`, "
             f"got {tuple(embeddings.shape)}."
         )
     return matrix

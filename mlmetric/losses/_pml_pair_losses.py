@@ -1,7 +1,7 @@
 """Formulas of the losses of pytorch-metric-learning on positive and negative pairs.
 
 With label sets a batch has many more positive pairs than with classes. Three losses compare each positive pair with the
-negatives of its anchor. For this pytorch-metric-learning builds a matrix of all positive by all negative pairs: 10^9
+negatives of its anchor. For this, pytorch-metric-learning builds a matrix of all positive by all negative pairs: 10^9
 entries for 256 rows with 3 of 20 labels each. Here the negatives of an anchor are summed once, which gives the same
 values. The other losses use their own `_compute_loss`.
 """

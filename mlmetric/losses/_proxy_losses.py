@@ -19,12 +19,12 @@ from mlmetric.losses._multi_label_loss import MultiLabelLoss
 
 @inherit_docs(MultiLabelBaseLoss, validate_args="labels, similarities and embeddings=>labels and embeddings")
 class MultiLabelProxyAnchorLoss(MultiLabelLoss):
-    """Proxy Anchor loss: the proxy of each label is pulled towards the rows with it and pushed away from all others.
+    """Proxy Anchor loss: the proxy of each label is pulled towards rows with the label and pushed away from others.
 
-    For each label, the rows with it are positive and the others negative; harder rows have a larger weight. 0 is the
-    lowest value. The proxy of a label that no row of the batch has is only pushed; all proxies are pushed away from an
-    all-zero row. It is [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `ProxyAnchorLoss` of
-    pytorch-metric-learning.
+    For each label, the rows with the label are positive and the other rows are negative; harder rows have a larger
+    weight. 0 is the lowest value. The proxy of a label that no row of the batch has is only pushed away; all proxies
+    are pushed away from an all-zero row. It is [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `ProxyAnchorLoss`
+    of pytorch-metric-learning.
 
     Args:
         num_labels: L, the number of columns of the labels.
@@ -35,7 +35,8 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
         reducer: A reducer of pytorch-metric-learning, but not `ClassWeightedReducer`. None for `DivisorReducer()`.
         weight_init_func: Function that initialises the proxies in place. None for `kaiming_normal_` with
             `mode="fan_out"`, as in pytorch-metric-learning.
-        weight_regularizer: A regularizer of pytorch-metric-learning that is applied to the proxies; None for none.
+        weight_regularizer: A regularizer of pytorch-metric-learning that is applied to the proxies; None for no
+            regularizer.
         weight_reg_weight: Weight of `weight_regularizer`.
 
     Attributes:

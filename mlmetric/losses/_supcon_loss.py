@@ -35,9 +35,9 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
     Lower is better. The loss of an anchor is 0 if the softmax of its only positive is 1. Anchors and labels without
     positives are omitted from the mean; a batch without positives gives a differentiable zero. An all-zero row has no
     positives, unless `empty_rows_match` is True, and is a negative of every row. In `"per_label"`, soft labels are
-    weights of positives and terms. With an `indices_tuple` its positive pairs are the positives, whatever their
-    similarity, which is still their weight, and the softmax is computed over its pairs only; `"per_label"` uses the
-    positive pairs that share the label.
+    weights of positives and terms. With an `indices_tuple`, its positive pairs are the positives regardless of their
+    similarity, which is still used as their weight, and the softmax is computed over the pairs of the `indices_tuple`
+    only; `"per_label"` uses the positive pairs that share the label.
 
     Args:
         positives: Definition of a positive: `"similarity"`, `"per_label"` or `"any"`.

@@ -31,7 +31,7 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
         margin: Margin of a triplet whose similarities differ by 1, in units of `distance`, above 0.
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar. None for
             [`Jaccard()`][mlmetric.similarity.Jaccard].
-        distance: A distance of pytorch-metric-learning, inverted ones included. None for its default, the Euclidean
+        distance: A distance of pytorch-metric-learning, which can be inverted. None for its default, the Euclidean
             distance of normalised embeddings.
         reducer: A reducer of pytorch-metric-learning, but not `ClassWeightedReducer`. None for `AvgNonZeroReducer()`,
             the mean over triplets with a loss above 0.

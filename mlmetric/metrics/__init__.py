@@ -1,9 +1,9 @@
 """Metrics of predicted labels, label rankings and retrieval for multi-label data.
 
-Functions take numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames, and return a float64
+Functions accept numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames, and return a float64
 tensor on the device of their first argument: 0-d for a single number, `(L,)` for one number for each label, `(N,)` for
-one for each query. Scores are ranked without transformation and compared with a `threshold` on their own scale;
-whether they are probabilities or logits is never inferred.
+one for each query. Scores are ranked without transformation and compared with a `threshold` on their own scale; whether
+they are probabilities or logits is never inferred.
 
 `zero_division` replaces undefined values (0/0), such as the recall of a label without positives:
 

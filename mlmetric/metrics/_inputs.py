@@ -1,4 +1,4 @@
-"""Checks and conversions of the arguments that metrics take."""
+"""Checks and conversions of the arguments of metrics."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _top_k_labels(predictions: Predictions, k: int) -> Tensor:
     above, tied = preds > kth_score, preds == kth_score
     if predictions.mask is not None:
         tied &= predictions.mask
-    # Of the labels tied for the last places, those of the lowest index are predicted.
+    # Among the labels tied for the last places, those with the lowest indices are predicted.
     return above | (tied & (tied.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
 
 

@@ -36,16 +36,17 @@ def precision(
 
     Args:
         preds: Scores, shape `(N, L)`, any real dtype: a tensor, an array, a list of rows, a scipy sparse matrix or a
-            data frame. With the default threshold, predicted labels (bool or 0 and 1) are accepted too.
+            data frame. With the default threshold, predicted labels (bool or 0 and 1) are also accepted.
         target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
             sparse matrix or a data frame.
-        threshold: A label is predicted where `preds >= threshold`: a number, or shape `(L,)` with one for each label,
-            rounded to the dtype of `preds`. It must be on the scale of the scores: 0.5 suits probabilities, and 0
-            gives the same predictions from logits. The scale is never inferred from the values. With None, all labels
-            are predicted unless `top_k` excludes them.
-        top_k: Of the labels that reach the threshold, only those among the k highest scores of the row are predicted;
-            of labels tied for the last places, those of the lowest index. `top_k=3` alone means "among the top 3 and
-            at least 0.5", `top_k=3, threshold=None` means "the top 3 at any score". Papers call both "top 3".
+        threshold: A number, or one for each label, shape `(L,)`, rounded to the dtype of `preds`; a label is predicted
+            where `preds >= threshold`. It must be on the scale of the scores: 0.5 suits probabilities, and 0 gives the
+            same predictions from logits. The scale is never inferred from the values. With None, all labels are
+            predicted unless `top_k` excludes them.
+        top_k: Labels are predicted only if they reach the threshold and are among the k highest scores of the row;
+            among labels tied for the last places, those with the lowest indices are predicted. `top_k=3` alone means
+            "among the top 3 and at least 0.5", `top_k=3, threshold=None` means "the top 3 at any score". Papers call
+            both "top 3".
         average: `"macro"`: mean over labels. `"weighted"`: mean over labels, weighted by the number of positives
             (undefined without positives). `"micro"`: from the counts summed over all labels. `"none"`: one value for
             each label.
@@ -121,9 +122,9 @@ def f1(
 ) -> Tensor:
     """Compute F1, the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
 
-    1 is best, 0 worst. The F1 of a label without positives that is never predicted is undefined; with only one of the
-    two it is 0. `average="macro"` is the mean of the F1 of the labels. The CF1 of multi-label image recognition is a
-    different number: `cf1`.
+    1 is best, 0 worst. The F1 of a label without positives that is never predicted is undefined; if only one of the two
+    is the case, it is 0. `average="macro"` is the mean of the F1 values of the labels. The CF1 of multi-label image
+    recognition is a different number: `cf1`.
 
     Examples:
         >>> import torch

@@ -27,10 +27,10 @@ def coverage_error(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the number of top-ranked labels that includes all true labels.
+    """Compute the mean over rows of the number of top-ranked labels needed to include all true labels.
 
-    The number of true labels of a row is best, L is worst; tied labels are counted together. A row without true labels
-    is undefined. Zhang and Zhou, and Mulan, count one less.
+    The best value of a row is its number of true labels, the worst is L; tied labels are counted together. A row
+    without true labels is undefined. Zhang and Zhou, and the library Mulan, count one label less.
 
     Args:
         preds: Scores, shape `(N, L)`, any real dtype and scale, infinities allowed: a tensor, an array, a list of rows,
@@ -112,7 +112,7 @@ def ranking_loss(  # noqa: D417
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the share of pairs of a true and another label that are in the wrong order.
+    """Compute the mean over rows of the share of pairs of a true and a false label in the wrong order.
 
     0 is best, 1 worst. A row in which no label or every label is true has no pairs and is undefined.
 

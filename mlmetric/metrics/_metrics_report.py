@@ -46,8 +46,8 @@ class MetricsReport:
 
     Attributes:
         values: Value of each metric.
-        num_averaged: For each metric that is a mean over labels or rows, the number of these that are included in the
-            mean and the number of all. Excluded are undefined values: the precision of labels that are never
+        num_averaged: For each metric that is a mean over labels or rows, the number of labels or rows that are included
+            in the mean, and their total number. Undefined values are excluded: the precision of labels that are never
             predicted, the recall of labels without positives, the ranking of rows without labels.
         intervals: Lower and upper bound for each metric, or None.
         confidence_level: Nominal coverage of the intervals, or None.

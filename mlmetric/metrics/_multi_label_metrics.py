@@ -39,11 +39,11 @@ class MultiLabelMetrics(StatefulMetric):
     `MetricCollection`. It is a `torch.nn.Module` without parameters; `state_dict` does not contain the stored rows.
 
     Args:
-        threshold: A label is predicted where `preds >= threshold`: a number, or shape `(L,)` with one for each label,
-            rounded to the dtype of `preds`. It must be on the scale of the scores: 0.5 suits probabilities, and 0
-            gives the same predictions from logits. With None, all labels are predicted unless `top_k` excludes them.
-        top_k: Of the labels that reach the threshold, only those among the k highest scores of the row are predicted;
-            of labels tied for the last places, those of the lowest index. None: no limit.
+        threshold: A number, or one for each label, shape `(L,)`, rounded to the dtype of `preds`; a label is predicted
+            where `preds >= threshold`. It must be on the scale of the scores: 0.5 suits probabilities, and 0 gives the
+            same predictions from logits. With None, all labels are predicted unless `top_k` excludes them.
+        top_k: Labels are predicted only if they reach the threshold and are among the k highest scores of the row;
+            among labels tied for the last places, those with the lowest indices are predicted. None: no limit.
         zero_division: Replacement for undefined values (0/0): nan, 0 or 1. Means exclude NaN; a mean over no values is
             undefined as well.
         label_names: Names of the L labels for reports, which otherwise show their indices.

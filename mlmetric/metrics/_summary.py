@@ -51,7 +51,7 @@ class MetricSummary:
         return values
 
     def num_averaged(self, zero_division: float) -> dict[str, tuple[int, int]]:
-        """Return for each mean the number of labels or rows that are included, and the number of all."""
+        """Return for each mean the number of labels or rows that are included, and their total number."""
         true_positives, predicted_positives, support = self._label_counts
         values = {
             "map": self._label_precisions,

@@ -57,7 +57,7 @@ def best_thresholds(
             annotated, may contain any value.
 
     Returns:
-        float64, shape `(L,)`, or 0-d with `per_label=False`, on the device of `preds`. It is +inf for a label of which
+        float64, shape `(L,)`, or 0-d with `per_label=False`, on the device of `preds`. It is +inf for a label for which
         every prediction would lower micro F1; scores of +inf are predicted even then.
 
     Raises:

@@ -90,7 +90,7 @@ def find_miner_adapter(miner: Any) -> MinerAdapter:
     """Return the adapter of the class of a miner, or of its nearest base class in `MINER_ADAPTERS`.
 
     Raises:
-        TypeError: If `miner` is not a miner of pytorch-metric-learning, or already takes label matrices.
+        TypeError: If `miner` is not a miner of pytorch-metric-learning, or already accepts label matrices.
         ValueError: If its class or a setting does not support label sets.
     """
     name = type(miner).__name__
@@ -98,7 +98,7 @@ def find_miner_adapter(miner: Any) -> MinerAdapter:
         kind = f"the class {miner.__name__} itself" if isinstance(miner, type) else name
         raise TypeError(f"`miner` must be an instance of a miner of pytorch_metric_learning.miners, got {kind}.")
     if isinstance(miner, MultiLabelBaseMiner):
-        raise TypeError(f"`miner` must be a miner for class ids, got {name}, which already takes label matrices.")
+        raise TypeError(f"`miner` must be a miner for class ids, got {name}, which already accepts label matrices.")
     mro = type(miner).__mro__
     known = next(cls for cls in mro if cls in MINER_ADAPTERS)
     adapter = MINER_ADAPTERS[known]

@@ -25,7 +25,7 @@ class MultiLabelMiner(MultiLabelBaseMiner):
     without positives gives no triplets. A batch in which nothing qualifies gives empty int64 tensors, for which the
     losses of pytorch-metric-learning return a differentiable zero.
 
-    Margins, strategies and the distance of the wrapped miner are read in each call; margins and ranges are in the
+    Margins, strategies and the distance of the wrapped miner are read in each call; margins and ranges refer to the
     values that the distance returns, inverted or not. The [table of miners](../pml_miners.md) lists the supported
     miners with their mining rules, and the unsupported ones with the reason. A subclass of a miner is treated as its
     nearest base class in the table, and rejected if it overrides a method that the rule replaces.
@@ -44,8 +44,8 @@ class MultiLabelMiner(MultiLabelBaseMiner):
         neg_pair_dist: Mean distance of the mined negative pairs, if the `collect_stats` of `miner` is True.
 
     Raises:
-        TypeError: If `miner` is not an instance of a miner of pytorch-metric-learning or already takes label matrices,
-            or `similarity` is not callable.
+        TypeError: If `miner` is not an instance of a miner of pytorch-metric-learning or already accepts label
+            matrices, or `similarity` is not callable.
         ValueError: If the miner or one of its settings does not support label sets, or `negative_threshold` exceeds
             `positive_threshold`.
 

@@ -158,7 +158,7 @@ def uniform_histogram(miner: Any, inputs: MinerInputs) -> tuple[Tensor, ...]:
 
 
 def packaged_triplets(miner: Any, inputs: MinerInputs) -> Triplets:
-    """Use each three consecutive rows as a triplet."""
+    """Use every three consecutive rows as a triplet."""
     number = len(inputs.embeddings)
     if number % 3 != 0 or not inputs.ref_includes_query:
         got = f"{number} rows" if number % 3 != 0 else "`ref_emb`"

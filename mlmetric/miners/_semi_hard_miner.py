@@ -34,8 +34,9 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     `loss(embeddings, indices_tuple=triplets)`.
 
     Memory is proportional to the `(N, M)` distances and similarities and the number of returned triplets. Time is a
-    small multiple of that for computing and sorting the distances, plus the output. Triplets that the caps exclude are
-    not enumerated; all positives are visited unless `max_triplets_per_anchor` is reached.
+    small multiple of that for computing and sorting the distances, plus the output. Triplets that the caps (the
+    `max_...` parameters) exclude are not enumerated; all positives are visited unless `max_triplets_per_anchor` is
+    reached.
 
     Args:
         positive_threshold: A reference is a positive if its similarity to the anchor exceeds this by more than a
@@ -55,7 +56,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             `type_of_triplets`, as in the reference implementation, or `"any"`. The paper does not specify this.
         negative_order: Which negatives the caps keep: a `"random"` sample, or the `"hardest"` ones, which are nearest
             to the anchor.
-        distance: A distance of pytorch-metric-learning, inverted ones included. None for its default, the Euclidean
+        distance: A distance of pytorch-metric-learning, which can be inverted. None for its default, the Euclidean
             distance of normalised embeddings.
         generator: Random generator. None for torch's global generator of the device of the embeddings, which
             `torch.manual_seed` seeds.
@@ -75,7 +76,7 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     Raises:
         TypeError: If `similarity` is not callable or a class, `distance` is not a distance of pytorch-metric-learning,
             or `generator` is not a `torch.Generator`.
-        ValueError: If an option is not one of those named above, a cap is not an integer or below 0
+        ValueError: If an option is not one of the values above, a cap is not an integer or below 0
             (`max_triplets_per_anchor`: below 1), the margin is below 0, or a threshold is NaN.
 
     Examples:

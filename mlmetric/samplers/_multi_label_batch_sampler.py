@@ -32,9 +32,9 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
 
     Each label visits its items in random order, and in a new random order once it has visited all. On its n-th pass it
     skips items that have been sampled at least n times, for any label, so a label repeats an item only after all its
-    other items have been sampled. The random orders start afresh in each epoch. Sampling rare labels more often means
-    that some items whose labels are all frequent are not sampled in an epoch; a smaller `items_per_label` leaves out
-    fewer. Items without labels, and items whose labels all have weight 0, are never sampled.
+    other items have been sampled. The random orders start afresh in each epoch. Because rare labels are sampled more
+    often, some items that have only frequent labels are not sampled in an epoch; a smaller `items_per_label` leaves out
+    fewer items. Items without labels, and items whose labels all have weight 0, are never sampled.
 
     The batches depend only on a base seed, which is drawn at construction, and on the epoch. As with
     `torch.utils.data.DistributedSampler`, call `set_epoch` before each epoch; otherwise all epochs have the same
@@ -44,11 +44,11 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
     Args:
         labels: Labels of the whole data set, shape `(N, L)`, multi-hot or soft: a tensor, an array, a list of rows, a
             scipy sparse matrix or a data frame. An item has a label where the entry is above 0.
-        batch_size: Number of items of a batch in each process; best a multiple of `items_per_label`.
+        batch_size: Number of items of a batch in each process; preferably a multiple of `items_per_label`.
         items_per_label: Number of items per drawn label, the M of M-per-class sampling; 1 does not create pairs.
         label_weights: Weight of each label in the random draws of labels: `"uniform"`, `"inverse_frequency"` (1 / its
-            number of items), or numbers >= 0 of shape `(L,)`, which need not sum to 1. Labels without items are left
-            out. If a batch is large enough for all labels, the weights only determine their order.
+            number of items), or numbers >= 0 of shape `(L,)`, which need not sum to 1. Labels without items are never
+            drawn. If a batch is large enough for all labels, the weights only determine their order.
         num_batches: Number of batches of an epoch in each process; N // (batch_size * num_replicas) by default.
         generator: Generator from which the base seed is drawn, as `torch.utils.data.DataLoader` draws its base seed.
             None for torch's global generator, which `torch.manual_seed` seeds. In processes joined by torch.distributed
@@ -190,7 +190,7 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
             in_batch[batch] = False
 
     def _label_draws(self, counts: npt.NDArray[np.int64], rng: np.random.Generator) -> Iterator[tuple[int, int]]:
-        """Draw labels without end, each with the number of its items that the batch is to contain afterwards."""
+        """Draw labels indefinitely, each with the number of its items that the batch should then contain."""
         labels = np.flatnonzero(self._weights)
         probabilities = self._weights[labels] / self._weights.sum()
         for first_round in itertools.chain([True], itertools.repeat(False)):
@@ -205,7 +205,7 @@ def _cycle(
     in_batch: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Iterator[int]:
-    """Visit the items of a label without end, in a new random order on each pass; one must not be in the batch."""
+    """Visit the items of a label indefinitely, in a new random order on each pass; one must not be in the batch."""
     for num_passes in itertools.count():
         order = rng.permutation(items)
         # Items of the current batch come last: the next batch may have started when they are reached.

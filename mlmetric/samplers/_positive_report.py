@@ -81,11 +81,11 @@ def positive_report(
         batches: Item indices of each batch: a batch sampler, `DataLoader.batch_sampler`, or a list of lists.
         labels: Labels of the whole data set, shape `(N, L)`, multi-hot or soft: a tensor, an array, a list of rows, a
             scipy sparse matrix or a data frame.
-        similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more alike: one of
-            [mlmetric.similarity][], a function, or an `nn.Module`. None for the number of shared labels,
+        similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
+            [mlmetric.similarity][], another function or an `nn.Module`. None for the number of shared labels,
             `InnerProduct()`.
-        positive_threshold: A pair is positive if its similarity is above this threshold by more than rounding, see
-            [`exceeds`][mlmetric.similarity.exceeds]. 0 means that the two items share a label.
+        positive_threshold: A pair is positive if its similarity exceeds this by more than a rounding error (see
+            [`exceeds`][mlmetric.similarity.exceeds]). 0 means that the two items share a label.
 
     Returns:
         The statistics as attributes of one object, and as a table with `str`.

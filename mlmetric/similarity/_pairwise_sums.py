@@ -19,7 +19,7 @@ class PairwiseSums:
     Args:
         labels: Shape `(N, L)`.
         ref_labels: Shape `(M, L)`; None for `labels`.
-        weights: Shape `(L,)`; None for 1 each.
+        weights: Shape `(L,)`; None for equal weights of 1.
         paired: Whether row i is compared with `ref_labels[i]` only.
     """
 

@@ -22,7 +22,7 @@ def inner_product(
         labels: Shape `(N, L)`, entries in [0, 1], any dtype, of any kind that
             [`check_labels`][mlmetric.labels.check_labels] reads. The values are not checked.
         ref_labels: Shape `(M, L)`, compared with `labels`; None for `labels` itself.
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
         paired: Whether row i is compared with `ref_labels[i]` only, as in scikit-learn's `paired_distances`.
 
     Returns:
@@ -147,8 +147,8 @@ def hamming(
 ) -> Tensor:
     """Compute the share of labels on which two rows agree, absent labels included: 1 - Hamming distance.
 
-    1 for equal rows, also for two all-zero rows; 0 if every label differs. Disjoint sets may have a similarity above 0:
-    with a miner, choose a `positive_threshold` above 0.
+    1 for equal rows, including two all-zero rows; 0 if every label differs. Disjoint sets may have a similarity above
+    0: with a miner, choose a `positive_threshold` above 0.
 
     Examples:
         >>> import torch

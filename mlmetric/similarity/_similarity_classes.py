@@ -62,8 +62,8 @@ class Similarity:
         """Return this similarity with its values limited to a range, as `torch.clamp` does.
 
         Args:
-            min: Lower bound; None for none.
-            max: Upper bound; None for none.
+            min: Lower bound; None for no lower bound.
+            max: Upper bound; None for no upper bound.
 
         Returns:
             A similarity.
@@ -134,7 +134,7 @@ class InnerProduct(_Weighted):
     """Weighted inner product of label vectors, [`inner_product`][mlmetric.similarity.inner_product], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -148,7 +148,7 @@ class Jaccard(_Weighted):
     """Jaccard index of label sets, [`jaccard`][mlmetric.similarity.jaccard], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -162,7 +162,7 @@ class Dice(_Weighted):
     """Dice coefficient of label sets, [`dice`][mlmetric.similarity.dice], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -176,7 +176,7 @@ class Cosine(_Weighted):
     """Cosine of label vectors, [`cosine`][mlmetric.similarity.cosine], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -190,7 +190,7 @@ class Overlap(_Weighted):
     """Overlap coefficient of label sets, [`overlap`][mlmetric.similarity.overlap], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -204,7 +204,7 @@ class Hamming(_Weighted):
     """Share of labels on which two rows agree, [`hamming`][mlmetric.similarity.hamming], as an object.
 
     Args:
-        weights: Weight of each label, shape `(L,)`, >= 0, with a sum above 0; None for 1 each.
+        weights: Weight of each label, shape `(L,)`, >= 0, with a sum above 0; None for equal weights of 1.
 
     Raises:
         ValueError: If a weight is below 0.
@@ -257,8 +257,8 @@ def compare_labels(
     expected = (len(labels), len(ref_labels))
     if result.shape != expected:
         raise ValueError(
-            f"`similarity` must return shape {expected}, a row for each row of `labels` and a column for each row of "
-            f"`ref_labels`, got {tuple(result.shape)}."
+            f"`similarity` must return shape {expected}, one row for each row of `labels` and one column for each row "
+            f"of `ref_labels`, got {tuple(result.shape)}."
         )
     # The maximum is NaN if any entry is, and ten times faster than `isnan().any()`.
     if validate_args and result.is_floating_point() and result.numel() and bool(result.max().isnan()):

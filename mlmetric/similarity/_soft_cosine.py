@@ -19,9 +19,9 @@ class SoftCosine(Similarity):
     `positive_threshold` and `partial_threshold` accordingly.
 
     Args:
-        label_similarity: R, shape `(L, L)`: symmetric, with a diagonal above 0 (1 for each label, usually), and
-            positive semi-definite up to rounding errors, as a matrix of cosines is. With the identity matrix the
-            similarity is [`cosine`][mlmetric.similarity.cosine].
+        label_similarity: R, shape `(L, L)`: symmetric, with a diagonal above 0 (usually 1), and positive semi-definite
+            up to rounding errors, as a matrix of cosines is. With the identity matrix the similarity is
+            [`cosine`][mlmetric.similarity.cosine].
 
     Raises:
         ValueError: If `label_similarity` is empty, not square, not finite, not symmetric or not positive semi-definite,
@@ -113,7 +113,7 @@ class SoftCosine(Similarity):
         num_labels, device = sums.labels.shape[1], sums.labels.device
         if num_labels != len(self.label_similarity):
             raise ValueError(
-                f"`labels` must have {len(self.label_similarity)} columns, as `label_similarity` has, got {num_labels}."
+                f"`labels` must have {len(self.label_similarity)} columns like `label_similarity`, got {num_labels}."
             )
         with torch.autocast(device.type, enabled=False):
             matrix = self.label_similarity.to(device)

@@ -1,4 +1,4 @@
-"""The two stages on cached features: an embedding trained with a metric loss, then a classifier on it, frozen."""
+"""The two stages on cached features: an embedding, by a metric loss, then a classifier on the frozen embedding."""
 
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._stages import apply_in_batches, fit_classifier, fit_embedding

@@ -1,4 +1,4 @@
-"""The checkpoint file of a stage: written atomically, with a digest by which damage is detected.
+"""The checkpoint file of a stage: written atomically, with a digest that detects damage.
 
 It is an archive as `torch.save` writes it, so that `torch.load` reads it; the digest is the archive's comment.
 """
@@ -84,7 +84,7 @@ def check_progress(
 
     Raises:
         ValueError: If they do not.
-        Exception: If the state is malformed, whatever error that causes.
+        Exception: Any other error that a malformed state causes.
     """
     schedule, epochs = state["scheduler"], [record["epoch"] for record in state["history"]]
     if schedule.keys() != scheduler.state_dict().keys() or epochs != list(range(1, schedule["last_epoch"] + 1)):

@@ -37,7 +37,7 @@ class LabelHead(Protocol):
         """Return the logits `(N, L)` of inputs `(N, D)`."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits into probabilities."""
+        """Convert logits to probabilities."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits, a scalar."""
@@ -57,7 +57,7 @@ def fit_embedding(
     checkpoint: str | Path | None = None,
     callback: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
-    """Train an embedding head with a metric loss, stage one: similar label sets become near embeddings.
+    """Train an embedding head with a metric loss (stage one), so that similar label sets get nearby embeddings.
 
     With a process group of torch.distributed, call it in each process with the same arguments, without a wrapper around
     miner or loss. Each process embeds a part of every batch; triplets and loss are those of the whole batch, as in one
@@ -65,27 +65,28 @@ def fit_embedding(
 
     Args:
         head: Maps features `(N, D)` to embeddings `(N, E)`; trained in place.
-        features: Shape `(N, D)`, or `(N, ...)` if the head takes that, on any device; each batch is moved to the device
-            of the head.
+        features: Shape `(N, D)`, or `(N, ...)` if the head accepts that, on any device; each batch is moved to the
+            device of the head.
         labels: Shape `(N, L)`, multi-hot or soft, of any kind that [check_labels][mlmetric.labels.check_labels] reads.
-        loss: With a miner called as `loss(embeddings, indices_tuple=miner(embeddings, labels))`, a loss of
-            [mlmetric.losses][] with the labels too; without a miner as `loss(embeddings, labels)`. The parameters of a
-            loss that is a module are trained too, and saved in the checkpoint.
-        miner: Finds triplets or pairs in a batch; None for none. So that a resumed run gives the same bits as an
-            uninterrupted one, it must have no generator of its own: it then draws from torch's global generator, which
-            is seeded in each epoch.
+        loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))` with a miner, where a loss of
+            [mlmetric.losses][] also receives the labels, and as `loss(embeddings, labels)` without a miner. The
+            parameters of a loss that is a module are also trained, and saved in the checkpoint.
+        miner: Finds triplets or pairs in a batch; None for no miner. For a resumed run to give exactly the same result
+            as an uninterrupted one, the miner must not have a generator of its own: it then draws from torch's global
+            generator, which is seeded in each epoch.
         classifier: Predicts the labels from the embeddings; trained together with the head, so that the embeddings
-            become useful for classification. None for none.
+            become useful for classification. None for no classifier.
         classifier_weight: Weight of the classifier's loss in the sum of both losses.
         config: Settings of the training; None for `TrainingConfig()`.
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval: at most 1,000 of these
             rows, evenly spaced, are queries; the training rows, with the labels given for training, are the database.
-            With a classifier its mAP is added to the score, which requires labels 0 or 1. None for no validation.
+            With a classifier, its mAP is added to the score, which requires labels 0 or 1. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
-            are the same. They are compared by their whole content except weights, your own functions by their code.
-            Another version of Python, or of the package that defines them, is a difference. Pass new objects, not
-            ones that have been used in training: a loss with a memory, for example, must start with an empty one.
+            are the same. Their whole content except weights is compared; your own functions are compared by their code.
+            A different version of Python, or of the package that defines an object, counts as a difference. Pass new
+            objects, not ones that have been used in training: a loss with a memory, for example, must start with an
+            empty one.
         callback: Called with the record of each epoch, including those restored from a checkpoint.
 
     Returns:
@@ -110,8 +111,8 @@ def fit_embedding(
     validation = _read_validation(validation, features, labels, hard=classifier is not None)
     if config is not None and config.mixup and not getattr(loss, "supports_soft_labels", True):
         raise ValueError(
-            f"`mixup` makes soft labels, which `{type(loss).__name__}` does not support, got {config.mixup}: set it to "
-            "0."
+            f"`mixup` creates soft labels, which `{type(loss).__name__}` does not support, got {config.mixup}: set it "
+            "to 0."
         )
     if not 0 <= classifier_weight < math.inf:
         raise ValueError(f"`classifier_weight` must be at least 0 and finite, got {classifier_weight}.")
@@ -171,14 +172,14 @@ def fit_classifier(  # noqa: D417
     checkpoint: str | Path | None = None,
     callback: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
-    """Train a classifier on a frozen embedding, stage two; or on features, as a linear probe or a label graph.
+    """Train a classifier on a frozen embedding (stage two), or on features, as for a linear probe or a label graph.
 
     With a process group of torch.distributed, call it in each process with the same arguments: each computes the logits
     of a part of every batch, and all end with the same weights. Rank 0 reads and writes the checkpoint.
 
     Args:
         head: The classifier, any head of [mlmetric.heads][] that scores labels; trained in place.
-        embeddings: Shape `(N, D)`, or `(N, ...)` if the head takes that; or features of this shape.
+        embeddings: Shape `(N, D)`, or `(N, ...)` if the head accepts that; or features of this shape.
         loss: Called as `loss(logits, labels)`, such as [AsymmetricLoss][mlmetric.losses.AsymmetricLoss]. None for the
             loss of the head, for a `ClassifierHead` the binary cross entropy.
         validation: Embeddings, or features, and labels 0 or 1, scored after each epoch by `val_map`. None for no
@@ -234,8 +235,8 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     """Apply a module to rows in batches, in evaluation mode and without gradients.
 
     Args:
-        module: The module; it and its submodules are in the same mode afterwards as before. Several threads may apply
-            the same module while no thread trains it.
+        module: The module; its mode, and that of each submodule, is restored afterwards. Several threads may apply the
+            same module while no thread trains it.
         inputs: Shape `(N, D)` or `(N, ...)`; each batch is moved to the device of the module.
         batch_size: Number of rows in a batch.
 

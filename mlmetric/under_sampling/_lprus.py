@@ -19,9 +19,9 @@ class LPRUS(BaseMultiLabelSampler):
     """Remove random rows with frequent label sets: label powerset random undersampling (LP-RUS).
 
     Rows with the same label set form a bag; so do rows without labels. The rows to remove are divided equally among the
-    bags that are larger than the mean bag size. No bag becomes smaller than the mean: what a bag cannot contribute, the
-    larger bags contribute. If the division leaves a remainder, the largest bags lose one more row each; among bags of
-    equal size, those whose first row has a higher index. The rows of a bag are equally likely to be removed.
+    bags that are larger than the mean bag size. No bag becomes smaller than the mean: the larger bags contribute what a
+    smaller bag cannot. If the division leaves a remainder, the largest bags lose one more row each; among bags of equal
+    size, those whose first row has a higher index come first. The rows of a bag are equally likely to be removed.
 
     Args:
         percentage: Percentage of the rows to remove, at least 0 and below 100, rounded down to whole rows. Fewer rows

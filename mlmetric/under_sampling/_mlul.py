@@ -18,13 +18,13 @@ from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices, Row
 class MLUL(BaseNeighborSampler):
     """Sample the rows to keep by local label imbalance: multi-label undersampling by local imbalance (MLUL).
 
-    For each label, the minority value is the rarer of its two values, 0 or 1; if both are equally frequent, it is 1. A
-    row with the minority value has as score for the label the fraction of its neighbours with the other value. A row is
-    an outlier of the label, with score 0, if all its neighbours have the other value. The scores of each label are
-    scaled to a sum of 1, so that the labels count equally. The weight of a row is the sum of its own scores plus its
-    mean effect on the rows that have it as a neighbour. The effect on such a row is the sum of that row's scores, each
-    with a positive sign if both rows have the same value for the label and with a negative sign otherwise. If a weight
-    is negative, all weights are shifted so that the lowest is 0.
+    For each label, the minority value is the rarer of its two values, 0 or 1; if both are equally frequent, it is 1.
+    The score of a row with the minority value is the fraction of its neighbours with the other value. A row is an
+    outlier of the label, with score 0, if all its neighbours have the other value. The scores of each label are scaled
+    to a sum of 1, so that the labels count equally. The weight of a row is the sum of its own scores plus its mean
+    effect on the rows that have it as a neighbour. The effect on such a row is the sum of that row's scores, each with
+    a positive sign if both rows have the same value for the label and with a negative sign otherwise. If a weight is
+    negative, all weights are shifted so that the lowest is 0.
 
     The rows to keep are sampled one at a time without replacement, with probabilities proportional to the weights. Rows
     with weight 0 are kept, at random, only if there are too few other rows.

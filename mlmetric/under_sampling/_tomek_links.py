@@ -32,9 +32,9 @@ class MultiLabelTomekLinks(BaseNeighborSampler):
     Args:
         mode: `"undersampling"`: the candidates are the rows with a majority label. `"cleaning"`: all rows are
             candidates.
-        threshold: Label distance in [0, 1] above which a candidate is removed. `"auto"` chooses it by
-            1 / sqrt(MeanIR): 0.5 if that is above 0.5, 0.3 if it is above 0.3, and 0.15 otherwise; and 0.5 in any case
-            if SCUMBLE is above 0.3.
+        threshold: Label distance in [0, 1] above which a candidate is removed. `"auto"` chooses it by 1 / sqrt(MeanIR):
+            0.5 if this value is above 0.5, 0.3 if it is above 0.3, and 0.15 otherwise; and 0.5 in any case if SCUMBLE
+            is above 0.3.
         mutual: Whether the two rows must be each other's nearest neighbours, as in Tomek's definition of a link.
         protect_minority: Whether to keep all rows with a minority label.
         label_distance: Number of labels that only one of the two rows has, divided by the number of labels that at

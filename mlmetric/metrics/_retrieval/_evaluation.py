@@ -44,7 +44,7 @@ def evaluate(
     rows: QueriesAndDatabase,
     options: EvaluationOptions,
 ) -> Tensor:
-    """Score each query by its first k rows, and average as `options` say."""
+    """Score each query by its first k rows, and average according to `options`."""
     inputs = check_retrieval_inputs(*rows, options.metric)
     k = inputs.clip_k(k)
     check_choice(options.average, "average", Average)

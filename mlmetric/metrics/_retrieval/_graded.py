@@ -37,10 +37,10 @@ def ndcg_at_k(
     """Compute the normalised discounted cumulative gain of the first k retrieved rows (NDCG@k).
 
     The database is ranked by distance to the query, and the grade `r_i` of the row at rank i is the similarity of its
-    labels to the query's. `DCG@k = sum_{i=1..k} g(r_i) / log2(i + 1)` is divided by its highest possible value, that of
-    the k highest grades in the whole database. 1 is best; 0 means that no retrieved row has a grade above 0. A query
-    without a row of a grade above 0 in the database, such as a query without labels, is undefined. Rows at the same
-    distance are ranked by index.
+    labels to those of the query. `DCG@k = sum_{i=1..k} g(r_i) / log2(i + 1)` is divided by its highest possible value,
+    that of the k highest grades in the whole database. 1 is best; 0 means that no retrieved row has a grade above 0. A
+    query is undefined if no row of the database has a grade above 0, for example if the query has no labels. Rows at
+    the same distance are ranked by index.
 
     Args:
         embeddings: Embeddings of the queries, shape `(N, D)`, any real dtype; distances are computed in float64. With
@@ -57,7 +57,7 @@ def ndcg_at_k(
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`.
             Grades must be >= 0. The default is Jaccard similarity; the number of shared labels (`inner_product`)
             favours rows with many labels.
-        relevance_threshold: Grade from which a row is relevant, compared by [`reaches`][mlmetric.similarity.reaches].
+        relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0, which for Jaccard means at least one shared label.
             NDCG does not use it.
         metric: How the database is ranked. `"euclidean"`, the default: by Euclidean distance of the embeddings.

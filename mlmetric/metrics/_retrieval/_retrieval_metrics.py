@@ -67,7 +67,7 @@ class RetrievalMetrics(StatefulMetric):
             each query. Without them, only the first k rows are searched for, which is several times faster.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`. Grades must
             be >= 0.
-        relevance_threshold: Grade from which a row is relevant, compared by [`reaches`][mlmetric.similarity.reaches].
+        relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0.
         metric: How the database is ranked. `"euclidean"`: by Euclidean distance. `"cosine"`: by cosine distance.
         zero_division: Value of an undefined query: nan, the default, excludes it from the means; 0.0 or 1.0 counts it
