@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
 
 
-QUICKEST = {"pipeline", "quality"}
+QUICKEST = {"quality"}
 MARKED = [pytest.param(path, marks=[] if path.stem in QUICKEST else pytest.mark.slow) for path in BENCHMARKS]
 
 

@@ -258,6 +258,7 @@ def test_pipeline_with_an_undersampler_is_cloned_and_pickled():
 
 
 @ignores_sampler_warnings
+@pytest.mark.slow
 def test_grid_search_over_sampler_and_classifier_prefers_a_trained_classifier():
     X, y = table(240)
     grid = {"multilabeltomeklinks__threshold": [0.5, 1.0], "metricclassifier__lr": [1e-9, 0.02]}

@@ -234,6 +234,7 @@ def test_ad_sentiment_compares_every_method_on_the_same_features(capsys):
 
 
 @pytest.mark.usefixtures("posters", "without_figures")
+@pytest.mark.slow
 def test_ad_sentiment_uses_word_vectors_and_the_training_options():
     names = ["Active", "Alarmed", "Sad"]
     Path("words.txt").write_text("".join(f"{name.lower()} {i} 1 0\n" for i, name in enumerate(names, start=1)))
@@ -256,6 +257,7 @@ def test_ad_sentiment_uses_word_vectors_and_the_training_options():
 )
 @pytest.mark.filterwarnings("ignore:MultiLabelTomekLinks")
 @pytest.mark.usefixtures("posters", "without_figures")
+@pytest.mark.slow
 def test_ad_sentiment_with_soft_labels_and_other_undersamplers(options):
     run_ads("--dry-run", "--output", "run", *options)
     metrics = json.loads(Path("run/metrics.json").read_text())
@@ -447,6 +449,7 @@ def test_min_votes_that_no_label_reaches_is_an_error_before_a_run_is_started():
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_failed_figures_and_warnings_are_in_the_report_and_do_not_end_the_run(finished_run, monkeypatch):
     def fails(*_, **__):
         raise ValueError("no figure today")
@@ -471,6 +474,7 @@ def test_failed_figures_and_warnings_are_in_the_report_and_do_not_end_the_run(fi
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_no_temporary_file(finished_run, monkeypatch):
     sync = os.fsync
 

@@ -16,13 +16,18 @@ from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, Standa
 
 # RegNets compute their widths on tensors and cannot be built on the meta device: the two smallest are tested below.
 MODELS = [name for name in torchvision.models.list_models(module=torchvision.models) if "regnet" not in name]
+# The smallest of each family.
+SMALL_MODELS = {"alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5"}
+SMALL_MODELS |= {"mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_16"}
 
 
 def state_of(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SMALL_MODELS else pytest.mark.slow) for name in MODELS]
+)
 def test_backbone_removes_the_classifier_of_each_torchvision_classification_model(name):
     with torch.device("meta"):  # shapes without data
         backbone = FrozenBackbone(name, weights=None)
@@ -134,6 +139,7 @@ def test_backbone_fingerprint_depends_on_weights_and_architecture():
     assert FrozenBackbone(pools[0]).fingerprint() != FrozenBackbone(pools[1]).fingerprint()
 
 
+@pytest.mark.slow
 def test_backbone_compiles_without_graph_breaks(generator):
     backbone = torch.compile(FrozenBackbone("resnet18", weights=None), fullgraph=True, backend="eager")
     assert backbone(torch.rand(1, 3, 64, 64, generator=generator)).shape == (1, 512)

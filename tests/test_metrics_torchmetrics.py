@@ -137,6 +137,7 @@ def _run_without_torchmetrics(*arguments):
     return pickle.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_pickles_are_exchanged_with_environments_without_torchmetrics(tmp_path):
     table, values = _run_without_torchmetrics()
     assert isinstance(table, torchmetrics.Metric)

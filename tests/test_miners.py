@@ -222,6 +222,7 @@ def test_miner_with_any_caps_gives_the_triplets_of_the_loop(kind, seed, n, m, ca
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.slow
 def test_miner_draws_each_set_of_negatives_of_different_similarity_equally_often(keep):
     # Anchor 0 and its positive 1 share three labels; partial negatives 2 to 5 share one or two, and lie in between.
     embeddings = torch.tensor([[0.0], [9.0], [1.0], [2.0], [3.0], [4.0]])
@@ -292,6 +293,7 @@ def test_miner_random_caps_keep_qualifying_triplets_and_exact_numbers(order):
         assert per_positive[pair] == min(2, len(kinds["partial"])) + min(1, len(kinds["disjoint"]))
 
 
+@pytest.mark.slow
 def test_miner_draws_negatives_and_positives_uniformly():
     # Anchor 0, three positives that share label 0, four disjoint negatives nearer than any of them.
     embeddings = torch.tensor([[0.0], [5.0], [6.0], [7.0], [1.0], [2.0], [3.0], [4.0]])

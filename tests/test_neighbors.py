@@ -150,6 +150,7 @@ def test_random_rows_match_sklearn_brute_force_in_float64(dtype):
     assert_neighbors(kneighbors(X, 6), expected)
 
 
+@pytest.mark.slow
 def test_small_blocks_change_nothing(monkeypatch):
     X = np.random.default_rng(2).integers(0, 3, size=(190, 4)).astype(float)
     monkeypatch.setattr(_euclidean_search, "_MAX_TREE_WIDTH", 0)

@@ -191,6 +191,7 @@ def test_labels_of_any_type_give_the_same_batches_and_report(kind):
 
 
 @pytest.mark.parametrize("law", ["uniform", "inverse_frequency", "given"])
+@pytest.mark.slow
 def test_labels_are_drawn_by_their_weights_without_replacement(law):
     class_sizes = torch.tensor([40, 20, 10, 5])
     labels = one_hot(*class_sizes.tolist())

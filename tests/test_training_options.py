@@ -372,7 +372,7 @@ def test_fit_with_a_partial_function_as_loss_resumes(rows, tmp_path):
     as_a_module = nn.BCEWithLogitsLoss(pos_weight=weights)
     assert fit_classifier(make_classifier(), features, labels.float(), loss=as_a_module, config=CONFIG) == history
     other = functools.partial(bce, pos_weight=2 * weights)
-    with pytest.raises(ValueError, match="of other settings or data"):
+    with pytest.raises(ValueError, match="has other settings or data"):
         fit_classifier(make_classifier(), features, labels.float(), loss=other, **options)
 
 
@@ -629,8 +629,8 @@ def test_loss_of_mlmetric_is_called_with_labels_and_mined_tuple(rows):
     assert len(loss.batches) == len(mined) == 7
     for batch, indices in zip(loss.batches, mined, strict=True):
         assert batch.labels.shape == (len(batch.embeddings), 4)
-        assert len(batch.indices) == 3
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.indices, indices, strict=True))
+        assert len(batch.indices_tuple) == 3
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.indices_tuple, indices, strict=True))
     counts = sum(batch.labels.sum(dim=0) for batch in loss.batches)
     assert counts.tolist() == rows[1].sum(dim=0).tolist()
 

@@ -181,6 +181,7 @@ def test_mlul_weights_and_numbers_of_rows_match_a_loop_from_the_specification(y,
     assert len(sampler.sample_indices_) == len(y) - floor(len(y) * percentage / 100)
 
 
+@pytest.mark.slow
 def test_mlul_keeps_rows_with_the_probabilities_of_weighted_sampling():
     X = np.array([[0.0], [1.0], [2.1], [3.3], [9.0], [10.1]])
     y = np.array([[1], [1], [0], [0], [0], [0]])

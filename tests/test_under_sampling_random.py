@@ -150,6 +150,7 @@ def test_mlrus_keeps_rows_that_a_loop_from_the_specification_can_keep(y, percent
         ([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], 34),
     ],
 )
+@pytest.mark.slow
 def test_mlrus_results_have_the_probabilities_of_the_specification(y, percentage):
     y = np.array(y)
     assert_frequencies(MLRUS(percentage=percentage), y, mlrus_outcomes(y, len(y) * percentage // 100))
@@ -196,6 +197,7 @@ def test_lprus_removes_as_many_rows_of_each_bag_as_a_loop_from_the_specification
     assert [bags[bag] - left[bag] for bag in order] == shares
 
 
+@pytest.mark.slow
 def test_lprus_removes_each_row_of_a_bag_equally_often():
     y = np.array([[1, 0]] * 4 + [[0, 1]])
     outcomes = {frozenset({0, 1, 2, 3, 4}) - {row}: Fraction(1, 4) for row in range(4)}
@@ -229,6 +231,7 @@ def test_random_label_keeps_rows_that_a_loop_from_the_specification_can_keep(y, 
     assert frozenset(sampler.sample_indices_.tolist()) in cap_outcomes(y, cap)
 
 
+@pytest.mark.slow
 def test_random_label_results_have_the_probabilities_of_the_specification():
     y = np.array([[1, 0], [1, 1], [1, 0], [1, 1], [0, 1], [0, 0]])
     assert_frequencies(RandomLabelUnderSampler(cap_ratio=0.6), y, cap_outcomes(y, 2))
