@@ -307,7 +307,7 @@ def test_inverse_frequency_weights_reject_labels_outside_0_1(kind, bad, shown):
 
 
 def test_soft_cosine_with_another_number_of_labels_is_rejected():
-    with pytest.raises(ValueError, match="must have 2 columns, as `label_similarity` has, got 3"):
+    with pytest.raises(ValueError, match="must have 2 columns like `label_similarity`, got 3"):
         sim.SoftCosine(torch.eye(2))(torch.zeros(1, 3))
 
 

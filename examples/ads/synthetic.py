@@ -182,8 +182,8 @@ def _check_folder(root: Path, parameters: dict[str, Any]) -> None:
         others = [path for path in root.glob("*") if path.suffix != UNFINISHED]
         if others and not marker.exists():  # otherwise another run has just written the marker
             raise FileExistsError(
-                f"`root` must be a new or empty folder, but {root} contains files that are not of a synthetic set. "
-                "Choose another folder."
+                f"`root` must be a new or empty folder, but {root} contains files that are not part of a synthetic "
+                "set. Choose another folder."
             )
         write_atomically(marker, json.dumps(parameters).encode())
     found = json.loads(marker.read_bytes())
