@@ -46,6 +46,7 @@ def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, 
     assert [text.get_text() for text in legends[0].get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
 
 
+@pytest.mark.slow
 def test_figures_of_many_and_long_labels_are_bounded_and_name_the_number_of_labels(names, tmp_path, monkeypatch):
     counts = np.arange(NUM_LABELS, 0, -1, dtype=np.uint64)
     titles = {}

@@ -103,6 +103,7 @@ def test_a_set_that_was_interrupted_before_its_marker_is_generated_anew(tmp_path
     assert make_synthetic_ads(tmp_path, num_images=30, size=32).annotations.exists()
 
 
+@pytest.mark.slow
 def test_several_threads_generate_the_same_set_as_one(ads, tmp_path):
     parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 32}
     for attempt in range(3):

@@ -10,11 +10,8 @@ FOLDER = Path(__file__).parent / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
 
 
-QUICKEST = {"quality"}
-MARKED = [pytest.param(path, marks=[] if path.stem in QUICKEST else pytest.mark.slow) for path in BENCHMARKS]
-
-
-@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_benchmark_prints_a_table_when_quick(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), "--quick"])
     runpy.run_path(str(path), run_name="__main__")

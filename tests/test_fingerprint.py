@@ -355,6 +355,7 @@ def everyday_objects():
     }
 
 
+@pytest.mark.slow
 def test_fingerprint_is_the_same_in_another_process():
     program = (
         f"import importlib, json; t = importlib.import_module({__name__!r}); "

@@ -309,6 +309,7 @@ def both(name, embeddings, ids, indices, refs, num_classes=4, dtype=torch.float6
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.slow
 def test_loss_differs_from_pytorch_metric_learning_only_where_the_page_states_it(name, monkeypatch):
     monkeypatch.setitem(SIZES, "num_classes", 12)
     monkeypatch.setitem(ARGUMENTS["P2SGradLoss"], "num_classes", 12)

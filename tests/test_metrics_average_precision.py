@@ -213,7 +213,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-5, 0.02, 0.6, 1.0])
-@pytest.mark.parametrize("shape", [(2, 3), (600, 500)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3), pytest.param((600, 500), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_micro_average_precision_equals_a_sort_of_all_entries(kind, shape, share, monkeypatch):
     monkeypatch.setattr(

@@ -107,6 +107,7 @@ def test_ranking_loss_with_half_ties_is_one_minus_the_area_under_the_roc_curve(m
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.slow
 def test_rows_of_many_labels_with_any_number_of_positives_equal_the_formula(function, dtype):
     generator = torch.Generator().manual_seed(0)
     share = torch.logspace(-2.5, 0, 60)[:, None]

@@ -89,6 +89,7 @@ def test_ndcg_equals_loops(gain, search):
 @pytest.mark.parametrize("threshold", [None, 1, 2])
 @settings(max_examples=50, deadline=None)
 @given(search=searches())
+@pytest.mark.slow
 def test_precision_equals_loops(threshold, search):
     query, ref, k = search
     lowest = 1 if threshold is None else threshold

@@ -149,6 +149,7 @@ def test_pickles_are_exchanged_with_environments_without_torchmetrics(tmp_path):
     assert found == _values(*_random(), threshold=0.6)
 
 
+@pytest.mark.slow
 def test_import_and_unpickling_register_the_class_only_when_needed():
     script = (
         "import sys, pickle, mlmetric.metrics as m; assert 'torchmetrics' not in sys.modules; "

@@ -121,7 +121,7 @@ def batch(seed, n=12, m=None, num_labels=4, grid=False):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("refs", [None, 9])
+@pytest.mark.parametrize("refs", [None, pytest.param(9, marks=pytest.mark.slow)])
 def test_miner_without_caps_gives_the_set_of_the_loop(kind, similarity, distance, refs):
     for seed in range(3):
         miner = MultiLabelSemiHardMiner(
@@ -190,7 +190,7 @@ def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 24),

@@ -206,7 +206,7 @@ each_kind = pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name_
 
 @each_kind
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [1, 6, 40, 700])
+@pytest.mark.parametrize("width", [1, 6, 40, pytest.param(700, marks=pytest.mark.slow)])
 def test_neighbours_are_those_of_float64_differences(make, dtype, width):
     rng = np.random.default_rng(width)
     X = make(250, width, rng).astype(dtype)

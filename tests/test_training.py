@@ -63,6 +63,7 @@ def same_state(first, second):
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_fit_embedding_improves_retrieval(rows):
     features, labels = rows
     head = make_head()

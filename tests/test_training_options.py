@@ -260,6 +260,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("killed_after", [1, 4])
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.slow
 def test_resumed_embedding_equals_an_uninterrupted_one(noise, settings, killed_after, tmp_path):
     train, validation = split(noise, 80)
     config = changed(max_epochs=7, **settings)

@@ -91,7 +91,7 @@ class MethodSettings:
 
 
 DEFAULT_SETTINGS = MethodSettings.of(MetricClassifier())
-PAPER_SETTINGS = MethodSettings.of(MetricClassifier.paper())
+PAPER_SETTINGS = MethodSettings.of(MetricClassifier.paper(keep_best=False))  # the paper has no validation images
 
 
 @dataclass(frozen=True)

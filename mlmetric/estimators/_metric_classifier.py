@@ -62,9 +62,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_: The trained `ClassifierHead`, whose input is the embedding.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
             predicted.
-        classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
-            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read the names of one or two
-            columns as the classes of a binary target.
+        classes_: Sorted label names, or column names of a data frame of at least three columns, shape `(L,)`; otherwise
+            `[0, 1]` for each label, shape `(L, 2)`, which scikit-learn's scorers require for one or two labels.
         history_: A list of epoch records for each member, and at the end one for stage two.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
@@ -154,7 +153,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
-        keep_best: bool = False,
+        keep_best: bool = True,
         patience: int | None = None,
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -275,7 +274,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             The accuracy, in [0, 1].
         """
         check_is_fitted(self, "classifier_")
-        labels, _ = read_labels(y, classes=self.classes_)
+        labels, _ = read_labels(y, columns=self._label_columns)
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
     def _check_settings(self) -> None:

@@ -56,9 +56,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
-        classes_: Sorted label names, or the column names of a data frame with at least three columns, shape `(L,)`.
-            Otherwise `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read one or two names as the
-            classes of a binary target.
+        classes_: Sorted label names, or column names of a data frame of at least three columns, shape `(L,)`; otherwise
+            `[0, 1]` for each label, shape `(L, 2)`, which scikit-learn's scorers require for one or two labels.
         history_: A list of epoch records for each member.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
@@ -141,7 +140,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
-        keep_best: bool = False,
+        keep_best: bool = True,
         patience: int | None = None,
         device: str = "cpu",
         random_state: RandomState = None,
@@ -243,7 +242,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     def _fit_head(
         self, data: TrainingData, validation: TrainingData | None, outputs: StageOutputs
     ) -> tuple[TrainingData, TrainingData | None, int]:
-        """Train the members, and return training rows, validation rows, and a seed for the next stage."""
+        """Train the members, and return training rows, validation rows, and the seed of the next stage."""
         for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)!r}.")
@@ -259,45 +258,46 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             data, validation = split_validation(data, self.validation_fraction, seed)
         if self.patience is not None and validation is None:
             raise ValueError(
-                f"`patience` requires validation rows to score epochs, got none of {len(data.labels)} rows: increase "
-                "`validation_fraction`, or pass `validation`."
+                "`patience` requires validation rows, got none: increase `validation_fraction`, or pass `validation`."
             )
-        members, self.history_ = [], []
-        with seeded_globally(seed):  # heads are initialised on the CPU
-            for number in range(self.n_members):
-                member = (RECOMMENDED_HEAD if self.head is None else self.head)(data.features.shape[1])
-                config = self._config(seed % 100_000 + number, validation, is_embedding=True)
-                stage = f"embedding_{number + 1}"
-                self._log_stage(stage, data, validation)
-                self.history_.append(self._fit_member(member, data, validation, config, **outputs.arguments(stage)))
-                members.append(member)
-        self.head_ = EmbeddingEnsemble(members).eval()
+        self.history_ = []
+        with seeded_globally(seed):
+            members = [self._make_member(data) for _ in range(self.n_members)]
+        for number, member in enumerate(members):
+            stage = f"embedding_{number + 1}"
+            self._log_stage(stage, data, validation)
+            config = self._config(seed % 100_000 + number, validation, is_embedding=True)
+            self.history_.append(self._fit_member(*member, data, validation, config, **outputs.arguments(stage)))
+        self.head_ = EmbeddingEnsemble([head for head, _ in members]).eval()
         self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
         return data, validation, next_seed
 
+    def _make_member(self, data: TrainingData) -> tuple[nn.Module, ClassifierHead | None]:
+        """Initialise a head and its auxiliary classifier, on the CPU."""
+        head = (RECOMMENDED_HEAD if self.head is None else self.head)(data.features.shape[1])
+        if self.standardize:
+            part = getattr(head, "standardize", None)
+            if not isinstance(part, Standardize):
+                raise ValueError(
+                    f"`standardize` needs `head.standardize`; {type(head).__name__} has none. Pass `standardize=False`."
+                )
+            part.fit(data.features)
+        if not self.classifier_weight:
+            return head, None
+        size = apply_in_batches(head, data.features[:1]).shape[1]
+        return head, ClassifierHead(size, data.labels.shape[1])
+
     def _fit_member(
         self,
-        member: nn.Module,
+        head: nn.Module,
+        classifier: ClassifierHead | None,
         data: TrainingData,
         validation: TrainingData | None,
         config: TrainingConfig,
         **stage: Any,
     ) -> list[dict[str, float]]:
-        if self.standardize:
-            part = getattr(member, "standardize", None)
-            if not isinstance(part, Standardize):
-                raise ValueError(
-                    f"`standardize` requires a head with `head.standardize`, like those of mlmetric.heads; "
-                    f"{type(member).__name__} has none. Pass `standardize=False`."
-                )
-            part.fit(data.features)
-        member.to(self.device)
-        classifier = None
-        if self.classifier_weight:
-            size = apply_in_batches(member, data.features[:1]).shape[1]
-            classifier = ClassifierHead(size, data.labels.shape[1])
         return fit_embedding(
-            member,
+            head.to(self.device),
             data.features,
             data.labels,
             loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),

@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from mlmetric.data import stratified_split
-from mlmetric.labels import LabelsLike, check_labels
+from mlmetric.labels import LabelsLike, label_array
 
 LabelsOrNames: TypeAlias = LabelsLike | Sequence[Iterable[str]]
 """A label matrix of any kind that `check_labels` reads, or for each row its label names."""
@@ -37,48 +37,58 @@ class TrainingData(NamedTuple):
         return TrainingData(self.features, (self.labels >= 0.5).to(self.labels.dtype))
 
 
-def read_labels(
-    y: LabelsOrNames, *, classes: npt.NDArray[Any] | None = None, name: str = "y"
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return a label matrix and its classes.
+class LabelColumns(NamedTuple):
+    """The columns of the labels that an estimator was fitted on: their number, and their names if `y` had any."""
+
+    number: int
+    names: list[Any] | None
+
+
+def read_labels(y: LabelsOrNames, *, columns: LabelColumns | None = None) -> tuple[npt.NDArray[Any], LabelColumns]:
+    """Return a label matrix and its columns.
 
     Args:
         y: A label matrix of any kind that `check_labels` reads, or label names for each row.
-        classes: The classes of the columns, if they are known: names and columns are then put in this order.
-        name: The argument's name in messages.
+        columns: The columns of `fit`; label names and data frames are then brought into their order.
 
     Returns:
-        The matrix, shape `(n, L)`, and the classes: sorted names or the column names of a frame of at least three
-        columns, shape `(L,)`; otherwise `[0, 1]` for each label, shape `(L, 2)`, because scikit-learn's scorers
-        mistake one or two names for the classes of a binary target.
+        The matrix, shape `(n, L)`, and its columns; names are sorted.
 
     Raises:
         TypeError: If `y` contains neither numbers nor names.
-        ValueError: If it is not a matrix in [0, 1], or has other classes than `classes`.
+        ValueError: If it is not a matrix in [0, 1], or has other columns.
     """
     names = _label_names(y)
     if names is not None:
-        if classes is not None and classes.ndim == 2:
-            raise ValueError(f"`{name}` must be a label matrix as in `fit`, got label names.")
-        unknown = [] if classes is None else sorted({label for row in names for label in row} - set(classes.tolist()))
+        if columns is None:
+            columns = LabelColumns(0, sorted({label for row in names for label in row}))
+        if columns.names is None:
+            raise ValueError("`y` must be a label matrix as in `fit`, got label names.")
+        unknown = {label for row in names for label in row} - set(columns.names)
         if unknown:
-            raise ValueError(f"`{name}` has labels that are not in `classes_`: {unknown}.")
-        binarizer = MultiLabelBinarizer(classes=classes)
-        return binarizer.fit_transform(names), binarizer.classes_
-    columns = getattr(y, "columns", None)
-    if columns is not None and classes is not None and classes.ndim == 1:
-        if sorted(columns) != sorted(classes):
-            raise ValueError(f"`{name}` must have the columns {list(classes)}, got {list(columns)}.")
-        y = y[list(classes)]  # type: ignore[call-overload,index]
-    matrix = check_labels(y, name=name)
-    labels = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
-    if classes is None:
-        num_labels = labels.shape[1]
-        is_named = columns is not None and num_labels > 2
-        classes = np.asarray(columns) if is_named else np.tile([0, 1], (num_labels, 1))
-    elif len(classes) != labels.shape[1]:
-        raise ValueError(f"`{name}` must have the {len(classes)} labels of `y`, got {labels.shape[1]}.")
-    return labels, classes
+            raise ValueError(f"`y` has labels that are not in `classes_`: {sorted(unknown)}.")
+        matrix = MultiLabelBinarizer(classes=columns.names).fit_transform(names)
+        return matrix, LabelColumns(matrix.shape[1], columns.names)
+    given = None if not hasattr(y, "columns") else list(y.columns)
+    if given is not None and columns is not None and columns.names is not None:
+        if len(given) != len(columns.names) or set(given) != set(columns.names):
+            raise ValueError(f"`y` must have the columns {columns.names}, got {given}.")
+        y = y[columns.names]  # type: ignore[call-overload,index]
+    labels = label_array(y, name="y")
+    if columns is not None and columns.number != labels.shape[1]:
+        raise ValueError(f"`y` must have the {columns.number} labels of `fit`, got {labels.shape[1]}.")
+    return labels, columns or LabelColumns(labels.shape[1], given)
+
+
+def classes_of(y: LabelsOrNames, columns: LabelColumns) -> npt.NDArray[Any]:
+    """Return `classes_`: names, or `[0, 1]` for each label, shape `(L, 2)`.
+
+    scikit-learn's scorers mistake the names of one or two columns for the classes of a binary target, so that data
+    frames of fewer than three columns have `[0, 1]` for each label, too.
+    """
+    if columns.names is None or (hasattr(y, "columns") and columns.number < 3):
+        return np.tile([0, 1], (columns.number, 1))
+    return np.array(columns.names, dtype=object)
 
 
 def _label_names(y: Any) -> list[Any] | None:
@@ -103,7 +113,8 @@ def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
             "of shape (n, L)."
         )
     features = validate_data(estimator, X, dtype=np.float32, ensure_min_samples=2)
-    labels, estimator.classes_ = read_labels(y)
+    labels, estimator._label_columns = read_labels(y)
+    estimator.classes_ = classes_of(y, estimator._label_columns)
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
     return _to_training_data(features, labels)
@@ -114,7 +125,7 @@ def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> Trainin
     try:
         X, y = validation
         features = validate_data(estimator, X, dtype=np.float32, reset=False)
-        return _to_training_data(features, read_labels(y, classes=estimator.classes_)[0])
+        return _to_training_data(features, read_labels(y, columns=estimator._label_columns)[0])
     except (TypeError, ValueError) as error:
         raise type(error)(f"`validation` must be a pair of features `X` and labels `y`: {error}") from error
 
