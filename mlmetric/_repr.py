@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import reprlib
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ _OMITTED_DEFAULTS = {"collect_stats": False, "embedding_reg_weight": 1, "validat
 
 
 def short_repr(value: Any) -> str:
-    """Represent a value on one line: a function by its name, a tensor or an array by its shape."""
+    """Represent a value on one line: a function by its name, an array by its shape, a long list shortened."""
     if isinstance(value, functools.partial):
         keywords = [f"{name}={short_repr(part)}" for name, part in value.keywords.items()]
         return f"partial({', '.join([short_repr(value.func), *map(short_repr, value.args), *keywords])})"
@@ -26,7 +27,7 @@ def short_repr(value: Any) -> str:
         return f"{type(value).__name__.lower()} of {shape[0] if len(shape) == 1 else shape}"
     if hasattr(value, "__qualname__") and hasattr(value, "__name__"):  # functions, methods and classes
         return str(value.__name__)
-    text = repr(value)
+    text = reprlib.repr(value) if isinstance(value, list | tuple) and len(value) > 6 else repr(value)
     return f"{type(value).__name__}(...)" if "\n" in text or re.search(r"\bat 0x[0-9a-fA-F]+", text) else text
 
 

@@ -358,13 +358,21 @@ def test_report_per_label_prints_both_tables():
             "MultiLabelMetrics(threshold=0.5, top_k=None, zero_division=nan, label_names=None, device=None, "
             "sync_on_compute=True)",
         ),
-        ({"threshold": torch.zeros(3), "label_names": list("abcdefghij")}, "threshold=[0.0, 0.0, 0.0]"),
+        ({"threshold": torch.zeros(3), "label_names": list("abcdefghij")}, "threshold=tensor of 3"),
         ({"label_names": list("abcdefghij")}, "label_names=['a', 'b', 'c', 'd', 'e', 'f', ...]"),
-        ({"threshold": torch.zeros(30)}, "threshold=Tensor(shape=(30,))"),
+        ({"threshold": torch.zeros(30)}, "threshold=tensor of 30"),
     ],
 )
 def test_repr_shows_the_arguments(options, expected):
     assert expected in repr(MultiLabelMetrics(**options))
+
+
+def test_repr_of_a_subclass_skips_parameters_that_are_no_attributes():
+    class Named(MultiLabelMetrics):
+        def __init__(self, prefix, *args, threshold=0.5, **kwargs):
+            super().__init__(threshold=threshold, **kwargs)
+
+    assert repr(Named("val", 1, top_k=2)) == "Named(threshold=0.5)"
 
 
 def test_metric_is_a_module_without_a_state_dict():

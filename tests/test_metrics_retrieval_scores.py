@@ -646,7 +646,41 @@ def test_retrieval_metrics_without_queries_raise():
         RetrievalMetrics().compute()
 
 
+@pytest.mark.parametrize("function", [*ALL, RetrievalMetrics])
+def test_default_similarity_is_none_for_jaccard(function, rows):
+    assert inspect.signature(function).parameters["similarity"].default is None
+    assert re.search(r"None for\s+\[`jaccard`\]", inspect.getdoc(function))
+    if function is not RetrievalMetrics:
+        expected = function(*rows, similarity=jaccard, average="none")
+        torch.testing.assert_close(function(*rows, average="none"), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_size_ratio_does_not_depend_on_similarity_and_ignores_padding():
+    retrieved = torch.tensor([[1, 2, -1], [0, -1, -1], [3, -1, -1], [-1, -1, -1]])
+    function = partial(metrics.size_ratio_at_k, retrieved, LABELS, metric="retrieved", k=3, average="none")
+    expected = torch.tensor([1 / (4 / 3), 2 / (5 / 3), 2 / (5 / 3), math.nan], dtype=torch.float64)
+    for options in ({}, {"similarity": inner_product, "relevance_threshold": 2}):
+        torch.testing.assert_close(function(**options), expected, equal_nan=True)
+    assert "grade 0" not in metrics.size_ratio_at_k.__doc__
+
+
 # Invalid arguments
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize(
+    ("embeddings", "metric"),
+    [
+        (torch.zeros(0, 2), "euclidean"),
+        (torch.zeros(0, 0), "precomputed"),
+        (torch.zeros(0, 3, dtype=torch.int64), "retrieved"),
+        (torch.tensor([[-1]]), "retrieved"),
+    ],
+)
+def test_empty_database_raises(function, embeddings, metric):
+    with pytest.raises(ValueError, match="database must contain at least one row that a query can retrieve, got none"):
+        function(embeddings, torch.ones(len(embeddings), 2), metric=metric)
+
 
 PRECOMPUTED = {"embeddings": [[0.0, 1.0], [1.0, 0.0]], "metric": "precomputed"}
 RETRIEVED = {"embeddings": [[1], [0]], "metric": "retrieved"}

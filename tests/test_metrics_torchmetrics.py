@@ -102,6 +102,15 @@ def test_nested_metric_collection_and_tracker():
     torch.testing.assert_close(single.compute(), _values(preds, target))
 
 
+def test_other_wrappers_arithmetic_and_indexing_are_not_supported():
+    with pytest.raises(AttributeError, match="_persistent"):
+        torchmetrics.ClasswiseWrapper(MultiLabelMetrics())
+    with pytest.raises(TypeError):
+        MultiLabelMetrics() + 1
+    with pytest.raises(TypeError):
+        MultiLabelMetrics()["map"]
+
+
 def test_update_count_follows_update_forward_reset_and_merge_state():
     preds, target = _random()
     table, other = MultiLabelMetrics(), MultiLabelMetrics()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-import reprlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mlmetric._repr import short_repr
 from mlmetric.distributed import gather_objects, gather_rows
 
 Tensors = tuple[Tensor, ...]
@@ -22,8 +21,9 @@ class StatefulMetric(torch.nn.Module):
     """A metric with `update`, `compute`, `forward`, `reset` and `merge_state`, as in torchmetrics.
 
     If torchmetrics is installed, instances are virtual instances of `torchmetrics.Metric`, with the attributes and
-    methods that `MetricCollection` and the wrappers of torchmetrics use; nothing else is taken from it. Stored batches
-    are neither part of `state_dict` nor moved by `to`.
+    methods that `MetricCollection` and `MetricTracker` use; nothing else is taken from it, so that other wrappers,
+    arithmetic (`metric + 1`) and indexing (`metric["map"]`) are not supported. Stored batches are neither part of
+    `state_dict` nor moved by `to`.
 
     Args:
         sync_on_compute: Whether `compute` evaluates the rows of all processes in a distributed run.
@@ -130,9 +130,9 @@ class StatefulMetric(torch.nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Return the constructor arguments."""
+        """Return the constructor arguments that are attributes of the same names."""
         names = [name for name in inspect.signature(type(self)).parameters if name not in self._modules]
-        return ", ".join(f"{name}={_format_argument(getattr(self, name))}" for name in names)
+        return ", ".join(f"{name}={short_repr(getattr(self, name))}" for name in names if hasattr(self, name))
 
     @property
     def _update_count(self) -> int:
@@ -206,12 +206,3 @@ def _register_with_torchmetrics() -> None:
     except ImportError:
         return
     Metric.register(StatefulMetric)
-
-
-def _format_argument(value: Any) -> str:
-    if isinstance(value, Tensor | np.ndarray):
-        size = value.numel() if isinstance(value, Tensor) else value.size
-        return repr(value.tolist()) if size <= 6 else f"{type(value).__name__}(shape={tuple(value.shape)})"
-    if inspect.isroutine(value):
-        return value.__name__
-    return reprlib.repr(value) if isinstance(value, list | tuple) else repr(value)

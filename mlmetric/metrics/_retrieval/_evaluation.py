@@ -15,7 +15,7 @@ from mlmetric.metrics._inputs import TensorLike, check_choice, check_weights
 from mlmetric.metrics._retrieval._query_scores import RetrievalResults
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, RetrievalInputs, check_retrieval_inputs
 from mlmetric.metrics._zero_division import fill_undefined, mean_of_defined
-from mlmetric.similarity import SimilarityFunction, reaches
+from mlmetric.similarity import SimilarityFunction, jaccard, reaches
 
 Average = Literal["mean", "none"]
 QueriesAndDatabase = tuple[TensorLike, LabelsLike, TensorLike | None, LabelsLike | None]
@@ -30,7 +30,7 @@ MAX_PAIRS = 2**21
 class EvaluationOptions:
     """Keyword arguments that all retrieval metrics have in common."""
 
-    similarity: SimilarityFunction
+    similarity: SimilarityFunction | None
     relevance_threshold: float | None
     metric: Metric
     average: Average
@@ -51,9 +51,8 @@ def evaluate(
     if options.average == "none" and options.sample_weight is not None:
         raise ValueError('`sample_weight` requires `average="mean"`, got "none".')
     weight = check_weights(options.sample_weight, len(inputs.labels), inputs.labels.device)
-    (values,) = score_queries(
-        inputs, [lambda results: score(results, k)], options.similarity, options.relevance_threshold, k
-    )
+    similarity = jaccard if options.similarity is None else options.similarity
+    (values,) = score_queries(inputs, [lambda results: score(results, k)], similarity, options.relevance_threshold, k)
     if options.average == "none":
         return fill_undefined(values, options.zero_division)
     return mean_of_defined(values, options.zero_division, weight=weight)

@@ -15,7 +15,7 @@ from mlmetric.metrics._retrieval import _query_scores as scores
 from mlmetric.metrics._retrieval._evaluation import Average, EvaluationOptions, evaluate
 from mlmetric.metrics._retrieval._query_scores import Gain
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric
-from mlmetric.similarity import SimilarityFunction, jaccard
+from mlmetric.similarity import SimilarityFunction
 
 
 @supports_resample_weights
@@ -27,7 +27,7 @@ def ndcg_at_k(
     *,
     k: int | None = 10,
     gain: Gain = "linear",
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -55,10 +55,10 @@ def ndcg_at_k(
             are the database) is clipped to its size. None evaluates all retrieved rows.
         gain: Gain of a grade r. `"linear"`: `g(r) = r`. `"exponential"`: `g(r) = 2**r - 1`, common for counts.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`.
-            Grades must be >= 0. The default is Jaccard similarity; the number of shared labels (`inner_product`)
-            favours rows with many labels.
+            Grades must be >= 0. None for [`jaccard`][mlmetric.similarity.jaccard]; the number of shared labels
+            (`inner_product`) favours rows with many labels.
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
-            None, the default: any grade above 0, which for Jaccard means at least one shared label.
+            None, the default: any grade above 0, which for `jaccard` means at least one shared label.
             NDCG does not use it.
         metric: How the database is ranked. `"euclidean"`, the default: by Euclidean distance of the embeddings.
             `"cosine"`: by cosine distance. `"precomputed"`: by the distances that `embeddings` contains; `ref_emb` must
@@ -117,7 +117,7 @@ def acg_at_k(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -163,7 +163,7 @@ def wmap_at_k(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -192,15 +192,18 @@ def wmap_at_k(
 
 
 @supports_resample_weights
-@inherit_docs(acg_at_k)
-def size_ratio_at_k(
+@inherit_docs(
+    acg_at_k,
+    metric="it counts as a retrieved row of grade 0=>the mean is that of the other retrieved rows",
+)
+def size_ratio_at_k(  # noqa: D417
     embeddings: TensorLike,
     labels: LabelsLike,
     ref_emb: TensorLike | None = None,
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -211,7 +214,12 @@ def size_ratio_at_k(
 
     1 is neutral. A value above 1 means that rows with many labels are retrieved more often than others (hubs). Metrics
     that count shared labels then increase although the retrieved rows match no better, so report this ratio with
-    them. It is undefined if the database has no labels or nothing was retrieved; padding (-1) is ignored.
+    them. It is undefined if the database has no labels or nothing was retrieved.
+
+    Args:
+        similarity: As in the other retrieval metrics; the ratio does not depend on it. None for
+            [`jaccard`][mlmetric.similarity.jaccard].
+        relevance_threshold: As in the other retrieval metrics; the ratio does not depend on it.
 
     Examples:
         >>> import torch

@@ -16,7 +16,7 @@ from mlmetric.metrics._retrieval._evaluation import Average, EvaluationOptions, 
 from mlmetric.metrics._retrieval._graded import acg_at_k
 from mlmetric.metrics._retrieval._query_scores import Denominator
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric
-from mlmetric.similarity import SimilarityFunction, jaccard
+from mlmetric.similarity import SimilarityFunction
 
 
 @supports_resample_weights
@@ -28,7 +28,7 @@ def precision_at_k(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -64,7 +64,7 @@ def recall_at_k(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -97,7 +97,7 @@ def hit_rate_at_k(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = 10,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -131,7 +131,7 @@ def map_at_k(  # noqa: D417
     *,
     k: int | None = 10,
     denominator: Denominator = "min",
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -174,7 +174,7 @@ def map_at_r(
     ref_emb: TensorLike | None = None,
     ref_labels: LabelsLike | None = None,
     *,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -216,7 +216,7 @@ def r_precision(
     ref_emb: TensorLike | None = None,
     ref_labels: LabelsLike | None = None,
     *,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",
@@ -248,7 +248,7 @@ def mrr(
     ref_labels: LabelsLike | None = None,
     *,
     k: int | None = None,
-    similarity: SimilarityFunction = jaccard,
+    similarity: SimilarityFunction | None = None,
     relevance_threshold: float | None = None,
     metric: Metric = "euclidean",
     average: Average = "mean",

@@ -31,7 +31,7 @@ class RetrievalInputs(NamedTuple):
 
     def clip_k(self, k: int | None) -> int:
         """Return k, clipped to the size of the database; for None, the number of all retrieved rows."""
-        if not self.ranking.max_k:
+        if self.database_size < 1 or not self.ranking.max_k:
             raise ValueError("The database must contain at least one row that a query can retrieve, got none.")
         if k is None:
             return min(self.ranking.max_k, self.database_size)

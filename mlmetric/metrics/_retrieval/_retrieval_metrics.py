@@ -66,7 +66,7 @@ class RetrievalMetrics(StatefulMetric):
         full_ranking: Whether to compute `map`, `map_at_r`, `r_precision` and `mrr`, which rank the whole database for
             each query. Without them, only the first k rows are searched for, which is several times faster.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`. Grades must
-            be >= 0.
+            be >= 0. None for [`jaccard`][mlmetric.similarity.jaccard].
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0.
         metric: How the database is ranked. `"euclidean"`: by Euclidean distance. `"cosine"`: by cosine distance.
@@ -95,7 +95,7 @@ class RetrievalMetrics(StatefulMetric):
         *,
         k: int | Sequence[int] = 10,
         full_ranking: bool = True,
-        similarity: SimilarityFunction = jaccard,
+        similarity: SimilarityFunction | None = None,
         relevance_threshold: float | None = None,
         metric: EmbeddingMetric = "euclidean",
         zero_division: float = math.nan,
@@ -109,7 +109,7 @@ class RetrievalMetrics(StatefulMetric):
         if not self.k:
             raise ValueError("`k` must contain at least one number, got none.")
         self.full_ranking = full_ranking
-        self.similarity = similarity
+        self.similarity = jaccard if similarity is None else similarity
         self.relevance_threshold = relevance_threshold
         self.metric: Metric = metric
         self.zero_division = zero_division
