@@ -53,9 +53,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("mlmetric")
+        try:
+            return version("mlmetric")
+        except PackageNotFoundError as error:
+            raise AttributeError("module 'mlmetric' has no attribute '__version__': it is not installed") from error
     if name in __all__:
         return importlib.import_module(f"mlmetric.{name}")
     raise AttributeError(f"module 'mlmetric' has no attribute {name!r}")

@@ -22,6 +22,10 @@ __all__ = ["LabelsLike", "binarize", "check_labels", "cooccurrence", "label_coun
 LabelsLike: TypeAlias = torch.Tensor | npt.ArrayLike | sparse.sparray | sparse.spmatrix
 """Types accepted as a label matrix: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame."""
 
+# torch does not compare tensors of these dtypes.
+_COMPARABLE_DTYPES = {torch.uint16: torch.int64, torch.uint32: torch.int64, torch.uint64: torch.int64} | {
+    getattr(torch, name): torch.float32 for name in dir(torch) if name.startswith("float8_")
+}
 _NAMES_HINT = "Convert label names to a label matrix with `sklearn.preprocessing.MultiLabelBinarizer`."
 
 
@@ -46,10 +50,12 @@ def check_labels(
             the device.
 
     Returns:
-        A tensor or a numeric array is returned unchanged; a sparse tensor as a dense tensor; anything else as an array.
+        A tensor or a numeric array is returned unchanged, except that a sparse tensor becomes dense, and that a tensor
+        becomes int64 if its dtype is uint16, uint32 or uint64, and float32 if it is a float8. Anything else is returned
+        as an array.
 
     Raises:
-        TypeError: If `labels` is not numeric, for example lists of label names.
+        TypeError: If `labels` is not numeric, for example lists of label names, or is complex.
         ValueError: If `labels` is not two-dimensional, or an entry is missing, NaN or outside [0, 1].
 
     Examples:
@@ -77,9 +83,12 @@ def label_tensor(labels: LabelsLike, *, name: str = "labels", validate_args: boo
     matrix = check_labels(labels, name=name, validate_args=validate_args)
     if isinstance(matrix, torch.Tensor):
         return matrix
-    if matrix.dtype.kind == "u" and matrix.dtype.itemsize > 1:  # torch supports few operations on these dtypes
-        matrix = matrix.astype(np.int64)
-    return torch.from_numpy(np.require(matrix, requirements=["C", "W"]))
+    dtype = matrix.dtype.newbyteorder("=")  # torch has native byte order only
+    if dtype.kind == "u" and dtype.itemsize > 1:  # torch supports few operations on these dtypes
+        dtype = np.dtype(np.int64)
+    elif dtype.kind == "f" and dtype.itemsize > 8:  # torch has no long double
+        dtype = np.dtype(np.float64)
+    return torch.from_numpy(np.require(matrix, dtype, ["C", "W"]))
 
 
 def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool = True) -> npt.NDArray[Any]:
@@ -87,7 +96,7 @@ def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool
     matrix = check_labels(labels, name=name, validate_args=validate_args)
     if isinstance(matrix, torch.Tensor):
         matrix = matrix.detach().cpu()
-        if matrix.is_floating_point() and matrix.element_size() < 4:  # bfloat16 and float8 are unknown to numpy
+        if matrix.is_floating_point() and matrix.element_size() < 4:  # bfloat16 is unknown to numpy
             matrix = matrix.float()
         return matrix.numpy()
     return matrix
@@ -96,9 +105,14 @@ def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool
 def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     """Return a tensor as a dense tensor, and anything else as a numeric array."""
     if isinstance(labels, torch.Tensor):
-        return labels if labels.layout is torch.strided else labels.to_dense()
+        if labels.is_complex():
+            raise TypeError(f"`{name}` must contain real numbers, got a tensor of dtype {labels.dtype}.")
+        if labels.dtype in _COMPARABLE_DTYPES:
+            labels = labels.to(_COMPARABLE_DTYPES[labels.dtype])
+        tensor: torch.Tensor = labels
+        return tensor if tensor.layout is torch.strided else tensor.to_dense()
     if sparse.issparse(labels):
-        return np.asarray(labels.toarray())
+        labels = labels.toarray()
     try:
         array = np.asarray(labels)
     except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
@@ -111,7 +125,7 @@ def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     shown = f"dtype {array.dtype}" if array.size else type(labels).__name__
     if array.dtype == object and array.size:
         wrong = [value for value in array.flat if not _is_number(value)] if array.ndim == 2 else list(array.flat[:1])
-        if not wrong:  # a frame with nullable dtypes, or Python numbers
+        if not wrong:  # a frame with nullable dtypes, or Python numbers and None
             return np.array([np.nan if _is_missing(value) else value for value in array.flat], float).reshape(
                 array.shape
             )
@@ -124,8 +138,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    """Return whether a value is `pandas.NA`, without importing pandas."""
-    return type(value).__name__ == "NAType"
+    """Return whether a value is None or `pandas.NA`, without importing pandas."""
+    return value is None or type(value).__name__ == "NAType"
 
 
 def _first_outside(labels: torch.Tensor | npt.NDArray[Any]) -> str:

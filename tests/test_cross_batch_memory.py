@@ -386,3 +386,12 @@ EMBEDDINGS, LABELS, MASK = torch.zeros(3, 5), torch.zeros(3, 4), torch.zeros(3, 
 def test_memory_names_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         memory_of(LOSS)(*arguments)
+
+
+@pytest.mark.parametrize("bad", [2.0, math.nan])
+def test_memory_does_not_store_labels_that_raise_an_error(bad):
+    memory = memory_of(build("ContrastiveLoss"))
+    with pytest.raises(ValueError, match=rf"`labels` must contain numbers in \[0, 1\], got {bad} at row 0, label 0"):
+        memory(EMBEDDINGS, torch.full_like(LABELS, bad))
+    assert memory.queue_idx == 0
+    assert not memory.label_memory.any()

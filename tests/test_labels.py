@@ -73,6 +73,46 @@ def test_arrays_of_dtypes_that_torch_barely_supports_become_a_tensor(dtype):
     assert (label_tensor(labels) == torch.tensor([[0, 1], [1, 0]])).all()
 
 
+@pytest.mark.parametrize("dtype", [">u1", ">i4", ">u2", ">f4", ">f8", np.longdouble])
+def test_arrays_of_dtypes_without_a_tensor_become_a_tensor(dtype):
+    labels = label_tensor(np.array([[1, 0], [0, 1]], dtype=dtype))
+    assert labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_label_tensor_shares_memory_with_an_array():
+    labels = np.zeros((2, 2), dtype=np.float32)
+    assert label_tensor(labels).data_ptr() == labels.ctypes.data
+
+
+FLOAT8 = [getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2")]
+
+
+@pytest.mark.parametrize("to_layout", [torch.Tensor.clone, torch.Tensor.to_sparse])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, *FLOAT8])
+def test_tensors_that_torch_does_not_compare_are_converted(dtype, to_layout):
+    labels = to_layout(torch.tensor([[1, 0], [0, 1]])).to(dtype)
+    read = check_labels(labels)
+    assert read.dtype == (torch.float32 if dtype in FLOAT8 else torch.int64)
+    assert read.tolist() == label_array(labels).tolist() == votes_to_labels(labels).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match="got 2"):
+        check_labels(torch.tensor([[2]]).to(dtype))
+
+
+COMPLEX = np.array([[1, 0j]])
+
+
+@pytest.mark.parametrize("labels", [torch.from_numpy(COMPLEX), COMPLEX, sparse.csr_array(COMPLEX)], ids=type)
+def test_complex_labels_raise_an_error(labels):
+    with pytest.raises(TypeError, match=r"`y` must contain .*got .*complex128"):
+        check_labels(labels, name="y")
+
+
+@pytest.mark.parametrize("convert", [list, lambda rows: np.array(rows, dtype=object)])
+def test_none_is_a_missing_entry(convert):
+    with pytest.raises(ValueError, match=r"`y` must contain numbers in \[0, 1\], got nan at row 1, label 0"):
+        check_labels(convert([[1, 0], [None, 1]]), name="y")
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -80,7 +120,6 @@ def test_arrays_of_dtypes_that_torch_barely_supports_become_a_tensor(dtype):
         [["sea", "sun"], ["sea", "sky"]],
         [{"sea"}, {"sun"}],
         ["sea", "sun"],
-        [[1, None], [0, 1]],
         np.array([["sea", "sun"]]),
         np.array([["sea", 1]], dtype=object),
         "sea",

@@ -1,5 +1,6 @@
 """The package itself: submodules are imported when they are first used."""
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -31,6 +32,15 @@ def test_dir_lists_the_submodules_and_the_version():
 def test_package_has_no_other_attributes():
     with pytest.raises(AttributeError, match="module 'mlmetric' has no attribute 'optimizers'"):
         mlmetric.optimizers  # noqa: B018
+
+
+def test_package_that_is_not_installed_has_no_version(monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(AttributeError, match="no attribute '__version__': it is not installed"):
+        mlmetric.__version__  # noqa: B018
 
 
 def test_import_of_data_imports_neither_scikit_learn_nor_torchvision_nor_pillow():

@@ -383,12 +383,15 @@ def test_different_numbers_of_rows_and_labels_are_an_error(rows):
     [
         ({"max_epochs": 0}, "`max_epochs` must be at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
-        ({"seed": -1}, "`seed` must be None or from 0 to 4294967295, got -1"),
+        ({"seed": -1}, "`seed` must be None or an integer from 0 to 4294967295, got -1"),
         ({"lr": 0.0}, r"`lr` must be above 0 and finite, got 0\.0"),
         ({"lr": float("inf")}, "`lr` must be above 0 and finite, got inf"),
         ({"lr": float("nan")}, "`lr` must be above 0 and finite, got nan"),
         ({"max_epochs": float("nan")}, "`max_epochs` must be at least 1, got nan"),
-        ({"seed": 2**32}, "`seed` must be None or from 0 to 4294967295, got 4294967296"),
+        ({"seed": 2**32}, "`seed` must be None or an integer from 0 to 4294967295, got 4294967296"),
+        ({"seed": 1.5}, "`seed` must be None or an integer from 0 to 4294967295, got 1.5"),
+        ({"seed": True}, "`seed` must be None or an integer from 0 to 4294967295, got True"),
+        ({"seed": "1"}, "`seed` must be None or an integer from 0 to 4294967295, got '1'"),
         ({"weight_decay": -0.1}, r"`weight_decay` must be at least 0 and finite, got -0\.1"),
         ({"mixup": float("inf")}, "`mixup` must be at least 0 and finite, got inf"),
     ],
@@ -396,6 +399,10 @@ def test_different_numbers_of_rows_and_labels_are_an_error(rows):
 def test_training_config_rejects_values_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**arguments)
+
+
+def test_training_config_converts_a_numpy_seed():
+    assert type(TrainingConfig(seed=np.uint8(7)).seed) is int
 
 
 def test_apply_in_batches_uses_evaluation_mode_and_restores_the_mode(rows):

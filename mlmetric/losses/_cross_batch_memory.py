@@ -160,7 +160,9 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
                 `enqueue_mask` are given, or `indices_tuple` is given without a miner for a loss that requires one.
         """
         self.reset_stats()
-        labels = label_tensor(labels, validate_args=False)
+        # The labels are checked before they are stored: each later batch would be compared with them.
+        validate_args = self.loss.validate_args or getattr(self.miner, "validate_args", False)
+        labels = label_tensor(labels, validate_args=validate_args)
         self._check(embeddings, labels, indices_tuple, enqueue_mask)
         self.embedding_memory = self._promote(self.embedding_memory, embeddings)
         self.label_memory = self._promote(self.label_memory, labels.to(embeddings.device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 _MAX_SEED = 2**32 - 1
 
@@ -35,7 +36,7 @@ class TrainingConfig:
             meanwhile; epochs of fits in several threads run one after the other.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or `seed` is not an integer.
 
     Examples:
         >>> from mlmetric.training import TrainingConfig
@@ -61,8 +62,10 @@ class TrainingConfig:
         for name, smallest in (("max_epochs", 1), ("batch_size", 2)):
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)}.")
-        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
-            raise ValueError(f"`seed` must be None or from 0 to {_MAX_SEED}, got {self.seed}.")
+        if self.seed is not None:
+            if isinstance(self.seed, bool) or not isinstance(self.seed, Integral) or not 0 <= self.seed <= _MAX_SEED:
+                raise ValueError(f"`seed` must be None or an integer from 0 to {_MAX_SEED}, got {self.seed!r}.")
+            object.__setattr__(self, "seed", int(self.seed))  # seeds derived from a numpy integer could overflow
         if not 0 < self.lr < math.inf:
             raise ValueError(f"`lr` must be above 0 and finite, got {self.lr}.")
         for name in ("weight_decay", "mixup"):
