@@ -180,3 +180,8 @@ def test_stratified_split_takes_labels_of_all_kinds(kind):
         torch.cat(stratified_split(y, generator=torch.Generator().manual_seed(0))) for y in (labels, kind(labels))
     )
     assert found.tolist() == expected.tolist()
+
+
+def test_generator_that_is_a_number_is_an_error():
+    with pytest.raises(TypeError, match=r"`generator` must be a torch\.Generator or None, got int"):
+        stratified_split(torch.eye(4), generator=0)

@@ -410,7 +410,9 @@ def test_validation_names_without_names_in_fit_are_an_error():
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 3])
-@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, pd.DataFrame, lambda y: [np.array(list("abc"))[: y.shape[1]][row == 1].tolist() for row in y]]
+)
 @pytest.mark.parametrize("response_method", ["decision_function", "predict_proba"])
 def test_scorers_of_one_or_two_labels_do_not_expect_a_binary_target(num_labels, kind, response_method):
     X, y = table()

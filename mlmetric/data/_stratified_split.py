@@ -52,7 +52,11 @@ def stratified_split(
     fractions = tuple(map(float, fractions))
     if not fractions or not (min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-9):
         raise ValueError(f"`fractions` must be above 0 and sum to 1, got {fractions}.")
-    part_of = stratify(rows, _sizes(rows.shape[0], fractions), generator=generator or torch.default_generator)
+    if generator is None:
+        generator = torch.default_generator
+    elif not isinstance(generator, torch.Generator):
+        raise TypeError(f"`generator` must be a torch.Generator or None, got {type(generator).__name__}.")
+    part_of = stratify(rows, _sizes(rows.shape[0], fractions), generator=generator)
     return [torch.from_numpy(np.flatnonzero(part_of == part)) for part in range(len(fractions))]
 
 

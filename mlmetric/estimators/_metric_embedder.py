@@ -56,8 +56,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
-        classes_: Sorted label names, or column names of a data frame of at least three columns, shape `(L,)`; otherwise
-            `[0, 1]` for each label, shape `(L, 2)`, which scikit-learn's scorers require for one or two labels.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
+            three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
         history_: A list of epoch records for each member.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.

@@ -80,13 +80,13 @@ def read_labels(y: LabelsOrNames, *, columns: LabelColumns | None = None) -> tup
     return labels, columns or LabelColumns(labels.shape[1], given)
 
 
-def classes_of(y: LabelsOrNames, columns: LabelColumns) -> npt.NDArray[Any]:
+def classes_of(columns: LabelColumns) -> npt.NDArray[Any]:
     """Return `classes_`: names, or `[0, 1]` for each label, shape `(L, 2)`.
 
-    scikit-learn's scorers mistake the names of one or two columns for the classes of a binary target, so that data
-    frames of fewer than three columns have `[0, 1]` for each label, too.
+    scikit-learn's scorers mistake one or two names for the classes of a binary target, so that fewer than three labels
+    have `[0, 1]` for each label, too.
     """
-    if columns.names is None or (hasattr(y, "columns") and columns.number < 3):
+    if columns.names is None or columns.number < 3:
         return np.tile([0, 1], (columns.number, 1))
     return np.array(columns.names, dtype=object)
 
@@ -114,7 +114,7 @@ def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
         )
     features = validate_data(estimator, X, dtype=np.float32, ensure_min_samples=2)
     labels, estimator._label_columns = read_labels(y)
-    estimator.classes_ = classes_of(y, estimator._label_columns)
+    estimator.classes_ = classes_of(estimator._label_columns)
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
     return _to_training_data(features, labels)

@@ -306,4 +306,4 @@ class Trainer:
 
     def _call_back(self, record: EpochRecord) -> None:
         if self.callback is not None:
-            self.callback(record)
+            self.callback(dict(record))

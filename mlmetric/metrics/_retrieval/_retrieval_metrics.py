@@ -19,7 +19,7 @@ from mlmetric.metrics._retrieval._evaluation import Score, score_queries
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, check_k, check_retrieval_inputs
 from mlmetric.metrics._stateful_metric import StatefulMetric, Tensors, concatenate_batches
 from mlmetric.metrics._zero_division import check_zero_division, mean_of_defined
-from mlmetric.similarity import SimilarityFunction, jaccard
+from mlmetric.similarity import SimilarityFunction, check_similarity, jaccard
 
 EmbeddingMetric = Literal["euclidean", "cosine"]
 ScoreAtK = Callable[[scores.RetrievalResults, int], Tensor]
@@ -109,7 +109,7 @@ class RetrievalMetrics(StatefulMetric):
         if not self.k:
             raise ValueError("`k` must contain at least one number, got none.")
         self.full_ranking = full_ranking
-        self.similarity = jaccard if similarity is None else similarity
+        self.similarity = jaccard if similarity is None else check_similarity(similarity)
         self.relevance_threshold = relevance_threshold
         self.metric: Metric = metric
         self.zero_division = zero_division
