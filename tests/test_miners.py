@@ -120,8 +120,11 @@ def batch(seed, n=12, m=None, num_labels=4, grid=False):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("refs", [None, pytest.param(9, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "distance",
+    ["euclidean", *(pytest.param(name, marks=pytest.mark.slow) for name in DISTANCES if name != "euclidean")],
+)
+@pytest.mark.parametrize("refs", [None, 9])
 def test_miner_without_caps_gives_the_set_of_the_loop(kind, similarity, distance, refs):
     for seed in range(3):
         miner = MultiLabelSemiHardMiner(
@@ -162,7 +165,7 @@ def test_miner_with_ties_duplicates_and_empty_rows_gives_the_set_of_the_loop(see
 
 
 @pytest.mark.parametrize("caps", [(1, 1, 1), (1, 1, None), (0, 2, 3), (2, 0, 4), (None, 1, 5), (3, 100, 100)])
-@pytest.mark.parametrize("kind", ["hard", "all"])
+@pytest.mark.parametrize("kind", ["hard", pytest.param("all", marks=pytest.mark.slow)])
 def test_miner_with_caps_visits_farthest_first_and_keeps_the_nearest(caps, kind):
     partial, disjoint, per_anchor = caps
     for seed in range(6):
@@ -189,7 +192,7 @@ def test_miner_gives_the_same_in_chunks_of_one_pair(monkeypatch):
     assert [part.tolist() for part in miner(embeddings, labels)] == expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["hard", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
