@@ -91,6 +91,7 @@ def test_markup_shown_finds_what_was_not_rendered(html, shown):
     assert markup_shown(f"<nav>- menu</nav><article>{html}</article>") == shown
 
 
+@pytest.mark.slow
 def test_site_builds_without_a_warning_and_shows_no_markup_as_text(tmp_path):
     pytest.importorskip("mkdocs", reason='the documentation is built with pip install -e ".[docs]"')
     # Not --quiet: it keeps mkdocs from counting the warnings that --strict stops at.

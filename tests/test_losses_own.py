@@ -707,6 +707,7 @@ def test_loss_does_not_depend_on_the_order_of_the_refs(name, data):
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_loss_and_gradient_of_any_batch_are_finite(name, data):
     dtype = data.draw(st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
     x, y = tensors(data, dtype, soft=name != "ProxyAnchor")

@@ -153,6 +153,7 @@ def _forms(query, ref):
 @pytest.mark.parametrize("name", LOOPS)
 @settings(max_examples=12, deadline=None)
 @given(search=searches(), threshold=st.sampled_from([None, THRESHOLD]), max_pairs=st.sampled_from([1, 10, 2**21]))
+@pytest.mark.slow
 def test_metric_equals_loops_for_each_kind_of_ranking(name, search, threshold, max_pairs):
     query, ref, k = search
     expected = _expected(name, query, ref, k, 1 if threshold is None else threshold)

@@ -43,6 +43,7 @@ def test_package_that_is_not_installed_has_no_version(monkeypatch):
         mlmetric.__version__  # noqa: B018
 
 
+@pytest.mark.slow
 def test_import_of_data_imports_neither_scikit_learn_nor_torchvision_nor_pillow():
     absent = "{'sklearn', 'torchvision', 'PIL', 'pytorch_metric_learning'}"
     program = (
