@@ -126,9 +126,7 @@ def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     if array.dtype == object and array.size:
         wrong = [value for value in array.flat if not _is_number(value)] if array.ndim == 2 else list(array.flat[:1])
         if not wrong:  # a frame with nullable dtypes, or Python numbers and None
-            return np.array([np.nan if _is_missing(value) else value for value in array.flat], float).reshape(
-                array.shape
-            )
+            return np.array([[np.nan if _is_missing(value) else value for value in row] for row in array], float)
         shown = f"{wrong[0]!r:.60}"
     raise TypeError(f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {shown}. {_NAMES_HINT}")
 
