@@ -134,7 +134,7 @@ class SimulatedTensor(Tensor):
             return self.detach().cpu().numpy()
         raise TypeError(
             f"can't convert {DEVICE} device type tensor to numpy. "
-            "Use Tensor.cpu() to copy the tensor to host memory first."
+            "Use Tensor.cpu() to copy the tensor to the CPU first."
         )
 
     def __array__(self, dtype=None, copy=None):
