@@ -133,8 +133,7 @@ class SimulatedTensor(Tensor):
         if force:
             return self.detach().cpu().numpy()
         raise TypeError(
-            f"can't convert {DEVICE} device type tensor to numpy. "
-            "Use Tensor.cpu() to copy the tensor to the CPU first."
+            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to the CPU first."
         )
 
     def __array__(self, dtype=None, copy=None):

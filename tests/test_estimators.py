@@ -397,6 +397,12 @@ def test_random_draws_of_a_callback_do_not_change_the_fit():
     assert same_fit(fitted, MetricEmbedder(**settings).fit(X, y))
 
 
+def test_a_callback_that_changes_its_record_does_not_change_the_history():
+    X, y = table(80)
+    fitted = MetricEmbedder(**FAST).fit(X, y, callback=lambda stage, record: record.clear())
+    assert fitted.history_ == MetricEmbedder(**FAST).fit(X, y).history_
+
+
 def test_labels_in_half_precision_are_read():
     X, y = table(80)
     half = torch.tensor(y, dtype=torch.bfloat16)

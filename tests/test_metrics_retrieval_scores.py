@@ -24,7 +24,7 @@ from mlmetric.metrics import RetrievalMetrics, confidence_interval
 from mlmetric.metrics._inputs import ResampleWeights
 from mlmetric.metrics._retrieval import _evaluation, _ranking
 from mlmetric.metrics._retrieval._ranking import stable_argsort
-from mlmetric.similarity import inner_product, jaccard
+from mlmetric.similarity import Jaccard, inner_product, jaccard
 
 # Distances from row 0: 1 to row 1, 1 to row 2, 2 to row 3.
 EMBEDDINGS = torch.tensor([[0.0], [1.0], [-1.0], [2.0]])
@@ -806,3 +806,16 @@ def test_report_without_intervals(rows):
     assert list(report.values) == [key for key in table.compute() if key != "queries_without_relevant"]
     with pytest.raises(ValueError, match="`n_resamples` must be at least 1, got 0"):
         table.report(n_resamples=0)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "message"),
+    [
+        (3, "`similarity` must be callable, got int"),
+        (Jaccard, r"must be an instance, got the class: write `Jaccard\(\)`"),
+    ],
+    ids=["number", "class"],
+)
+def test_similarity_that_cannot_be_called_on_labels_is_an_error(similarity, message):
+    with pytest.raises(TypeError, match=message):
+        RetrievalMetrics(similarity=similarity)
