@@ -24,6 +24,7 @@ import torch
 from imblearn.under_sampling import TomekLinks
 from sklearn.neighbors import NearestNeighbors
 
+from markdown_table import print_table
 from measuring import in_own_process, peak_mb, resident_mb
 from mlmetric.neighbors import kneighbors
 from mlmetric.under_sampling import MultiLabelTomekLinks
@@ -118,7 +119,7 @@ def fraction_correct(rows: Array, found: Array) -> float:
     return num_correct / len(chosen)
 
 
-def compare(kind: str, n: int, d: int, ours: str, peer: str, rounds: int) -> str:
+def compare(kind: str, n: int, d: int, ours: str, peer: str, rounds: int) -> list[str]:
     """Measure both in turn, and return a row of the table."""
     results = [
         [in_own_process(__file__, kind=kind, n=n, d=d, name=name) for name in (ours, peer)] for _ in range(rounds)
@@ -133,14 +134,7 @@ def compare(kind: str, n: int, d: int, ours: str, peer: str, rounds: int) -> str
         cells += [f"{min(pair[side]['correct'] for pair in results):.3f}" for side in (0, 1)]
     else:
         cells.append("same" if all(mine["checksum"] == theirs["checksum"] for mine, theirs in results) else "differ")
-    return f"| {' | '.join(cells)} |"
-
-
-def print_table(heads: list[str], rows: list[str]) -> None:
-    """Print a table."""
-    print(f"\n| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}")
-    for row in rows:
-        print(row, flush=True)
+    return cells
 
 
 def main() -> None:
@@ -164,11 +158,11 @@ def main() -> None:
     if "search" in options.only:
         print("\nNearest other row of each row, compared with NearestNeighbors of scikit-learn")
         rows = (compare("Gaussian", n, d, "mlmetric", "scikit-learn", rounds) for n, d in cases)
-        print_table(["n", "d", *costs, "correct", "peer: correct"], rows)
+        print_table(["n", "d", *costs, "correct", "peer: correct"], rows, num_text=0)
     if "tomek" in options.only:
         print("\nTomek links of two classes, compared with TomekLinks of imbalanced-learn")
         rows = (compare("Gaussian", n, d, "mlmetric Tomek", "imbalanced-learn Tomek", rounds) for n, d in cases)
-        print_table(["n", "d", *costs, "rows kept"], rows)
+        print_table(["n", "d", *costs, "rows kept"], rows, num_text=0)
     if "kinds" in options.only:
         kinds_table(options.quick)
 
@@ -177,13 +171,19 @@ def kinds_table(quick: bool) -> None:
     """Print the fraction of correct neighbours for each kind of rows."""
     n, d = (300, 40) if quick else (5_000, 256)
     print(f"\nFraction of correct neighbours and seconds at {n:,} x {d}, float32")
-    print("\n| rows | mlmetric | s | scikit-learn | s | a plain product in float32 | s |\n| --- |" + " ---: |" * 6)
-    for kind in KINDS[:1] if quick else KINDS:
-        cells = [kind]
-        for name in ("mlmetric", "scikit-learn", "plain float32"):
-            result = in_own_process(__file__, kind=kind, n=n, d=d, name=name)
-            cells += [f"{result['correct']:.3f}", f"{result['seconds']:.2f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
+    print_table(
+        ["rows", "mlmetric", "s", "scikit-learn", "s", "a plain product in float32", "s"],
+        (kind_row(kind, n, d) for kind in (KINDS[:1] if quick else KINDS)),
+    )
+
+
+def kind_row(kind: str, n: int, d: int) -> list[str]:
+    """Measure each method on one kind of rows, and return a row of the table."""
+    cells = [kind]
+    for name in ("mlmetric", "scikit-learn", "plain float32"):
+        result = in_own_process(__file__, kind=kind, n=n, d=d, name=name)
+        cells += [f"{result['correct']:.3f}", f"{result['seconds']:.2f}"]
+    return cells
 
 
 if __name__ == "__main__":

@@ -20,44 +20,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
+from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.imbalance import mean_ir
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision
-from mlmetric.under_sampling import (
-    LPRUS,
-    MLRUS,
-    MLUL,
-    REMEDIAL,
-    LabelCapUnderSampler,
-    MLeNN,
-    MultiLabelTomekLinks,
-    RandomLabelUnderSampler,
-)
+from under_sampling_methods import SAMPLERS, seeded
 
 Array = npt.NDArray[Any]
-SAMPLERS: dict[str, Any] = {
-    "none": None,
-    "LabelCapUnderSampler()": LabelCapUnderSampler(),
-    "LabelCapUnderSampler(cap_ratio=1)": LabelCapUnderSampler(cap_ratio=1),
-    "RandomLabelUnderSampler(cap_ratio=1)": RandomLabelUnderSampler(cap_ratio=1),
-    "MultiLabelTomekLinks()": MultiLabelTomekLinks(),
-    "MultiLabelTomekLinks(protect_minority=True)": MultiLabelTomekLinks(protect_minority=True),
-    "MultiLabelTomekLinks(protect_minority=True, threshold=0.5)": MultiLabelTomekLinks(
-        protect_minority=True, threshold=0.5
-    ),
-    "MultiLabelTomekLinks(mutual=True)": MultiLabelTomekLinks(mutual=True),
-    "MLRUS()": MLRUS(),
-    "LPRUS()": LPRUS(),
-    "MLeNN()": MLeNN(),
-    "MLUL()": MLUL(),
-    "REMEDIAL()": REMEDIAL(),
-}
 REGULARISATION = (0.01, 0.1, 1.0)
 
 
@@ -113,8 +87,7 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
     """Resample, train, select and evaluate."""
     X, y = parts.fit
     if sampler is not None:
-        seeded = {"random_state": seed} if "random_state" in sampler.get_params() else {}
-        X, y = clone(sampler).set_params(**seeded).fit_resample(X, y)
+        X, y = seeded(sampler, seed).fit_resample(X, y)
     before, after = mean_ir(parts.fit[1]), mean_ir(y)
     best: tuple[float, OneVsRestClassifier] | None = None
     target = torch.from_numpy(parts.validation[1])
@@ -141,6 +114,13 @@ def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
     return f"{text} ({statistics.stdev(values):.{digits}f})" if spread and len(values) > 1 else text
 
 
+def row_of_table(title: str, results: list[Result]) -> list[str]:
+    """Format the results of one sampler with several seeds."""
+    removed, *ratios, lost, macro_f1, mean_ap = (list(column) for column in zip(*results, strict=True))
+    cells = [f"`{title}`", f"{100 * statistics.fmean(removed):.1f} %", *(cell(ratio, 2) for ratio in ratios)]
+    return [*cells, cell(lost, 1), cell(macro_f1, 3, spread=True), cell(mean_ap, 3, spread=True)]
+
+
 def main() -> None:
     """Print a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,16 +139,12 @@ def main() -> None:
         print(
             f"\n{name}: {len(parts[0].fit[0])} rows to resample, {X.shape[1]} features, {y.shape[1]} labels; ", end=""
         )
-        print(f"mean (deviation) of {len(seeds)} seeds\n")
-        print("| sampler | rows removed | MeanIR before | after | labels lost | macro F1 | mAP |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-        for title, sampler in SAMPLERS.items():
-            results = [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)]
-            columns = [list(column) for column in zip(*results, strict=True)]
-            cells = [f"{100 * statistics.fmean(columns[0]):.1f} %", cell(columns[1], 2), cell(columns[2], 2)]
-            cells.append(cell(columns[3], 1))
-            cells += [cell(column, 3, spread=True) for column in columns[4:]]
-            print(f"| `{title}` | {' | '.join(cells)} |", flush=True)
+        print(f"mean (deviation) of {len(seeds)} seeds")
+        rows = (
+            row_of_table(title, [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)])
+            for title, sampler in {"none": None, **SAMPLERS}.items()
+        )
+        print_table(["sampler", "rows removed", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The undersamplers that the benchmarks compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import clone
+
+from mlmetric.under_sampling import (
+    LPRUS,
+    MLRUS,
+    MLUL,
+    REMEDIAL,
+    LabelCapUnderSampler,
+    MLeNN,
+    MultiLabelTomekLinks,
+    RandomLabelUnderSampler,
+)
+
+SAMPLERS: dict[str, Any] = {
+    "LabelCapUnderSampler()": LabelCapUnderSampler(),
+    "LabelCapUnderSampler(cap_ratio=1)": LabelCapUnderSampler(cap_ratio=1),
+    "RandomLabelUnderSampler(cap_ratio=1)": RandomLabelUnderSampler(cap_ratio=1),
+    "MultiLabelTomekLinks()": MultiLabelTomekLinks(),
+    "MultiLabelTomekLinks(protect_minority=True)": MultiLabelTomekLinks(protect_minority=True),
+    "MultiLabelTomekLinks(protect_minority=True, threshold=0.5)": MultiLabelTomekLinks(
+        protect_minority=True, threshold=0.5
+    ),
+    "MultiLabelTomekLinks(mutual=True)": MultiLabelTomekLinks(mutual=True),
+    "MLRUS()": MLRUS(),
+    "LPRUS()": LPRUS(),
+    "MLeNN()": MLeNN(),
+    "MLUL()": MLUL(),
+    "REMEDIAL()": REMEDIAL(),
+}
+NEIGHBOR_SAMPLERS = (MultiLabelTomekLinks, MLeNN, MLUL)
+MAX_NEIGHBORS = 5
+"""The largest number of neighbours that one of the samplers uses."""
+
+
+def seeded(sampler: Any, seed: int) -> Any:
+    """Return a copy with this seed, if the sampler has random choices."""
+    parameters = {"random_state": seed} if "random_state" in sampler.get_params() else {}
+    return clone(sampler).set_params(**parameters)
