@@ -53,16 +53,16 @@ def read_topics(path: Path, annotations: AdAnnotations) -> tuple[Array, Counter[
     """Read the share of the annotators that chose each topic, shape `(N, 38)`, and count the other answers."""
     entries = json.loads(path.read_text(encoding="utf-8-sig"))
     ids = {str(number + 1): number for number in range(NUM_TOPICS)}
-    shares, others = np.zeros((len(annotations.paths), NUM_TOPICS)), Counter[str]()
+    votes, others = np.zeros((len(annotations.paths), NUM_TOPICS)), Counter[str]()
     for row, image in enumerate(annotations.paths):
         if image not in entries:
             raise ValueError(f"{path} must contain every annotated image, but {image} is missing. Omit --topics.")
         for topic in entries[image]:
             if topic in ids:
-                shares[row, ids[topic]] += 1 / len(entries[image])
+                votes[row, ids[topic]] += 1
             else:
                 others[topic] += 1
-    return shares, others
+    return votes / np.array([[len(entries[image])] for image in annotations.paths]), others
 
 
 def undersample(labels: Array, topics: tuple[Array, Counter[str]] | None) -> None:
@@ -79,17 +79,16 @@ def undersample(labels: Array, topics: tuple[Array, Counter[str]] | None) -> Non
         seconds = time.perf_counter() - start
         noise = 1e-6 * np.random.default_rng(0).normal(size=shares.shape)  # far below the differences of the shares
         searches[", ties at random"] = kneighbors(shares + noise, MAX_NEIGHBORS)[1]
+        duplicates = percent(sizes[sizes > 1].sum() / len(labels))
         print(
             f"\nFeatures: the share of the annotators for each of {NUM_TOPICS} topics; {others.total():,} answers are "
+            f"none of these.\n{len(sizes):,} different rows; {duplicates} of the images have the features of another, "
+            f"up to {sizes.max():,} images the same features.\nOf equally near rows, the neighbour is the one with the "
+            'lowest index or, with "ties at random", any.\nThe search, which the seconds of the samplers do not '
+            f"include, took {seconds:.1f} s."
         )
-        print(
-            f"no topic. {len(sizes):,} different rows; {percent(sizes[sizes > 1].sum() / len(labels))} of the images "
-        )
-        print(f"have the features of another, up to {sizes.max():,} images the same ones. Of equally near rows, the ")
-        print('lower one is the neighbour, or with "ties at random" any. The search, which is not part of the seconds ')
-        print(f"of the samplers, took {seconds:.1f} s.")
     print_table(
-        ["sampler", "images removed", "", "positives removed", "", "labels lost", "MeanIR after", "seconds"],
+        ["sampler", "images removed", "share", "positives removed", "share", "labels lost", "MeanIR after", "seconds"],
         sampler_rows(labels, searches),
     )
 
@@ -160,36 +159,37 @@ def batch_rows(labels: Array) -> Iterator[list[str]]:
         seconds = time.perf_counter() - start
         report = positive_report(batches, target)
         half = positive_report(batches, target, similarity=Jaccard(), positive_threshold=0.5)
-        cells = [title, f"{report.fraction_with_positive:.3f}", f"{half.fraction_with_positive:.3f}"]
-        cells += [
-            f"{report.label_fraction_with_positive.nanmean():.3f}",
+        with_another = report.label_fraction_with_positive
+        yield [
+            title,
+            *(f"{found.fraction_with_positive:.3f}" for found in (report, half)),
+            f"{with_another.nanmean():.3f}",
             f"{int(report.label_counts[rarest]):,}",
-            f"{report.label_fraction_with_positive[rarest]:.2f}",
+            f"{with_another[rarest]:.2f}",
+            f"{len(report.unsampled_items):,}",
+            f"{seconds:.2f}",
         ]
-        yield [*cells, f"{len(report.unsampled_items):,}", f"{seconds:.2f}"]
 
 
 def agreement_rows(answers: Answers) -> Iterator[list[str]]:
     """Yield how well an answer predicts those of the other annotators of its image."""
     others = votes_of_others(answers)
     num_answers = np.bincount(answers.image)[answers.image]
-    permuted = np.random.default_rng(0).permutation(len(others))
     most_frequent = np.arange(others.shape[1]) == answers.labels.sum(axis=0).argmax()
-    for title, target in (("the union of the others", others >= 1), ("labels of 2 or more others", others >= 2)):
+    for title, target in (("union of the others", others >= 1), ("labels of 2 or more others", others >= 2)):
         defined = target.any(axis=1)
-        groups = {f"{size} annotators": defined & (num_answers == size) for size in np.unique(num_answers)[-2:]}
-        for group, rows in {**groups, "all": defined}.items():
-            yield agreement_row(f"{title}, {group}", answers.labels[rows], target[rows])
-        target = target[defined]
-        random = target[np.argsort(permuted[defined])]
-        yield agreement_row(f"{title}, of a random other answer", answers.labels[defined], random)
-        constant = np.broadcast_to(most_frequent, target.shape).copy()
-        yield agreement_row(f"{title}, predicted by the most frequent label", constant, target)
-
-
-def agreement_row(title: str, predicted: Array, target: Array) -> list[str]:
-    """Return a row of the table of agreement."""
-    return [title, f"{len(predicted):,}", *(f"{value:.3f}" for value in compare(predicted, target))]
+        groups = {f"{size} annotators": defined & (num_answers == size) for size in np.unique(num_answers[defined])}
+        predictions = [("the answer", group, answers.labels[rows], target[rows]) for group, rows in groups.items()]
+        chosen, target = answers.labels[defined], target[defined]
+        random = np.random.default_rng(0).permutation(chosen)
+        predictions += [
+            ("the answer", "all", chosen, target),
+            ("another answer at random", "all", random, target),
+            ("the most frequent label", "all", np.tile(most_frequent, (len(target), 1)), target),
+        ]
+        for name, group, predicted, wanted in predictions:
+            values = (f"{value:.3f}" for value in compare(predicted, wanted))
+            yield [title, name, group, f"{len(wanted):,}", *values]
 
 
 def synthetic_set(folder: Path) -> tuple[Path, Path, Path]:
@@ -214,19 +214,14 @@ def report(annotation_file: Path, label_list: Path, topic_file: Path | None) -> 
     print(f"\n# Splits: largest deviation over labels and parts of {FRACTIONS}, mean and largest of 5 seeds")
     heads = ["split, labels", "% of the label", "largest", "images", "largest", "parts without a label", "largest"]
     print_table(heads, split_rows(annotations))
-    print(f"\n# Batches of an epoch; the rarest label has {labels.sum(axis=0).min():,} images")
-    heads = [
-        "batches",
-        "anchors with a positive",
-        "with Jaccard above 0.5",
-        "with another of the label, mean of labels",
-    ]
-    heads += ["rarest label occurs", "with another", "images not sampled", "seconds"]
-    print_table(heads, batch_rows(labels))
+    print(f"\n# Batches of an epoch; the rarest label has {labels.sum(axis=0).min():,} images.")
+    print('"With another of the label" is the mean of the labels; the rarest label has its own column.')
+    heads = ["batches", "anchors with a positive", "with Jaccard above 0.5", "with another of the label"]
+    print_table([*heads, "rarest label occurs", "with another", "images not sampled", "seconds"], batch_rows(labels))
     print("\n# Agreement of one annotator with the others of the same image")
     answers = read_answers(annotation_file, annotations)
-    heads = ["target", "answers", "micro precision", "micro recall", "micro F1", "macro F1"]
-    print_table(heads, agreement_rows(answers))
+    heads = ["target", "prediction", "images", "answers", "micro precision", "micro recall", "micro F1", "macro F1"]
+    print_table(heads, agreement_rows(answers), num_text=3)
     by_label = label_alphas(answers)
     rows = [
         ["one label, mean of the labels", f"{by_label.mean():.3f}"],

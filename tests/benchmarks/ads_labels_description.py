@@ -35,19 +35,18 @@ def ids_of(labels: Array) -> list[int]:
     return (np.flatnonzero(labels) + 1).tolist()
 
 
-# 1. Description.
+# The labels.
 
 
 def describe(annotations: AdAnnotations) -> None:
     """Print the size of the set, the measures of imbalance for both definitions of a label, and each label."""
-    people = annotations.num_annotators
-    groups = ", ".join(f"{count:,} by {number}" for number, count in sorted(Counter(people.tolist()).items()))
-    votes = int(annotations.votes.sum())
+    people, votes = annotations.num_annotators.tolist(), int(annotations.votes.sum())
+    groups = ", ".join(f"{count:,} by {number}" for number, count in sorted(Counter(people).items()))
     print(
-        f"\n# Description\n\n{len(annotations.paths):,} images; {int(people.sum()):,} answers ({groups} annotators); "
+        f"\n# Description\n\n{len(people):,} images, {groups} annotators; {sum(people):,} answers; {votes:,} votes, "
+        f"{votes / sum(people):.2f} an answer, {votes / len(people):.2f} an image; "
+        f"{annotations.skipped_answers.total():,} free texts; {annotations.dropped_images:,} images without a label"
     )
-    print(f"{votes:,} votes, {votes / int(people.sum()):.2f} an answer, {votes / len(people):.2f} an image; ")
-    print(f"{annotations.skipped_answers.total():,} free texts, {annotations.dropped_images:,} images without a label")
     matrices = [annotations.labels(min_votes).numpy() for min_votes in (1, 2)]
     reports = [imbalance_report(labels, label_names=annotations.label_names) for labels in matrices]
     sets = [np.unique(labels[labels.any(axis=1)], axis=0, return_counts=True)[1] for labels in matrices]
@@ -56,7 +55,7 @@ def describe(annotations: AdAnnotations) -> None:
         return [title, *(f"{value:{form}}" for value in values)]
 
     print_table(
-        ["", "chosen by 1 annotator", "by 2 or more"],
+        ["labels with", "1 or more votes", "2 or more votes"],
         [
             row("images without a label", [report.num_rows_without_label for report in reports], ",d"),
             row("labels an image", [report.cardinality for report in reports], ".3f"),
@@ -69,13 +68,9 @@ def describe(annotations: AdAnnotations) -> None:
             row("SCUMBLE", [report.scumble for report in reports], ".3f"),
         ],
     )
-    heads = ["label", "id", "images", "IRLbl", "SCUMBLELbl", "2 or more agree", "IRLbl", "share"]
+    heads = ["label", "id", "images", "IRLbl", "SCUMBLELbl", "with 2 or more votes", "IRLbl", "share"]
     print_table(heads, label_rows(*reports))
-    pairs = pair_rows(matrices[0], annotations.label_names)
-    heads = ["a", "b", "images with both", "P(b given a)", "P(a given b)", "times as often as if independent"]
-    print_table(heads, (cells for _, cells in sorted(pairs, key=lambda pair: -pair[0][0])[:12]), num_text=2)
-    frequent = [pair for pair in pairs if pair[0][0] >= len(matrices[0]) / 300]
-    print_table(heads, (cells for _, cells in sorted(frequent, key=lambda pair: -pair[0][1])[:12]), num_text=2)
+    print_pairs(matrices[0], annotations.label_names)
 
 
 def label_rows(union: ImbalanceReport, agreed: ImbalanceReport) -> Iterator[list[str]]:
@@ -86,22 +81,34 @@ def label_rows(union: ImbalanceReport, agreed: ImbalanceReport) -> Iterator[list
         yield [*cells, percent(agreed.counts[label] / union.counts[label])]
 
 
-def pair_rows(labels: Array, names: list[str]) -> list[tuple[tuple[float, float], list[str]]]:
-    """Return a row for each pair of labels, with its count and how much more frequent it is than if independent."""
+def print_pairs(labels: Array, names: list[str], num_pairs: int = 10, min_images: int = 100) -> None:
+    """Print the most frequent pairs of labels, and those that are most frequent relative to independent labels."""
     both = cooccurrence(labels)
-    counts = np.diag(both)
-    rows = []
-    for a, b in zip(*np.triu_indices(len(counts), 1), strict=True):
-        lift = both[a, b] * len(labels) / (counts[a] * counts[b])
-        cells = [names[a], names[b], f"{both[a, b]:,.0f}", f"{both[a, b] / counts[a]:.3f}"]
-        rows.append(((both[a, b], lift), [*cells, f"{both[a, b] / counts[b]:.3f}", f"{lift:.2f}"]))
-    return rows
+    given = both / np.diag(both)  # column: the condition
+    lift = len(labels) * given / np.diag(both)[:, None]
+    first, second = np.triu_indices(len(both), 1)
+    is_frequent = both[first, second] >= min_images
+    orders = {
+        "The most frequent pairs of labels": np.argsort(-both[first, second], kind="stable"),
+        f"Pairs of at least {min_images} images, by their count relative to that of independent labels": [
+            pair for pair in np.argsort(-lift[first, second], kind="stable") if is_frequent[pair]
+        ],
+    }
+    heads = ["a", "b", "images with both", "share of a with b", "share of b with a", "relative to independent labels"]
+    for title, order in orders.items():
+        print(f"\n{title}:")
+        pairs = ((first[pair], second[pair]) for pair in order[:num_pairs])
+        rows = (
+            [names[a], names[b], f"{both[a, b]:,.0f}", percent(given[b, a]), percent(given[a, b]), f"{lift[a, b]:.2f}"]
+            for a, b in pairs
+        )
+        print_table(heads, rows, num_text=2)
 
 
-# 2. The preprocessing of the paper.
+# The preprocessing of the paper.
 
 
-def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int = 20) -> None:
+def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int = 100) -> None:
     """Print the label cap of the paper, on all images and on the training part, beside what the paper states."""
     labels = annotations.labels().numpy()
     training = labels[stratified_split(labels, FRACTIONS, generator=torch.Generator().manual_seed(0))[0].numpy()]
@@ -113,11 +120,14 @@ def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int 
     capped = [np.flatnonzero(counts > 2 * counts.mean()) for counts in parts]
     same = sum(np.array_equal(found, caps[0].capped_labels_) for found in capped)
     top = int(caps[0].counts_before_.argmax())
+    name = annotations.label_names[top]
     left = [cap.counts_after_[top] / cap.counts_before_[top] for cap in caps]
     print("\n# The preprocessing of the paper: a cap of twice the mean count")
-    print(f"\nOf {num_parts} random training parts of {len(training):,} images, the capped labels of {same} are those ")
-    print("of all images.")
-    margins = [int(cap.counts_before_[cap.capped_labels_].min() - cap.cap_) for cap in caps]
+    print(
+        f"\nIn {same} of {num_parts} random training parts of {len(training):,} images, "
+        "the capped labels are those of all images."
+    )
+    margins = [min(cap.removed_per_label_[cap.capped_labels_], default=0) for cap in caps]
     print_table(
         ["", "paper", "all images", "stratified training part"],
         [
@@ -125,9 +135,9 @@ def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int 
             ["mean count of a label", "", *(f"{cap.counts_before_.mean():,.1f}" for cap in caps)],
             ["cap", "", *(f"{cap.cap_:,}" for cap in caps)],
             ["capped labels", f"{PAPER_CAPPED}", *(f"{(cap.capped_labels_ + 1).tolist()}" for cap in caps)],
-            ["images of the rarest of them above the cap", "", *(f"{margin:,}" for margin in margins)],
-            [f"{annotations.label_names[top]}: positives left", "", *(percent(share) for share in left)],
-            [f"{annotations.label_names[top]}: removed", "about 43 %", *(percent(1 - share) for share in left)],
+            ["images above the cap, of the rarest of them", "", *(f"{margin:,}" for margin in margins)],
+            [f"{name}: positives left", "", *(percent(share) for share in left)],
+            [f"{name}: positives removed", "about 43 %", *(percent(1 - share) for share in left)],
             ["positives removed", "", *(f"{cap.removed_per_label_.sum():,}" for cap in caps)],
             ["images left without a label", "", *(f"{cap.n_emptied_rows_:,}" for cap in caps)],
             ["MeanIR before", "", *(f"{cap.mean_ir_before_:.2f}" for cap in caps)],
@@ -149,12 +159,15 @@ def worked_rows(annotations: AdAnnotations, labels: Array, cap: LabelCapUnderSam
     """Print the images that the paper shows, and how often the cap gives the labels that it shows."""
     index = {path: row for row, path in enumerate(annotations.paths)}
     rows = [[path, f"{ids}", f"{ids_of(labels[index[path]])}"] for path, ids in PAPER_ROWS.items() if path in index]
-    print_table(["image", "paper", "union of the annotators"], rows, num_text=3)
+    if rows:
+        print_table(["image", "paper", "union of the annotators"], rows, num_text=3)
     path, wanted = PAPER_CAPPED_ROW
     if path in index:
         results = [seeded(cap, seed).fit_resample(labels, labels)[1][index[path]] for seed in range(num_seeds)]
         kept = cap.counts_after_ / cap.counts_before_
         chances = np.where(np.isin(np.arange(1, len(kept) + 1), wanted), kept, 1 - kept)
-        print(f"\n{path} has the labels {wanted} after the cap, as in the paper, with ", end="")
-        print(f"{sum(ids_of(row) == wanted for row in results)} of {num_seeds} seeds; ", end="")
-        print(f"its probability is {chances[labels[index[path]] > 0].prod():.2f}.")
+        same = sum(ids_of(row) == wanted for row in results)
+        print(
+            f"\nThe cap of all images leaves {path} with {wanted}, as in the paper, with {same} of {num_seeds} seeds; "
+            f"the probability is {chances[labels[index[path]] > 0].prod():.2f}."
+        )
