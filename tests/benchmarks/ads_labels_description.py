@@ -43,7 +43,7 @@ def describe(annotations: AdAnnotations) -> None:
     people, votes = annotations.num_annotators.tolist(), int(annotations.votes.sum())
     groups = ", ".join(f"{count:,} by {number}" for number, count in sorted(Counter(people).items()))
     print(
-        f"\n# Description\n\n{len(people):,} images, {groups} annotators; {sum(people):,} answers; {votes:,} votes, "
+        f"\n# Description\n\n{len(people):,} images ({groups} annotators); {sum(people):,} answers; {votes:,} votes, "
         f"{votes / sum(people):.2f} an answer, {votes / len(people):.2f} an image; "
         f"{annotations.skipped_answers.total():,} free texts; {annotations.dropped_images:,} images without a label"
     )
