@@ -1,8 +1,7 @@
-"""Both stages, embedding and classifier, as a scikit-learn classifier."""
+"""Embedding and labels as a scikit-learn classifier."""
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable
@@ -18,26 +17,32 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric._global_generator import seeded_globally
-from mlmetric.distributed import on_first_rank
+from mlmetric.estimators._label_training import fit_frozen_classifier, fit_joint_classifier
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
-from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features, read_labels
-from mlmetric.heads import ClassifierHead
-from mlmetric.metrics import best_thresholds
-from mlmetric.training import apply_in_batches, fit_classifier
+from mlmetric.estimators._training_data import LabelsOrNames, read_features, read_labels
+from mlmetric.training import apply_in_batches
 
 
-@inherit_docs(MetricEmbedder, validation_fraction="best epoch=>best epochs and the thresholds")
+@inherit_docs(
+    MetricEmbedder,
+    validation_fraction="best epoch=>best epochs, the share of the logistic regression, and the thresholds",
+    keep_best="best NDCG@10 on=>best NDCG@10, and for labels the best mAP, on",
+    classifier_weight="the binary cross entropy, of=>`label_loss`, of",
+)
 class MetricClassifier(ClassifierMixin, MetricEmbedder):
-    """Predict several labels of each row with a linear classifier on a learnt embedding.
+    """Learn an embedding in which neighbours have similar label sets, and predict the labels.
 
-    Stage one is that of [MetricEmbedder][mlmetric.estimators.MetricEmbedder]; `transform` returns its embedding. Stage
-    two trains a linear classifier on the frozen embedding; its initial probabilities are the label frequencies. The
-    thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a threshold
-    common to all labels. The training settings apply to both stages, except `mixup` and `items_per_label`, which apply
-    to stage one.
+    The members are those of [MetricEmbedder][mlmetric.estimators.MetricEmbedder]: heads that are trained together with
+    a linear classifier. `transform` returns their embedding, from the epochs with the best retrieval. The labels are
+    predicted from the features by the same networks at the epochs with the best mAP: the mean logits of the members,
+    mixed with those of a logistic regression on the clipped features by one share, which is chosen on the validation
+    rows. With `two_stage=True` they are predicted as in the paper, by a linear classifier that is trained on the frozen
+    embedding in a second stage.
+
+    The thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a threshold
+    common to all labels.
 
     In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the training rows only. The
     validation rows are then taken from the rows that it keeps, and have the label frequencies of these. For thresholds
@@ -45,12 +50,16 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     number.
 
     Args:
-        standardize: Whether to scale features, and embeddings in stage two, to mean 0 and standard deviation 1. The
-            recommended head clips features: without `standardize`, pass standardised features or use another head.
+        standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation
+            1, and to clip those of the logistic regression at 3. The recommended head clips features: without
+            `standardize`, pass standardised features or use another head.
+        two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
+            apart from `mixup` and `items_per_label`; False to use the classifiers of the members, which requires
+            `classifier_weight` above 0.
         activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
-            up to 1 in each row.
-        label_loss: Loss of stage two, called as `label_loss(logits, labels)`, such as `AsymmetricLoss()`; None for the
-            binary cross entropy.
+            up to 1 in each row, and which requires `two_stage`.
+        label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
+            labels)`, such as `AsymmetricLoss()`; None for the binary cross entropy.
         threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
             each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
         shrinkage: Number of positive validation rows of a label at which its threshold is the mean of its own optimum
@@ -59,12 +68,15 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
-        classifier_: The trained `ClassifierHead`, whose input is the embedding.
+        classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
+            `ClassifierEnsemble` of the members' networks and the logistic regression, which is the last member; with
+            `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
             predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member, and at the end one for stage two.
+        history_: A list of epoch records for each member, and at the end one for the logistic regression, with a record
+            for each penalty, or one for the second stage.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
@@ -82,8 +94,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         array(['city', 'sea', 'sun'], dtype=object)
 
     Source:
-        Stage one as in `MetricEmbedder`; stage two of "From image to emotion: multi-label image classification based on
-        triplet loss" (2021), by default with sigmoid and chosen thresholds.
+        The members as in `MetricEmbedder`. With `two_stage`, "From image to emotion: multi-label image classification
+        based on triplet loss" (2021), by default with sigmoid and chosen thresholds.
     """
 
     def __init__(
@@ -104,6 +116,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         validation_fraction: float = 0.2,
         keep_best: bool = True,
         patience: int | None = None,
+        two_stage: bool = False,
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = "macro",
@@ -130,6 +143,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             device=device,
             random_state=random_state,
         )
+        self.two_stage = two_stage
         self.activation = activation
         self.label_loss = label_loss
         self.threshold = threshold
@@ -155,6 +169,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         validation_fraction: float = 0.0,
         keep_best: bool = True,
         patience: int | None = None,
+        two_stage: bool = True,
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = 0.5,
@@ -186,13 +201,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             device=device,
             random_state=random_state,
         )
-        paper.activation, paper.label_loss, paper.threshold, paper.shrinkage = (
-            activation,
-            label_loss,
-            threshold,
-            shrinkage,
+        return paper.set_params(
+            two_stage=two_stage, activation=activation, label_loss=label_loss, threshold=threshold, shrinkage=shrinkage
         )
-        return paper
 
     @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
     def fit(
@@ -204,31 +215,34 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         checkpoint_dir: str | os.PathLike[str] | None = None,
         callback: StageCallback | None = None,
     ) -> Self:
-        """Train both stages on features and labels."""
+        """Train on features and labels."""
         self._check_settings()
-        data, validation_data = self._read(X, y, validation)
         outputs = StageOutputs(checkpoint_dir, callback)
-        data, validation_data, seed = self._fit_head(data, validation_data, outputs)
-        embedded, validation_data = self._embed(data), validation_data and self._embed(validation_data)
-        size, num_labels = embedded.features.shape[1], embedded.labels.shape[1]
-        with seeded_globally(seed):  # for the initial weights, which `init_from_labels` replaces
-            self.classifier_ = ClassifierHead(size, num_labels, activation=self.activation)
-        self.classifier_.init_from_labels(embedded.labels)
-        if self.standardize:
-            self.classifier_.standardize.fit(embedded.features)
-        self._log_stage("classifier", embedded, validation_data)
-        history = fit_classifier(
-            self.classifier_.to(self.device),
-            embedded.features,
-            embedded.labels,
-            loss=copy.deepcopy(self.label_loss),
-            config=self._config(seed % 100_000, validation_data),
-            validation=None if validation_data is None else validation_data.hard,
-            **outputs.arguments("classifier"),
+        networks, parts, seed = self._fit_members(
+            *self._read(X, y, validation),
+            outputs,
+            num_parts=1 if self.two_stage else self.n_members,
+            label_loss=None if self.two_stage else self.label_loss,
         )
-        self.history_.append(history)
-        self.classifier_.eval()
-        self.thresholds_ = self._choose_thresholds(validation_data, num_labels)
+        if self.two_stage:
+            part = parts[0]
+            self._log_stage("classifier", *part)
+            fitted = fit_frozen_classifier(
+                self.head_,
+                part,
+                activation=self.activation,
+                loss=self.label_loss,
+                standardize=self.standardize,
+                device=self.device,
+                seed=seed,
+                config=self._config(seed % 100_000, part.validation),
+                **outputs.arguments("classifier"),
+            )
+        else:
+            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device)
+        self.classifier_ = fitted.module
+        self.history_ += fitted.histories
+        self.thresholds_ = fitted.thresholds(self.threshold, shrinkage=self.shrinkage)
         return self
 
     @inherit_docs(MetricEmbedder.transform)
@@ -239,8 +253,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
         check_is_fitted(self, "classifier_")
-        embeddings = apply_in_batches(self.head_, read_features(self, X))
-        return apply_in_batches(self.classifier_, embeddings).cpu().numpy()
+        return apply_in_batches(self.classifier_, read_features(self, X)).cpu().numpy()
 
     @inherit_docs(MetricEmbedder.transform)
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -280,28 +293,18 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     def _check_settings(self) -> None:
         if self.activation not in ("sigmoid", "softmax"):
             raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
+        if not self.two_stage and self.activation == "softmax":
+            raise ValueError("`activation='softmax'` requires `two_stage=True`, got False.")
+        if not self.two_stage and not self.classifier_weight:
+            raise ValueError(
+                "`classifier_weight` must be above 0 to train the classifiers that predict the labels, got 0. Pass "
+                "`two_stage=True` to train a classifier on the frozen embedding."
+            )
         is_average = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
         if not is_average and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
             raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
         if not 0 <= self.shrinkage < math.inf:
             raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
-
-    def _embed(self, data: TrainingData) -> TrainingData:
-        """Replace features by embeddings; in a process group, all ranks use those of rank 0."""
-        embeddings = on_first_rank(lambda: apply_in_batches(self.head_, data.features).cpu())
-        return TrainingData(embeddings, data.labels)
-
-    def _choose_thresholds(self, validation: TrainingData | None, num_labels: int) -> npt.NDArray[np.float64]:
-        if not isinstance(self.threshold, str):
-            return np.full(num_labels, float(self.threshold))
-        if validation is None:
-            return np.full(num_labels, 0.5)
-        scores = self.classifier_.probabilities(apply_in_batches(self.classifier_, validation.features)).cpu()
-        target = validation.hard.labels
-        fallback = None if bool(target.any()) else 0.5
-        return best_thresholds(
-            scores, target, average=self.threshold, shrinkage=self.shrinkage, fallback=fallback
-        ).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

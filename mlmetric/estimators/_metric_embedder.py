@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric._global_generator import seeded_globally
-from mlmetric.estimators._recipes import PAPER_HEAD, RECOMMENDED_HEAD, paper_loss, paper_miner
+from mlmetric.estimators._members import FittedMembers, make_member
+from mlmetric.estimators._recipes import PAPER_HEAD, paper_loss, paper_miner
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StagedEstimator, StageOutputs
-from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features, split_validation
-from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, Standardize
+from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features
+from mlmetric.estimators._validation_parts import ValidationParts
+from mlmetric.heads import EmbeddingEnsemble
 from mlmetric.losses import LogRatioLoss
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
 
@@ -30,7 +32,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     The default is the recommended recipe: a network of two layers with dropout and ReLU, on clipped features with
     mixup; the log-ratio loss, which makes distances proportional to the Jaccard distances of the labels; and the loss
     of a linear classifier that is trained together with it. Several such networks, the members, are trained separately,
-    and their embeddings concatenated. For each member, the epoch with the best score on validation rows is kept.
+    and their embeddings concatenated. For each member, the epoch with the best retrieval on validation rows is kept.
     `MetricEmbedder.paper()` uses the settings of the paper.
 
     Args:
@@ -40,13 +42,13 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             pytorch-metric-learning; copied for each member. None for `LogRatioLoss()`. Losses that require labels 0 or
             1, such as `MultiLabelProxyAnchorLoss`, need `mixup=0`.
         miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
-        classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
-            trains no such classifier.
+        classifier_weight: Weight of the loss, the binary cross entropy, of the classifier that is trained with each
+            member; 0 trains no such classifier.
         n_members: Number of heads that are trained and concatenated.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
             head clips features: without `standardize`, pass standardised features or use another head.
         validation_fraction: Share of the rows set aside to choose the best epoch; 0 keeps the last epoch.
-        keep_best: Whether to keep the weights of the epoch with the best score on the validation rows, if there are
+        keep_best: Whether to keep the weights of the epoch with the best NDCG@10 on the validation rows, if there are
             any; False keeps those of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
         random_state: Seed of the initial weights, the order of rows, dropout, mixup, and the choice of validation rows.
@@ -224,7 +226,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         Warns:
             UserWarning: If training diverges, epochs cannot be scored, or soft labels never reach 0.5.
         """
-        self._fit_head(*self._read(X, y, validation), StageOutputs(checkpoint_dir, callback))
+        outputs = StageOutputs(checkpoint_dir, callback)
+        self._fit_members(*self._read(X, y, validation), outputs, num_parts=self.n_members)
         return self
 
     def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -239,10 +242,16 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         check_is_fitted(self, "head_")
         return apply_in_batches(self.head_, read_features(self, X)).cpu().numpy()
 
-    def _fit_head(
-        self, data: TrainingData, validation: TrainingData | None, outputs: StageOutputs
-    ) -> tuple[TrainingData, TrainingData | None, int]:
-        """Train the members, and return training rows, validation rows, and the seed of the next stage."""
+    def _fit_members(
+        self,
+        data: TrainingData,
+        validation: TrainingData | None,
+        outputs: StageOutputs,
+        *,
+        num_parts: int,
+        label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> FittedMembers:
+        """Train the members, and set `head_` and `history_`."""
         for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)!r}.")
@@ -254,60 +263,39 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"`patience` must be None or at least 1, got {self.patience}.")
         seed, next_seed = outputs.seeds(self.random_state)
-        if validation is None:
-            data, validation = split_validation(data, self.validation_fraction, seed)
-        if self.patience is not None and validation is None:
+        parts = ValidationParts(data, validation, fraction=self.validation_fraction, num_parts=num_parts, seed=seed)
+        if self.patience is not None and not parts.has_validation:
             raise ValueError(
                 "`patience` requires validation rows, got none: increase `validation_fraction`, or pass `validation`."
             )
         self.history_ = []
         with seeded_globally(seed):
-            members = [self._make_member(data) for _ in range(self.n_members)]
+            members = [
+                make_member(self.head, data, standardize=self.standardize, with_classifier=bool(self.classifier_weight))
+                for _ in range(self.n_members)
+            ]
         for number, member in enumerate(members):
             stage = f"embedding_{number + 1}"
-            self._log_stage(stage, data, validation)
-            config = self._config(seed % 100_000 + number, validation, is_embedding=True)
-            self.history_.append(self._fit_member(*member, data, validation, config, **outputs.arguments(stage)))
-        self.head_ = EmbeddingEnsemble([head for head, _ in members]).eval()
+            train, held_out = parts[number]
+            self._log_stage(stage, train, held_out)
+            history = fit_embedding(
+                member.head.to(self.device),
+                *train,
+                loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),
+                miner=copy.deepcopy(self.miner),
+                classifier=member.classifier,
+                classifier_weight=self.classifier_weight,
+                classifier_loss=copy.deepcopy(label_loss),
+                label_network=member.network,
+                config=self._config(seed % 100_000 + number, held_out, is_embedding=True),
+                validation=None if held_out is None else held_out.hard,
+                **outputs.arguments(stage),
+            )
+            self.history_.append(history)
+        self.head_ = EmbeddingEnsemble([member.head for member in members]).eval()
         self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
-        return data, validation, next_seed
-
-    def _make_member(self, data: TrainingData) -> tuple[nn.Module, ClassifierHead | None]:
-        """Initialise a head and its auxiliary classifier, on the CPU."""
-        head = (RECOMMENDED_HEAD if self.head is None else self.head)(data.features.shape[1])
-        if self.standardize:
-            part = getattr(head, "standardize", None)
-            if not isinstance(part, Standardize):
-                raise ValueError(
-                    f"`standardize` needs `head.standardize`; {type(head).__name__} has none. Pass `standardize=False`."
-                )
-            part.fit(data.features)
-        if not self.classifier_weight:
-            return head, None
-        size = apply_in_batches(head, data.features[:1]).shape[1]
-        return head, ClassifierHead(size, data.labels.shape[1])
-
-    def _fit_member(
-        self,
-        head: nn.Module,
-        classifier: ClassifierHead | None,
-        data: TrainingData,
-        validation: TrainingData | None,
-        config: TrainingConfig,
-        **stage: Any,
-    ) -> list[dict[str, float]]:
-        return fit_embedding(
-            head.to(self.device),
-            data.features,
-            data.labels,
-            loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),
-            miner=copy.deepcopy(self.miner),
-            classifier=classifier,
-            classifier_weight=self.classifier_weight,
-            config=config,
-            validation=None if validation is None else validation.hard,
-            **stage,
-        )
+        networks = [member.network for member in members if member.network is not None]
+        return FittedMembers(networks, parts, next_seed)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

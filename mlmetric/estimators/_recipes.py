@@ -10,8 +10,16 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from mlmetric.heads import EmbeddingHead
 from mlmetric.miners import MultiLabelSemiHardMiner
 
+FEATURE_CLIP = 3.0
+"""Standardised features are clipped to the range from minus this to this by the recommended recipe."""
 RECOMMENDED_HEAD = partial(
-    EmbeddingHead, widths=(512, 256), clip=3.0, input_dropout=0.25, dropout=0.5, activate_last=True, norm_exponent=0.75
+    EmbeddingHead,
+    widths=(512, 256),
+    clip=FEATURE_CLIP,
+    input_dropout=0.25,
+    dropout=0.5,
+    activate_last=True,
+    norm_exponent=0.75,
 )
 """The head of the recommended recipe, for standardised features; called with the number of features."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))

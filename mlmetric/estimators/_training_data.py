@@ -14,7 +14,6 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from mlmetric.data import stratified_split
 from mlmetric.labels import LabelsLike, label_array
 
 LabelsOrNames: TypeAlias = LabelsLike | Sequence[Iterable[str]]
@@ -151,27 +150,3 @@ def read_features(estimator: Any, X: Any) -> Tensor:
 def _to_tensor(features: npt.NDArray[np.float32]) -> Tensor:
     # torch warns about arrays that are not writeable.
     return torch.from_numpy(features if features.flags.writeable else features.copy())
-
-
-def split_validation(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData | None]:
-    """Set validation rows aside, stratified by label: at least one row, unless fewer than two would be left.
-
-    Args:
-        data: At least two rows.
-        fraction: Share of the validation rows; 0 for no validation rows.
-        seed: Seed of the split.
-
-    Returns:
-        The training rows, and the validation rows or None.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"`validation_fraction` must be in [0, 1), got {fraction}.")
-    if fraction == 0 or len(data.labels) < 3:
-        return data, None
-    train, validation = stratified_split(
-        data.hard.labels, (1 - fraction, fraction), generator=torch.Generator().manual_seed(seed)
-    )
-    if len(validation) == 0 or len(train) < 2:
-        order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-        train, validation = order[:-1], order[-1:]
-    return data.select(train), data.select(validation)

@@ -4,16 +4,19 @@ from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._embedding_heads import EmbeddingEnsemble, EmbeddingHead
 from mlmetric.heads._frozen_backbone import FrozenBackbone, WeightsUnavailableError
 from mlmetric.heads._label_graph_head import GraphConvolution, LabelGraphHead, cooccurrence_adjacency
+from mlmetric.heads._label_networks import ClassifierEnsemble, LabelNetwork
 from mlmetric.heads._semantic_projection_head import SemanticProjectionHead
 from mlmetric.heads._standardize import Standardize
 
 __all__ = [
+    "ClassifierEnsemble",
     "ClassifierHead",
     "EmbeddingEnsemble",
     "EmbeddingHead",
     "FrozenBackbone",
     "GraphConvolution",
     "LabelGraphHead",
+    "LabelNetwork",
     "SemanticProjectionHead",
     "Standardize",
     "WeightsUnavailableError",

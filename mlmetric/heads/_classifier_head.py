@@ -13,7 +13,7 @@ from mlmetric.labels import LabelsLike, label_counts, label_tensor
 
 
 class ClassifierHead(nn.Module):
-    """A linear classifier of several labels on a frozen embedding, or on features: a linear probe.
+    """A linear classifier of several labels on an embedding, or on features: a linear probe.
 
     Inputs first pass through `standardize`, which does nothing until `head.standardize.fit(train_embeddings)` is
     called.
@@ -24,9 +24,12 @@ class ClassifierHead(nn.Module):
         activation: `"sigmoid"`: a probability for each label, independent of the others. `"softmax"`, as in the paper:
             the probabilities of a row add up to 1. Use it for reproduction only: two labels of a row cannot both have
             a probability above 0.5, so that a threshold of 0.5 is of little use.
+        clip: Standardised inputs are clipped to the range from `-clip` to `clip`; None does not clip them. Clipping
+            limits the effect of rare features, such as a word in few rows, that are tens of standard deviations from
+            their mean.
 
     Raises:
-        ValueError: If `activation` is neither of these.
+        ValueError: If `activation` is neither of these, or `clip` is not above 0.
 
     Examples:
         >>> import torch
@@ -42,12 +45,20 @@ class ClassifierHead(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, num_labels: int, *, activation: Literal["sigmoid", "softmax"] = "sigmoid"
+        self,
+        in_features: int,
+        num_labels: int,
+        *,
+        activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        clip: float | None = None,
     ) -> None:
         super().__init__()
         if activation not in ("sigmoid", "softmax"):
             raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {activation!r}.")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"`clip` must be None or above 0, got {clip}.")
         self.activation: Literal["sigmoid", "softmax"] = activation
+        self.clip = clip
         self.standardize = Standardize(in_features)
         self.linear = nn.Linear(in_features, num_labels)
 
@@ -85,8 +96,13 @@ class ClassifierHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Compute logits `(N, L)` from embeddings `(N, D)`."""
-        logits: Tensor = self.linear(self.standardize(embeddings))
+        logits: Tensor = self.linear(self.inputs(embeddings))
         return logits
+
+    def inputs(self, embeddings: Tensor) -> Tensor:
+        """Return the inputs of the linear layer: embeddings, shape `(N, D)`, standardised and clipped."""
+        standardized: Tensor = self.standardize(embeddings)
+        return standardized if self.clip is None else standardized.clamp(-self.clip, self.clip)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Convert logits `(N, L)` to probabilities of the same shape with the head's activation."""
@@ -114,5 +130,5 @@ class ClassifierHead(nn.Module):
             return functional.binary_cross_entropy(logits.float().softmax(dim=1), target.float())
 
     def extra_repr(self) -> str:
-        """Show the activation."""
-        return f"activation={self.activation!r}"
+        """Show activation and clipping."""
+        return f"activation={self.activation!r}, clip={self.clip}"

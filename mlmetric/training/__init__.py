@@ -1,7 +1,16 @@
-"""The two stages on cached features: an embedding, by a metric loss, then a classifier on the frozen embedding."""
+"""Training on cached features: embeddings by a metric loss, classifiers on features or on a frozen embedding."""
 
 from mlmetric.training._config import TrainingConfig
-from mlmetric.training._stages import apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training._logistic_regression import fit_logistic_regression
+from mlmetric.training._rows import apply_in_batches
+from mlmetric.training._stages import fit_classifier, fit_embedding
 from mlmetric.training._trainer import EpochRecord
 
-__all__ = ["EpochRecord", "TrainingConfig", "apply_in_batches", "fit_classifier", "fit_embedding"]
+__all__ = [
+    "EpochRecord",
+    "TrainingConfig",
+    "apply_in_batches",
+    "fit_classifier",
+    "fit_embedding",
+    "fit_logistic_regression",
+]

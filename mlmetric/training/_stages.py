@@ -9,18 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric._evaluation_mode import evaluation_mode
-from mlmetric.heads import ClassifierHead
-from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.heads import ClassifierHead, LabelNetwork
+from mlmetric.labels import LabelsLike
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import check_outputs_finite
 from mlmetric.training._mixup_batches import MixupRows
+from mlmetric.training._rows import apply_in_batches, read_rows, read_validation
 from mlmetric.training._trainer import EpochRecord, Trainer, device_of
 
 MetricLoss = Callable[..., Tensor]
@@ -52,6 +51,8 @@ def fit_embedding(
     miner: Miner | None = None,
     classifier: ClassifierHead | None = None,
     classifier_weight: float = 1.0,
+    classifier_loss: LabelLoss | None = None,
+    label_network: LabelNetwork | None = None,
     config: TrainingConfig | None = None,
     validation: tuple[Tensor, LabelsLike] | None = None,
     checkpoint: str | Path | None = None,
@@ -77,10 +78,16 @@ def fit_embedding(
         classifier: Predicts the labels from the embeddings; trained together with the head, so that the embeddings
             become useful for classification. None for no classifier.
         classifier_weight: Weight of the classifier's loss in the sum of both losses.
+        classifier_loss: Loss of the classifier, called as `classifier_loss(logits, labels)`. None for the binary cross
+            entropy.
+        label_network: Receives the weights of head and classifier after the best epoch by mAP, which is seldom the one
+            with the best neighbours: a `LabelNetwork` of copies of both, on any device. Without `keep_best`, it
+            receives those of the last epoch. None to keep only the best epoch by retrieval.
         config: Settings of the training; None for `TrainingConfig()`.
-        validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval: at most 1,000 of these
-            rows, evenly spaced, are queries; the training rows, with the labels given for training, are the database.
-            With a classifier, its mAP is added to the score, which requires labels 0 or 1. None for no validation.
+        validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
+            chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; the training rows,
+            with the labels given for training, are the database. With a classifier, its mAP on the same rows is scored
+            too, which requires labels 0 or 1. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
             are the same. Their whole content except weights is compared; your own functions are compared by their code.
@@ -95,8 +102,8 @@ def fit_embedding(
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft but a classifier is scored,
-            mixup is on but the loss requires labels 0 or 1, the checkpoint has other settings or data, or the
-            processes of a process group have different ones.
+            `label_network` is given without a classifier, mixup is on but the loss requires labels 0 or 1, the
+            checkpoint has other settings or data, or the processes of a process group have different ones.
         TypeError: If features are not tensors, labels are not numbers, or, with a checkpoint, the content of a part
             cannot be compared, such as an open file; a method `fingerprint()` of its class can then describe it.
         FloatingPointError: If loss or weights are no longer finite; the checkpoint of the previous epoch is kept.
@@ -107,8 +114,8 @@ def fit_embedding(
             rate that is too high; or if the validation score is NaN but is needed to choose epochs.
     """
     device = device_of(head)
-    labels = _read_rows(features, labels)
-    validation = _read_validation(validation, features, labels, hard=classifier is not None)
+    labels = read_rows(features, labels)
+    validation = read_validation(validation, features, labels, hard=classifier is not None)
     if config is not None and config.mixup and not getattr(loss, "supports_soft_labels", True):
         raise ValueError(
             f"`mixup` creates soft labels, which `{type(loss).__name__}` does not support, got {config.mixup}: set it "
@@ -117,7 +124,10 @@ def fit_embedding(
     if not 0 <= classifier_weight < math.inf:
         raise ValueError(f"`classifier_weight` must be at least 0 and finite, got {classifier_weight}.")
 
-    label_loss = None if classifier is None else _unchecked_loss(classifier)
+    if label_network is not None and classifier is None:
+        raise ValueError("`label_network` needs a `classifier` that is trained with the head, got None.")
+
+    label_loss = _unchecked_loss(classifier) if classifier is not None and classifier_loss is None else classifier_loss
 
     def step(batch: MixupRows) -> tuple[Tensor, int]:
         embeddings = trainer.forward(features, batch)
@@ -133,7 +143,7 @@ def fit_embedding(
             value = value + classifier_weight * label_loss(classifier(embeddings), batch_labels)
         return value, 0 if indices is None else len(indices[0])
 
-    def validate() -> tuple[EpochRecord, float]:
+    def validate() -> tuple[EpochRecord, dict[str, float]]:
         assert validation is not None
         spacing = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
         query_features, query_labels = (part[::spacing] for part in validation)
@@ -141,19 +151,31 @@ def fit_embedding(
         query_labels = query_labels.to(device)
         score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device)))
         if classifier is None:
-            return {"val_ndcg_at_10": score}, score
+            return {"val_ndcg_at_10": score}, {"retrieval": score}
         average_precision = float(
             mean_average_precision(_validation_outputs(classifier, queries, trainer), query_labels)
         )
-        return {"val_ndcg_at_10": score, "val_map": average_precision}, score + average_precision
+        measured = {"val_ndcg_at_10": score, "val_map": average_precision}
+        return measured, {"retrieval": score, "labels": average_precision}
 
-    for part in (loss, classifier):
+    for part in (loss, classifier, classifier_loss):
         if isinstance(part, nn.Module):
             part.to(device)
-    objective = {"loss": loss, "miner": miner, "classifier": classifier, "classifier_weight": classifier_weight}
+    objective = {
+        "loss": loss,
+        "miner": miner,
+        "classifier_loss": classifier_loss,
+        "classifier_weight": classifier_weight,
+        "classifier": classifier,
+    }
     trainer = Trainer(head, config, checkpoint, callback, objective)
     count_name = None if miner is None else "triplets"
-    return trainer.fit(features, labels, step, validate, validation=validation, count_name=count_name)
+    history = trainer.fit(features, labels, step, validate, validation=validation, count_name=count_name)
+    if label_network is not None:
+        weights = trainer.best.weights("labels") or trainer.weights()
+        label_network.head.load_state_dict(weights["module"])
+        label_network.classifier.load_state_dict(weights["objective"][-1])
+    return history
 
 
 @inherit_docs(
@@ -205,8 +227,8 @@ def fit_classifier(  # noqa: D417
     if not isinstance(head, nn.Module):
         raise TypeError(f"`head` must be a torch module that scores labels, got {type(head).__name__}.")
     device = device_of(head)
-    labels = _read_rows(embeddings, labels)
-    validation = _read_validation(validation, embeddings, labels, hard=True)
+    labels = read_rows(embeddings, labels)
+    validation = read_validation(validation, embeddings, labels, hard=True)
     label_loss = _unchecked_loss(head) if loss is None else loss
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -215,7 +237,7 @@ def fit_classifier(  # noqa: D417
         logits = trainer.forward(embeddings, batch)
         return label_loss(logits, batch.mix(labels).to(device, logits.dtype)), 0
 
-    def validate() -> tuple[EpochRecord, float]:
+    def validate() -> tuple[EpochRecord, dict[str, float]]:
         assert validation is not None
         target = validation[1].to(device)
         logits = _validation_outputs(head, validation[0], trainer)
@@ -225,33 +247,10 @@ def fit_classifier(  # noqa: D417
             "val_loss": float(label_loss(logits, target.to(logits.dtype)).detach()),
             "val_map": average_precision,
             "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, zero_division=0)),
-        }, average_precision
+        }, {"labels": average_precision}
 
     trainer = Trainer(head, config, checkpoint, callback, {"loss": loss})
     return trainer.fit(embeddings, labels, step, validate, validation=validation, count_name=None)
-
-
-def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
-    """Apply a module to rows in batches, in evaluation mode and without gradients.
-
-    Args:
-        module: The module; its mode, and that of each submodule, is restored afterwards. Several threads may apply the
-            same module while no thread trains it.
-        inputs: Shape `(N, D)` or `(N, ...)`; each batch is moved to the device of the module.
-        batch_size: Number of rows in a batch.
-
-    Returns:
-        Shape `(N, ...)`, on the device of the module.
-
-    Examples:
-        >>> import torch
-        >>> from mlmetric.training import apply_in_batches
-        >>> apply_in_batches(torch.nn.Linear(8, 2), torch.zeros(5, 8), batch_size=2).shape
-        torch.Size([5, 2])
-    """
-    device = device_of(module, default=inputs.device)
-    with evaluation_mode(module), torch.no_grad():
-        return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
 
 
 def _validation_outputs(module: nn.Module, inputs: Tensor, trainer: Trainer) -> Tensor:
@@ -264,43 +263,3 @@ def _unchecked_loss(head: LabelHead) -> LabelLoss:
     if "validate_args" in inspect.signature(head.loss).parameters:
         return partial(head.loss, validate_args=False)  # type: ignore[call-arg]
     return head.loss
-
-
-def _read_rows(inputs: Tensor, labels: LabelsLike) -> Tensor:
-    """Check the rows to train on, and return their labels as a tensor."""
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"The rows to train on must be a torch.Tensor, got {type(inputs).__name__}.")
-    target = label_tensor(labels)
-    if inputs.ndim < 2 or len(inputs) != len(target) or len(inputs) < 2:
-        raise ValueError(
-            "Rows to train on and their labels must have shapes (N, D) (or (N, ...)) and (N, L) with N >= 2, "
-            f"got {tuple(inputs.shape)} and {tuple(target.shape)}."
-        )
-    return target
-
-
-def _read_validation(
-    validation: tuple[Tensor, LabelsLike] | None, inputs: Tensor, labels: Tensor, *, hard: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Check the validation rows, and return them with their labels as a tensor."""
-    if validation is None:
-        return None
-    rows, target = validation[0], label_tensor(validation[1], name="validation[1]")
-    if not isinstance(rows, Tensor):
-        raise TypeError(f"The rows of `validation` must be a torch.Tensor, got {type(rows).__name__}.")
-    if not len(rows) == len(target) > 0:
-        raise ValueError(
-            f"`validation` must have rows and labels of the same length, at least 1, got {len(rows)} and {len(target)}."
-        )
-    for name, part, trained_on in (("rows", rows, inputs), ("labels", target, labels)):
-        if part.shape[1:] != trained_on.shape[1:]:
-            raise ValueError(
-                f"The {name} of `validation` must have shape (N, {', '.join(map(str, trained_on.shape[1:]))}) like "
-                f"those to train on, got {tuple(part.shape)}."
-            )
-    if hard and not bool(((target == 0) | (target == 1)).all()):
-        raise ValueError(
-            "`validation` must have labels 0 or 1, since a classifier is scored on them, got soft labels. Choose a "
-            "threshold, such as `labels >= 0.5`."
-        )
-    return rows, target

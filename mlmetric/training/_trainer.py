@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from mlmetric._fingerprint import describe
 from mlmetric._global_generator import draw_seed, seeded_globally
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
+from mlmetric.training._best_epochs import BestEpochs, Weights
 from mlmetric.training._checkpoint import check_progress, read_checkpoint, serialize, write_checkpoint
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import all_weights_finite, check_epoch_finite, warn_if_diverging
@@ -74,7 +73,10 @@ class Trainer:
         )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
         self.history: list[EpochRecord] = []
-        self.best: tuple[float, int, dict[str, Any]] | None = None
+        self.best = BestEpochs(
+            keep_weights=self.config.keep_best,
+            warn=rank() == 0 and (self.config.keep_best or self.config.patience is not None),
+        )
         self.seed = 0
         self.rank_generator = torch.Generator()
         self.first_loss = math.nan
@@ -97,7 +99,7 @@ class Trainer:
         inputs: Tensor,
         labels: Tensor,
         step: Callable[[MixupRows], tuple[Tensor, int]],
-        validate: Callable[[], tuple[EpochRecord, float]],
+        validate: Callable[[], tuple[EpochRecord, dict[str, float]]],
         *,
         validation: tuple[Tensor, Tensor] | None,
         count_name: str | None,
@@ -108,7 +110,8 @@ class Trainer:
             inputs: Rows to train on, shape `(N, D)` or `(N, ...)`.
             labels: Their labels, shape `(N, L)`.
             step: Returns the loss of a batch, and a count such as that of its triplets.
-            validate: Returns the measurements of an epoch on `validation`, and its score, larger is better.
+            validate: Returns the measurements of an epoch on `validation`, and its scores by name, larger is better.
+                The module ends with the weights of the best epoch by the first of them.
             validation: The validation rows; None to skip `validate`.
             count_name: Name of the count in the records; None to leave it out.
 
@@ -133,33 +136,20 @@ class Trainer:
                     record["loss"], first_loss=self.first_loss, epoch=len(self.history), lr=self.config.lr
                 )
             if validation is not None:
-                measured, score = on_first_rank(validate)  # one score for all ranks, so that they stop together
+                measured, scores = on_first_rank(validate)  # the same scores on all ranks, so that they stop together
                 record |= measured
-                self._update_best(score)
+                self.best.update(scores, len(self.history), self.weights)
             self._save()
             self._log(record)
             self._call_back(record)
-        if self.config.keep_best and self.best is not None:
-            self._load_weights(self.best[2])
+        if best_weights := self.best.weights():
+            self._load_weights(best_weights)
             self._save()  # the checkpoint of a finished stage has the final weights
         return self.history
 
-    def _update_best(self, score: float) -> None:
-        """Keep the weights of the best epoch so far: the first of equal scores; any score is better than NaN."""
-        needs_scores = self.config.keep_best or self.config.patience is not None
-        if needs_scores and math.isnan(score) and (self.best is None or not math.isnan(self.best[0])) and rank() == 0:
-            warnings.warn(
-                "Epochs cannot be scored: the validation score is NaN, for example because no validation row has a "
-                "label. `keep_best` and `patience` ignore such epochs; if no epoch has a score, the last is kept.",
-                stacklevel=4,
-            )
-        if self.best is None or score > self.best[0] or math.isnan(self.best[0]):
-            state = copy.deepcopy(self._weights()) if self.config.keep_best else {}
-            self.best = (score, len(self.history), state)
-
     def _patience_is_over(self) -> bool:
         patience = self.config.patience
-        return patience is not None and self.best is not None and len(self.history) - self.best[1] >= patience
+        return patience is not None and self.best.epochs_without_progress(len(self.history)) >= patience
 
     def _train_epoch(
         self, labels: Tensor, step: Callable[[MixupRows], tuple[Tensor, int]], count_name: str | None
@@ -262,9 +252,10 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         check_progress(state, self.optimizer, self.scheduler, self.config)
-        self.best = state["best"]
-        if self.config.keep_best and self.best is not None:
-            self._load_weights(self.best[2])  # to detect a state that does not match
+        self.best.load(state["best"])
+        for name in self.best.by_score:
+            if best_weights := self.best.weights(name):
+                self._load_weights(best_weights)  # to detect a state that does not match
         self._load_weights(state)
         if not all_weights_finite(self.trained):
             raise ValueError("The weights are not finite.")
@@ -279,15 +270,16 @@ class Trainer:
         for part, part_state in zip(self.trained[1:], state["objective"], strict=True):
             part.load_state_dict(part_state)
 
-    def _weights(self) -> dict[str, Any]:
+    def weights(self) -> Weights:
+        """Return the state of the module, and of the modules of the objective in their order."""
         objective = [part.state_dict() for part in self.trained[1:]]
         return {"module": self.module.state_dict(), "objective": objective}
 
     def _state(self) -> dict[str, Any]:
         return {
             "settings": self.settings,
-            **self._weights(),
-            "best": self.best,
+            **self.weights(),
+            "best": self.best.by_score,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": self.history,

@@ -1,0 +1,181 @@
+"""The two ways in which a classifier is made: from classifiers trained with the members, or in a second stage."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mlmetric._global_generator import seeded_globally
+from mlmetric.distributed import on_first_rank
+from mlmetric.estimators._recipes import FEATURE_CLIP
+from mlmetric.estimators._training_data import TrainingData
+from mlmetric.estimators._validation_parts import Part, ValidationParts
+from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork
+from mlmetric.metrics import best_thresholds, mean_average_precision
+from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_logistic_regression
+
+_C_WITHOUT_VALIDATION = 0.01
+_SHARE_WITHOUT_VALIDATION = 0.5
+_SHARES = tuple(step / 20 for step in range(21))
+
+
+class FittedClassifier(NamedTuple):
+    """A trained classifier.
+
+    Attributes:
+        module: Maps features to logits.
+        num_labels: L.
+        histories: The records of the epochs, or of the penalties of each logistic regression.
+        validation: Logits and labels, 0 or 1, of all validation rows, each scored by networks that were not trained on
+            it; None without validation rows.
+    """
+
+    module: ClassifierEnsemble | LabelNetwork
+    num_labels: int
+    histories: list[list[EpochRecord]]
+    validation: tuple[Tensor, Tensor] | None
+
+    def thresholds(self, threshold: float | Literal["macro", "micro"], *, shrinkage: float) -> npt.NDArray[np.float64]:
+        """Return the thresholds, shape `(L,)`: a number for all, or chosen on the validation rows by an average of F1.
+
+        Without validation rows they are 0.5.
+        """
+        if not isinstance(threshold, str):
+            return np.full(self.num_labels, float(threshold))
+        if self.validation is None:
+            return np.full(self.num_labels, 0.5)
+        logits, target = self.validation
+        probabilities = self.module.probabilities(logits)
+        fallback = None if bool(target.any()) else 0.5
+        return best_thresholds(probabilities, target, average=threshold, shrinkage=shrinkage, fallback=fallback).numpy()
+
+
+def fit_joint_classifier(
+    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str
+) -> FittedClassifier:
+    """Combine the networks with a logistic regression on the features.
+
+    A logistic regression is trained on the training rows of each part; the mean of their weights is that of the
+    ensemble. The logits of the networks are averaged, and mixed with those of the logistic regression. The share of the
+    networks is the one with the best mAP on the validation rows; 0.5 without validation rows.
+
+    Args:
+        networks: The trained networks of the members, in evaluation mode.
+        parts: The training rows and validation rows of each member.
+        standardize: Whether to standardise, and clip, the features of the logistic regression.
+        device: The device of the result.
+
+    Returns:
+        The classifier.
+    """
+    size, num_labels = parts.data.features.shape[1], parts.data.labels.shape[1]
+    probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
+    if standardize:
+        probe.standardize.fit(parts.data.features)
+    probe, networks = probe.to(device), [network.to(device) for network in networks]
+    histories, weights, biases = [], [], []
+    logits: list[tuple[Tensor, Tensor]] = []
+    targets: list[Tensor] = []
+    for number in range(len(parts)):
+        train, validation = parts[number]
+        if validation is None:
+            histories.append(fit_logistic_regression(probe, *train, C=_C_WITHOUT_VALIDATION))
+        else:
+            features, target = validation.hard
+            histories.append(fit_logistic_regression(probe, *train, validation=validation.hard))
+            unseen = ClassifierEnsemble(networks[number :: len(parts)])
+            logits.append((_logits(unseen, features), _logits(probe, features)))
+            targets.append(target)
+        weights.append(probe.linear.weight.detach().clone())
+        biases.append(probe.linear.bias.detach().clone())
+    with torch.no_grad():
+        probe.linear.weight.copy_(torch.stack(weights).mean(0))
+        probe.linear.bias.copy_(torch.stack(biases).mean(0))
+    if not targets:
+        return FittedClassifier(_ensemble(networks, probe, _SHARE_WITHOUT_VALIDATION), num_labels, histories, None)
+    of_networks, of_probe = (torch.cat(rows) for rows in zip(*logits, strict=True))
+    target = torch.cat(targets)
+    share = _best_share(of_networks, of_probe, target)
+    mixed = share * of_networks + (1 - share) * of_probe
+    return FittedClassifier(_ensemble(networks, probe, share), num_labels, histories, (mixed, target))
+
+
+def _logits(module: nn.Module, features: Tensor) -> Tensor:
+    """Return the logits of rows, on the CPU; in a process group, all ranks use those of rank 0."""
+    return on_first_rank(lambda: apply_in_batches(module, features).cpu())
+
+
+def _ensemble(networks: Sequence[LabelNetwork], probe: ClassifierHead, share: float) -> ClassifierEnsemble:
+    weights = [share / len(networks)] * len(networks)
+    return ClassifierEnsemble([*networks, probe], [*weights, 1 - share]).to(probe.linear.weight.device).eval()
+
+
+def _best_share(logits: Tensor, others: Tensor, target: Tensor) -> float:
+    """Return the share of the first logits whose mixture has the best mAP, the first of equal ones."""
+    best, best_share = -math.inf, _SHARE_WITHOUT_VALIDATION
+    for share in _SHARES:
+        score = float(mean_average_precision(share * logits + (1 - share) * others, target))
+        if score > best:
+            best, best_share = score, share
+    return best_share
+
+
+def fit_frozen_classifier(
+    head: nn.Module,
+    part: Part,
+    *,
+    activation: Literal["sigmoid", "softmax"],
+    loss: Callable[[Tensor, Tensor], Tensor] | None,
+    standardize: bool,
+    device: str,
+    seed: int,
+    config: TrainingConfig,
+    **outputs: Any,
+) -> FittedClassifier:
+    """Train a linear classifier on the frozen embedding: stage two of the paper.
+
+    Args:
+        head: The trained head.
+        part: The training rows and validation rows.
+        activation: Activation of the classifier.
+        loss: Loss of the logits; None for the binary cross entropy.
+        standardize: Whether to standardise the embeddings.
+        device: The device of the result.
+        seed: Seed of the initial weights, which the label frequencies replace.
+        config: Settings of the training.
+        **outputs: Arguments `checkpoint` and `callback` of `fit_classifier`.
+
+    Returns:
+        The classifier, a network of head and linear classifier.
+    """
+
+    def embed(rows: TrainingData) -> TrainingData:  # in a process group, all ranks use the embeddings of rank 0
+        return TrainingData(on_first_rank(lambda: apply_in_batches(head, rows.features).cpu()), rows.labels)
+
+    embedded = embed(part.train)
+    with seeded_globally(seed):
+        classifier = ClassifierHead(embedded.features.shape[1], embedded.labels.shape[1], activation=activation)
+    classifier.init_from_labels(embedded.labels)
+    if standardize:
+        classifier.standardize.fit(embedded.features)
+    records = fit_classifier(
+        classifier.to(device),
+        *embedded,
+        loss=copy.deepcopy(loss),
+        config=config,
+        validation=None if part.validation is None else embed(part.validation).hard,
+        **outputs,
+    )
+    network = LabelNetwork(head, classifier).eval()
+    num_labels = part.train.labels.shape[1]
+    if part.validation is None:
+        return FittedClassifier(network, num_labels, [records], None)
+    features, target = part.validation.hard
+    return FittedClassifier(network, num_labels, [records], (_logits(network, features), target))

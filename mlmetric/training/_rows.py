@@ -1,0 +1,73 @@
+"""The rows of a stage: checks of rows and labels, and outputs of a module for rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric._evaluation_mode import evaluation_mode
+from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.training._trainer import device_of
+
+
+def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 4096) -> Tensor:
+    """Apply a module to rows in batches, in evaluation mode and without gradients.
+
+    Args:
+        module: The module; its mode, and that of each submodule, is restored afterwards. Several threads may apply the
+            same module while no thread trains it.
+        inputs: Shape `(N, D)` or `(N, ...)`; each batch is moved to the device of the module.
+        batch_size: Number of rows in a batch.
+
+    Returns:
+        Shape `(N, ...)`, on the device of the module.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.training import apply_in_batches
+        >>> apply_in_batches(torch.nn.Linear(8, 2), torch.zeros(5, 8), batch_size=2).shape
+        torch.Size([5, 2])
+    """
+    device = device_of(module, default=inputs.device)
+    with evaluation_mode(module), torch.no_grad():
+        return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+
+
+def read_rows(inputs: Tensor, labels: LabelsLike) -> Tensor:
+    """Check the rows to train on, and return their labels as a tensor."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"The rows to train on must be a torch.Tensor, got {type(inputs).__name__}.")
+    target = label_tensor(labels)
+    if inputs.ndim < 2 or len(inputs) != len(target) or len(inputs) < 2:
+        raise ValueError(
+            "Rows to train on and their labels must have shapes (N, D) (or (N, ...)) and (N, L) with N >= 2, "
+            f"got {tuple(inputs.shape)} and {tuple(target.shape)}."
+        )
+    return target
+
+
+def read_validation(
+    validation: tuple[Tensor, LabelsLike] | None, inputs: Tensor, labels: Tensor, *, hard: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Check the validation rows, and return them with their labels as a tensor."""
+    if validation is None:
+        return None
+    rows, target = validation[0], label_tensor(validation[1], name="validation[1]")
+    if not isinstance(rows, Tensor):
+        raise TypeError(f"The rows of `validation` must be a torch.Tensor, got {type(rows).__name__}.")
+    if not len(rows) == len(target) > 0:
+        raise ValueError(
+            f"`validation` must have rows and labels of the same length, at least 1, got {len(rows)} and {len(target)}."
+        )
+    for name, part, trained_on in (("rows", rows, inputs), ("labels", target, labels)):
+        if part.shape[1:] != trained_on.shape[1:]:
+            raise ValueError(
+                f"The {name} of `validation` must have shape (N, {', '.join(map(str, trained_on.shape[1:]))}) like "
+                f"those to train on, got {tuple(part.shape)}."
+            )
+    if hard and not bool(((target == 0) | (target == 1)).all()):
+        raise ValueError(
+            "`validation` must have labels 0 or 1, since a classifier is scored on them, got soft labels. Choose a "
+            "threshold, such as `labels >= 0.5`."
+        )
+    return rows, target
