@@ -25,12 +25,7 @@ from mlmetric.estimators._training_data import LabelsOrNames, read_features, rea
 from mlmetric.training import apply_in_batches
 
 
-@inherit_docs(
-    MetricEmbedder,
-    validation_fraction="best epoch=>best epochs, the share of the logistic regression, and the thresholds",
-    keep_best="best NDCG@10 on=>best NDCG@10, and for labels the best mAP, on",
-    classifier_weight="the binary cross entropy, of=>`label_loss`, of",
-)
+@inherit_docs(MetricEmbedder)
 class MetricClassifier(ClassifierMixin, MetricEmbedder):
     """Learn an embedding in which neighbours have similar label sets, and predict the labels.
 
@@ -42,20 +37,25 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     embedding in a second stage.
 
     The thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a threshold
-    common to all labels.
-
-    In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the training rows only. The
-    validation rows are then taken from the rows that it keeps, and have the label frequencies of these. For thresholds
-    that suit the frequencies of all rows, pass `validation`, transformed by the steps before, or set `threshold` to a
-    number.
+    common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the
+    training rows only. The validation rows are then taken from the rows that it keeps, and have the label frequencies
+    of these. For thresholds that suit the frequencies of all rows, pass `validation`, transformed by the steps before,
+    or set `threshold` to a number.
 
     Args:
+        classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
+            classifier, and requires `two_stage`.
         standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation
             1, and to clip those of the logistic regression at 3. The recommended head clips features: without
             `standardize`, pass standardised features or use another head.
+        validation_fraction: Share of the rows set aside by each member to choose the best epochs; all rows that are set
+            aside choose the share of the logistic regression and the thresholds. 0 sets none aside. Each member sets
+            other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members; with
+            `two_stage` all members set the same rows aside.
+        keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for the labels the best mAP, on
+            the validation rows, if there are any; False keeps those of the last epoch.
         two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
-            apart from `mixup` and `items_per_label`; False to use the classifiers of the members, which requires
-            `classifier_weight` above 0.
+            apart from `mixup` and `items_per_label`; False to use the classifiers of the members.
         activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
             up to 1 in each row, and which requires `two_stage`.
         label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
@@ -69,14 +69,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
         classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
-            `ClassifierEnsemble` of the members' networks and the logistic regression, which is the last member; with
+            `ClassifierEnsemble` of the members' networks and the logistic regression, which comes last; with
             `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
             predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member, and at the end one for the logistic regression, with a record
-            for each penalty, or one for the second stage.
+        history_: A list of epoch records for each member, and at the end one for the second stage; or one for each
+            logistic regression, with a record for each penalty: one is trained for each choice of validation rows.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
@@ -177,10 +177,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         device: str = "cpu",
         random_state: RandomState = None,
     ) -> Self:
-        """Make a classifier with the settings of the paper's first run.
-
-        It uses the embedding of [MetricEmbedder.paper][mlmetric.estimators.MetricEmbedder.paper], and softmax.
-        """
+        """Make a classifier with the paper's embedding, `MetricEmbedder.paper()`, and a second stage with softmax."""
         paper: Self = super().paper(
             margin=margin,
             head=head,
@@ -201,9 +198,10 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             device=device,
             random_state=random_state,
         )
-        return paper.set_params(
+        paper.set_params(
             two_stage=two_stage, activation=activation, label_loss=label_loss, threshold=threshold, shrinkage=shrinkage
         )
+        return paper
 
     @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
     def fit(
@@ -240,6 +238,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             )
         else:
             fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device)
+            outputs.save("classifier", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories
         self.thresholds_ = fitted.thresholds(self.threshold, shrinkage=self.shrinkage)

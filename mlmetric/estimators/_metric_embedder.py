@@ -32,7 +32,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     The default is the recommended recipe: a network of two layers with dropout and ReLU, on clipped features with
     mixup; the log-ratio loss, which makes distances proportional to the Jaccard distances of the labels; and the loss
     of a linear classifier that is trained together with it. Several such networks, the members, are trained separately,
-    and their embeddings concatenated. For each member, the epoch with the best retrieval on validation rows is kept.
+    and their embeddings concatenated. Each sets other rows aside, which choose its epoch with the best retrieval.
     `MetricEmbedder.paper()` uses the settings of the paper.
 
     Args:
@@ -42,12 +42,13 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             pytorch-metric-learning; copied for each member. None for `LogRatioLoss()`. Losses that require labels 0 or
             1, such as `MultiLabelProxyAnchorLoss`, need `mixup=0`.
         miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
-        classifier_weight: Weight of the loss, the binary cross entropy, of the classifier that is trained with each
-            member; 0 trains no such classifier.
+        classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
+            trains no such classifier.
         n_members: Number of heads that are trained and concatenated.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
             head clips features: without `standardize`, pass standardised features or use another head.
-        validation_fraction: Share of the rows set aside to choose the best epoch; 0 keeps the last epoch.
+        validation_fraction: Share of the rows set aside by each member to choose the best epoch; 0 keeps the last one.
+            Each sets other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10 on the validation rows, if there are
             any; False keeps those of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
@@ -200,16 +201,17 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
                 or for each row a list of label names. Training uses soft labels unchanged; in validation rows, labels
                 of at least 0.5 count as present.
-            validation: Features and labels of validation rows, instead of a share of `X`. A pipeline passes them
-                unchanged, not transformed by the steps before this one. Label names must be in `classes_`, and a data
-                frame must have the same columns as `y`.
+            validation: Features and labels of validation rows, the same for all members, instead of shares of `X`. A
+                pipeline passes them unchanged, not transformed by the steps before this one. Label names must be in
+                `classes_`, and a data frame must have the same columns as `y`.
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
                 for the members, and `classifier.pt`; with `random_state=None` also `seeds.json`. The state is saved
-                after each epoch. A fit with the same settings and data resumes from the checkpoints and gives the same
-                result as an uninterrupted one. In a process group, rank 0 reads and writes them. Different fits need
-                different folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
+                after each epoch; its entry "module" is the state dict of the trained module. A fit with the same
+                settings and data resumes from the checkpoints and gives the same result as an uninterrupted one. In a
+                process group, rank 0 reads and writes them. Different fits need different folders. In a pipeline
+                pass it as `metricembedder__checkpoint_dir`.
             callback: Called as `callback(stage, record)` after each epoch, including those restored from a checkpoint,
-                with the name of the stage, "embedding_1" and so on or "classifier", and the
+                with the name of the stage, "embedding_1" and so on, or "classifier" with `two_stage`, and the
                 [EpochRecord][mlmetric.training.EpochRecord].
 
         Returns:

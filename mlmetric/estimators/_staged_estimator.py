@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from torch import nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric.distributed import on_first_rank, rank
 from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_training_data, read_validation_data
 from mlmetric.training import EpochRecord, TrainingConfig
+from mlmetric.training._checkpoint import write_checkpoint
 
 StageCallback = Callable[[str, EpochRecord], None]
 RandomState = int | np.random.RandomState | None
@@ -46,6 +48,12 @@ class StageOutputs:
             "checkpoint": None if self.checkpoint_dir is None else self.checkpoint_dir / f"{stage}.pt",
             "callback": None if self.callback is None else partial(self.callback, stage),
         }
+
+    def save(self, stage: str, module: nn.Module) -> None:
+        """Save the state dict of a trained module as the entry "module" of the file of a stage."""
+        if self.checkpoint_dir is not None and rank() == 0:
+            state = {name: value.cpu() for name, value in module.state_dict().items()}
+            write_checkpoint(self.checkpoint_dir / f"{stage}.pt", {"module": state})
 
     def seeds(self, random_state: RandomState) -> tuple[int, int]:
         """Draw two seeds, for embedding and classifier.

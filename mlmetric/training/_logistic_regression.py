@@ -149,6 +149,6 @@ def _minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, pena
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return float(cross_entropy()) / labels.shape[1]
