@@ -35,41 +35,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._fingerprint import fingerprint
 from mlmetric.data import stratified_split
-from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
+from mlmetric.estimators import RECOMMENDED_HEAD, MetricClassifier
 from mlmetric.losses import LogRatioLoss
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision, ndcg_at_k, size_ratio_at_k
 from mlmetric.neighbors import kneighbors
-from quality_methods import METHODS, RECOMMENDED, SINGLE_RECOMMENDED
-from quality_sets import read_sets, small_set, wide_sets
+from quality_classifiers import REGULARISATION, logistic_regression
+from quality_methods import METHODS, ONE_MEMBER, RECOMMENDED
+from quality_sets import MultiLabelSet, read_sets, small_set, wide_sets
 from quality_tables import MEASURES, Runs, ranks, summary, table
 from quality_training import Method, Parts, Result
 
-REGULARISATION = (0.001, 0.01, 0.1, 1.0, 10.0)
 NUM_NEIGHBORS = 20
 
 
-def split(X: Tensor, y: Tensor, n_train: int, seed: int) -> Parts:
-    """Standardise the features, and split validation rows off."""
-    mean, deviation = X[:n_train].mean(0), X[:n_train].std(0, correction=0)
-    X = (X - mean) / torch.where(deviation > 0, deviation, 1)
+def split(data: MultiLabelSet, seed: int) -> Parts:
+    """Split test rows and validation rows off."""
+    train, test = data.train_and_test(seed)
+    features, labels = data.standardized(train), data.labels
     generator = torch.Generator().manual_seed(seed)
-    fit, validation = stratified_split(y[:n_train], (0.8, 0.2), generator=generator)
-    return Parts(X[:n_train], y[:n_train], fit, validation, X[n_train:], y[n_train:], seed)
+    fit, validation = stratified_split(labels[train], (0.8, 0.2), generator=generator)
+    return Parts(features[train], labels[train], fit, validation, features[test], labels[test], seed)
 
 
 # Measuring.
@@ -102,57 +98,36 @@ def neighbor_scores(queries: Tensor, refs: Tensor, ref_labels: Tensor) -> Tensor
     return ref_labels[rows].mean(dim=1)
 
 
-def regression_scores(parts: Parts, result: Result) -> tuple[Tensor, Tensor]:
-    """Score validation and test rows by a logistic regression for each label, on the embedding divided by its scale."""
-    scale = float(result.train.std()) or 1.0
-    train, test = (result.train / scale).numpy(), (result.test / scale).numpy()
-    fit, validation = parts.fit.numpy(), parts.validation.numpy()
-    labels = parts.train_labels.numpy()
-    best: tuple[float, tuple[Tensor, Tensor]] | None = None
-    for strength in REGULARISATION:
-        columns: list[tuple[Any, Any]] = []
-        for label in range(labels.shape[1]):
-            y = labels[fit, label]
-            if y.min() == y.max():
-                columns.append((np.full(len(validation), y[0]), np.full(len(test), y[0])))
-                continue
-            model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(train[fit], y)
-            columns.append((model.decision_function(train[validation]), model.decision_function(test)))
-        validation_scores, test_scores = (
-            torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True)
-        )
-        value = float(mean_average_precision(validation_scores, parts.train_labels[parts.validation]))
-        if best is None or value > best[0]:
-            best = value, (validation_scores, test_scores)
-    assert best is not None
-    return best[1]
-
-
 def measure(parts: Parts, result: Result) -> dict[str, float]:
     """Compute the metrics of a trained method."""
-    if result.scores is None:
-        validation_scores, test_scores = regression_scores(parts, result)
+    scale = float(result.train.std()) or 1.0
+    scores = result.scores or logistic_regression(parts, result.train / scale, result.test / scale)
+    if result.predictions is None:
+        thresholds = best_thresholds(scores[0][parts.validation], parts.train_labels[parts.validation])
+        predictions = (scores[1] >= thresholds).long()
     else:
-        validation_scores, test_scores = result.scores[0][parts.validation], result.scores[1]
-    thresholds = best_thresholds(validation_scores, parts.train_labels[parts.validation])
+        predictions = result.predictions
     retrieval = (result.test, parts.test_labels, result.train, parts.train_labels)
     nearest = neighbor_scores(result.test, result.train, parts.train_labels)
-    macro_f1 = f1(test_scores, parts.test_labels, threshold=thresholds, average="macro", zero_division=0)
+    macro_f1, overall_f1 = (
+        float(f1(predictions, parts.test_labels, threshold=0.5, average=average, zero_division=0))
+        for average in ("macro", "micro")
+    )
     return {
         "ndcg": float(ndcg_at_k(*retrieval, k=10)),
         "size": float(size_ratio_at_k(*retrieval, k=10)),
         "knn": float(mean_average_precision(nearest, parts.test_labels)),
-        "map": float(mean_average_precision(test_scores, parts.test_labels)),
-        "macro_f1": float(macro_f1),
+        "map": float(mean_average_precision(scores[1], parts.test_labels)),
+        "macro_f1": macro_f1,
+        "overall_f1": overall_f1,
         "seconds": result.seconds,
     }
 
 
-def run(name: str, X: Tensor, y: Tensor, n_train: int, seed: int, rate: float | None = None) -> dict[str, float]:
-    """Run one method with one seed, with this learning rate or the best one on the validation rows."""
+def run(name: str, parts: Parts, rate: float | None = None) -> dict[str, float]:
+    """Run one method, with this learning rate or the best one on the validation rows."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)
-    parts, method = split(X, y, n_train, seed), METHODS[name]
+    method = METHODS[name]
     rate, result = choose(method, parts) if rate is None else (rate, method.make(parts, rate))
     return measure(parts, result) | {"lr": rate}
 
@@ -170,25 +145,25 @@ def results(cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tupl
 # Runs, and the file of their results.
 
 
-def digest(name: str, X: Tensor, y: Tensor, n_train: int) -> str:
-    """Return a digest of a run: the method with all its settings, the rows, and the number of training rows.
+def digest(name: str, data: MultiLabelSet) -> str:
+    """Return a digest of a run: the method with all its settings, and the data set.
 
     It does not include the code of the package: use another file if that has changed.
     """
     method = METHODS[name]
     methods = [method] if method.rate_of is None else [method, METHODS[method.rate_of]]
     settings = [[each.make, each.rates] for each in methods]
-    defaults = [MetricEmbedder(), RECOMMENDED_HEAD, LogRatioLoss(), REGULARISATION, NUM_NEIGHBORS]
-    return fingerprint(settings=settings, defaults=defaults, X=X, y=y, n_train=n_train)[:16]
+    defaults = [MetricClassifier(), RECOMMENDED_HEAD, LogRatioLoss(), REGULARISATION, NUM_NEIGHBORS]
+    return fingerprint(settings=settings, defaults=defaults, data=data)[:16]
 
 
-def run_all(
-    names: list[str], title: str, rows: tuple[Tensor, Tensor, int], seeds: range, jobs: int, output: Path | None
-) -> Runs:
+def run_all(names: list[str], data: MultiLabelSet, seeds: range, jobs: int, output: Path | None) -> Runs:
     """Run what the file does not contain: for each seed first the methods that choose their learning rate."""
     done = json.loads(output.read_text()) if output is not None and output.exists() else {}
-    keys = {(name, seed): f"{title}/{name}/{seed}/{digest(name, *rows)}" for name in names for seed in seeds}
+    digests = {name: digest(name, data) for name in names}
+    keys = {(name, seed): f"{data.name}/{name}/{seed}/{digests[name]}" for name in names for seed in seeds}
     for seed in seeds:
+        parts = split(data, seed)
         for borrow in (False, True):
             cases = {}
             for name in names:
@@ -197,7 +172,7 @@ def run_all(
                     continue
                 first = keys[name if source is None else source, 0]
                 rate = done[first]["lr"] if seed or borrow else None
-                cases[key] = (name, *rows, seed, rate)
+                cases[key] = (name, parts, rate)
             for key, result in results(cases, jobs=jobs):
                 done[key] = result
                 if output is not None:
@@ -206,34 +181,47 @@ def run_all(
     return {name: [done[keys[name, seed]] for seed in seeds] for name in names}
 
 
+def is_selected(name: str, texts: list[str]) -> bool:
+    """Return whether a name is one of the texts, or contains one that is not itself the name of a method."""
+    return any(name == text or (text not in METHODS and text in name) for text in texts)
+
+
 def main() -> None:
     """Print a table for each set, and the ranks of our recipes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
-    parser.add_argument("--only", help="methods whose name contains this text, and those whose learning rate they use")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        help="names of methods, or parts of names; the methods whose learning rate they use are added",
+    )
     parser.add_argument("--output", type=Path, help="JSON file of the results, which a later call continues")
     parser.add_argument("--wide", action="store_true", help="two synthetic sets with wide features and many labels")
     parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed, three methods")
     options = parser.parse_args()
     if options.data is None and not options.wide and not options.quick:
         parser.error("pass --data FILE_OR_FOLDER, --wide for synthetic sets, or --quick for a quick check")
-    names = [name for name in METHODS if options.only is None or options.only in name]
+    names = [name for name in METHODS if options.methods is None or is_selected(name, options.methods)]
+    if not names:
+        parser.error(f"no method contains {options.methods}; the methods are: {', '.join(METHODS)}")
     sources = {METHODS[name].rate_of for name in names}
     names = [name for name in METHODS if name in names or name in sources]
     seeds, jobs = range(options.seeds), options.jobs
     if options.quick:
-        names, seeds, jobs = ["raw features, linear probe", "label graph (ML-GCN)", SINGLE_RECOMMENDED], range(1), 1
+        names, seeds, jobs = ["linear probe", "label graph (ML-GCN)", ONE_MEMBER], range(1), 1
     sets: dict[str, Runs] = {}
-    verdicts: dict[str, list[str]] = {ours: [] for ours in (RECOMMENDED, SINGLE_RECOMMENDED)}
+    verdicts: dict[str, list[str]] = {ours: [] for ours in (RECOMMENDED, ONE_MEMBER)}
     selected = (
         [small_set()] if options.quick else [*read_sets(options.data or []), *(wide_sets() if options.wide else ())]
     )
-    for title, X, y, n_train in selected:
-        runs = sets[title] = run_all(names, title, (X, y, n_train), seeds, jobs, options.output)
-        print(f"\n{title}: {n_train} training rows, {len(X) - n_train} test rows, {X.shape[1]} features, ", end="")
-        print(f"{y.shape[1]} labels; mean (deviation) of {len(seeds)} seeds\n\n{table(runs)}", flush=True)
+    for data in selected:
+        runs = sets[data.name] = run_all(names, data, seeds, jobs, options.output)
+        train, test = data.train_and_test(0)
+        num_features = split(data, 0).train.shape[1]
+        print(f"\n{data.name}: {len(train)} training rows, {len(test)} test rows, {num_features} features, ", end="")
+        print(f"{data.labels.shape[1]} labels; mean (deviation) of {len(seeds)} splits\n\n{table(runs)}", flush=True)
         for ours in verdicts if names == list(METHODS) and len(seeds) > 2 else ():
             print(f"\n{ours}:")
             for measured, rank in ranks(runs, ours).items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from pytorch_metric_learning.losses import MultiSimilarityLoss, TripletMarginLoss
 
-from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
+from mlmetric.estimators import RECOMMENDED_HEAD, MetricClassifier, MetricEmbedder
 from mlmetric.heads import EmbeddingHead
 from mlmetric.losses import (
     AsymmetricLoss,
@@ -21,6 +22,7 @@ from mlmetric.losses import (
 )
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import Jaccard
+from quality_classifiers import classify, linear_probe, perceptrons
 from quality_training import (
     DROPOUT,
     PERCEPTRON,
@@ -35,7 +37,6 @@ from quality_training import (
     metric,
     no_loss,
     perceptron,
-    raw,
     semantic,
     triplet_settings,
 )
@@ -50,7 +51,12 @@ TEN_POSITIVES: dict[str, Any] = {
     "positive_order": "random",
 }
 RIVALS: dict[str, Method] = {
-    "raw features, linear probe": Method(raw, (0.0,)),
+    "linear probe": Method(linear_probe, (0.0,)),
+    "perceptron": Method(perceptrons),
+    "4 perceptrons, mean logits": Method(partial(perceptrons, n_members=4), rate_of="perceptron"),
+    "4 perceptrons, mean logits, mixed with the linear probe": Method(
+        partial(perceptrons, n_members=4, mixed=True), rate_of="perceptron"
+    ),
     "perceptron, BCE": metric(PERCEPTRON, **BCE),
     "perceptron, BCE, dropout": metric(PERCEPTRON_DROPOUT, **BCE),
     "perceptron, asymmetric loss, dropout": Method(partial(perceptron, label_loss=AsymmetricLoss())),
@@ -115,8 +121,10 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("a quarter of the way to unit length", "head", {"norm_exponent": 0.75}),
     ("BCE weighs 3", "embedder", {"classifier_weight": 3.0}),
 )
-SINGLE_RECOMMENDED = f"... + {STEPS[-1][0]}"
-RECOMMENDED = "recommended (... + 4 heads joined)"
+RECOMMENDED = "recommended"
+ONE_MEMBER = "recommended, one member"
+FORMER = "two stages, 4 members"
+PAPER = "two stages, the paper's recipe"
 
 
 def steps() -> dict[str, Method]:
@@ -142,11 +150,22 @@ def one_head(**changes: Any) -> Method:
     return Method(partial(embed, **{"n_members": 1} | changes), (MetricEmbedder().lr,))
 
 
+def classifier(make: Callable[..., MetricClassifier] = MetricClassifier, **changes: Any) -> Method:
+    """Return a `MetricClassifier`, by default the recommended one, with changes."""
+    return Method(partial(classify, make=make, **changes), (make().lr,))
+
+
 METHODS: dict[str, Method] = {
     **RIVALS,
     **steps(),
-    RECOMMENDED: one_head(n_members=MetricEmbedder().n_members),
-    # Variants of the recommended recipe with one head.
+    "... + 4 members": one_head(n_members=MetricEmbedder().n_members),
+    # Classifiers that choose their thresholds themselves.
+    PAPER: classifier(MetricClassifier.paper, shares_validation=True),
+    FORMER: classifier(two_stage=True, shares_validation=True),
+    "recommended, the same validation rows for all members": classifier(shares_validation=True),
+    ONE_MEMBER: classifier(n_members=1),
+    RECOMMENDED: classifier(),
+    # Variants of the embedding with one member.
     "one head, similarity regression": one_head(loss=SimilarityRegressionLoss(), classifier_weight=0.3),
     "one head, half normalised, BCE weighs 5": one_head(
         head=partial(RECOMMENDED_HEAD, norm_exponent=0.5), classifier_weight=5.0

@@ -1,35 +1,87 @@
-"""The data sets of `quality.py`: files, or synthetic sets with wide features and many labels."""
+"""The data sets of `quality.py` and their splits: files, or synthetic sets with wide features and many labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.datasets import make_multilabel_classification
-from torch import Tensor
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline, make_union
 
-MultiLabelSet = tuple[
-    str, Tensor, Tensor, int
-]  # name, features, labels, and the number of training rows, which come first
+from mlmetric.data import stratified_split
+
+
+@dataclass(frozen=True)
+class MultiLabelSet:
+    """A data set.
+
+    Attributes:
+        name: Its name.
+        features: Features, shape `(N, D)`, or N texts.
+        labels: Labels 0 or 1, shape `(N, L)`.
+        n_train: The first `n_train` rows are for training, the others for testing; None for another split by each seed.
+        n_development: Without `n_train`, the first rows that are training rows of every split, because settings of a
+            method were chosen on them.
+    """
+
+    name: str
+    features: np.ndarray
+    labels: torch.Tensor
+    n_train: int | None = None
+    n_development: int = 0
+
+    def train_and_test(self, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the indices of training rows and test rows, 30 % of all rows unless they are fixed."""
+        num_rows = len(self.labels)
+        if self.n_train is not None:
+            return torch.arange(self.n_train), torch.arange(self.n_train, num_rows)
+        others = torch.arange(self.n_development, num_rows)
+        share = 0.3 * num_rows / len(others)
+        train, test = stratified_split(
+            self.labels[others], (1 - share, share), generator=torch.Generator().manual_seed(seed)
+        )
+        return torch.cat([torch.arange(self.n_development), others[train]]), others[test]
+
+    def standardized(self, train: torch.Tensor) -> torch.Tensor:
+        """Return the features, standardised on the training rows; of texts, 300 components of TF-IDF."""
+        features = self.features
+        if features.dtype.kind == "U":
+            features = text_features(features, train.numpy())
+        values = torch.from_numpy(features.astype(np.float32))
+        mean, deviation = values[train].mean(0), values[train].std(0, correction=0)
+        return (values - mean) / torch.where(deviation > 0, deviation, 1)
+
+
+def text_features(texts: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return TF-IDF of words and of character n-grams after a truncated SVD, fitted on the training rows."""
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True)
+    svd = TruncatedSVD(300, random_state=0)
+    return make_pipeline(make_union(words, characters), svd).fit(texts[train]).transform(texts)
 
 
 def read_sets(paths: list[Path]) -> Iterator[MultiLabelSet]:
-    """Read `.npz` files, and those in folders."""
+    """Read `.npz` files, and those in folders: `X` or `texts`, `Y`, and if given `n_train` or `n_development`."""
     files = [file for path in paths for file in (path.glob("*.npz") if path.is_dir() else [path])]
     for path in sorted(files):
         with np.load(path) as data:
-            yield arrange(path.stem, data["X"], data["Y"], int(data["n_train"]) if "n_train" in data else None)
+            if "Y" not in data or not {"X", "texts"} & set(data):
+                raise SystemExit(f"{path} must contain the arrays X or texts, and Y, got {', '.join(data)}.")
+            features = data["X"] if "X" in data else data["texts"]
+            labels = torch.from_numpy(data["Y"].astype(np.float32))
+            sizes = {name: int(data[name]) for name in ("n_train", "n_development") if name in data}
+            yield MultiLabelSet(path.stem, features, labels, **sizes)
 
 
-def arrange(name: str, X: np.ndarray, y: np.ndarray, n_train: int | None = None) -> MultiLabelSet:
-    """Put the training rows first: `n_train` of them, or a random 70 % if it is None."""
-    order = np.arange(len(X))
-    if n_train is None:
-        order, n_train = np.random.default_rng(0).permutation(len(X)), round(0.7 * len(X))
-    X, y = X[order].astype(np.float32), y[order].astype(np.float32)
-    return name, torch.from_numpy(X), torch.from_numpy(y), n_train
+def shuffled(name: str, X: np.ndarray, y: np.ndarray) -> MultiLabelSet:
+    """Return a set with shuffled rows, of which the first 70 % are for training."""
+    order = np.random.default_rng(0).permutation(len(X))
+    return MultiLabelSet(name, X[order], torch.from_numpy(y[order].astype(np.float32)), round(0.7 * len(X)))
 
 
 def small_set() -> MultiLabelSet:
@@ -37,17 +89,17 @@ def small_set() -> MultiLabelSet:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 6))
     y = X @ rng.normal(size=(6, 3)) + rng.normal(size=(120, 3)) > [-1, 0, 1]
-    return arrange("synthetic", X, y, n_train=90)
+    return MultiLabelSet("synthetic", X, torch.from_numpy(y.astype(np.float32)), 90)
 
 
 def wide_sets() -> Iterator[MultiLabelSet]:
     """Generate two sets of documents: rare words that indicate rare labels, and word counts of scikit-learn."""
-    yield arrange("synthetic rare words", *rare_words())
+    yield shuffled("synthetic rare words", *rare_words())
     X, y = make_multilabel_classification(
         n_samples=1500, n_features=1000, n_classes=40, n_labels=3, length=60, random_state=0
     )
     labelled = y.any(axis=1)
-    yield arrange("synthetic counts of words", X[labelled], y[labelled])
+    yield shuffled("synthetic counts of words", X[labelled], y[labelled])
 
 
 def rare_words(num_rows: int = 1300, num_words: int = 1200, num_labels: int = 45) -> tuple[np.ndarray, np.ndarray]:

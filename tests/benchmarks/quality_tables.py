@@ -7,8 +7,15 @@ from collections.abc import Mapping
 
 from quality_methods import RIVALS
 
-MEASURES = {"ndcg": "NDCG@10", "size": "size ratio", "knn": "kNN mAP", "map": "mAP", "macro_f1": "macro F1"}
-RANKED = ("ndcg", "knn", "map", "macro_f1")
+MEASURES = {
+    "ndcg": "NDCG@10",
+    "size": "size ratio",
+    "knn": "kNN mAP",
+    "map": "mAP",
+    "macro_f1": "macro F1",
+    "overall_f1": "overall F1",
+}
+RANKED = ("ndcg", "knn", "map", "macro_f1", "overall_f1")
 SIZE_RATIOS = (0.95, 1.1)
 
 Runs = Mapping[str, list[dict[str, float]]]
@@ -34,7 +41,7 @@ def table(runs: Runs) -> str:
 
 
 def summary(sets: Mapping[str, Runs]) -> str:
-    """Format the means on all sets: NDCG@10 / size ratio / kNN mAP / mAP / macro F1."""
+    """Format the means on all sets: NDCG@10 / size ratio / kNN mAP / mAP / macro F1 / overall F1."""
     lines = [f"| method | {' | '.join(sets)} |", "| --- |" + " --- |" * len(sets)]
     for name in next(iter(sets.values())):
         cells = [

@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
-from mlmetric.heads import ClassifierHead, EmbeddingHead, LabelGraphHead, SemanticProjectionHead
-from mlmetric.label_vectors import cooccurrence_vectors
-from mlmetric.losses import (
-    MultiLabelTripletMarginLoss,
+from mlmetric.heads import (
+    ClassifierHead,
+    EmbeddingHead,
+    LabelGraphHead,
+    SemanticProjectionHead,
 )
+from mlmetric.label_vectors import cooccurrence_vectors
+from mlmetric.losses import MultiLabelTripletMarginLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
-from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training import (
+    TrainingConfig,
+    apply_in_batches,
+    fit_classifier,
+    fit_embedding,
+)
 
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
@@ -38,14 +46,28 @@ class Parts:
     test_labels: Tensor
     seed: int
 
+    @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Features of training rows and test rows."""
+        return self.train, self.test
+
 
 @dataclass(frozen=True)
 class Result:
-    """Embeddings of training and test rows, and label scores of both if the method is a classifier of features."""
+    """Embeddings of training and test rows, and what the method's own classifier returns, if it has one.
+
+    Attributes:
+        train: Embeddings of the training rows.
+        test: Embeddings of the test rows.
+        scores: Label scores of training rows and test rows.
+        predictions: Predicted labels of the test rows, if the method chooses its thresholds itself.
+        seconds: Duration of the training.
+    """
 
     train: Tensor
     test: Tensor
     scores: tuple[Tensor, Tensor] | None = None
+    predictions: Tensor | None = None
     seconds: float = 0.0
 
 
@@ -116,11 +138,6 @@ def triplet_settings(
 # Methods, called with the parts and a learning rate.
 
 
-def raw(parts: Parts, lr: float) -> Result:
-    """Return the features, for the linear probe."""
-    return Result(parts.train, parts.test)
-
-
 def embed(
     parts: Parts,
     lr: float,
@@ -173,14 +190,14 @@ def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
         parts.train_labels[parts.fit],
         loss=no_loss,
         classifier=Classifier(256, parts.train_labels.shape[1], label_loss),
-        config=config(parts, lr),
+        config=training_config(parts, lr),
         validation=(parts.train[parts.validation], parts.train_labels[parts.validation]),
     )
     seconds = time.perf_counter() - started
     return Result(apply_in_batches(head, parts.train), apply_in_batches(head, parts.test), seconds=seconds)
 
 
-def config(parts: Parts, lr: float) -> TrainingConfig:
+def training_config(parts: Parts, lr: float) -> TrainingConfig:
     """Return the defaults of the estimators."""
     return TrainingConfig(max_epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
 
@@ -203,18 +220,17 @@ def semantic(parts: Parts, lr: float) -> Result:
 
 def scored(head: Any, parts: Parts, lr: float) -> Result:
     """Train a head that classifies features; retrieval uses the features."""
-    validation = (parts.train[parts.validation], parts.train_labels[parts.validation])
     started = time.perf_counter()
-    fit_classifier(
-        head,
-        parts.train[parts.fit],
-        parts.train_labels[parts.fit],
-        config=config(parts, lr),
-        validation=validation,
-    )
+    train_classifier(head, parts, training_config(parts, lr))
     seconds = time.perf_counter() - started
     scores = (apply_in_batches(head, parts.train), apply_in_batches(head, parts.test))
-    return Result(parts.train, parts.test, scores, seconds)
+    return Result(parts.train, parts.test, scores, seconds=seconds)
+
+
+def train_classifier(head: Any, parts: Parts, settings: TrainingConfig) -> None:
+    """Train a head that classifies features."""
+    fit, validation = ((parts.train[rows], parts.train_labels[rows]) for rows in (parts.fit, parts.validation))
+    fit_classifier(head, *fit, config=settings, validation=validation)
 
 
 @dataclass(frozen=True)
