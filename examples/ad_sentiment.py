@@ -1,9 +1,9 @@
 """Sentiments of advertisement images, predicted from an embedding that is trained on label similarity.
 
 The pipeline of "From image to emotion: multi-label image classification based on triplet loss" (2021): features of a
-frozen ResNet-50; a `MetricClassifier`, which trains an embedding by metric learning and a classifier on the frozen
-embedding by binary cross entropy; evaluation and figures. By default the classifier has the settings that this library
-recommends; `--method paper` uses those of the paper, and `--compare` compares both with a label graph, a semantic
+frozen ResNet-50; a `MetricClassifier`, which trains an embedding by metric learning and a classifier of the labels;
+evaluation and figures. By default it has the settings that this library recommends; `--method paper` uses those of the
+paper, with the classifier trained on the frozen embedding, and `--compare` compares both with a label graph, a semantic
 projection and a linear probe. Without arguments the pipeline runs on a generated synthetic set; `--help` lists the
 options for the real one. `torchrun --nproc-per-node 2 examples/ad_sentiment.py` runs it in two processes.
 """

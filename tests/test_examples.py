@@ -35,16 +35,20 @@ from ads.run_folder import RunInterrupted
 from mlmetric import under_sampling
 from mlmetric.data import BadImagesError, read_image
 from mlmetric.estimators import RECOMMENDED_HEAD
-from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, FrozenBackbone, WeightsUnavailableError
+from mlmetric.heads import (
+    ClassifierEnsemble,
+    ClassifierHead,
+    FrozenBackbone,
+    LabelNetwork,
+    WeightsUnavailableError,
+)
 
 EXAMPLES = Path(ad_sentiment.__file__).parent
 QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0", "--image-batch-size", "4"]
 FIGURES = {
     "ap_by_support.png",
-    "bce.png",
     "cooccurrence.png",
     "embedding.png",
-    "f1.png",
     "label_counts.png",
     "map.png",
     "retrieval.png",
@@ -61,7 +65,6 @@ CHECKPOINTS = {
 FILES = {
     "config.json",
     "figures",
-    "linear_probe.pt",
     "metrics.json",
     "predictions.csv",
     "report.md",
@@ -162,11 +165,9 @@ def test_ad_sentiment_writes_all_files(finished):
     assert set(re.findall(r"figures/(\w+\.png)", report)) == FIGURES
 
 
-def test_the_code_in_the_readme_loads_checkpoints_that_give_the_predictions(finished_run):
-    members = [RECOMMENDED_HEAD(512) for _ in range(4)]
-    for number, member in enumerate(members, start=1):
-        member.load_state_dict(torch.load(f"run/embedding_{number}.pt", weights_only=True)["module"])
-    embedding, classifier = EmbeddingEnsemble(members), ClassifierHead(4 * 256, num_labels=30)
+def test_the_code_in_the_readme_loads_a_classifier_that_gives_the_predictions(finished_run):
+    networks = [LabelNetwork(RECOMMENDED_HEAD(512), ClassifierHead(256, num_labels=30)) for _ in range(4)]
+    classifier = ClassifierEnsemble([*networks, ClassifierHead(512, num_labels=30, clip=3.0)])
     classifier.load_state_dict(torch.load("run/classifier.pt", weights_only=True)["module"])
     torch.manual_seed(0)  # the seed of the random weights of the run
     backbone = FrozenBackbone("squeezenet1_0", weights=None)
@@ -176,7 +177,7 @@ def test_the_code_in_the_readme_loads_checkpoints_that_give_the_predictions(fini
     with Path("run/predictions.csv").open(newline="") as file:
         for row in list(csv.DictReader(file))[:5]:
             image = backbone.transform(read_image(root / row["path"]))[None]
-            probabilities = classifier.probabilities(classifier.eval()(embedding.eval()(backbone(image))))[0]
+            probabilities = classifier.probabilities(classifier.eval()(backbone(image)))[0]
             written = [float(row[f"probability_{name}"]) for name in thresholds]
             torch.testing.assert_close(probabilities, torch.tensor(written), atol=2e-4, rtol=1e-3)
             predicted = set(row["predicted"].split("|"))
@@ -238,13 +239,13 @@ def test_ad_sentiment_compares_every_method_on_the_same_features(capsys):
 def test_ad_sentiment_uses_word_vectors_and_the_training_options():
     names = ["Active", "Alarmed", "Sad"]
     Path("words.txt").write_text("".join(f"{name.lower()} {i} 1 0\n" for i, name in enumerate(names, start=1)))
-    options = ["--method", "semantic", "--word-vectors", "words.txt", "--lr", "0.01", "--activation", "softmax"]
+    options = ["--method", "semantic", "--word-vectors", "words.txt", "--lr", "0.01"]
     run_ads("--dry-run", "--output", "run", *options)
     state = torch.load("run/semantic.pt", weights_only=True)["module"]
     assert state["label_vectors"].shape == (30, 3)
     assert 1 <= (state["label_vectors"] != 0).any(1).sum() <= 3
     settings = json.loads(Path("run/metrics.json").read_text())["settings"]
-    assert (settings["lr"], settings["batch_size"], settings["activation"]) == (0.01, 16, "softmax")
+    assert (settings["lr"], settings["batch_size"]) == (0.01, 16)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_an_interrupted_run_that_is_resumed_equals_an_uninterrupted_one(finished
     with interrupted_at("embedding_3", 1), pytest.raises(RunInterrupted) as error:
         run_ads("--dry-run")
     run = error.value.folder
-    assert {path.name for path in run.glob("*.pt")} == {"linear_probe.pt", *(f"embedding_{i}.pt" for i in (1, 2, 3))}
+    assert {path.name for path in run.glob("*.pt")} == {f"embedding_{i}.pt" for i in (1, 2, 3)}
     capsys.readouterr()
     ad_sentiment.main(parse(AdsConfig, ["--resume"]))  # the latest unfinished run, with its options
     assert capsys.readouterr().out.startswith(f"Resuming {run}\n")
@@ -538,9 +539,9 @@ def test_a_run_that_is_killed_in_each_step_and_resumed_equals_an_uninterrupted_o
     assert run_until("features:36:SIGKILL", *start).returncode == -signal.SIGKILL
     assert len(list(Path("runs/feature_cache").glob("*/part-*.npy"))) == 1
     for event, checkpoint, return_code in (
-        ("linear_probe:1:SIGKILL", "linear_probe.pt", -signal.SIGKILL),
+        ("embedding_1:1:SIGKILL", "embedding_1.pt", -signal.SIGKILL),
         ("embedding_3:1:SIGINT", "embedding_3.pt", 130),  # what Ctrl-C sends
-        ("classifier:1:SIGKILL", "classifier.pt", -signal.SIGKILL),
+        ("embedding_4:1:SIGKILL", "embedding_4.pt", -signal.SIGKILL),
     ):
         process = run_until(event, *resume)
         assert process.returncode == return_code, process.stderr

@@ -11,6 +11,7 @@ from ads.options import check_ranges, flag, option
 
 DRY_RUN_IMAGES = 48
 _OPTIONS_OF_METHODS = {
+    "activation": ("paper",),
     "margin": ("paper",),
     "positive_order": ("paper",),
     "word_vectors": ("label-graph", "semantic"),
@@ -50,7 +51,7 @@ class Config:
         None, "order in which the paper's miner chooses positives (default: farthest)"
     )
     activation: Literal["sigmoid", "softmax"] | None = option(
-        None, "activation of the classifier and the linear probe (default: sigmoid, with --method paper softmax)"
+        None, "activation of the paper's classifier (default: softmax)"
     )
     word_vectors: Path | None = option(
         None, "word2vec or GloVe file for label-graph and semantic (default: vectors from the co-occurrence of labels)"

@@ -60,36 +60,45 @@ def draw(figures: Figures, folder: Path) -> dict[str, str]:
 
 
 def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
-    """Return the training curves of the embeddings, if there are any, and of the classifier, the last stage."""
+    """Return the training curves of the embeddings and of a classifier that is trained alone, as far as there are any.
+
+    Args:
+        histories: The records of each stage; those of a classifier that is trained alone contain its validation loss.
+    """
     embeddings = {name: history for name, history in histories.items() if "val_ndcg_at_10" in history[0]}
-    classifier = list(histories.values())[-1]
-    retrieval = {f"{name}, NDCG@10": _curve(history, "val_ndcg_at_10") for name, history in embeddings.items()}
-    loss = partial(
-        plots.plot_curve,
-        {name: _curve(history, "loss") for name, history in embeddings.items()},
-        title="Stage one: loss",
-        unit="mean loss over training images",
-    )
-    return ({"embedding_loss.png": loss} if embeddings else {}) | {
-        "bce.png": partial(
+    classifiers = [history for history in histories.values() if "val_loss" in history[0]]
+    drawings: Figures = {}
+    if embeddings:
+        drawings["embedding_loss.png"] = partial(
             plots.plot_curve,
-            {"training": _curve(classifier, "loss"), "validation": _curve(classifier, "val_loss")},
+            {name: _curve(history, "loss") for name, history in embeddings.items()},
+            title="Embedding: loss",
+            unit="mean loss over training images",
+        )
+    for history in classifiers:
+        drawings["bce.png"] = partial(
+            plots.plot_curve,
+            {"training": _curve(history, "loss"), "validation": _curve(history, "val_loss")},
             title="Classifier: loss",
             unit="mean loss (nats)",
-        ),
-        "f1.png": partial(
+        )
+        drawings["f1.png"] = partial(
             plots.plot_curve,
-            {"validation": _curve(classifier, "val_macro_f1")},
+            {"validation": _curve(history, "val_macro_f1")},
             title="Classifier: macro F1 at 0.5",
             unit="macro F1",
-        ),
-        "map.png": partial(
-            plots.plot_curve,
-            {"classifier, mAP": _curve(classifier, "val_map")} | retrieval,
-            title="Validation: mAP of the classifier" + (", NDCG@10 of stage one" if retrieval else ""),
-            unit="score",
-        ),
+        )
+    scores = {
+        f"{name}, {title}": _curve(history, key)
+        for key, title in (("val_map", "mAP of its classifier"), ("val_ndcg_at_10", "NDCG@10"))
+        for name, history in embeddings.items()
+        if key in history[0]
     }
+    for history in classifiers:
+        scores["classifier, mAP"] = _curve(history, "val_map")
+    if scores:
+        drawings["map.png"] = partial(plots.plot_curve, scores, title="Validation scores", unit="score")
+    return drawings
 
 
 def _curve(history: Sequence[EpochRecord], name: str) -> list[tuple[float, float]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mlmetric.estimators import MetricClassifier
 from mlmetric.heads import ClassifierHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
-from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier
+from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_logistic_regression
 from mlmetric.under_sampling import (
     LPRUS,
     MLRUS,
@@ -29,7 +29,7 @@ from mlmetric.under_sampling import (
 )
 
 from .config import Config
-from .monitoring import monitored_stages
+from .monitoring import monitored_stages, progress_bar, timed
 
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
@@ -137,14 +137,14 @@ class RunContext:
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
     def fit_estimator(self, estimator: MetricClassifier) -> MethodResult:
-        """Train both stages of an estimator and apply it to every image."""
+        """Train an estimator and apply it to every image."""
         settings = self.settings
         estimator.set_params(
             max_epochs=settings.epochs,
             batch_size=settings.batch_size,
             lr=settings.lr,
             lr_drops=settings.lr_drops,
-            activation=settings.activation,
+            activation=settings.activation if estimator.two_stage else "sigmoid",
             device=self.device,
             random_state=self.seed,
         )
@@ -192,7 +192,7 @@ class RunContext:
 
 
 def recommended(run: RunContext) -> MethodResult:
-    """Train the recommended recipe: an ensemble of embeddings by the log-ratio loss, and a classifier on it."""
+    """Train the recommended recipe: an ensemble of embeddings by the log-ratio loss, with classifiers."""
     return run.fit_estimator(MetricClassifier())
 
 
@@ -218,10 +218,14 @@ def semantic(run: RunContext) -> MethodResult:
 
 
 def linear_probe(run: RunContext) -> MethodResult:
-    """Train a linear classifier of the features."""
-    head = ClassifierHead(run.features.shape[1], run.labels.shape[1], activation=run.settings.activation)
-    head.init_from_labels(run.targets)
-    return MethodResult(run.fit_head("linear_probe", head), run.features)
+    """Train a logistic regression of the features for each label."""
+    probe = ClassifierHead(run.features.shape[1], run.labels.shape[1]).to(run.device)
+    probe.standardize.fit(run.features[run.train])
+    validation = (run.features[run.validation], run.labels[run.validation])
+    with timed("linear_probe", run.seconds), progress_bar("linear_probe", total=1, unit="fit") as bar:
+        fit_logistic_regression(probe, run.features[run.train], run.targets, validation=validation)
+        bar.update()
+    return MethodResult(probe.probabilities(apply_in_batches(probe, run.features)).cpu(), run.features)
 
 
 @dataclass(frozen=True)

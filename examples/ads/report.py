@@ -53,10 +53,10 @@ _PAPER_TABLE = {
 }
 _CAPTIONS = {
     "label_counts.png": "Label counts before and after undersampling",
-    "embedding_loss.png": "Loss of stage one by epoch",
+    "embedding_loss.png": "Loss of the embedding by epoch",
     "bce.png": "Loss of the classifier by epoch (binary cross entropy)",
     "f1.png": "Macro F1 by epoch",
-    "map.png": "mAP by epoch",
+    "map.png": "mAP and NDCG@10 on validation images by epoch",
     "cooccurrence.png": "Label co-occurrence",
     "ap_by_support.png": "Average precision of each label by its support",
     "embedding.png": "The embedding in two dimensions",
