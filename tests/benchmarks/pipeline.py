@@ -25,7 +25,7 @@ from torch import Tensor
 
 from measuring import in_own_process, peak_mb, resident_mb
 from mlmetric.data import ImageDataset, extract_features, stratified_split
-from mlmetric.estimators import MetricEmbedder
+from mlmetric.estimators import MetricClassifier
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
@@ -129,39 +129,48 @@ def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
         print(f"| {step:9} | {value:8.1f} s |")
 
 
-def recipe_case(name: str, num_rows: int, num_features: int, epochs: int) -> dict[str, float]:
-    """Time the recommended recipe, or one epoch of its network with BCE only, on random features."""
-    features, labels = random_rows(num_rows, num_features)
-    settings: dict[str, Any] = {"max_epochs": epochs}
-    if name == "BCE only":
-        settings = {
-            "loss": lambda embeddings, labels: embeddings.sum() * 0,
-            "classifier_weight": 1.0,
-            "n_members": 1,
-            "mixup": 0.0,
-            "max_epochs": 1,
-            "validation_fraction": 0.0,
-        }
-    embedder = MetricEmbedder(random_state=0, **settings)
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "recommended": {},
+    "recommended, two stages": {"two_stage": True},
+    "one member with BCE only": {
+        "loss": lambda embeddings, labels: embeddings.sum() * 0,
+        "classifier_weight": 1.0,
+        "n_members": 1,
+        "mixup": 0.0,
+        "validation_fraction": 0.0,
+    },
+}
+
+
+def recipe_case(name: str, num_rows: int, num_features: int) -> dict[str, float]:
+    """Time fits of one and of two epochs on random features."""
+    features, labels = (part.numpy() for part in random_rows(num_rows, num_features))
+    MetricClassifier(n_members=1, max_epochs=1).fit(features[:64], labels[:64])  # imports and warms up
     before = resident_mb()
-    took = seconds(lambda: embedder.fit(features.numpy(), labels.numpy()))
-    return {"seconds": took, "before_mb": before, "peak_mb": peak_mb()}
+    took = [
+        seconds(
+            lambda epochs=epochs: MetricClassifier(max_epochs=epochs, random_state=0, **CLASSIFIERS[name]).fit(
+                features, labels
+            )
+        )
+        for epochs in (1, 2)
+    ]
+    return {"seconds": took[0], "seconds_of_two": took[1], "before_mb": before, "peak_mb": peak_mb()}
 
 
-def bench_recipe(num_rows: int, num_features: int, epochs: int) -> None:
-    """Print time and memory of the recommended recipe and of one epoch with BCE only, in separate processes."""
-    print(f"\n{num_rows} x {num_features} synthetic features, MetricEmbedder\n")
-    print("| training | seconds | MB before | MB at the peak |\n| --- | ---: | ---: | ---: |")
-    for name, title in (
-        ("recommended", f"recommended recipe, {epochs} epochs of each of its 4 heads, with validation"),
-        ("BCE only", "one head with BCE only, 1 epoch"),
-    ):
-        case = {"name": name, "num_rows": num_rows, "num_features": num_features, "epochs": epochs}
-        measured = in_own_process(__file__, **case)
+def bench_recipe(num_rows: int, num_features: int) -> None:
+    """Print time and memory of `MetricClassifier`, each setting in a separate process."""
+    print(f"\n{num_rows} x {num_features} synthetic features, MetricClassifier\n")
+    print("| setting | seconds with 1 epoch | each further epoch | 50 epochs, computed | MB before | MB at the peak |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in CLASSIFIERS:
+        measured = in_own_process(__file__, name=name, num_rows=num_rows, num_features=num_features)
         if measured["seconds"] is None:
-            print(f"| {title} | killed, out of memory | | |")
+            print(f"| {name} | killed, out of memory | | | | |")
             continue
-        print(f"| {title} | {measured['seconds']:.1f} | {measured['before_mb']:.0f} | {measured['peak_mb']:.0f} |")
+        first, epoch = measured["seconds"], measured["seconds_of_two"] - measured["seconds"]
+        memory = f"{measured['before_mb']:.0f} | {measured['peak_mb']:.0f}"
+        print(f"| {name} | {first:.1f} | {epoch:.1f} | {first + 49 * epoch:.0f} | {memory} |", flush=True)
 
 
 def peak_memory_gb() -> float:
@@ -188,11 +197,11 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {peak_memory_gb():.2f} GB at the start")
     if arguments.quick:
         bench_stages(300, 32, epochs=2)
-        bench_recipe(300, 32, epochs=2)
+        bench_recipe(300, 32)
         bench_extraction("squeezenet1_0", 4, rounds=1, num_workers=0)
     else:
         if not arguments.extraction_only:
-            bench_recipe(30_340, 2048, epochs=20)
+            bench_recipe(30_340, 2048)
         if arguments.recipe_only:
             return
         if not arguments.extraction_only:
