@@ -18,7 +18,6 @@ from mlmetric.training._trainer import EpochRecord, device_of
 
 INVERSE_PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _MAX_ITERATIONS = 100
-_MAX_GRADIENT = 1e-4
 _PATIENCE = 2
 
 
@@ -28,6 +27,7 @@ def fit_logistic_regression(
     labels: LabelsLike,
     *,
     C: float | Sequence[float] = INVERSE_PENALTIES,
+    tol: float = 1e-3,
     validation: tuple[Tensor, LabelsLike] | None = None,
 ) -> list[EpochRecord]:
     """Train a linear classifier as a logistic regression for each label, with an L2 penalty on the weights.
@@ -49,6 +49,8 @@ def fit_logistic_regression(
         features: Shape `(N, D)`, on any device.
         labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads.
         C: Inverse strengths of the penalty, above 0; one number, or several of which `validation` chooses one.
+        tol: Each solution ends when no element of the gradient of the objective, divided by `C` and the number of rows,
+            is larger than this.
         validation: Features and labels 0 or 1 of validation rows, scored by mAP. Required for several `C`.
 
     Returns:
@@ -56,7 +58,7 @@ def fit_logistic_regression(
         `validation` `val_map` (macro).
 
     Raises:
-        ValueError: If a shape is wrong, `C` is not above 0, several `C` have no `validation`, labels of `validation`
+        ValueError: If a shape is wrong, `C` or `tol` is not above 0, several `C` have no `validation`, labels of `validation`
             are soft, or the classifier has another activation than sigmoid.
         TypeError: If features are not tensors, or labels are not numbers.
         FloatingPointError: If the solution is not finite, as with features that are not finite.
@@ -76,11 +78,13 @@ def fit_logistic_regression(
     penalties = sorted([C] if isinstance(C, int | float) else C)
     if not penalties or not all(0 < value < math.inf for value in penalties):
         raise ValueError(f"`C` must be a number above 0, or several, got {C!r}.")
+    if not 0 < tol < math.inf:
+        raise ValueError(f"`tol` must be above 0 and finite, got {tol}.")
     target = read_rows(features, labels)
     rows = read_validation(validation, features, target, hard=True)
     if rows is None and len(penalties) > 1:
         raise ValueError(f"`validation` rows must choose one of {len(penalties)} values of `C`, got None.")
-    records, weight, bias = on_first_rank(lambda: _solve(classifier, features, target, penalties, rows))
+    records, weight, bias = on_first_rank(lambda: _solve(classifier, features, target, penalties, tol, rows))
     with torch.no_grad():
         classifier.linear.weight.copy_(weight)
         classifier.linear.bias.copy_(bias)
@@ -92,6 +96,7 @@ def _solve(
     features: Tensor,
     labels: Tensor,
     penalties: Sequence[float],
+    tol: float,
     validation: tuple[Tensor, Tensor] | None,
 ) -> tuple[list[EpochRecord], Tensor, Tensor]:
     """Return a record for each penalty, and weight and bias of the best solution, on the CPU."""
@@ -108,7 +113,7 @@ def _solve(
     solution = weight.detach().cpu(), bias.detach().cpu()
     without_progress = 0
     for penalty in penalties:
-        loss = _minimise(weight, bias, inputs, labels, penalty)
+        loss = _minimise(weight, bias, inputs, labels, penalty, tol)
         with torch.no_grad():
             if not math.isfinite(loss) or not bool(weight.isfinite().all() & bias.isfinite().all()):
                 raise FloatingPointError(f"The logistic regression with C={penalty} is not finite: check the features.")
@@ -128,13 +133,13 @@ def _solve(
     return records, *solution
 
 
-def _minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, penalty: float) -> float:
+def _minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, penalty: float, tol: float) -> float:
     """Solve the regressions for one penalty in place, and return the mean binary cross entropy."""
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_MAX_ITERATIONS,
         history_size=10,
-        tolerance_grad=_MAX_GRADIENT,
+        tolerance_grad=tol,
         tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )
