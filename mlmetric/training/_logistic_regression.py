@@ -58,8 +58,8 @@ def fit_logistic_regression(
         `validation` `val_map` (macro).
 
     Raises:
-        ValueError: If a shape is wrong, `C` or `tol` is not above 0, several `C` have no `validation`, labels of `validation`
-            are soft, or the classifier has another activation than sigmoid.
+        ValueError: If a shape is wrong, `C` or `tol` is not above 0, several `C` have no `validation`, labels of
+            `validation` are soft, or the classifier has another activation than sigmoid.
         TypeError: If features are not tensors, or labels are not numbers.
         FloatingPointError: If the solution is not finite, as with features that are not finite.
 
