@@ -1,4 +1,4 @@
-"""The methods that `quality.py` compares: rivals, the steps from the paper's recipe to ours, and other variants."""
+"""The methods that `quality.py` compares: those of others, the steps from the paper's recipe to ours, and other variants."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TEN_POSITIVES: dict[str, Any] = {
     "max_disjoint_per_positive": 1,
     "positive_order": "random",
 }
-RIVALS: dict[str, Method] = {
+OTHERS: dict[str, Method] = {
     "linear probe": Method(linear_probe, (0.0,)),
     "perceptron": Method(perceptrons),
     "4 perceptrons, mean logits": Method(partial(perceptrons, n_members=4), rate_of="perceptron"),
@@ -75,13 +75,13 @@ RIVALS: dict[str, Method] = {
     "similarity regression, dropout": metric(loss=SimilarityRegressionLoss()),
     "triplets by gap + BCE, dropout": metric(**GAP, classifier_weight=0.3),
     "SupCon, Jaccard + BCE, dropout": metric(**SUPCON_BCE),
-    "4 joined: perceptron, BCE, dropout": metric(
+    "4 members: perceptron, BCE, dropout": metric(
         PERCEPTRON_DROPOUT, **BCE, n_members=4, rate_of="perceptron, BCE, dropout"
     ),
-    "4 joined: perceptron, BCE, dropout, mixup": metric(
+    "4 members: perceptron, BCE, dropout, mixup": metric(
         PERCEPTRON_DROPOUT, **BCE, n_members=4, mixup=0.4, rate_of="perceptron, BCE, dropout"
     ),
-    "4 joined: SupCon, Jaccard + BCE, dropout": metric(
+    "4 members: SupCon, Jaccard + BCE, dropout": metric(
         **SUPCON_BCE, n_members=4, rate_of="SupCon, Jaccard + BCE, dropout"
     ),
 }
@@ -97,7 +97,7 @@ MINERS: dict[str, dict[str, Any]] = {
         "negative_order": "hardest",
     },
 }
-RIVALS |= {
+OTHERS |= {
     f"miner: {title}": metric(loss=TripletMarginLoss(margin=0.2), miner=MultiLabelSemiHardMiner(**settings))
     for title, settings in MINERS.items()
 }
@@ -112,14 +112,14 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("10 random positives", "triplets", {"order": "random", "per_anchor": 10}),
     ("margin by Jaccard gap, 0.5", "triplets", {"margin": 0.5, "by_gap": True}),
     ("dropout", "head", DROPOUT),
-    ("log-ratio loss for triplets", "embedder", {"loss": LogRatioLoss(), "miner": None}),
-    ("lengths as they are", "head", {"norm_exponent": 1.0}),
-    ("BCE trained along", "embedder", {"classifier_weight": 2.0}),
-    ("rectified embedding", "head", {"activate_last": True}),
+    ("log-ratio loss instead of triplets", "embedder", {"loss": LogRatioLoss(), "miner": None}),
+    ("norms unchanged", "head", {"norm_exponent": 1.0}),
+    ("BCE of a classifier", "embedder", {"classifier_weight": 2.0}),
+    ("ReLU after the last layer", "head", {"activate_last": True}),
     ("mixup 0.4", "embedder", {"mixup": 0.4}),
     ("features clipped at 3", "head", {"clip": 3.0}),
-    ("a quarter of the way to unit length", "head", {"norm_exponent": 0.75}),
-    ("BCE weighs 3", "embedder", {"classifier_weight": 3.0}),
+    ("norms to the power 0.75", "head", {"norm_exponent": 0.75}),
+    ("BCE weight 3", "embedder", {"classifier_weight": 3.0}),
 )
 RECOMMENDED = "recommended"
 ONE_MEMBER = "recommended, one member"
@@ -145,8 +145,8 @@ def steps() -> dict[str, Method]:
     return methods
 
 
-def one_head(**changes: Any) -> Method:
-    """Return the recommended recipe with one head and further changes."""
+def one_member(**changes: Any) -> Method:
+    """Return the embedding of the recommended recipe with one member and further changes."""
     return Method(partial(embed, **{"n_members": 1} | changes), (MetricEmbedder().lr,))
 
 
@@ -156,9 +156,9 @@ def classifier(make: Callable[..., MetricClassifier] = MetricClassifier, **chang
 
 
 METHODS: dict[str, Method] = {
-    **RIVALS,
+    **OTHERS,
     **steps(),
-    "... + 4 members": one_head(n_members=MetricEmbedder().n_members),
+    "... + 4 members": one_member(n_members=MetricEmbedder().n_members),
     # Classifiers that choose their thresholds themselves.
     PAPER: classifier(MetricClassifier.paper, shares_validation=True),
     FORMER: classifier(two_stage=True, shares_validation=True),
@@ -166,13 +166,13 @@ METHODS: dict[str, Method] = {
     ONE_MEMBER: classifier(n_members=1),
     RECOMMENDED: classifier(),
     # Variants of the embedding with one member.
-    "one head, similarity regression": one_head(loss=SimilarityRegressionLoss(), classifier_weight=0.3),
-    "one head, half normalised, BCE weighs 5": one_head(
+    "one member, similarity regression": one_member(loss=SimilarityRegressionLoss(), classifier_weight=0.3),
+    "one member, norms to the power 0.5, BCE weight 5": one_member(
         head=partial(RECOMMENDED_HEAD, norm_exponent=0.5), classifier_weight=5.0
     ),
-    "one head, unit length": one_head(head=partial(RECOMMENDED_HEAD, norm_exponent=0.0)),
-    "one head, mixup 1": one_head(mixup=1.0),
-    "one head, label-balanced batches": one_head(items_per_label=4),
-    "one head, averaged weights": one_head(head=averaged_head),
-    "one head, raw features beside": one_head(feature_weight=0.5),
+    "one member, unit length": one_member(head=partial(RECOMMENDED_HEAD, norm_exponent=0.0)),
+    "one member, mixup 1": one_member(mixup=1.0),
+    "one member, label-balanced batches": one_member(items_per_label=4),
+    "one member, averaged weights": one_member(head=averaged_head),
+    "one member, raw features concatenated": one_member(feature_weight=0.5),
 }

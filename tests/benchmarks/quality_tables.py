@@ -1,11 +1,11 @@
-"""Tables of the results of `quality.py`, and the ranks of our recipes among their rivals."""
+"""Tables of the results of `quality.py`, and the ranks of our recipes among the other methods."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
 
-from quality_methods import RIVALS
+from quality_methods import OTHERS
 
 MEASURES = {
     "ndcg": "NDCG@10",
@@ -53,15 +53,15 @@ def summary(sets: Mapping[str, Runs]) -> str:
 
 
 def ranks(runs: Runs, ours: str) -> dict[str, str]:
-    """Return the rank of one of our recipes among its rivals for each metric."""
+    """Return the rank of one of our recipes among the other methods for each metric."""
     low, high = SIZE_RATIOS
     outside = {name for name, rows in runs.items() if not low <= statistics.fmean(row["size"] for row in rows) <= high}
     found = {}
     for measured in RANKED:
         values = {name: [row[measured] for row in rows] for name, rows in runs.items()}
-        allowed = [name for name in RIVALS if measured != "ndcg" or name not in outside]
+        allowed = [name for name in OTHERS if measured != "ndcg" or name not in outside]
         if not allowed:
-            found[measured] = f"{cell(values[ours])}; no rival has a size ratio of {low} to {high}"
+            found[measured] = f"{cell(values[ours])}; no other method has a size ratio of {low} to {high}"
             continue
         leads = {name: statistics.fmean(values[ours]) - statistics.fmean(values[name]) for name in allowed}
         spreads = {name: max(deviation(values[ours]), deviation(values[name])) for name in allowed}
@@ -76,6 +76,6 @@ def ranks(runs: Runs, ours: str) -> dict[str, str]:
         found[measured] = f"{verdict} by {lead:+.3f}: {cell(values[ours])}; {best} {cell(values[best])}"
         if measured == "ndcg" and ours in outside:
             found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
-        if measured == "ndcg" and outside & RIVALS.keys():
-            found[measured] += f"; not compared: {', '.join(name for name in RIVALS if name in outside)}"
+        if measured == "ndcg" and outside & OTHERS.keys():
+            found[measured] += f"; not compared: {', '.join(name for name in OTHERS if name in outside)}"
     return found
