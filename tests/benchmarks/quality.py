@@ -1,20 +1,20 @@
 """Quality of retrieval and of label prediction: every method, on real sets.
 
-python tests/benchmarks/quality.py --data FILE_OR_FOLDER [...]    # .npz files: X or texts, Y, and n_train if it is fixed
+python tests/benchmarks/quality.py --data FILE_OR_FOLDER [...]    # .npz files: X or texts, Y, perhaps n_train
 python tests/benchmarks/quality.py --data FILE --methods "linear probe" recommended
 python tests/benchmarks/quality.py --wide                         # two synthetic sets, wide and with many labels
 python tests/benchmarks/quality.py --quick                        # a quick check on a synthetic set, without meaning
 
-Protocol. The first `n_train` rows are for training and the others for testing. A set without `n_train` is split 70 to 30
-anew by each seed, stratified; its first `n_development` rows are training rows of every split. Features are standardised
-by the training rows; the features of texts are computed from them (TF-IDF of words and character n-grams, truncated SVD).
-For each seed, a stratified fifth of the training rows is the validation part: only this part is used to choose epochs,
-the regularisation of the linear classifier, and thresholds. `MetricClassifier` gets all training rows and sets other
-rows aside for each of its members, unless the name of the method says that it uses the validation part. The learning
-rate of each method that is not ours is the best of three on the validation part of the first seed, by the sum of NDCG@10
-and kNN mAP, or by mAP for classifiers; ensembles use the rate of the single network. Our recipes, that of the paper and
-the steps between them have the same learning rate on every set. Test rows are the queries, all training rows the
-database.
+Protocol. The first `n_train` rows are for training and the others for testing. A set without `n_train` is split 70 to
+30 anew by each seed, stratified; its first `n_development` rows are training rows of every split. Features are
+standardised by the training rows; the features of texts are computed from them (TF-IDF of words and character n-grams,
+truncated SVD). For each seed, a stratified fifth of the training rows is the validation part: only this part is used to
+choose epochs, the regularisation of the linear classifier, and thresholds. `MetricClassifier` gets all training rows
+and sets other rows aside for each of its members, unless the name of the method says that it uses the validation part.
+The learning rate of each method that is not ours is the best of three on the validation part of the first seed, by the
+sum of NDCG@10 and kNN mAP, or by mAP for classifiers; ensembles use the rate of the single network. Our recipes, that
+of the paper and the steps between them have the same learning rate on every set. Test rows are the queries, all
+training rows the database.
 
 Origin of the recommended recipe. First experiments on emotions, scene, yeast and MIML used results on their test rows.
 Its loss, head, weights and learning rate were then chosen on training rows only: a fifth as the test part, in three

@@ -1,4 +1,4 @@
-"""The methods that `quality.py` compares: those of others, the steps from the paper's recipe to ours, and other variants."""
+"""The methods that `quality.py` compares: those of others, ours, and the steps from the paper's."""
 
 from __future__ import annotations
 
