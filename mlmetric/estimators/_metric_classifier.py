@@ -36,8 +36,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     rows. With `two_stage=True` they are predicted as in the paper, by a linear classifier that is trained on the frozen
     embedding in a second stage.
 
-    The thresholds of `predict` are chosen on the validation rows; those of rare labels are shrunk towards a threshold
-    common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the
+    The thresholds of `predict` are chosen on the validation rows; `shrinkage` shrinks those of rare labels towards a
+    threshold common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the
     training rows only. The validation rows are then taken from the rows that it keeps, and have the label frequencies
     of these. For thresholds that suit the frequencies of all rows, pass `validation`, transformed by the steps before,
     or set `threshold` to a number.
@@ -63,8 +63,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
             each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
         shrinkage: Number of positive validation rows of a label at which its threshold is the mean of its own optimum
-            and the common threshold; more positives give more weight to its own optimum. See
-            [best_thresholds][mlmetric.metrics.best_thresholds].
+            and the common threshold; more positives give more weight to its own optimum. A higher value lowers macro F1
+            and raises overall F1. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
@@ -120,7 +120,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = "macro",
-        shrinkage: float = 5.0,
+        shrinkage: float = 0.0,
         device: str = "cpu",
         random_state: RandomState = None,
     ) -> None:
@@ -173,7 +173,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = 0.5,
-        shrinkage: float = 5.0,
+        shrinkage: float = 0.0,
         device: str = "cpu",
         random_state: RandomState = None,
     ) -> Self:
