@@ -37,10 +37,10 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     embedding in a second stage.
 
     The thresholds of `predict` are chosen on the validation rows; `shrinkage` shrinks those of rare labels towards a
-    threshold common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples the
-    training rows only. The validation rows are then taken from the rows that it keeps, and have the label frequencies
-    of these. For thresholds that suit the frequencies of all rows, pass `validation`, transformed by the steps before,
-    or set `threshold` to a number.
+    threshold common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples
+    the training rows only. The validation rows are then taken from the rows that it keeps, and have the label
+    frequencies of these. For thresholds that suit the frequencies of all rows, pass `validation`, transformed by the
+    steps before, or set `threshold` to a number.
 
     Args:
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
