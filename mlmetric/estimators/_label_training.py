@@ -58,7 +58,7 @@ class FittedClassifier(NamedTuple):
 
 
 def fit_joint_classifier(
-    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str
+    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str, seed: int
 ) -> FittedClassifier:
     """Combine the networks with a logistic regression on the features.
 
@@ -71,12 +71,14 @@ def fit_joint_classifier(
         parts: The training rows and validation rows of each member.
         standardize: Whether to standardise, and clip, the features of the logistic regression.
         device: The device of the result.
+        seed: Seed of the initial weights of the logistic regression, which the label frequencies replace.
 
     Returns:
         The classifier.
     """
     size, num_labels = parts.data.features.shape[1], parts.data.labels.shape[1]
-    probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
+    with seeded_globally(seed):
+        probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
     if standardize:
         probe.standardize.fit(parts.data.features)
     probe, networks = probe.to(device), [network.to(device) for network in networks]

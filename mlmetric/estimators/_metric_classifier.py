@@ -237,7 +237,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
                 **outputs.arguments("classifier"),
             )
         else:
-            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device)
+            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device, seed=seed)
             outputs.save("classifier", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories
