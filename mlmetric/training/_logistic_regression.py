@@ -56,10 +56,10 @@ def fit_logistic_regression(
         `validation` `val_map` (macro).
 
     Raises:
-        ValueError: If a shape is wrong, `C` is not above 0, several `C` have no `validation`, labels of `validation`
-            are soft, or the classifier has another activation than sigmoid.
+        ValueError: If a shape is wrong, a feature is not finite, `C` is not above 0, several `C` have no `validation`,
+            labels of `validation` are soft, or the classifier has another activation than sigmoid.
         TypeError: If features are not tensors, or labels are not numbers.
-        FloatingPointError: If the solution is not finite, as with features that are not finite.
+        FloatingPointError: If the solution is not finite, as with very large features.
 
     Examples:
         >>> import torch
@@ -77,6 +77,12 @@ def fit_logistic_regression(
     if not penalties or not all(0 < value < math.inf for value in penalties):
         raise ValueError(f"`C` must be a number above 0, or several, got {C!r}.")
     target = read_rows(features, labels)
+    shape = classifier.linear.in_features, classifier.linear.out_features
+    if features.shape[1:] != shape[:1] or target.shape[1:] != shape[1:]:
+        raise ValueError(
+            f"`features` and `labels` must have shapes (N, {shape[0]}) and (N, {shape[1]}) like the classifier, got "
+            f"{tuple(features.shape)} and {tuple(target.shape)}."
+        )
     rows = read_validation(validation, features, target, hard=True)
     if rows is None and len(penalties) > 1:
         raise ValueError(f"`validation` rows must choose one of {len(penalties)} values of `C`, got None.")
@@ -99,6 +105,8 @@ def _solve(
     with torch.no_grad():
         inputs = classifier.inputs(features.to(device))
         held_out = None if validation is None else classifier.inputs(validation[0].to(device))
+    if not bool(inputs.isfinite().all()):
+        raise ValueError("`features` must be finite, got NaN or infinity.")
     labels = labels.to(device, inputs.dtype)
     classifier.init_from_labels(labels)
     linear = classifier.linear
