@@ -103,11 +103,11 @@ def _solve(
     """Return a record for each penalty, and weight and bias of the best solution, on the CPU."""
     device = device_of(classifier)
     with torch.no_grad():
-        inputs = classifier.inputs(features.to(device))
+        inputs = classifier.inputs(features.to(device)).contiguous()  # a layout may change the rounding of sums
         held_out = None if validation is None else classifier.inputs(validation[0].to(device))
     if not bool(inputs.isfinite().all()):
         raise ValueError("`features` must be finite, got NaN or infinity.")
-    labels = labels.to(device, inputs.dtype)
+    labels = labels.to(device, inputs.dtype).contiguous()
     classifier.init_from_labels(labels)
     linear = classifier.linear
     weight, bias = (part.detach().clone().requires_grad_() for part in (linear.weight, linear.bias))
