@@ -46,8 +46,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
             classifier, and requires `two_stage`.
         standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation
-            1, and to clip those of the logistic regression at 3. The recommended head clips features: without
-            `standardize`, pass standardised features or use another head.
+            1, and to clip those of the logistic regression at 3. The statistics of features are those of the rows of
+            `X`, including those set aside. The recommended head clips features: without `standardize`, pass
+            standardised features or use another head.
         validation_fraction: Share of the rows set aside by each member to choose the best epochs; all rows that are set
             aside choose the share of the logistic regression and the thresholds. 0 sets none aside. Each member sets
             other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members; with

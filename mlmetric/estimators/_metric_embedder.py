@@ -45,8 +45,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
             trains no such classifier.
         n_members: Number of heads that are trained and concatenated.
-        standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
-            head clips features: without `standardize`, pass standardised features or use another head.
+        standardize: Whether to scale features to mean 0 and standard deviation 1, on the rows of `X`, including those
+            set aside. The recommended head clips features: without `standardize`, pass standardised features or use
+            another head.
         validation_fraction: Share of the rows set aside by each member to choose the best epoch; 0 keeps the last one.
             Each sets other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10 on the validation rows, if there are
