@@ -270,3 +270,28 @@ def test_network_is_trained_alone_by_fit_classifier_as_before(noise):
     logits = apply_in_batches(network, noise[1][0])
     best = max(record["val_map"] for record in history)
     assert float(mean_average_precision(logits, noise[1][1])) == pytest.approx(best)
+
+
+# Devices
+
+
+@pytest.mark.parametrize("network_on", ["the CPU", "the device"])
+def test_network_receives_the_weights_of_a_head_on_a_device(noise, network_on, device):
+    trained, received = make_network(), make_network()
+    torch.nn.init.zeros_(received.classifier.linear.weight)
+    place = torch.device("cpu") if network_on == "the CPU" else device
+    received.to(place)
+    history = fit_embedding(
+        trained.head.to(device),
+        *noise[0],
+        loss=SimilarityRegressionLoss(),
+        classifier=trained.classifier,
+        label_network=received,
+        config=CONFIG,
+        validation=noise[1],
+    )
+    assert {value.device for value in received.state_dict().values()} == {place}
+    assert {value.device for value in trained.state_dict().values()} == {device}
+    features, labels = noise[1]
+    found = float(mean_average_precision(apply_in_batches(received, features), labels.to(place)))
+    assert found == pytest.approx(max(record["val_map"] for record in history), rel=1e-3)
