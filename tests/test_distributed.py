@@ -33,7 +33,7 @@ from mlmetric.losses import MultiLabelCrossBatchMemory, MultiLabelLoss
 from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
 from mlmetric.samplers import MultiLabelBatchSampler
-from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding
+from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding, fit_logistic_regression
 
 NUM_ROWS = 12
 UNEVEN = {2: [7, 5], 3: [8, 4, 0]}
@@ -45,6 +45,7 @@ SETTINGS = {
     "easy, capped": {"type_of_triplets": "easy", "margin": 0.0, **CAPPED},
 }
 TRAINING = TrainingConfig(max_epochs=4, batch_size=16, seed=1)
+SEEDED = [{"random_state": 0}, {"random_state": 0, "n_members": 1, "two_stage": True}]
 # Each loss is given the tuple that its miner mined. `MultiLabelLoss` needs none; but `efficient`, without one, has
 # pytorch-metric-learning compare the labels, which fails on two dimensions before they come to it.
 PAIRS = {
@@ -252,17 +253,29 @@ def fitted(folder):
     return fit_both(seed=rank()), fit_both(checkpoint), fit_both(dropout=0.5)
 
 
+def solved(_):
+    """Solve logistic regressions on the rows of the first process, whatever the others have."""
+    features, labels = make_batch(50)
+    classifier = ClassifierHead(6, 5)
+    own = features.float() * (1 + rank())
+    history = fit_logistic_regression(classifier, own, labels, validation=(own[:20], labels[:20]))
+    try:
+        fit_logistic_regression(classifier, own * torch.nan, labels, C=1.0)
+    except ValueError as error:
+        return history, classifier.state_dict(), str(error)
+
+
 def make_classifier(**settings):
     head = partial(EmbeddingHead, widths=(8, 4))
-    return MetricClassifier(head=head, n_members=1, max_epochs=3, batch_size=16, **settings)
+    return MetricClassifier(head=head, max_epochs=3, batch_size=16, **{"n_members": 2} | settings)
 
 
 def estimated(folder):
     features, labels = (part.numpy() for part in make_batch(50))
     np.random.seed(rank())  # noqa: NPY002
     unseeded = make_classifier().fit(features, labels, checkpoint_dir=folder / f"estimator, {num_ranks()}")
-    seeded = make_classifier(random_state=0).fit(features, labels)
-    return [(fitted.history_, fitted.predict_proba(features)) for fitted in (unseeded, seeded)]
+    seeded, in_two_stages = (make_classifier(**each).fit(features, labels) for each in SEEDED)
+    return [(fitted.history_, fitted.predict_proba(features)) for fitted in (unseeded, seeded, in_two_stages)]
 
 
 class MeanColour:
@@ -368,6 +381,7 @@ CASES = [
     first_does,
     fitted,
     estimated,
+    solved,
     extracted,
     measured,
     retrieved,
@@ -571,7 +585,7 @@ def test_fit_with_dropout_ends_with_the_same_module_in_each_process(joined):
 
 def test_estimator_has_the_same_fit_in_each_process_and_one_of_them_writes_its_checkpoints(joined, ranks):
     features, labels = (part.numpy() for part in make_batch(50))
-    expected = make_classifier(random_state=0).fit(features, labels).predict_proba(features)
+    expected = [make_classifier(**each).fit(features, labels).predict_proba(features) for each in SEEDED]
     first = joined[0]["estimated"]
     for result in joined:
         for (history, probabilities), (expected_history, expected_probabilities) in zip(
@@ -579,9 +593,18 @@ def test_estimator_has_the_same_fit_in_each_process_and_one_of_them_writes_its_c
         ):
             assert history == expected_history
             np.testing.assert_array_equal(probabilities, expected_probabilities)
-        np.testing.assert_allclose(result["estimated"][1][1], expected, rtol=1e-3, atol=1e-5)
+        for (_, probabilities), alone in zip(result["estimated"][1:], expected, strict=True):
+            np.testing.assert_allclose(probabilities, alone, rtol=1e-3, atol=1e-5)
     files = (ranks["folder"] / f"estimator, {len(joined)}").iterdir()
-    assert sorted(file.name for file in files) == ["classifier.pt", "embedding_1.pt", "seeds.json"]
+    assert sorted(file.name for file in files) == ["classifier.pt", "embedding_1.pt", "embedding_2.pt", "seeds.json"]
+
+
+def test_logistic_regression_in_each_process_is_that_of_the_first(joined):
+    history, state, _ = solved(None)
+    for found, found_state, error in (result["solved"] for result in joined):
+        assert found == history
+        assert all(torch.equal(found_state[name], value) for name, value in state.items())
+        assert error == "`features` must be finite, got NaN or infinity."
 
 
 def test_extract_computes_each_image_in_one_process_and_gives_all_of_them_to_each(joined):

@@ -33,6 +33,7 @@ from mlmetric.heads import EmbeddingHead
 from mlmetric.losses import AsymmetricLoss, MultiLabelProxyAnchorLoss
 from mlmetric.metrics import best_thresholds, mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
+from mlmetric.training import apply_in_batches
 from mlmetric.under_sampling import MultiLabelTomekLinks
 
 TINY = partial(EmbeddingHead, widths=(8, 4))
@@ -265,7 +266,7 @@ def test_grid_search_over_sampler_and_classifier_prefers_a_trained_classifier():
     by_name = {name: name for name in ("average_precision", "roc_auc", "f1_macro")}
     of_probabilities = make_scorer(average_precision_score, response_method="predict_proba")
     search = GridSearchCV(
-        sampling_pipeline(head=partial(EmbeddingHead, widths=(32, 16)), max_epochs=12),
+        sampling_pipeline(head=partial(EmbeddingHead, widths=(32, 16)), max_epochs=12, two_stage=True),
         grid,
         cv=KFold(2),
         scoring=by_name | {"of_probabilities": of_probabilities},
@@ -454,44 +455,58 @@ def kill_after(stage, epoch):
 
 RESUMABLE = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 3, "max_epochs": 3}
 STAGES = ["embedding_1", "embedding_2", "embedding_3", "classifier"]
+KINDS = {  # each with its stages, whose epochs are reported, and its files
+    "embedder": (MetricEmbedder, STAGES[:3], STAGES[:3]),
+    "classifier": (MetricClassifier, STAGES[:3], STAGES),
+    "two stages": (partial(MetricClassifier, two_stage=True), STAGES, STAGES),
+}
+each_kind = pytest.mark.parametrize(("make", "stages", "files"), KINDS.values(), ids=KINDS)
 
 
-@each_estimator
-def test_callback_is_called_with_stage_and_record_of_each_epoch(estimator):
+@each_kind
+def test_callback_is_called_with_stage_and_record_of_each_epoch(make, stages, files):
     X, y = table(80)
     calls = []
-    fitted = estimator(**RESUMABLE).fit(X, y, callback=lambda *arguments: calls.append(arguments))
-    stages = STAGES if estimator is MetricClassifier else STAGES[:3]
-    assert calls == [
-        (stage, record) for stage, records in zip(stages, fitted.history_, strict=True) for record in records
-    ]
+    fitted = make(**RESUMABLE).fit(X, y, callback=lambda *arguments: calls.append(arguments))
+    histories = fitted.history_[: len(stages)]
+    assert calls == [(stage, record) for stage, records in zip(stages, histories, strict=True) for record in records]
     assert [record["epoch"] for _, record in calls] == [1, 2, 3] * len(stages)
 
 
-@each_estimator
+@each_kind
 @pytest.mark.parametrize(("stage", "epoch"), [("embedding_1", 1), ("embedding_2", 3), ("embedding_3", 2)])
-def test_fit_resumed_from_its_folder_has_the_bits_of_an_uninterrupted_one(estimator, stage, epoch, tmp_path):
+def test_fit_resumed_from_its_folder_has_the_bits_of_an_uninterrupted_one(make, stages, files, stage, epoch, tmp_path):
     X, y = table(80)
-    expected = estimator(**RESUMABLE).fit(X, y)
+    expected = make(**RESUMABLE).fit(X, y)
     folder = tmp_path / "new" / "checkpoints"
     with pytest.raises(Killed):
-        estimator(**RESUMABLE).fit(X, y, checkpoint_dir=str(folder), callback=kill_after(stage, epoch))
+        make(**RESUMABLE).fit(X, y, checkpoint_dir=str(folder), callback=kill_after(stage, epoch))
     reported = []
     for _ in range(2):  # the second fit only loads the checkpoints
-        resumed = estimator(**RESUMABLE).fit(X, y, checkpoint_dir=folder, callback=lambda *call: reported.append(call))
+        resumed = make(**RESUMABLE).fit(X, y, checkpoint_dir=folder, callback=lambda *call: reported.append(call))
         assert same_fit(resumed, expected)
         assert resumed.history_ == expected.history_
-    assert len(reported) == 2 * sum(map(len, expected.history_))
-    stages = STAGES if estimator is MetricClassifier else STAGES[:3]
-    assert sorted(file.name for file in folder.iterdir()) == sorted(f"{stage}.pt" for stage in stages)
+    assert len(reported) == 2 * 3 * len(stages)
+    assert sorted(file.name for file in folder.iterdir()) == sorted(f"{stage}.pt" for stage in files)
 
 
 def test_fit_resumed_in_stage_two_has_the_bits_of_an_uninterrupted_one(tmp_path):
     X, y = table(80)
-    expected = MetricClassifier(**RESUMABLE).fit(X, y)
+    settings = RESUMABLE | {"two_stage": True}
+    expected = MetricClassifier(**settings).fit(X, y)
     with pytest.raises(Killed):
-        MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path, callback=kill_after("classifier", 2))
-    assert same_fit(MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path), expected)
+        MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path, callback=kill_after("classifier", 2))
+    assert same_fit(MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path), expected)
+
+
+def test_folder_contains_the_state_dict_of_the_classifier(tmp_path):
+    X, y = table(80)
+    fitted = MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path)
+    saved = torch.load(tmp_path / "classifier.pt", weights_only=True)["module"]
+    other = MetricClassifier(**RESUMABLE | {"random_state": 1}).fit(X, y)
+    assert not np.array_equal(other.decision_function(X), fitted.decision_function(X))
+    other.classifier_.load_state_dict(saved)
+    np.testing.assert_array_equal(other.decision_function(X), fitted.decision_function(X))
 
 
 def test_classifier_continues_from_the_checkpoints_of_an_embedder(tmp_path):
@@ -529,19 +544,26 @@ def test_fit_without_a_random_state_resumes_with_the_seeds_of_its_folder(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "others", "message"),
     [
-        ({"lr": 0.002}, r"embedding_1\.pt has other settings or data: lr was 0\.001 and is 0\.002"),
-        ({"classifier_weight": 1.0}, r"embedding_1\.pt has other settings or data: classifier_weight was 3\.0"),
-        ({"random_state": 1}, r"embedding_1\.pt has other settings or data: seed was \d+ and is \d+"),
-        ({"activation": "softmax"}, r"classifier\.pt has other settings or data: module\.activation was 'sigmoid'"),
+        ({}, {"lr": 0.002}, r"embedding_1\.pt has other settings or data: lr was 0\.001 and is 0\.002"),
+        ({}, {"classifier_weight": 1.0}, r"embedding_1\.pt has other settings or data: classifier_weight was 3\.0"),
+        ({}, {"random_state": 1}, r"embedding_1\.pt has other settings or data: seed was \d+ and is \d+"),
+        ({}, {"label_loss": AsymmetricLoss()}, r"embedding_1\.pt has other settings or data: classifier_loss was None"),
+        ({"n_members": 2}, {"two_stage": True}, r"embedding_1\.pt has other settings or data: inputs was"),
+        ({}, {"two_stage": True}, r"classifier\.pt has other settings or data: max_epochs was absent and is 2"),
+        (
+            {"two_stage": True},
+            {"activation": "softmax"},
+            r"classifier\.pt has other settings or data: module\.activation was 'sigmoid'",
+        ),
     ],
 )
-def test_checkpoint_of_other_settings_is_an_error_that_names_the_file(settings, message, tmp_path):
+def test_checkpoint_of_other_settings_is_an_error_that_names_the_file(settings, others, message, tmp_path):
     X, y = table(80)
-    MetricClassifier(**FAST).fit(X, y, checkpoint_dir=tmp_path)
+    MetricClassifier(**FAST | settings).fit(X, y, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match=message):
-        MetricClassifier(**FAST | settings).fit(X, y, checkpoint_dir=tmp_path)
+        MetricClassifier(**FAST | settings | others).fit(X, y, checkpoint_dir=tmp_path)
 
 
 def test_checkpoint_of_other_rows_is_an_error_that_names_the_file(tmp_path):
@@ -562,8 +584,11 @@ def test_pipeline_passes_folder_and_callback_to_its_steps(tmp_path):
         metricclassifier__checkpoint_dir=tmp_path / "classifier",
         metricclassifier__callback=lambda stage, _: stages.append(stage),
     )
-    assert stages == ["embedding_1"] * 2 + ["classifier"] * 2
+    assert stages == ["embedding_1"] * 2
     assert len(list((tmp_path / "classifier").iterdir())) == 2
+    two_stages = make_pipeline(StandardScaler(), MetricClassifier(**FAST, two_stage=True))
+    two_stages.fit(X, y, metricclassifier__callback=lambda stage, _: stages.append(stage))
+    assert stages[2:] == ["embedding_1"] * 2 + ["classifier"] * 2
     embedding = make_pipeline(MetricEmbedder(**FAST), KNeighborsClassifier())
     embedding.fit(X, y, metricembedder__checkpoint_dir=tmp_path / "embedder")
     assert [file.name for file in (tmp_path / "embedder").iterdir()] == ["embedding_1.pt"]
@@ -572,7 +597,7 @@ def test_pipeline_passes_folder_and_callback_to_its_steps(tmp_path):
 def test_fit_logs_stages_and_epochs_as_info(caplog):
     X, y = table(80)
     with caplog.at_level("INFO", logger="mlmetric"):
-        MetricClassifier(**FAST).fit(X, y)
+        MetricClassifier(**FAST, two_stage=True).fit(X, y)
     assert {record.levelname for record in caplog.records} == {"INFO"}
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "embedding_1: 64 training rows, 16 validation rows"
@@ -580,6 +605,10 @@ def test_fit_logs_stages_and_epochs_as_info(caplog):
     assert "val_map" in messages[1]
     assert messages[3] == "classifier: 64 training rows, 16 validation rows"
     assert len(messages) == 6
+    caplog.clear()
+    with caplog.at_level("INFO", logger="mlmetric"):
+        MetricClassifier(**FAST).fit(X, y)
+    assert [record.getMessage() for record in caplog.records] == messages[:3]
 
 
 # Kinds of features and labels
@@ -717,7 +746,7 @@ def test_soft_validation_labels_of_at_least_one_half_are_present():
     fitted = MetricClassifier(**FAST).fit(X, soft)
     validation = validation_rows(MetricClassifier(**FAST), X, soft)
     expected = best_thresholds(fitted.predict_proba(X[validation]), y[validation], shrinkage=5.0)
-    np.testing.assert_allclose(fitted.thresholds_, expected)
+    np.testing.assert_allclose(fitted.thresholds_, expected, rtol=1e-5)
 
 
 # Seeds and copies
@@ -802,7 +831,13 @@ def test_set_params_sets_parameters_by_name(estimator):
 
 def test_both_estimators_have_the_same_defaults():
     embedder, classifier = MetricEmbedder().get_params(), MetricClassifier().get_params()
-    assert classifier.keys() - embedder.keys() == {"activation", "label_loss", "threshold", "shrinkage"}
+    assert classifier.keys() - embedder.keys() == {
+        "two_stage",
+        "activation",
+        "label_loss",
+        "threshold",
+        "shrinkage",
+    }
     assert {name: classifier[name] for name in embedder} == embedder
 
 
@@ -875,10 +910,11 @@ def test_classifiers_of_sklearn_predict_labels_from_the_embedding(fitted_recipe,
 
 def test_classifier_and_embedder_have_the_same_embedding():
     X, y = table()
-    settings = FAST | {"n_members": 2}
-    classifier, embedder = MetricClassifier(**settings).fit(X, y), MetricEmbedder(**settings).fit(X, y)
-    np.testing.assert_array_equal(embedder.transform(X), classifier.transform(X))
-    assert embedder.history_ == classifier.history_[:-1]
+    for settings in ({"n_members": 2}, {"n_members": 3, "validation_fraction": 0}, {"two_stage": True}):
+        classifier = MetricClassifier(**FAST | settings).fit(X, y)
+        embedder = MetricEmbedder(**FAST | {name: settings[name] for name in settings.keys() - {"two_stage"}}).fit(X, y)
+        np.testing.assert_array_equal(embedder.transform(X), classifier.transform(X))
+        assert embedder.history_ == classifier.history_[: embedder.n_members]
 
 
 @each_estimator
@@ -929,9 +965,11 @@ def test_validation_argument_leaves_all_rows_for_training():
 def test_validation_argument_works_with_a_validation_fraction_of_0():
     X, y = table()
     settings = FAST | {"validation_fraction": 0, "max_epochs": 9, "lr": 1e-12, "patience": 1}
-    fitted = MetricClassifier(**settings).fit(X[:100], y[:100], validation=(X[100:], sparse.csr_matrix(y[100:])))
-    assert [len(records) for records in fitted.history_] == [2, 2]
-    assert fitted.thresholds_.tolist() != [0.5] * 5
+    for two_stage in (False, True):
+        classifier = MetricClassifier(**settings, two_stage=two_stage)
+        fitted = classifier.fit(X[:100], y[:100], validation=(X[100:], sparse.csr_matrix(y[100:])))
+        assert [len(records) for records in fitted.history_[: 1 + two_stage]] == [2] * (1 + two_stage)
+        assert fitted.thresholds_.tolist() != [0.5] * 5
 
 
 @each_estimator
@@ -1056,12 +1094,43 @@ def test_head_is_called_with_the_number_of_features_for_each_member():
     assert not torch.equal(second, third)
 
 
-def test_members_are_trained_on_the_same_rows_in_different_orders():
+def test_members_are_trained_in_different_orders_of_rows():
     X, y = table()
-    settings = FAST | {"n_members": 2, "max_epochs": 1}
+    settings = FAST | {"n_members": 2, "max_epochs": 1, "validation_fraction": 0}
     first, second = rows_trained_on(MetricEmbedder(**settings), numbered(X), y).reshape(2, -1)
-    assert sorted(first) == sorted(second)
+    assert sorted(first) == sorted(second) == list(range(160))
     assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_parts"),
+    [({}, 4), ({"validation_fraction": 0.4}, 2), ({"validation_fraction": 0.6}, 1), ({"n_members": 2}, 2)],
+)
+@each_estimator
+def test_members_set_other_rows_aside(estimator, settings, num_parts):
+    X, y = table()
+    settings = FAST | {"n_members": 4, "max_epochs": 1, "validation_fraction": 0.25} | settings
+    trained_on = rows_trained_on(estimator(**settings), numbered(X), y).reshape(settings["n_members"], -1)
+    set_aside = [np.setdiff1d(np.arange(160), rows) for rows in trained_on]
+    assert {len(rows) for rows in set_aside} == {round(160 * settings["validation_fraction"])}
+    for number, rows in enumerate(set_aside):
+        for other, other_rows in enumerate(set_aside):
+            same = number % num_parts == other % num_parts
+            assert set(rows) & set(other_rows) == (set(rows) if same else set())
+
+
+@pytest.mark.parametrize("settings", [{"two_stage": True}, {"validation": True}], ids=["two_stage", "validation"])
+def test_members_share_their_validation_rows_in_two_stages_or_if_given(settings):
+    X, y = table()
+    validation = (numbered(X)[:40], y[:40]) if "validation" in settings else None
+    seen = []
+    classifier = MetricClassifier(**FAST | {"n_members": 3, "max_epochs": 1, "mixup": 0.0}).set_params(
+        two_stage="two_stage" in settings, head=partial(RecordingHead, seen=seen)
+    )
+    classifier.fit(numbered(X), y, validation=validation)
+    trained_on = np.array(seen, dtype=int).reshape(3, -1)
+    assert trained_on.shape[1] == (128 if validation is None else 160)
+    assert sorted(trained_on[0]) == sorted(trained_on[1]) == sorted(trained_on[2])
 
 
 def test_squared_distance_is_the_mean_of_those_of_the_members():
@@ -1128,13 +1197,27 @@ def test_with_standardize_the_scale_of_features_has_no_effect(estimator):
 
 def test_standardize_applies_to_the_embedding_of_the_classifier():
     X, y = table()
-    fitted = MetricClassifier(**FAST, validation_fraction=0).fit(X, y)
+    fitted = MetricClassifier(**FAST, validation_fraction=0, two_stage=True).fit(X, y)
     embeddings = fitted.transform(X)
-    np.testing.assert_allclose(fitted.classifier_.standardize.mean, embeddings.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(fitted.classifier_.standardize.scale, embeddings.std(axis=0), rtol=1e-4)
-    unstandardised = MetricClassifier(**FAST, standardize=False).fit(X, y)
-    assert unstandardised.classifier_.standardize.scale.tolist() == [1] * 4
+    statistics = fitted.classifier_.classifier.standardize
+    np.testing.assert_allclose(statistics.mean, embeddings.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(statistics.scale, embeddings.std(axis=0), rtol=1e-4)
+    unstandardised = MetricClassifier(**FAST, standardize=False, two_stage=True).fit(X, y)
+    assert unstandardised.classifier_.classifier.standardize.scale.tolist() == [1] * 4
     assert unstandardised.head_.members[0].standardize.scale.tolist() == [1] * 20
+
+
+def test_standardize_applies_to_the_features_of_the_logistic_regression():
+    X, y = table()
+    X[0] += 100  # clipped
+    of_features = MetricClassifier(**FAST).fit(X, y).classifier_.members[-1]
+    expected = StandardScaler().fit_transform(X)
+    assert expected.max() > 3
+    inputs = of_features.inputs(torch.tensor(X, dtype=torch.float32))
+    np.testing.assert_allclose(inputs, expected.clip(-3, 3), rtol=1e-4, atol=1e-5)
+    unstandardised = MetricClassifier(**FAST, standardize=False).fit(X, y).classifier_.members[-1]
+    assert unstandardised.clip is None
+    assert unstandardised.standardize.scale.tolist() == [1] * 20
 
 
 def test_head_without_standardize_requires_standardize_false():
@@ -1149,17 +1232,18 @@ def test_head_without_standardize_requires_standardize_false():
         MetricEmbedder(**settings).fit(X, y)
 
 
-def test_features_are_standardised_with_statistics_of_training_rows():
+@pytest.mark.parametrize("validation", [None, (table()[0] + 5, table()[1])], ids=["set aside", "given"])
+def test_features_are_standardised_with_statistics_of_the_rows_of_x(validation):
     X, y = table()
-    validation = validation_rows(MetricEmbedder(**FAST), X, y)
-    fitted = MetricEmbedder(**FAST).fit(X, y)
-    expected = np.delete(X, validation, axis=0).astype(np.float32).mean(axis=0)
-    np.testing.assert_allclose(fitted.head_.members[0].standardize.mean, expected, atol=1e-5)
+    fitted = MetricClassifier(**FAST | {"n_members": 2}).fit(X, y, validation=validation)
+    for part in (*fitted.head_.members, fitted.classifier_.members[0].head, fitted.classifier_.members[-1]):
+        np.testing.assert_allclose(part.standardize.mean, X.astype(np.float32).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(part.standardize.scale, X.std(axis=0), rtol=1e-4)
 
 
 def test_lr_drops_apply_to_both_stages():
     X, y = table()
-    fitted = MetricClassifier(**FAST | {"max_epochs": 4}, lr=0.1, lr_drops=[1, 3]).fit(X, y)
+    fitted = MetricClassifier(**FAST | {"max_epochs": 4}, lr=0.1, lr_drops=[1, 3], two_stage=True).fit(X, y)
     for records in fitted.history_:
         assert [record["lr"] for record in records] == pytest.approx([0.1, 0.01, 0.01, 0.001])
     assert len(fitted.history_) == 2
@@ -1177,9 +1261,11 @@ def test_batch_size_applies_to_both_stages():
         batches_of_logits.append(len(labels))
         return logits.square().mean()
 
-    settings = FAST | {"batch_size": 50, "max_epochs": 1, "validation_fraction": 0}
-    MetricClassifier(**settings, loss=loss, label_loss=label_loss).fit(X, y)
+    settings = FAST | {"batch_size": 50, "max_epochs": 1, "validation_fraction": 0, "loss": loss}
+    MetricClassifier(**settings, label_loss=label_loss, two_stage=True).fit(X, y)
     assert batches == batches_of_logits == [50, 50, 50, 10]
+    MetricClassifier(**settings, label_loss=label_loss).fit(X, y)  # in each batch of the members
+    assert batches == batches_of_logits == 2 * [50, 50, 50, 10]
 
 
 def test_mixup_applies_to_stage_one_only():
@@ -1190,9 +1276,12 @@ def test_mixup_applies_to_stage_one_only():
         batches.append(labels.numpy())
         return logits.square().mean()
 
-    mixed = label_batches(MetricClassifier(**FAST, label_loss=label_loss), X, y)
+    mixed = label_batches(MetricClassifier(**FAST, label_loss=label_loss, two_stage=True), X, y)
     assert any(((labels > 0.01) & (labels < 0.99)).any() for labels in mixed)
     assert all(set(np.unique(labels)) <= {0, 1} for labels in batches)
+    batches.clear()
+    mixed = label_batches(MetricClassifier(**FAST, label_loss=label_loss), X, y)
+    assert all(np.array_equal(*pair) for pair in zip(mixed, batches, strict=True))  # the labels of both losses
     unmixed = label_batches(MetricClassifier(**FAST | {"mixup": 0.0}), X, y)
     assert all(set(np.unique(labels)) == {0, 1} for labels in unmixed)
 
@@ -1206,7 +1295,8 @@ def test_items_per_label_applies_to_stage_one_only():
         return logits.square().mean()
 
     settings = FAST | {"mixup": 0.0, "validation_fraction": 0, "max_epochs": 1}
-    balanced = label_batches(MetricClassifier(**settings, items_per_label=5, label_loss=label_loss), X, y)
+    classifier = MetricClassifier(**settings, items_per_label=5, label_loss=label_loss, two_stage=True)
+    balanced = label_batches(classifier, X, y)
     assert all(labels.sum(axis=0).min() >= 5 for labels in balanced)
     plain = label_batches(MetricEmbedder(**settings), X, y)
     assert any(labels.sum(axis=0).min() < 5 for labels in plain)
@@ -1217,44 +1307,69 @@ def test_items_per_label_applies_to_stage_one_only():
 def test_patience_stops_each_stage_without_a_better_score():
     X, y = table()
     settings = FAST | {"max_epochs": 9, "lr": 1e-12}  # too low to change a score
-    fitted = MetricClassifier(**settings, patience=2).fit(X, y)
+    fitted = MetricClassifier(**settings, patience=2, two_stage=True).fit(X, y)
     assert [len(records) for records in fitted.history_] == [3, 3]
-    fitted = MetricClassifier(**settings).fit(X, y)
+    assert len(MetricClassifier(**settings, patience=2).fit(X, y).history_[0]) == 3
+    fitted = MetricClassifier(**settings, two_stage=True).fit(X, y)
     assert [len(records) for records in fitted.history_] == [9, 9]
 
 
 def test_probabilities_are_the_activation_of_the_logits():
     X, y = table()
     for activation in ("sigmoid", "softmax"):
-        classifier = MetricClassifier(**FAST, activation=activation).fit(X, y)
+        classifier = MetricClassifier(**FAST, activation=activation, two_stage=True).fit(X, y)
         logits = torch.from_numpy(classifier.decision_function(X))
         expected = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
         np.testing.assert_allclose(classifier.predict_proba(X), expected, rtol=1e-5)
     np.testing.assert_allclose(classifier.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+    classifier = MetricClassifier(**FAST).fit(X, y)
+    logits = torch.from_numpy(classifier.decision_function(X))
+    np.testing.assert_allclose(classifier.predict_proba(X), logits.sigmoid(), rtol=1e-5)
 
 
-def test_brier_score_after_few_epochs_is_close_to_that_of_frequencies():
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_brier_score_after_few_epochs_is_close_to_that_of_frequencies(two_stage):
     X, y = table()
     train, test = slice(0, len(X) // 2), slice(len(X) // 2, None)
-    probabilities = MetricClassifier(**FAST | {"max_epochs": 20}).fit(X[train], y[train]).predict_proba(X[test])
+    classifier = MetricClassifier(**FAST | {"max_epochs": 20}, two_stage=two_stage).fit(X[train], y[train])
+    probabilities = classifier.predict_proba(X[test])
     frequencies = np.broadcast_to(y[train].mean(axis=0), y[test].shape)
     assert brier(y[test], probabilities) < 1.02 * brier(y[test], frequencies)  # 1.6 with a random initialisation
 
 
+def three(logits, labels):
+    return (logits - 3).square().mean()
+
+
 def test_logits_minimise_the_given_label_loss():
     X, y = table()
-    settings = FAST | {"max_epochs": 20, "lr": 0.1, "validation_fraction": 0}
-    classifier = MetricClassifier(**settings, label_loss=lambda logits, _: (logits - 3).square().mean()).fit(X, y)
+    settings = FAST | {"max_epochs": 20, "lr": 0.1, "validation_fraction": 0, "label_loss": three}
+    classifier = MetricClassifier(**settings, two_stage=True).fit(X, y)
     np.testing.assert_allclose(classifier.decision_function(X), 3, atol=0.5)
+
+
+def test_logits_of_each_member_minimise_the_given_label_loss():
+    X, y = table()
+    settings = FAST | {"max_epochs": 25, "lr": 0.1, "n_members": 2, "validation_fraction": 0}
+    fitted = MetricClassifier(**settings, label_loss=three).fit(X, y)
+    *networks, of_features = fitted.classifier_.members
+    features = torch.tensor(X, dtype=torch.float32)
+    assert len(networks) == 2
+    for network in networks:
+        np.testing.assert_allclose(apply_in_batches(network, features), 3, atol=1)
+    assert apply_in_batches(of_features, features).mean() < 0
 
 
 def test_asymmetric_label_loss_raises_probabilities_of_absent_labels():
     X, y = table()
     settings = FAST | {"max_epochs": 20, "lr": 0.05, "validation_fraction": 0}
-    plain = MetricClassifier(**settings).fit(X, y)
-    asymmetric = MetricClassifier(**settings, label_loss=AsymmetricLoss()).fit(X, y)
-    assert asymmetric.predict_proba(X)[y == 0].mean() > plain.predict_proba(X)[y == 0].mean() + 0.1
-    np.testing.assert_array_equal(asymmetric.transform(X), plain.transform(X))
+    for two_stage in (False, True):
+        plain, asymmetric = (
+            MetricClassifier(**settings, two_stage=two_stage, label_loss=loss).fit(X, y)
+            for loss in (None, AsymmetricLoss())
+        )
+        assert asymmetric.predict_proba(X)[y == 0].mean() > plain.predict_proba(X)[y == 0].mean() + 0.1
+        assert np.array_equal(asymmetric.transform(X), plain.transform(X)) == two_stage
 
 
 def test_estimator_is_trained_on_its_device():
@@ -1267,11 +1382,12 @@ def test_estimator_is_trained_on_its_device():
 
 def test_device_gives_the_results_of_the_cpu(device):
     X, y = table()
-    settings = FAST | {"head": TINY, "mixup": 0.0}
-    on_cpu, on_device = (MetricClassifier(**settings, device=name).fit(X, y) for name in ("cpu", str(device)))
-    assert {value.device for value in state_of(on_device)} == {device}
-    np.testing.assert_allclose(on_device.predict_proba(X), on_cpu.predict_proba(X), atol=1e-2)
-    assert on_device.predict(X).shape == y.shape
+    for two_stage in (False, True):
+        settings = FAST | {"mixup": 0.0, "two_stage": two_stage}
+        on_cpu, on_device = (MetricClassifier(**settings, device=name).fit(X, y) for name in ("cpu", str(device)))
+        assert {value.device for value in state_of(on_device)} == {device}
+        np.testing.assert_allclose(on_device.predict_proba(X), on_cpu.predict_proba(X), atol=1e-2)
+        assert on_device.predict(X).shape == y.shape
 
 
 # The settings of the paper
@@ -1289,7 +1405,7 @@ def test_paper_has_the_parameters_of_the_paper(estimator, margin):
     assert settings["miner"].positive_order == "farthest"
     stated = {"n_members": 1, "max_epochs": 10, "batch_size": 256, "lr": 0.01, "lr_drops": (), "mixup": 0.0}
     stated |= {"validation_fraction": 0.0, "keep_best": True, "classifier_weight": 0.0}
-    stated |= {"activation": "softmax", "threshold": 0.5} if estimator is MetricClassifier else {}
+    stated |= {"two_stage": True, "activation": "softmax", "threshold": 0.5} if estimator is MetricClassifier else {}
     assert {name: settings[name] for name in stated} == stated
     layers = settings["head"](20).layers
     assert [layer.out_features for layer in layers if isinstance(layer, nn.Linear)] == [512, 256]
@@ -1305,17 +1421,25 @@ def test_arguments_of_paper_replace_its_parameters(estimator):
     assert settings["batch_size"] == 256
 
 
-def test_without_keep_best_validation_rows_do_not_change_the_last_epoch():
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_without_keep_best_validation_rows_do_not_change_the_last_epoch(two_stage):
     X, y = table()
-    settings = FAST | {"validation_fraction": 0.0, "max_epochs": 6, "lr": 0.05, "random_state": 0}
+    settings = FAST | {"validation_fraction": 0.0, "max_epochs": 6, "lr": 0.05, "two_stage": two_stage}
     opposite = (X[:40], 1 - y[:40])  # on which the first epoch is the best
     last, best, without = (
         MetricClassifier(**settings, keep_best=keep_best).fit(X, y, validation=validation)
         for keep_best, validation in ((False, opposite), (True, opposite), (True, None))
     )
-    assert "val_map" in last.history_[-1][0]
-    np.testing.assert_array_equal(last.predict_proba(X), without.predict_proba(X))
-    assert not np.array_equal(best.predict_proba(X), last.predict_proba(X))
+    assert "val_map" in last.history_[0][0]
+    logits_of_last, logits_of_best, logits_without = (
+        apply_in_batches(
+            fitted.classifier_ if two_stage else fitted.classifier_.members[0], torch.tensor(X, dtype=torch.float32)
+        )
+        for fitted in (last, best, without)
+    )
+    assert torch.equal(logits_of_last, logits_without)
+    assert not torch.equal(logits_of_best, logits_of_last)
+    np.testing.assert_array_equal(last.transform(X), without.transform(X))
 
 
 @pytest.mark.filterwarnings("ignore:Training diverges")  # as it can at the paper's learning rate
@@ -1365,8 +1489,10 @@ def test_parameters_out_of_range_are_an_error(estimator, setting, message):
         ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
         ({"activation": "tanh"}, "`activation` must be 'sigmoid' or 'softmax', got 'tanh'"),
         ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
+        ({"activation": "softmax"}, "`activation='softmax'` requires `two_stage=True`, got False"),
+        ({"classifier_weight": 0}, "`classifier_weight` must be above 0 .* got 0. Pass `two_stage=True`"),
     ],
-    ids=["threshold", "activation", "shrinkage"],
+    ids=["threshold", "activation", "shrinkage", "softmax", "classifier_weight"],
 )
 def test_classifier_parameters_out_of_range_are_an_error_before_training(setting, message):
     X, y = table()

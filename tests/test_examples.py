@@ -56,7 +56,7 @@ FIGURES = {
 }
 MEMBERS = {f"embedding_{number}.pt" for number in range(1, 5)}
 CHECKPOINTS = {
-    "recommended": {*MEMBERS, "classifier.pt"},
+    "recommended": {*MEMBERS, "classifier_ensemble.pt"},
     "paper": {"embedding_1.pt", "classifier.pt"},
     "label-graph": {"label_graph.pt"},
     "semantic": {"semantic.pt"},
@@ -168,7 +168,7 @@ def test_ad_sentiment_writes_all_files(finished):
 def test_the_code_in_the_readme_loads_a_classifier_that_gives_the_predictions(finished_run):
     networks = [LabelNetwork(RECOMMENDED_HEAD(512), ClassifierHead(256, num_labels=30)) for _ in range(4)]
     classifier = ClassifierEnsemble([*networks, ClassifierHead(512, num_labels=30, clip=3.0)])
-    classifier.load_state_dict(torch.load("run/classifier.pt", weights_only=True)["module"])
+    classifier.load_state_dict(torch.load("run/classifier_ensemble.pt", weights_only=True)["module"])
     torch.manual_seed(0)  # the seed of the random weights of the run
     backbone = FrozenBackbone("squeezenet1_0", weights=None)
     (root,) = Path("runs").glob("synthetic_ads_*")

@@ -66,8 +66,8 @@ def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
         histories: The records of each stage; those of a classifier that is trained alone contain its validation loss.
     """
     embeddings = {name: history for name, history in histories.items() if "val_ndcg_at_10" in history[0]}
-    classifiers = [history for history in histories.values() if "val_loss" in history[0]]
-    drawings: Figures = {}
+    classifier = next((history for history in histories.values() if "val_loss" in history[0]), None)
+    drawings: dict[str, Callable[[Path], None]] = {}
     if embeddings:
         drawings["embedding_loss.png"] = partial(
             plots.plot_curve,
@@ -75,16 +75,16 @@ def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
             title="Embedding: loss",
             unit="mean loss over training images",
         )
-    for history in classifiers:
+    if classifier is not None:
         drawings["bce.png"] = partial(
             plots.plot_curve,
-            {"training": _curve(history, "loss"), "validation": _curve(history, "val_loss")},
+            {"training": _curve(classifier, "loss"), "validation": _curve(classifier, "val_loss")},
             title="Classifier: loss",
             unit="mean loss (nats)",
         )
         drawings["f1.png"] = partial(
             plots.plot_curve,
-            {"validation": _curve(history, "val_macro_f1")},
+            {"validation": _curve(classifier, "val_macro_f1")},
             title="Classifier: macro F1 at 0.5",
             unit="macro F1",
         )
@@ -94,8 +94,8 @@ def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
         for name, history in embeddings.items()
         if key in history[0]
     }
-    for history in classifiers:
-        scores["classifier, mAP"] = _curve(history, "val_map")
+    if classifier is not None:
+        scores["classifier, mAP"] = _curve(classifier, "val_map")
     if scores:
         drawings["map.png"] = partial(plots.plot_curve, scores, title="Validation scores", unit="score")
     return drawings

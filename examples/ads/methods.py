@@ -29,7 +29,7 @@ from mlmetric.under_sampling import (
 )
 
 from .config import Config
-from .monitoring import monitored_stages, progress_bar, timed
+from .monitoring import monitored_stages, timed
 
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
     "cap": LabelCapUnderSampler(),
@@ -145,6 +145,7 @@ class RunContext:
             lr=settings.lr,
             lr_drops=settings.lr_drops,
             activation=settings.activation if estimator.two_stage else "sigmoid",
+            keep_best=settings.keep_best,
             device=self.device,
             random_state=self.seed,
         )
@@ -222,9 +223,8 @@ def linear_probe(run: RunContext) -> MethodResult:
     probe = ClassifierHead(run.features.shape[1], run.labels.shape[1]).to(run.device)
     probe.standardize.fit(run.features[run.train])
     validation = (run.features[run.validation], run.labels[run.validation])
-    with timed("linear_probe", run.seconds), progress_bar("linear_probe", total=1, unit="fit") as bar:
+    with timed("linear_probe", run.seconds):
         fit_logistic_regression(probe, run.features[run.train], run.targets, validation=validation)
-        bar.update()
     return MethodResult(probe.probabilities(apply_in_batches(probe, run.features)).cpu(), run.features)
 
 

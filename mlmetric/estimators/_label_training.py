@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -58,25 +57,28 @@ class FittedClassifier(NamedTuple):
 
 
 def fit_joint_classifier(
-    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str
+    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str, seed: int
 ) -> FittedClassifier:
     """Combine the networks with a logistic regression on the features.
 
     A logistic regression is trained on the training rows of each part; the mean of their weights is that of the
     ensemble. The logits of the networks are averaged, and mixed with those of the logistic regression. The share of the
-    networks is the one with the best mAP on the validation rows; 0.5 without validation rows.
+    networks is the one with the best mAP on the validation rows. Without validation rows that have a label, it is 0.5,
+    and C is 0.01.
 
     Args:
         networks: The trained networks of the members, in evaluation mode.
         parts: The training rows and validation rows of each member.
         standardize: Whether to standardise, and clip, the features of the logistic regression.
         device: The device of the result.
+        seed: Seed of the initial weights of the logistic regression, which the label frequencies replace.
 
     Returns:
         The classifier.
     """
     size, num_labels = parts.data.features.shape[1], parts.data.labels.shape[1]
-    probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
+    with seeded_globally(seed):
+        probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
     if standardize:
         probe.standardize.fit(parts.data.features)
     probe, networks = probe.to(device), [network.to(device) for network in networks]
@@ -85,11 +87,12 @@ def fit_joint_classifier(
     targets: list[Tensor] = []
     for number in range(len(parts)):
         train, validation = parts[number]
-        if validation is None:
+        if validation is None or not bool(validation.hard.labels.any()):
             histories.append(fit_logistic_regression(probe, *train, C=_C_WITHOUT_VALIDATION))
         else:
-            features, target = validation.hard
             histories.append(fit_logistic_regression(probe, *train, validation=validation.hard))
+        if validation is not None:
+            features, target = validation.hard
             unseen = ClassifierEnsemble(networks[number :: len(parts)])
             logits.append((_logits(unseen, features), _logits(probe, features)))
             targets.append(target)
@@ -118,13 +121,13 @@ def _ensemble(networks: Sequence[LabelNetwork], probe: ClassifierHead, share: fl
 
 
 def _best_share(logits: Tensor, others: Tensor, target: Tensor) -> float:
-    """Return the share of the first logits whose mixture has the best mAP, the first of equal ones."""
-    best, best_share = -math.inf, _SHARE_WITHOUT_VALIDATION
-    for share in _SHARES:
-        score = float(mean_average_precision(share * logits + (1 - share) * others, target))
-        if score > best:
-            best, best_share = score, share
-    return best_share
+    """Return the share of the first logits whose mixture has the best mAP; of equal ones the most even."""
+
+    def score(share: float) -> tuple[float, float]:
+        average_precision = float(mean_average_precision(share * logits + (1 - share) * others, target))
+        return average_precision, -abs(share - 0.5)
+
+    return max(_SHARES, key=score) if bool(target.any()) else _SHARE_WITHOUT_VALIDATION
 
 
 def fit_frozen_classifier(

@@ -16,24 +16,22 @@ from mlmetric.training import apply_in_batches
 
 
 class Member(NamedTuple):
-    """A head and the classifier that is trained with it; both end with the weights of the epoch best for retrieval.
-
-    Attributes:
-        head: The head.
-        classifier: Its classifier; None if none is trained.
-        network: Copies of both, which receive the weights of the epoch best for labels; None without a classifier.
-    """
+    """A head and the classifier that is trained with it, or None."""
 
     head: nn.Module
     classifier: ClassifierHead | None
-    network: LabelNetwork | None
+
+    def network(self) -> LabelNetwork:
+        """Return copies of both, to receive the weights after another epoch."""
+        assert self.classifier is not None
+        return LabelNetwork(copy.deepcopy(self.head), copy.deepcopy(self.classifier)).eval()
 
 
 class FittedMembers(NamedTuple):
     """The result of training the members.
 
     Attributes:
-        networks: The networks of the members that have a classifier.
+        networks: The networks of the members after the epochs that are best for labels; empty if not required.
         parts: The training rows and validation rows of each member.
         next_seed: Seed of the next stage.
     """
@@ -66,7 +64,6 @@ def make_member(
             )
         part.fit(data.features)
     if not with_classifier:
-        return Member(head, None, None)
+        return Member(head, None)
     size = apply_in_batches(head, data.features[:1]).shape[1]
-    classifier = ClassifierHead(size, data.labels.shape[1])
-    return Member(head, classifier, LabelNetwork(copy.deepcopy(head), copy.deepcopy(classifier)).eval())
+    return Member(head, ClassifierHead(size, data.labels.shape[1]))

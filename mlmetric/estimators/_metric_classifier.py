@@ -46,12 +46,13 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
             classifier, and requires `two_stage`.
         standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation
-            1, and to clip those of the logistic regression at 3. The recommended head clips features: without
-            `standardize`, pass standardised features or use another head.
+            1, and to clip those of the logistic regression at 3. The statistics of features are those of the rows of
+            `X`, including those set aside. The recommended head clips features: without `standardize`, pass
+            standardised features or use another head.
         validation_fraction: Share of the rows set aside by each member to choose the best epochs; all rows that are set
-            aside choose the share of the logistic regression and the thresholds. 0 sets none aside. Each member sets
-            other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members; with
-            `two_stage` all members set the same rows aside.
+            aside choose the share of the logistic regression and the thresholds. 0 sets none aside: C of the logistic
+            regression is then 0.01, and its share 0.5. Up to `1 / validation_fraction` members set different rows
+            aside, so that each row is trained on by some; with `two_stage` all set the same rows aside.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for the labels the best mAP, on
             the validation rows, if there are any; False keeps those of the last epoch.
         two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
@@ -69,14 +70,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
         classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
-            `ClassifierEnsemble` of the members' networks and the logistic regression, which comes last; with
-            `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
+            `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with `two_stage` a
+            `LabelNetwork` of `head_` and a `ClassifierHead`.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
             predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member, and at the end one for the second stage; or one for each
-            logistic regression, with a record for each penalty: one is trained for each choice of validation rows.
+        history_: A list of epoch records for each member. Then, with `two_stage`, those of the second stage; otherwise
+            for each choice of validation rows the records of a logistic regression, one for each `C`.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
@@ -220,6 +221,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             *self._read(X, y, validation),
             outputs,
             num_parts=1 if self.two_stage else self.n_members,
+            predicts_labels=not self.two_stage,
             label_loss=None if self.two_stage else self.label_loss,
         )
         if self.two_stage:
@@ -237,8 +239,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
                 **outputs.arguments("classifier"),
             )
         else:
-            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device)
-            outputs.save("classifier", fitted.module)
+            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device, seed=seed)
+            outputs.save("classifier_ensemble", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories
         self.thresholds_ = fitted.thresholds(self.threshold, shrinkage=self.shrinkage)
@@ -290,18 +292,17 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
     def _check_settings(self) -> None:
-        if self.activation not in ("sigmoid", "softmax"):
-            raise ValueError(f"`activation` must be 'sigmoid' or 'softmax', got {self.activation!r}.")
-        if not self.two_stage and self.activation == "softmax":
-            raise ValueError("`activation='softmax'` requires `two_stage=True`, got False.")
-        if not self.two_stage and not self.classifier_weight:
+        if self.activation not in ("sigmoid", "softmax") or (self.activation == "softmax" and not self.two_stage):
             raise ValueError(
-                "`classifier_weight` must be above 0 to train the classifiers that predict the labels, got 0. Pass "
-                "`two_stage=True` to train a classifier on the frozen embedding."
+                f"`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got {self.activation!r}."
             )
+        if not self.two_stage and not self.classifier_weight:
+            raise ValueError("`classifier_weight` must be above 0, or `two_stage` be True, got 0 and False.")
         is_average = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
         if not is_average and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
             raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
+        if self.label_loss is not None and not callable(self.label_loss):
+            raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {self.label_loss!r}.")
         if not 0 <= self.shrinkage < math.inf:
             raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
 

@@ -45,10 +45,11 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
             trains no such classifier.
         n_members: Number of heads that are trained and concatenated.
-        standardize: Whether to scale features to mean 0 and standard deviation 1, on the training rows. The recommended
-            head clips features: without `standardize`, pass standardised features or use another head.
+        standardize: Whether to scale features to mean 0 and standard deviation 1, on the rows of `X`, including those
+            set aside. The recommended head clips features: without `standardize`, pass standardised features or use
+            another head.
         validation_fraction: Share of the rows set aside by each member to choose the best epoch; 0 keeps the last one.
-            Each sets other rows aside, so that all rows are trained on, for up to `1 / validation_fraction` members.
+            Up to `1 / validation_fraction` members set different rows aside, so that each row is trained on by some.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10 on the validation rows, if there are
             any; False keeps those of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
@@ -205,8 +206,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 pipeline passes them unchanged, not transformed by the steps before this one. Label names must be in
                 `classes_`, and a data frame must have the same columns as `y`.
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
-                for the members, and `classifier.pt`; with `random_state=None` also `seeds.json`. The state is saved
-                after each epoch; its entry "module" is the state dict of the trained module. A fit with the same
+                for the members, and `classifier_ensemble.pt`, or `classifier.pt` for a second stage; with
+                `random_state=None` also `seeds.json`. The state is saved after each epoch; its entry "module" is the
+                state dict of the trained module. A fit with the same
                 settings and data resumes from the checkpoints and gives the same result as an uninterrupted one. In a
                 process group, rank 0 reads and writes them. Different fits need different folders. In a pipeline
                 pass it as `metricembedder__checkpoint_dir`.
@@ -251,9 +253,13 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         outputs: StageOutputs,
         *,
         num_parts: int,
+        predicts_labels: bool = False,
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> FittedMembers:
-        """Train the members, and set `head_` and `history_`."""
+        """Train the members, and set `head_` and `history_`.
+
+        With `predicts_labels`, the result contains their networks after the epochs that are best for labels.
+        """
         for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)!r}.")
@@ -276,6 +282,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 make_member(self.head, data, standardize=self.standardize, with_classifier=bool(self.classifier_weight))
                 for _ in range(self.n_members)
             ]
+        networks = [member.network() for member in members] if predicts_labels else []
         for number, member in enumerate(members):
             stage = f"embedding_{number + 1}"
             train, held_out = parts[number]
@@ -288,7 +295,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 classifier=member.classifier,
                 classifier_weight=self.classifier_weight,
                 classifier_loss=copy.deepcopy(label_loss),
-                label_network=member.network,
+                label_network=networks[number] if networks else None,
                 config=self._config(seed % 100_000 + number, held_out, is_embedding=True),
                 validation=None if held_out is None else held_out.hard,
                 **outputs.arguments(stage),
@@ -296,7 +303,6 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             self.history_.append(history)
         self.head_ = EmbeddingEnsemble([member.head for member in members]).eval()
         self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
-        networks = [member.network for member in members if member.network is not None]
         return FittedMembers(networks, parts, next_seed)
 
     def __sklearn_tags__(self) -> Any:

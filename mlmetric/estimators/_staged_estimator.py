@@ -49,11 +49,11 @@ class StageOutputs:
             "callback": None if self.callback is None else partial(self.callback, stage),
         }
 
-    def save(self, stage: str, module: nn.Module) -> None:
-        """Save the state dict of a trained module as the entry "module" of the file of a stage."""
-        if self.checkpoint_dir is not None and rank() == 0:
-            state = {name: value.cpu() for name, value in module.state_dict().items()}
-            write_checkpoint(self.checkpoint_dir / f"{stage}.pt", {"module": state})
+    def save(self, name: str, module: nn.Module) -> None:
+        """Save the state dict of a trained module as the entry "module" of a file."""
+        if self.checkpoint_dir is not None:
+            path, state = self.checkpoint_dir / f"{name}.pt", module.state_dict()
+            on_first_rank(lambda: write_checkpoint(path, {"module": {key: state[key].cpu() for key in state}}))
 
     def seeds(self, random_state: RandomState) -> tuple[int, int]:
         """Draw two seeds, for embedding and classifier.

@@ -70,7 +70,7 @@ def _rows_set_aside(data: TrainingData, fraction: float, num_parts: int, seed: i
     num_rows = len(data.labels)
     if fraction == 0 or num_rows < 3:
         return []
-    num_parts = max(1, min(num_parts, int(1 / fraction + 1e-9)))
+    num_parts = max(1, min(num_parts, int(1 / fraction + 1e-9), int(num_rows * fraction)))
     rest = 1 - num_parts * fraction
     fractions = (rest, *[fraction] * num_parts) if rest > 1e-9 else (fraction,) * num_parts
     generator = torch.Generator().manual_seed(seed)

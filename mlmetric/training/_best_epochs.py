@@ -47,8 +47,9 @@ class BestEpochs:
         return self.warn and math.isnan(score) and (best is None or not math.isnan(best[0]))
 
     def epochs_without_progress(self, epoch: int) -> int:
-        """Return the number of epochs, up to this one, since a score was last exceeded."""
-        return epoch - max((best_epoch for _, best_epoch, _ in self.by_score.values()), default=epoch)
+        """Return the number of epochs, up to this one, since a score was last exceeded; scores of NaN do not count."""
+        scored = [best_epoch for score, best_epoch, _ in self.by_score.values() if not math.isnan(score)]
+        return epoch - max(scored, default=epoch)
 
     def weights(self, name: str | None = None) -> Weights | None:
         """Return the weights of the best epoch by a score, by default the first; None if none are kept."""

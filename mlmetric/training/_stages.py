@@ -86,8 +86,9 @@ def fit_embedding(
         config: Settings of the training; None for `TrainingConfig()`.
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
             chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; the training rows,
-            with the labels given for training, are the database. With a classifier, its mAP on the same rows is scored
-            too, which requires labels 0 or 1. None for no validation.
+            with the labels given for training, are the database. With a classifier, its mAP is recorded too, which
+            requires labels 0 or 1. With `label_network`, `patience` ends training when neither score has exceeded its
+            best for so many epochs. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
             are the same. Their whole content except weights is compared; your own functions are compared by their code.
@@ -102,8 +103,8 @@ def fit_embedding(
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft but a classifier is scored,
-            `label_network` is given without a classifier, mixup is on but the loss requires labels 0 or 1, the
-            checkpoint has other settings or data, or the processes of a process group have different ones.
+            `label_network` does not consist of copies of head and classifier, mixup is on but a loss requires labels 0
+            or 1, the checkpoint has other settings or data, or the processes of a process group have different ones.
         TypeError: If features are not tensors, labels are not numbers, or, with a checkpoint, the content of a part
             cannot be compared, such as an open file; a method `fingerprint()` of its class can then describe it.
         FloatingPointError: If loss or weights are no longer finite; the checkpoint of the previous epoch is kept.
@@ -124,8 +125,13 @@ def fit_embedding(
     if not 0 <= classifier_weight < math.inf:
         raise ValueError(f"`classifier_weight` must be at least 0 and finite, got {classifier_weight}.")
 
-    if label_network is not None and classifier is None:
-        raise ValueError("`label_network` needs a `classifier` that is trained with the head, got None.")
+    if label_network is not None:
+        _check_label_network(label_network, head, classifier)
+    if config is not None and config.mixup and not getattr(classifier_loss, "supports_soft_labels", True):
+        raise ValueError(
+            f"`mixup` creates soft labels, which `{type(classifier_loss).__name__}` does not support, got "
+            f"{config.mixup}: set it to 0."
+        )
 
     label_loss = _unchecked_loss(classifier) if classifier is not None and classifier_loss is None else classifier_loss
 
@@ -145,18 +151,16 @@ def fit_embedding(
 
     def validate() -> tuple[EpochRecord, dict[str, float]]:
         assert validation is not None
-        spacing = -(-len(validation[0]) // _MAX_VALIDATION_QUERIES)
-        query_features, query_labels = (part[::spacing] for part in validation)
-        queries, refs = (_validation_outputs(head, rows, trainer) for rows in (query_features, features))
-        query_labels = query_labels.to(device)
-        score = float(ndcg_at_k(queries, query_labels, refs, labels.to(device)))
+        embeddings, refs = (_validation_outputs(head, rows, trainer) for rows in (validation[0], features))
+        target = validation[1].to(device)
+        spacing = -(-len(target) // _MAX_VALIDATION_QUERIES)
+        score = float(ndcg_at_k(embeddings[::spacing], target[::spacing], refs, labels.to(device)))
         if classifier is None:
             return {"val_ndcg_at_10": score}, {"retrieval": score}
-        average_precision = float(
-            mean_average_precision(_validation_outputs(classifier, queries, trainer), query_labels)
-        )
-        measured = {"val_ndcg_at_10": score, "val_map": average_precision}
-        return measured, {"retrieval": score, "labels": average_precision}
+        logits = _validation_outputs(classifier, embeddings, trainer)
+        average_precision = float(mean_average_precision(logits, target))
+        scores = {"retrieval": score} | ({} if label_network is None else {"labels": average_precision})
+        return {"val_ndcg_at_10": score, "val_map": average_precision}, scores
 
     for part in (loss, classifier, classifier_loss):
         if isinstance(part, nn.Module):
@@ -174,7 +178,7 @@ def fit_embedding(
     if label_network is not None:
         weights = trainer.best.weights("labels") or trainer.weights()
         label_network.head.load_state_dict(weights["module"])
-        label_network.classifier.load_state_dict(weights["objective"][-1])
+        label_network.classifier.load_state_dict(weights["objective"][-1])  # the last module of the objective
     return history
 
 
@@ -251,6 +255,19 @@ def fit_classifier(  # noqa: D417
 
     trainer = Trainer(head, config, checkpoint, callback, {"loss": loss})
     return trainer.fit(embeddings, labels, step, validate, validation=validation, count_name=None)
+
+
+def _check_label_network(network: LabelNetwork, head: nn.Module, classifier: ClassifierHead | None) -> None:
+    """Check that the network consists of copies of head and classifier."""
+    if classifier is None:
+        raise ValueError("`label_network` needs a `classifier` that is trained with the head, got None.")
+    for name, copy, part in (("head", network.head, head), ("classifier", network.classifier, classifier)):
+        shapes, expected = ({key: value.shape for key, value in each.state_dict().items()} for each in (copy, part))
+        if copy is part or shapes != expected:
+            raise ValueError(
+                f"`label_network.{name}` must be a copy of `{name}`, such as `copy.deepcopy({name})`, got "
+                f"{'the same object' if copy is part else 'a module with other parameters'}."
+            )
 
 
 def _validation_outputs(module: nn.Module, inputs: Tensor, trainer: Trainer) -> Tensor:

@@ -234,7 +234,7 @@ class Trainer:
         state = None if self.checkpoint is None else read_checkpoint(self.checkpoint, device_of(self.module))
         if state is None:
             return
-        saved = state["settings"]
+        saved = state.get("settings", {})  # absent in the file of a module that was trained in another way
         for name in {**self.settings, **saved}:
             was, now = (settings.get(name, "absent") for settings in (saved, self.settings))
             if was != now:

@@ -10,7 +10,7 @@ Protocol. The first `n_train` rows are for training and the others for testing. 
 standardised by the training rows; the features of texts are computed from them (TF-IDF of words and character n-grams,
 truncated SVD). For each seed, a stratified fifth of the training rows is the validation part: only this part is used to
 choose epochs, the regularisation of the linear classifier, and thresholds. `MetricClassifier` gets all training rows
-and sets other rows aside for each of its members, unless the name of the method says that it uses the validation part.
+and sets other rows aside for each of its members; with two stages, or if its name says so, it uses the validation part.
 The learning rate of each method that is not ours is the best of three on the validation part of the first seed, by the
 sum of NDCG@10 and kNN mAP, or by mAP for classifiers; ensembles use the rate of the single network. Our recipes, that
 of the paper and the steps between them have the same learning rate on every set. Test rows are the queries, all
@@ -25,7 +25,7 @@ were chosen that are also good on wide features and many labels, by test rows of
 Columns. NDCG@10: with Jaccard gain, relative to the ideal ranking of the database. Size ratio: mean number of labels of
 retrieved rows, divided by that of the database. kNN mAP: mAP of the share of each label among the 20 nearest training
 rows. mAP, macro F1 and overall F1: of the scores of a method that classifies features, otherwise of a logistic
-regression for each label on the frozen embedding; F1 at thresholds that are chosen on validation rows. A classifier
+regression for each label on the frozen embedding, from the epoch that is best for retrieval; F1 at thresholds that are chosen on validation rows. A classifier
 without an embedding retrieves by the features, a perceptron by its second hidden layer, the semantic projection by the
 projected features. Seconds: of one training, on one thread.
 

@@ -43,15 +43,13 @@ def classify(
     seconds = time.perf_counter() - started
     train, test = (rows.numpy() for rows in parts.rows)
 
-    def logits(rows: Any) -> Tensor:
-        return torch.from_numpy(classifier.decision_function(rows))
+    def scores(rows: Any) -> Tensor:  # logits with softmax rank the rows differently than the probabilities
+        is_softmax = classifier.activation == "softmax"
+        return torch.from_numpy((classifier.predict_proba if is_softmax else classifier.decision_function)(rows))
 
     return Result(
         *(torch.from_numpy(classifier.transform(rows)) for rows in (train, test)),
-        scores=(
-            torch.from_numpy(classifier.decision_function(train)),
-            torch.from_numpy(classifier.decision_function(test)),
-        ),
+        scores=(scores(train), scores(test)),
         predictions=torch.from_numpy(classifier.predict(test)) if isinstance(classifier.threshold, str) else None,
         seconds=seconds,
     )

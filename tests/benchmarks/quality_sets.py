@@ -75,6 +75,8 @@ def read_sets(paths: list[Path]) -> Iterator[MultiLabelSet]:
             features = data["X"] if "X" in data else data["texts"]
             labels = torch.from_numpy(data["Y"].astype(np.float32))
             sizes = {name: int(data[name]) for name in ("n_train", "n_development") if name in data}
+            if len(sizes) == 2 or sizes.get("n_development", 0) > 0.7 * len(labels):
+                raise SystemExit(f"{path}: n_development must be at most 70 % of the rows, and without n_train.")
             yield MultiLabelSet(path.stem, features, labels, **sizes)
 
 
