@@ -55,6 +55,9 @@ ESTIMATORS = [MetricEmbedder, MetricClassifier]
 # On few rows an undersampler often raises MeanIR a little.
 ignores_sampler_warnings = pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda cls: cls.__name__)
+each_fit = pytest.mark.parametrize(
+    "make", [*ESTIMATORS, partial(MetricClassifier, two_stage=True)], ids=["embedder", "classifier", "two stages"]
+)
 
 
 def table(num_rows=160, seed=0):
@@ -212,10 +215,10 @@ def test_estimator_passes_the_checks_of_sklearn(estimator, check):
     check(estimator)
 
 
-@each_estimator
-def test_outputs_of_a_row_do_not_depend_on_the_other_rows(estimator):
+@each_fit
+def test_outputs_of_a_row_do_not_depend_on_the_other_rows(make):
     X, y = table()
-    fitted = estimator(**FAST).fit(X, y)
+    fitted = make(**FAST).fit(X, y)
     order = np.random.default_rng(0).permutation(len(X))
     for name in ("transform", "decision_function", "predict_proba"):
         if hasattr(fitted, name):
@@ -614,10 +617,10 @@ def test_fit_logs_stages_and_epochs_as_info(caplog):
 # Kinds of features and labels
 
 
-@each_estimator
-def test_all_kinds_of_labels_give_the_same_fit(estimator):
+@each_fit
+def test_all_kinds_of_labels_give_the_same_fit(make):
     X, y = table()
-    expected = estimator(**FAST).fit(X, y)
+    expected = make(**FAST).fit(X, y)
     for given in (
         sparse.csr_matrix(y),
         sparse.csc_array(y),
@@ -627,7 +630,7 @@ def test_all_kinds_of_labels_give_the_same_fit(estimator):
         torch.tensor(y),
         np.asfortranarray(y),
     ):
-        assert same_fit(estimator(**FAST).fit(X, given), expected)
+        assert same_fit(make(**FAST).fit(X, given), expected)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float32", "Int64", "boolean"])
@@ -752,26 +755,26 @@ def test_soft_validation_labels_of_at_least_one_half_are_present():
 # Seeds and copies
 
 
-@each_estimator
-def test_same_random_state_gives_same_bits_and_other_ones_do_not(estimator):
+@each_fit
+def test_same_random_state_gives_same_bits_and_other_ones_do_not(make):
     X, y = table()
     settings = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 2}
-    first = estimator(**settings).fit(X, y)
+    first = make(**settings).fit(X, y)
     torch.rand(3)
-    assert same_fit(estimator(**settings).fit(X, y), first)
+    assert same_fit(make(**settings).fit(X, y), first)
     assert same_fit(first.fit(X, y), clone(first).fit(X, y))
-    assert same_fit(estimator(**settings | {"random_state": np.random.RandomState(0)}).fit(X, y), first)
-    assert not same_fit(estimator(**settings | {"random_state": 1}).fit(X, y), first)
-    unseeded = [estimator(**settings | {"random_state": None}).fit(X, y) for _ in range(2)]
+    assert same_fit(make(**settings | {"random_state": np.random.RandomState(0)}).fit(X, y), first)
+    assert not same_fit(make(**settings | {"random_state": 1}).fit(X, y), first)
+    unseeded = [make(**settings | {"random_state": None}).fit(X, y) for _ in range(2)]
     assert not same_fit(*unseeded)
 
 
-@each_estimator
-def test_fits_in_threads_equal_those_of_one_thread_and_restore_the_global_generator(estimator):
+@each_fit
+def test_fits_in_threads_equal_those_of_one_thread_and_restore_the_global_generator(make):
     X, y = table()
 
     def fit(seed):
-        return estimator(**FAST | {"random_state": seed, "n_members": 2}).fit(X, y)
+        return make(**FAST | {"random_state": seed, "n_members": 2}).fit(X, y)
 
     alone = [fit(seed) for seed in range(3)]
     state = torch.get_rng_state()
@@ -779,13 +782,13 @@ def test_fits_in_threads_equal_those_of_one_thread_and_restore_the_global_genera
     assert torch.equal(torch.get_rng_state(), state)
     for first, second in zip(alone, together, strict=True):
         assert first.history_ == second.history_
-        assert np.array_equal(first.transform(X), second.transform(X))
+        assert same_fit(first, second)
 
 
-@each_estimator
-def test_random_state_instance_advances_and_a_clone_has_a_copy(estimator):
+@each_fit
+def test_random_state_instance_advances_and_a_clone_has_a_copy(make):
     X, y = table()
-    shared = estimator(**FAST | {"random_state": np.random.RandomState(0)})
+    shared = make(**FAST | {"random_state": np.random.RandomState(0)})
     own = clone(shared)
     first = copy.deepcopy(shared.fit(X, y))
     assert not same_fit(shared.fit(X, y), first)
@@ -797,12 +800,12 @@ def global_states():
     return torch.get_rng_state().tolist(), [name, keys.tolist(), *position], random.getstate()
 
 
-@each_estimator
-def test_fit_restores_the_global_generators(estimator):
+@each_fit
+def test_fit_restores_the_global_generators(make):
     X, y = table()
     torch.rand(7)  # a state that no fit leaves
     before = global_states()
-    estimator(**FAST | {"head": partial(TINY, dropout=0.5), "items_per_label": 2}).fit(X, y)
+    make(**FAST | {"head": partial(TINY, dropout=0.5), "items_per_label": 2}).fit(X, y)
     assert global_states() == before
 
 
@@ -848,20 +851,20 @@ def copy_with_joblib(estimator):
     return joblib.load(file)
 
 
-@each_estimator
+@each_fit
 @pytest.mark.parametrize(
     "make_copy",
     [lambda estimator: pickle.loads(pickle.dumps(estimator)), copy_with_joblib, copy.deepcopy],
     ids=["pickle", "joblib", "deepcopy"],
 )
-def test_copy_of_a_fitted_estimator_predicts_the_same(estimator, make_copy):
+def test_copy_of_a_fitted_estimator_predicts_the_same(make, make_copy):
     X, y = table()
     miner = MultiLabelSemiHardMiner()
-    fitted = estimator(**FAST | {"loss": TripletMarginLoss(), "miner": miner}).fit(X, y)
+    fitted = make(**FAST | {"loss": TripletMarginLoss(), "miner": miner}).fit(X, y)
     other = make_copy(fitted)
     assert same_fit(other, fitted)
     np.testing.assert_array_equal(other.transform(X), fitted.transform(X))
-    if estimator is MetricClassifier:
+    if isinstance(fitted, MetricClassifier):
         np.testing.assert_array_equal(other.predict(X), fitted.predict(X))
     assert same_fit(other.fit(X, y), fitted)
 
