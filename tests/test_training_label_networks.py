@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers import Killed
 from mlmetric.heads import ClassifierHead, EmbeddingHead, LabelNetwork
-from mlmetric.losses import AsymmetricLoss, SimilarityRegressionLoss
+from mlmetric.losses import AsymmetricLoss, LogRatioLoss, SimilarityRegressionLoss
 from mlmetric.metrics import mean_average_precision
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
 from mlmetric.training._best_epochs import BestEpochs
@@ -150,9 +150,21 @@ def test_checkpoint_of_another_classifier_loss_is_an_error(noise, tmp_path):
         Fit(*noise, checkpoint=tmp_path / "stage.pt", max_epochs=1, classifier_loss=AsymmetricLoss())
 
 
-def test_checkpoint_without_a_network_fills_one(noise, tmp_path):
+def test_checkpoint_of_a_fit_without_a_network_is_an_error(noise, tmp_path):
     Fit(*noise, receive=False, checkpoint=tmp_path / "stage.pt")
-    assert same_state(Fit(*noise, checkpoint=tmp_path / "stage.pt").received, Fit(*noise).received)
+    with pytest.raises(ValueError, match=r"other settings or data: keeps_label_network was .*False.* and is .*True"):
+        Fit(*noise, checkpoint=tmp_path / "stage.pt")
+
+
+def test_network_of_another_shape_is_an_error_before_training(noise):
+    features, labels = noise[0]
+    head, classifier = EmbeddingHead(features.shape[1], (8, 4)), ClassifierHead(4, labels.shape[1])
+    settings = {"loss": LogRatioLoss(), "classifier": classifier, "callback": lambda record: pytest.fail("trained")}
+    other = LabelNetwork(EmbeddingHead(features.shape[1], (9, 4)), copy.deepcopy(classifier))
+    with pytest.raises(ValueError, match=r"`label_network\.head` must be a copy of `head`.* other parameters"):
+        fit_embedding(head, features, labels, label_network=other, **settings)
+    with pytest.raises(ValueError, match=r"`label_network\.head` must be a copy of `head`.* the same object"):
+        fit_embedding(head, features, labels, label_network=LabelNetwork(head, classifier), **settings)
 
 
 # The loss of the classifier

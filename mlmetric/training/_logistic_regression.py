@@ -118,9 +118,9 @@ def _solve(
     """Return a record for each `C` that was tried, and weight and bias of the best solution, on the CPU."""
     device = device_of(classifier)
     with torch.no_grad():
-        inputs = classifier.inputs(features.to(device))
+        inputs = classifier.inputs(features.to(device)).contiguous()  # a layout may change the rounding of sums
         center = inputs.mean(dim=0)
-        inputs = (inputs - center).contiguous()  # a layout may change the rounding of sums
+        inputs = inputs - center
         held_out = None if validation is None else classifier.inputs(validation[0].to(device)) - center
     if not bool(inputs.isfinite().all()):
         raise ValueError("`features` must be finite, got NaN or infinity.")

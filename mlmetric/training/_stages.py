@@ -170,6 +170,7 @@ def fit_embedding(
         "miner": miner,
         "classifier_loss": classifier_loss,
         "classifier_weight": classifier_weight,
+        "keeps_label_network": label_network is not None,
         "classifier": classifier,
     }
     trainer = Trainer(head, config, checkpoint, callback, objective)
