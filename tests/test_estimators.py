@@ -460,7 +460,7 @@ RESUMABLE = FAST | {"head": partial(TINY, dropout=0.5), "n_members": 3, "max_epo
 STAGES = ["embedding_1", "embedding_2", "embedding_3", "classifier"]
 KINDS = {  # each with its stages, whose epochs are reported, and its files
     "embedder": (MetricEmbedder, STAGES[:3], STAGES[:3]),
-    "classifier": (MetricClassifier, STAGES[:3], STAGES),
+    "classifier": (MetricClassifier, STAGES[:3], [*STAGES[:3], "classifier_ensemble"]),
     "two stages": (partial(MetricClassifier, two_stage=True), STAGES, STAGES),
 }
 each_kind = pytest.mark.parametrize(("make", "stages", "files"), KINDS.values(), ids=KINDS)
@@ -505,7 +505,7 @@ def test_fit_resumed_in_stage_two_has_the_bits_of_an_uninterrupted_one(tmp_path)
 def test_folder_contains_the_state_dict_of_the_classifier(tmp_path):
     X, y = table(80)
     fitted = MetricClassifier(**RESUMABLE).fit(X, y, checkpoint_dir=tmp_path)
-    saved = torch.load(tmp_path / "classifier.pt", weights_only=True)["module"]
+    saved = torch.load(tmp_path / "classifier_ensemble.pt", weights_only=True)["module"]
     other = MetricClassifier(**RESUMABLE | {"random_state": 1}).fit(X, y)
     assert not np.array_equal(other.decision_function(X), fitted.decision_function(X))
     other.classifier_.load_state_dict(saved)
@@ -525,9 +525,10 @@ def test_classifier_continues_from_the_checkpoints_of_an_embedder(tmp_path):
             return "mean of squares"
 
     settings = RESUMABLE | {"loss": Loss()}
-    MetricEmbedder(**settings).fit(X, y, checkpoint_dir=tmp_path)
+    rows = {"X": X[:60], "y": y[:60], "validation": (X[60:], y[60:])}
+    MetricEmbedder(**settings).fit(**rows, checkpoint_dir=tmp_path)
     expected = len(batches)
-    MetricClassifier(**settings).fit(X, y, checkpoint_dir=tmp_path)
+    MetricClassifier(**settings, two_stage=True).fit(**rows, checkpoint_dir=tmp_path)
     assert len(batches) == expected > 0
 
 
@@ -553,8 +554,7 @@ def test_fit_without_a_random_state_resumes_with_the_seeds_of_its_folder(tmp_pat
         ({}, {"classifier_weight": 1.0}, r"embedding_1\.pt has other settings or data: classifier_weight was 3\.0"),
         ({}, {"random_state": 1}, r"embedding_1\.pt has other settings or data: seed was \d+ and is \d+"),
         ({}, {"label_loss": AsymmetricLoss()}, r"embedding_1\.pt has other settings or data: classifier_loss was None"),
-        ({"n_members": 2}, {"two_stage": True}, r"embedding_1\.pt has other settings or data: inputs was"),
-        ({}, {"two_stage": True}, r"classifier\.pt has other settings or data: max_epochs was absent and is 2"),
+        ({}, {"two_stage": True}, r"embedding_1\.pt has other settings or data: keeps_label_network was True"),
         (
             {"two_stage": True},
             {"activation": "softmax"},
@@ -748,7 +748,7 @@ def test_soft_validation_labels_of_at_least_one_half_are_present():
     soft = np.where(y, 0.5, 0.49)
     fitted = MetricClassifier(**FAST).fit(X, soft)
     validation = validation_rows(MetricClassifier(**FAST), X, soft)
-    expected = best_thresholds(fitted.predict_proba(X[validation]), y[validation], shrinkage=5.0)
+    expected = best_thresholds(fitted.predict_proba(X[validation]), y[validation])
     np.testing.assert_allclose(fitted.thresholds_, expected, rtol=1e-5)
 
 
@@ -958,7 +958,7 @@ def test_validation_argument_leaves_all_rows_for_training():
     MetricEmbedder(**settings).fit(numbered(X[:160]), y[:160], validation)
     assert sorted(seen) == list(range(160))
     classifier = MetricClassifier(**FAST).fit(X[:160], y[:160], validation=validation)
-    chosen = best_thresholds(classifier.predict_proba(X[160:]), y[160:], shrinkage=5.0)
+    chosen = best_thresholds(classifier.predict_proba(X[160:]), y[160:])
     np.testing.assert_allclose(classifier.thresholds_, chosen, rtol=1e-5)
     embeddings = classifier.transform(X)
     score = float(ndcg_at_k(embeddings[160:], y[160:], embeddings[:160], y[:160]))
