@@ -18,9 +18,10 @@ training rows the database.
 
 Origin of the recommended recipe. First experiments on emotions, scene, yeast and MIML used results on their test rows.
 Its loss, head, weights and learning rate were then chosen on training rows only: a fifth as the test part, in three
-splits that are none of these. How it predicts labels was chosen in the same way, with the development rows of two sets
-of slogans besides. On these sets its results can still be too optimistic. Among settings of equal quality there, those
-were chosen that are also good on wide features and many labels, by test rows of the synthetic sets.
+splits that are none of these. How it predicts labels was chosen on training rows, too, in one split, and on the
+development rows of two sets of slogans. On these sets its results can still be too optimistic. Among settings of equal
+quality there, those were chosen that are also good on wide features and many labels, by test rows of the synthetic
+sets.
 
 Columns. NDCG@10: with Jaccard gain, relative to the ideal ranking of the database. Size ratio: mean number of labels of
 retrieved rows, divided by that of the database. kNN mAP: mAP of the share of each label among the 20 nearest training
