@@ -596,7 +596,12 @@ def test_estimator_has_the_same_fit_in_each_process_and_one_of_them_writes_its_c
         for (_, probabilities), alone in zip(result["estimated"][1:], expected, strict=True):
             np.testing.assert_allclose(probabilities, alone, rtol=1e-3, atol=1e-5)
     files = (ranks["folder"] / f"estimator, {len(joined)}").iterdir()
-    assert sorted(file.name for file in files) == ["classifier.pt", "embedding_1.pt", "embedding_2.pt", "seeds.json"]
+    assert sorted(file.name for file in files) == [
+        "classifier_ensemble.pt",
+        "embedding_1.pt",
+        "embedding_2.pt",
+        "seeds.json",
+    ]
 
 
 def test_logistic_regression_in_each_process_is_that_of_the_first(joined):

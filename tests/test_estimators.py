@@ -1490,10 +1490,13 @@ def test_parameters_out_of_range_are_an_error(estimator, setting, message):
     ("setting", "message"),
     [
         ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
-        ({"activation": "tanh"}, "`activation` must be 'sigmoid' or 'softmax', got 'tanh'"),
+        ({"activation": "tanh"}, "`activation` must be 'sigmoid', or with .* 'softmax', got 'tanh'"),
         ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
-        ({"activation": "softmax"}, "`activation='softmax'` requires `two_stage=True`, got False"),
-        ({"classifier_weight": 0}, "`classifier_weight` must be above 0 .* got 0. Pass `two_stage=True`"),
+        (
+            {"activation": "softmax"},
+            "`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got 'softmax'",
+        ),
+        ({"classifier_weight": 0}, "`classifier_weight` must be above 0, or `two_stage` be True"),
     ],
     ids=["threshold", "activation", "shrinkage", "softmax", "classifier_weight"],
 )
