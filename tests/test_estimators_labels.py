@@ -326,3 +326,8 @@ def test_pickled_modules_are_on_the_cpu_and_predict_the_same(two_stage, device):
         assert {value.device.type for value in getattr(loaded, name).state_dict().values()} == {place}
         assert {value.device for value in getattr(fitted, name).state_dict().values()} == {device}
     np.testing.assert_allclose(loaded.predict_proba(X), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_label_loss_that_cannot_be_called_is_an_error():
+    with pytest.raises(TypeError, match="`label_loss` must be None or a loss of logits and labels, got 'bce'"):
+        MetricClassifier(**FAST, label_loss="bce").fit(*table())

@@ -551,6 +551,13 @@ def test_checkpoint_with_an_invalid_entry_is_an_error(rows, part, content, tmp_p
         fit_classifier(make_classifier(), *rows, config=config, validation=rows, checkpoint=path)
 
 
+def test_file_of_a_module_without_settings_is_an_error(rows, tmp_path):
+    path = tmp_path / "classifier_ensemble.pt"
+    write_checkpoint(path, {"module": make_classifier().state_dict()})
+    with pytest.raises(ValueError, match="has other settings or data: max_epochs was absent and is 3"):
+        fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=path)
+
+
 def test_checkpoint_that_is_a_folder_is_an_error(rows, tmp_path):
     with pytest.raises(OSError, match=r"is not a regular file: choose another path"):
         fit_classifier(make_classifier(), *rows, config=CONFIG, checkpoint=tmp_path)

@@ -170,6 +170,28 @@ def test_network_of_another_shape_is_an_error_before_training(noise):
 # The loss of the classifier
 
 
+class HardLoss(nn.Module):
+    """A loss that requires labels 0 or 1."""
+
+    supports_soft_labels = False
+
+    def forward(self, logits, labels):
+        return logits.sum()
+
+
+def test_mixup_with_a_classifier_loss_of_hard_labels_is_an_error(noise):
+    network = make_network()
+    with pytest.raises(ValueError, match="`mixup` creates soft labels, which `HardLoss` does not support, got 0.4"):
+        fit_embedding(
+            network.head,
+            *noise[0],
+            loss=LogRatioLoss(),
+            classifier=network.classifier,
+            classifier_loss=HardLoss(),
+            config=TrainingConfig(max_epochs=1, mixup=0.4),
+        )
+
+
 class ScaledLoss(nn.Module):
     """The binary cross entropy of logits times a factor that is trained."""
 

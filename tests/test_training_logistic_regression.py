@@ -229,6 +229,8 @@ def test_without_a_positive_validation_row_the_strongest_penalty_is_kept(rows):
         ({"C": float("inf")}, "`C` must be a number above 0, or several, got inf"),
         ({"C": (0.1, 0.0)}, r"`C` must be a number above 0, or several, got \(0\.1, 0\.0\)"),
         ({"C": ()}, r"`C` must be a number above 0, or several, got \(\)"),
+        ({"tol": 0.0}, r"`tol` must be above 0 and finite, got 0\.0"),
+        ({"tol": float("nan")}, "`tol` must be above 0 and finite, got nan"),
         ({"C": INVERSE_PENALTIES}, "`validation` rows must choose one of 8 values of `C`, got None"),
         ({"C": (0.1, 1.0)}, "`validation` rows must choose one of 2 values of `C`, got None"),
         ({"features": torch.zeros(200, 7)}, r"shapes \(N, 8\) and \(N, 4\) like the classifier, got \(200, 7\)"),
@@ -256,10 +258,13 @@ def test_several_penalties_are_the_default(rows):
         fit_logistic_regression(ClassifierHead(8, 4), *rows)
 
 
-def test_other_activation_and_features_that_are_no_tensor_are_an_error(rows):
+def test_arguments_of_another_kind_are_an_error(rows):
     features, labels = rows
     with pytest.raises(ValueError, match="A logistic regression needs a classifier with sigmoid, got 'softmax'"):
         fit_logistic_regression(ClassifierHead(8, 4, activation="softmax"), features, labels, C=0.1)
+    for C in ("balanced", None, [0.1, "1"]):
+        with pytest.raises(TypeError, match="`C` must be a number, or several, got "):
+            fitted(*rows, C=C)
     with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got ndarray"):
         fit_logistic_regression(ClassifierHead(8, 4), features.numpy(), labels, C=0.1)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.labels import LabelsLike
 
@@ -49,21 +50,9 @@ class LabelNetwork(nn.Module):
         """Convert logits `(N, L)` to probabilities of the same shape with the activation of the classifier."""
         return self.classifier.probabilities(logits)
 
+    @inherit_docs(ClassifierHead.loss)
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
-        """Compute the loss of the classifier.
-
-        Args:
-            logits: Shape `(N, L)`.
-            labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads.
-            validate_args: Whether to check that labels are in [0, 1], which synchronises with a CUDA device.
-
-        Returns:
-            The loss, a scalar.
-
-        Raises:
-            TypeError: If `labels` does not contain numbers.
-            ValueError: If `labels` is not a matrix, or a label is NaN or outside [0, 1].
-        """
+        """Compute the loss of the classifier."""
         return self.classifier.loss(logits, labels, validate_args=validate_args)
 
 

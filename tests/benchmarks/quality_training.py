@@ -166,19 +166,6 @@ def embed(
     return Result(train, test, seconds=seconds)
 
 
-class Classifier(ClassifierHead):
-    """A linear classifier with another loss than binary cross entropy."""
-
-    def __init__(self, in_features: int, num_labels: int, label_loss: nn.Module) -> None:
-        super().__init__(in_features, num_labels)
-        self.label_loss = label_loss
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of logits."""
-        value: Tensor = self.label_loss(logits, labels.to(logits.dtype))
-        return value
-
-
 def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
     """Train a perceptron by a loss on logits; the embedding is its second hidden layer."""
     torch.manual_seed(parts.seed)
@@ -189,7 +176,8 @@ def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
         parts.train[parts.fit],
         parts.train_labels[parts.fit],
         loss=no_loss,
-        classifier=Classifier(256, parts.train_labels.shape[1], label_loss),
+        classifier=ClassifierHead(256, parts.train_labels.shape[1]),
+        classifier_loss=label_loss,
         config=training_config(parts, lr),
         validation=(parts.train[parts.validation], parts.train_labels[parts.validation]),
     )
