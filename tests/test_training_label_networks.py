@@ -181,7 +181,7 @@ class HardLoss(nn.Module):
 
 def test_mixup_with_a_classifier_loss_of_hard_labels_is_an_error(noise):
     network = make_network()
-    with pytest.raises(ValueError, match="`mixup` creates soft labels, which `HardLoss` does not support, got 0.4"):
+    with pytest.raises(ValueError, match=r"`mixup` creates soft labels, which `HardLoss` does not support, got 0\.4"):
         fit_embedding(
             network.head,
             *noise[0],
