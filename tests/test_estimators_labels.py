@@ -60,14 +60,17 @@ class Expected:
         *networks, probe = fitted.classifier_.members
         parts = parts_of(fitted, X, y)
         of_networks, of_probes, targets, weights = [], [], [], []
-        self.histories = []
         for number in range(len(parts)):
             train, validation = parts[number]
             unseen = networks[number :: len(parts)]
             logits = torch.stack([apply_in_batches(network, validation.features) for network in unseen])
             own = ClassifierHead(X.shape[1], y.shape[1], clip=3.0)
             own.standardize.fit(torch.tensor(X))
-            self.histories.append(fit_logistic_regression(own, *train, validation=validation))
+            if number == 0:
+                self.histories = [fit_logistic_regression(own, *train, validation=validation)]
+                best = max(self.histories[0], key=lambda record: record["val_map"])
+            else:
+                self.histories.append(fit_logistic_regression(own, *train, C=best["C"], validation=validation))
             of_networks.append(logits.mean(0))
             of_probes.append(apply_in_batches(own, validation.features))
             targets.append(validation.labels)

@@ -19,6 +19,7 @@ from mlmetric.estimators._validation_parts import Part, ValidationParts
 from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork
 from mlmetric.metrics import best_thresholds, mean_average_precision
 from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_logistic_regression
+from mlmetric.training._logistic_regression import INVERSE_PENALTIES
 
 _C_WITHOUT_VALIDATION = 0.01
 _SHARE_WITHOUT_VALIDATION = 0.5
@@ -62,9 +63,9 @@ def fit_joint_classifier(
     """Combine the networks with a logistic regression on the features.
 
     A logistic regression is trained on the training rows of each part; the mean of their weights is that of the
-    ensemble. The logits of the networks are averaged, and mixed with those of the logistic regression. The share of the
-    networks is the one with the best mAP on the validation rows. Without validation rows that have a label, it is 0.5,
-    and C is 0.01.
+    ensemble. The validation rows of the first part choose its C, which the other parts use, too. The logits of the
+    networks are averaged, and mixed with those of the logistic regression. The share of the networks is the one with
+    the best mAP on the validation rows. Without validation rows that have a label, it is 0.5, and C is 0.01.
 
     Args:
         networks: The trained networks of the members, in evaluation mode.
@@ -82,7 +83,9 @@ def fit_joint_classifier(
     if standardize:
         probe.standardize.fit(parts.data.features)
     probe, networks = probe.to(device), [network.to(device) for network in networks]
-    histories, weights, biases = [], [], []
+    histories: list[list[EpochRecord]] = []
+    weights, biases = [], []
+    strengths: float | tuple[float, ...] = INVERSE_PENALTIES
     logits: list[tuple[Tensor, Tensor]] = []
     targets: list[Tensor] = []
     for number in range(len(parts)):
@@ -90,7 +93,9 @@ def fit_joint_classifier(
         if validation is None or not bool(validation.hard.labels.any()):
             histories.append(fit_logistic_regression(probe, *train, C=_C_WITHOUT_VALIDATION))
         else:
-            histories.append(fit_logistic_regression(probe, *train, validation=validation.hard))
+            records = fit_logistic_regression(probe, *train, C=strengths, validation=validation.hard)
+            histories.append(records)
+            strengths = max(records, key=lambda record: record["val_map"])["C"]
         if validation is not None:
             features, target = validation.hard
             unseen = ClassifierEnsemble(networks[number :: len(parts)])

@@ -77,7 +77,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
         history_: A list of epoch records for each member. Then, with `two_stage`, those of the second stage; otherwise
-            for each choice of validation rows the records of a logistic regression, one for each `C`.
+            for each choice of validation rows those of a logistic regression: one for each `C`, then for the best `C`.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
