@@ -839,7 +839,7 @@ def test_both_estimators_have_the_same_defaults():
         "activation",
         "label_loss",
         "threshold",
-        "shrinkage",
+        "max_predicted",
     }
     assert {name: classifier[name] for name in embedder} == embedder
 
@@ -1008,9 +1008,9 @@ def test_thresholds_are_chosen_on_validation_rows_only():
     validation = validation_rows(MetricClassifier(**FAST), X, y)
     trained_on = np.setdiff1d(np.arange(240), validation)
     for average in ("macro", "micro"):
-        for shrinkage in (0.0, 5.0):
-            settings = {"average": average, "shrinkage": shrinkage}
-            classifier = MetricClassifier(**FAST, threshold=average, shrinkage=shrinkage).fit(X, y)
+        for limit in (0.8, 1.5, np.inf):
+            settings = {"average": average, "max_predicted": limit}
+            classifier = MetricClassifier(**FAST, threshold=average, max_predicted=limit).fit(X, y)
             of_rows = [
                 best_thresholds(classifier.predict_proba(X[rows]), y[rows], **settings)
                 for rows in (validation, trained_on)
@@ -1037,14 +1037,13 @@ def test_extreme_validation_fractions_leave_training_and_validation_rows():
         assert 2 <= len(set(seen)) <= 7
 
 
-def test_shrinkage_brings_thresholds_closer_together():
-    X, y = table(240)
-    spreads = [
-        np.ptp(MetricClassifier(**FAST, shrinkage=shrinkage).fit(X, y).thresholds_) for shrinkage in (0, 5, 50, 1e9)
+def test_limit_bounds_the_number_of_predictions():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(240, 4)), rng.integers(0, 4, (240, 3)) == 0  # labels that features do not predict
+    ratios = [
+        MetricClassifier(**FAST, max_predicted=limit).fit(X, y).predict(X).sum() / y.sum() for limit in (0.5, 1.5, 9.0)
     ]
-    assert spreads == sorted(spreads, reverse=True)
-    assert spreads[0] > 0.02
-    assert spreads[-1] < 1e-6
+    assert ratios[0] < 1 < ratios[1] < ratios[2]
 
 
 def test_numeric_threshold_applies_to_all_labels():
@@ -1491,14 +1490,14 @@ def test_parameters_out_of_range_are_an_error(estimator, setting, message):
     [
         ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
         ({"activation": "tanh"}, "`activation` must be 'sigmoid', or with .* 'softmax', got 'tanh'"),
-        ({"shrinkage": -1.0}, r"`shrinkage` must be a number >= 0.*, got -1\.0"),
+        ({"max_predicted": 0.0}, r"`max_predicted` must be a number above 0, got 0\.0"),
         (
             {"activation": "softmax"},
             "`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got 'softmax'",
         ),
         ({"classifier_weight": 0}, "`classifier_weight` must be above 0, or `two_stage` be True"),
     ],
-    ids=["threshold", "activation", "shrinkage", "softmax", "classifier_weight"],
+    ids=["threshold", "activation", "max_predicted", "softmax", "classifier_weight"],
 )
 def test_classifier_parameters_out_of_range_are_an_error_before_training(setting, message):
     X, y = table()

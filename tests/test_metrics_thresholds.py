@@ -210,6 +210,40 @@ def test_invalid_shrinkage_is_rejected(options):
         best_thresholds([[0.1]], [[1]], **options)
 
 
+@settings(max_examples=50, deadline=None)
+@given(matrices=masked_matrices(), limit=st.sampled_from([0.5, 1.0, 1.5, 2.0, np.inf]))
+def test_limited_thresholds_have_the_highest_f1_among_those_that_predict_few_enough(matrices, limit):
+    preds, target, mask = matrices
+    options = {"max_predicted": limit, "fallback": np.inf}
+    thresholds = best_thresholds(*_corrupt(*matrices), mask=mask, **options).numpy()
+    for scores, positive, included, threshold in zip(preds.T, target.T, mask.T, thresholds, strict=True):
+        scores, positive = scores[included], positive[included]
+        if not positive.any():
+            continue
+        accepted = sorted(set(scores[positive]), reverse=True)
+        allowed = [s for s in accepted if (scores >= s).sum() <= limit * positive.sum()] or accepted[:1]
+        assert _f1(scores, positive, threshold) == max(_f1(scores, positive, s) for s in allowed)
+
+
+def test_limit_keeps_a_label_that_is_hard_to_predict_from_being_predicted_everywhere():
+    preds = torch.linspace(1, 0, 10)[:, None]
+    target = torch.tensor([1, 0, 0, 0, 0, 0, 0, 1, 1, 1])[:, None]
+    assert int((preds >= best_thresholds(preds, target)).sum()) == 10
+    for average in F1:
+        limited = best_thresholds(preds, target, average=average, max_predicted=1.5)
+        assert int((preds >= limited).sum()) == 1
+    assert int((preds >= best_thresholds(preds, target, max_predicted=0.1)).sum()) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_predicted": 0.0}, {"max_predicted": np.nan}, {"max_predicted": 1.5, "per_label": False}]
+)
+def test_invalid_limit_is_rejected(options):
+    message = rf"`max_predicted` must be a number above 0, and infinite .*, got {options['max_predicted']}"
+    with pytest.raises(ValueError, match=message):
+        best_thresholds([[0.1]], [[1]], **options)
+
+
 def test_no_positive_among_the_included_entries_requires_a_fallback():
     preds, target, mask = torch.zeros(2, 2), torch.ones(2, 2), torch.zeros(2, 2)
     with pytest.raises(ValueError, match=r"`target` must contain at least one positive .*, got none in 4 entries"):

@@ -42,7 +42,9 @@ class FittedClassifier(NamedTuple):
     histories: list[list[EpochRecord]]
     validation: tuple[Tensor, Tensor] | None
 
-    def thresholds(self, threshold: float | Literal["macro", "micro"], *, shrinkage: float) -> npt.NDArray[np.float64]:
+    def thresholds(
+        self, threshold: float | Literal["macro", "micro"], *, max_predicted: float
+    ) -> npt.NDArray[np.float64]:
         """Return the thresholds, shape `(L,)`: a number for all, or chosen on the validation rows by an average of F1.
 
         Without validation rows they are 0.5.
@@ -54,7 +56,10 @@ class FittedClassifier(NamedTuple):
         logits, target = self.validation
         probabilities = self.module.probabilities(logits)
         fallback = None if bool(target.any()) else 0.5
-        return best_thresholds(probabilities, target, average=threshold, shrinkage=shrinkage, fallback=fallback).numpy()
+        thresholds = best_thresholds(
+            probabilities, target, average=threshold, max_predicted=max_predicted, fallback=fallback
+        )
+        return thresholds.numpy()
 
 
 def fit_joint_classifier(

@@ -36,11 +36,10 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     rows. With `two_stage=True` they are predicted as in the paper, by a linear classifier that is trained on the frozen
     embedding in a second stage.
 
-    The thresholds of `predict` are chosen on the validation rows; `shrinkage` shrinks those of rare labels towards a
-    threshold common to all labels. In a pipeline of imbalanced-learn, an undersampler before the classifier resamples
-    the training rows only. The validation rows are then taken from the rows that it keeps, and have the label
-    frequencies of these. For thresholds that suit the frequencies of all rows, pass `validation`, transformed by the
-    steps before, or set `threshold` to a number.
+    The thresholds of `predict` are chosen on the validation rows. In a pipeline of imbalanced-learn, an undersampler
+    before the classifier resamples the training rows only. The validation rows are then taken from the rows that it
+    keeps, and have the label frequencies of these. For thresholds that suit the frequencies of all rows, pass
+    `validation`, transformed by the steps before, or set `threshold` to a number.
 
     Args:
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
@@ -63,9 +62,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             labels)`, such as `AsymmetricLoss()`; None for the binary cross entropy.
         threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
             each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
-        shrinkage: Number of positive validation rows of a label at which its threshold is the mean of its own optimum
-            and the common threshold; more positives give more weight to its own optimum. A higher value lowers macro F1
-            and raises overall F1. See [best_thresholds][mlmetric.metrics.best_thresholds].
+        max_predicted: Largest number of predictions of a label that its threshold may make on the validation rows, as
+            a multiple of its positives. With `math.inf`, F1 alone decides, which is highest for labels that are hard to
+            predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
@@ -121,7 +120,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = "macro",
-        shrinkage: float = 0.0,
+        max_predicted: float = 1.5,
         device: str = "cpu",
         random_state: RandomState = None,
     ) -> None:
@@ -148,7 +147,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         self.activation = activation
         self.label_loss = label_loss
         self.threshold = threshold
-        self.shrinkage = shrinkage
+        self.max_predicted = max_predicted
 
     @classmethod
     def paper(
@@ -174,7 +173,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = 0.5,
-        shrinkage: float = 0.0,
+        max_predicted: float = 1.5,
         device: str = "cpu",
         random_state: RandomState = None,
     ) -> Self:
@@ -199,10 +198,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             device=device,
             random_state=random_state,
         )
-        paper.set_params(
-            two_stage=two_stage, activation=activation, label_loss=label_loss, threshold=threshold, shrinkage=shrinkage
-        )
-        return paper
+        paper.set_params(two_stage=two_stage, activation=activation, label_loss=label_loss)
+        return paper.set_params(threshold=threshold, max_predicted=max_predicted)
 
     @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
     def fit(
@@ -243,7 +240,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             outputs.save("classifier_ensemble", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories
-        self.thresholds_ = fitted.thresholds(self.threshold, shrinkage=self.shrinkage)
+        self.thresholds_ = fitted.thresholds(self.threshold, max_predicted=self.max_predicted)
         return self
 
     @inherit_docs(MetricEmbedder.transform)
@@ -263,8 +260,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         Returns:
             float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
-        logits = torch.from_numpy(self.decision_function(X))
-        return self.classifier_.probabilities(logits).numpy()
+        return self.classifier_.probabilities(torch.from_numpy(self.decision_function(X))).numpy()
 
     @inherit_docs(MetricEmbedder.transform)
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -303,8 +299,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
         if self.label_loss is not None and not callable(self.label_loss):
             raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {self.label_loss!r}.")
-        if not 0 <= self.shrinkage < math.inf:
-            raise ValueError(f"`shrinkage` must be a number >= 0, got {self.shrinkage!r}.")
+        if not self.max_predicted > 0:
+            raise ValueError(f"`max_predicted` must be a number above 0, got {self.max_predicted!r}.")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

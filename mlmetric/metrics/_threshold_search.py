@@ -26,6 +26,7 @@ def best_thresholds(
     average: Average = "macro",
     per_label: bool = True,
     shrinkage: float = 0.0,
+    max_predicted: float = math.inf,
     fallback: float | None = None,
     mask: TensorLike | None = None,
 ) -> Tensor:
@@ -50,6 +51,10 @@ def best_thresholds(
             positives, >= 0: for a label with P positives the result is
             `(P t_label + shrinkage t_common) / (P + shrinkage)`, where t_common is the threshold returned by
             `average="micro", per_label=False`. It suits labels whose scores are on the same scale. 0: no shrinkage.
+        max_predicted: Largest number of predictions of a label, as a multiple of its number of positives, above 0: the
+            threshold with the highest F1 among those that predict at most so many entries, or the one that predicts
+            fewest. Without a limit, a label that is hard to predict has its highest F1 where most rows get it. 1: in
+            proportion to the label's frequency. Applied before `shrinkage`.
         fallback: The threshold of labels without positives. By default t_common, which suits labels whose scores are
             on the same scale and allows such a label to be predicted. For labels on different scales pass a number, or
             `float("inf")` to predict none of them.
@@ -63,8 +68,8 @@ def best_thresholds(
     Raises:
         TypeError: If an argument does not contain real numbers.
         ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, `average` is
-            none of the values above, `shrinkage` is negative or not finite or passed with `per_label=False`, or there
-            are no positives and no `fallback`.
+            none of the values above, `shrinkage` is negative or not finite, `max_predicted` is not above 0, one of the
+            two is passed with `per_label=False`, or there are no positives and no `fallback`.
 
     Examples:
         >>> import torch
@@ -80,11 +85,16 @@ def best_thresholds(
         The common micro threshold and the macro thresholds of labels are found by a sweep over the sorted scores, the
         micro thresholds of labels with the algorithm of Dinkelbach, "On nonlinear fractional programming", Management
         Science 13(7), 1967. For thresholds of labels with few positives see Yang, "A study of thresholding strategies
-        for text categorization", SIGIR 2001. The formula of `shrinkage` is our own.
+        for text categorization", SIGIR 2001, which also describes predictions in proportion to the frequency. The
+        formula of `shrinkage`, and the limit of `max_predicted` as a multiple, are our own.
     """
     check_choice(average, "average", Average)
     if not (shrinkage >= 0 and math.isfinite(shrinkage)) or (shrinkage and not per_label):
         raise ValueError(f"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {shrinkage}.")
+    if not max_predicted > 0 or (max_predicted < math.inf and not per_label):
+        raise ValueError(
+            f"`max_predicted` must be a number above 0, and infinite with `per_label=False`, got {max_predicted}."
+        )
     predictions = check_predictions(preds, target, mask)
     num_labels = predictions.preds.shape[1]
     positives = predictions.target.sum(dim=0)
@@ -97,7 +107,7 @@ def best_thresholds(
         return predictions.preds.new_full((num_labels,) if per_label else (), fallback or 0.0, dtype=torch.float64)
     if not per_label:
         return _common_macro_threshold(predictions) if average == "macro" else _common_micro_threshold(predictions)
-    candidates = ThresholdCandidates(predictions)
+    candidates = ThresholdCandidates(predictions, max_predicted=max_predicted)
     chosen = _maximise_micro_f1(candidates) if average == "micro" else _maximise_label_f1(candidates)
     thresholds = candidates.thresholds(chosen)
     if fallback is None and not bool(positives.all()):
@@ -115,9 +125,13 @@ class ThresholdCandidates:
     Other thresholds need not be considered: predicting further negatives, but no further positive, only lowers F1. A
     choice of candidates is int64 `(L,)`: for each label the index of the lowest predicted positive among the label's
     positives in ascending order, or -1 to predict none.
+
+    Candidates that predict more than `max_predicted` times the positives of a label are left out, except the one that
+    predicts fewest.
     """
 
-    def __init__(self, predictions: Predictions) -> None:
+    def __init__(self, predictions: Predictions, *, max_predicted: float = math.inf) -> None:
+        self._max_predicted = max_predicted
         mask = None if predictions.mask is None else predictions.mask.T
         self._dtype = predictions.preds.dtype
         self._support = predictions.target.sum()
@@ -132,7 +146,9 @@ class ThresholdCandidates:
         chosen = self._none_chosen.clone()
         for ranked, predicted_positives, true_positives in self._groups:
             values = objective(true_positives, predicted_positives, ranked.positives)
-            values = values.masked_fill(~ranked.valid, -torch.inf)
+            predicted = predicted_positives.masked_fill(~ranked.valid, torch.inf)
+            limit = (self._max_predicted * ranked.positives).maximum(predicted.amin(dim=1, keepdim=True))
+            values = values.masked_fill(~ranked.valid | (predicted > limit), -torch.inf)
             index = values.shape[1] - 1 - values.flip(1).argmax(dim=1)
             maximum = values.gather(1, index[:, None]).squeeze(1)
             chosen[ranked.groups] = torch.where(maximum > above, index, -1)

@@ -27,8 +27,9 @@ Columns. NDCG@10: with Jaccard gain, relative to the ideal ranking of the databa
 retrieved rows, divided by that of the database. kNN mAP: mAP of the share of each label among the 20 nearest training
 rows. mAP, macro F1 and overall F1: of the scores of a method that classifies features, otherwise of a logistic
 regression for each label on the frozen embedding, from the epoch that is best for retrieval; F1 at thresholds that are
-chosen on validation rows. A classifier without an embedding retrieves by the features, a perceptron by its second
-hidden layer, the semantic projection by the projected features. Seconds: of one training, on one thread.
+chosen on validation rows with the limit `max_predicted` of `MetricClassifier`. A classifier without an embedding retrieves by the features, a perceptron by its second
+hidden layer, the semantic projection by the projected features. Seconds: of CPU time of one training, on one
+thread.
 
 Ranks. One of our recipes is "first" if its mean exceeds that of every other method by more than the larger standard
 deviation of the two over seeds, "behind" if another method exceeds it by that much, otherwise "tied", and "tied ahead"
@@ -108,7 +109,8 @@ def measure(parts: Parts, result: Result) -> dict[str, float]:
     scale = float(result.train.std()) or 1.0
     scores = result.scores or logistic_regression(parts, result.train / scale, result.test / scale)
     if result.predictions is None:
-        thresholds = best_thresholds(scores[0][parts.validation], parts.train_labels[parts.validation])
+        held_out = scores[0][parts.validation], parts.train_labels[parts.validation]
+        thresholds = best_thresholds(*held_out, max_predicted=MetricClassifier().max_predicted)
         predictions = (scores[1] >= thresholds).long()
     else:
         predictions = result.predictions

@@ -38,9 +38,9 @@ def classify(
     validation = None
     if shares_validation and classifier.validation_fraction:
         validation = (parts.train[parts.validation].numpy(), parts.train_labels[parts.validation].numpy())
-    started = time.perf_counter()
+    started = time.process_time()
     classifier.fit(*fit, validation=validation)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     train, test = (rows.numpy() for rows in parts.rows)
 
     def scores(rows: Any) -> Tensor:  # logits with softmax rank the rows differently than the probabilities
@@ -66,7 +66,7 @@ def perceptrons(parts: Parts, lr: float, *, n_members: int = 1, mixed: bool = Fa
     networks = [
         LabelNetwork(PERCEPTRON_DROPOUT(num_features), ClassifierHead(256, num_labels)) for _ in range(n_members)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     for number, network in enumerate(networks):
         settings = replace(training_config(parts, lr), batch_size=128, seed=parts.seed * n_members + number)
         train_classifier(network, parts, settings)
@@ -81,7 +81,7 @@ def perceptrons(parts: Parts, lr: float, *, n_members: int = 1, mixed: bool = Fa
 
         share = max((step / 20 for step in range(21)), key=score)
         scores = [share * own + (1 - share) * other for own, other in zip(scores, others, strict=True)]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     heads = EmbeddingEnsemble([network.head for network in networks])
     embeddings = (apply_in_batches(heads, rows) for rows in parts.rows)
     return Result(*embeddings, scores=(scores[0], scores[1]), seconds=seconds)
@@ -89,9 +89,9 @@ def perceptrons(parts: Parts, lr: float, *, n_members: int = 1, mixed: bool = Fa
 
 def linear_probe(parts: Parts, lr: float) -> Result:
     """Train a logistic regression for each label on the features; retrieval uses the features."""
-    started = time.perf_counter()
+    started = time.process_time()
     scores = logistic_regression(parts, parts.train, parts.test)
-    return Result(parts.train, parts.test, scores, seconds=time.perf_counter() - started)
+    return Result(parts.train, parts.test, scores, seconds=time.process_time() - started)
 
 
 def logistic_regression(parts: Parts, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
