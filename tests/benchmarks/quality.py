@@ -27,9 +27,9 @@ Columns. NDCG@10: with Jaccard gain, relative to the ideal ranking of the databa
 retrieved rows, divided by that of the database. kNN mAP: mAP of the share of each label among the 20 nearest training
 rows. mAP, macro F1 and overall F1: of the scores of a method that classifies features, otherwise of a logistic
 regression for each label on the frozen embedding, from the epoch that is best for retrieval; F1 at thresholds that are
-chosen on validation rows with the limit `max_predicted` of `MetricClassifier`. A classifier without an embedding retrieves by the features, a perceptron by its second
-hidden layer, the semantic projection by the projected features. Seconds: of CPU time of one training, on one
-thread.
+chosen on validation rows with the limit `max_predicted` of `MetricClassifier`. A classifier without an embedding
+retrieves by the features, a perceptron by its second hidden layer, the semantic projection by the projected features.
+Seconds: of CPU time of one training, on one thread.
 
 Ranks. One of our recipes is "first" if its mean exceeds that of every other method by more than the larger standard
 deviation of the two over seeds, "behind" if another method exceeds it by that much, otherwise "tied", and "tied ahead"
