@@ -15,7 +15,7 @@ row means that the search found fewer rows, as an approximate search may. A miss
 and no denominator changes: precision and ACG divide by k, NDCG by the highest DCG that the whole database allows, mAP
 and recall by what is relevant in the whole database; mAP with `denominator="hits"` and WMAP divide by the relevant rows
 that were retrieved. Only the size ratio is a mean over the retrieved rows. A query for which nothing was retrieved has
-the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` compares such a search with an exact one.
+the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` compares it with an exact search.
 """
 
 from mlmetric.metrics._average_precision import average_precision, mean_average_precision

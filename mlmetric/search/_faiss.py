@@ -40,26 +40,34 @@ def read_faiss_index(index: Any, metric: Metric | None) -> tuple[npt.NDArray[np.
     if not isinstance(index, faiss.Index):
         raise TypeError(f"`index` must be a faiss index, got {type(index).__name__}.")
     index, ids = faiss.downcast_index(index), None
-    if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
+    if isinstance(index, faiss.IndexIDMap):
         ids = faiss.vector_to_array(index.id_map).tolist()
-        index = faiss.downcast_index(index.index)  # faiss ends the process if rows of the outer index are read
+        index = faiss.downcast_index(index.index)
     if not index.ntotal:
         raise ValueError("`index` must contain at least one row, got an empty faiss index.")
     _check_row_numbers(faiss, index)
-    try:
-        vectors: npt.NDArray[np.float32] = index.reconstruct_n(0, index.ntotal)
-    except RuntimeError as error:
-        raise ValueError(f"`index` must be a faiss index that stores its vectors: {error}") from error
+    vectors: npt.NDArray[np.float32] = index.reconstruct_n(0, index.ntotal)
     if metric is None:
         metric = _metric_of(faiss, index, vectors)
     return vectors, metric, ids
 
 
 def _check_row_numbers(faiss: Any, index: Any) -> None:
-    """Check that an inverted file contains rows 0 to n - 1: faiss returns arbitrary numbers for others."""
+    """Check that rows 0 to n - 1 can be read.
+
+    From an inverted file, faiss otherwise returns arbitrary numbers; reading all rows of another kind of index that
+    cannot be read ends the process.
+    """
     try:
         lists = faiss.extract_index_ivf(index).invlists
     except RuntimeError:  # no inverted file
+        try:
+            index.reconstruct(0)
+        except RuntimeError as error:
+            raise ValueError(
+                f"`index` must be a faiss index of which row 0 can be read, got {type(index).__name__}: "
+                f"{str(error).rpartition('Error: ')[2] or error}"
+            ) from error
         return
     sizes = [lists.list_size(number) for number in range(lists.nlist)]
     parts = [faiss.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]

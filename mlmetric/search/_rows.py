@@ -81,25 +81,23 @@ def embedding_matrix(rows: Any, name: str, width: int | None, *, unit_length: bo
     size = max(1, _VALUES_PER_BLOCK // matrix.shape[1])
     for start in range(0, len(matrix), size):
         block = matrix[start : start + size].astype(np.float64)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block if unit_length else block.astype(np.float32))
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0].tolist()
+            raise ValueError(
+                f"`{name}` must contain numbers that are finite in float32, got {block[row, column]} at row "
+                f"{start + row}, column {column}."
+            )
         if unit_length:
             # First by the largest entry, so that squares neither overflow nor all underflow.
             largest = np.abs(block).max(axis=1, keepdims=True)
             if not largest.all():
                 row = start + int((largest == 0).argmax())
                 raise ValueError(f'`{name}` must contain no zero row with `metric="cosine"`, got one at row {row}.')
-            with np.errstate(invalid="ignore"):  # infinite, reported below
-                block /= largest
+            block /= largest
             block /= np.linalg.norm(block, axis=1, keepdims=True)
-        with np.errstate(over="ignore"):
-            result[start : start + size] = block
-        finite = np.isfinite(result[start : start + size])
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0].tolist()
-            value = matrix[start + row, column]
-            raise ValueError(
-                f"`{name}` must contain numbers that are finite in float32, got {value} at row {start + row}, column "
-                f"{column}."
-            )
+        result[start : start + size] = block
     return result
 
 
