@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mlmetric.search import Hit, SearchIndex
 
@@ -60,6 +61,18 @@ def test_embeddings_can_be_added_to_an_index_with_a_model(images):
     assert index.search(images[:1], 1) == [
         [Hit(0, pytest.approx(0, abs=1e-6), (), {})]
     ]  # without labels nothing is predicted
+
+
+def test_paths_and_pictures_go_to_the_model(tmp_path):
+    class OfAnything(Model):
+        def embed(self, images):
+            return np.full((len(images) if isinstance(images, list) else 1, 3), 0.5)
+
+    index = SearchIndex(model=OfAnything())
+    picture = Image.new("L", (4, 4))
+    for images in ("a.jpg", tmp_path / "a.jpg", picture, ["a.jpg", tmp_path], [picture] * 2, np.zeros((1, 3, 4, 4))):
+        index.add(images)
+    assert len(index) == 8
 
 
 def test_what_a_model_predicts_is_added_only_if_passed(images):

@@ -42,10 +42,8 @@ def choose_label_names(label_names: Iterable[str] | None, model: Any) -> list[st
 
 def is_embedding_matrix(rows: Any) -> bool:
     """Return whether `rows` is a matrix of numbers rather than one or many images."""
-    if isinstance(rows, str | PathLike):
-        return False
     if isinstance(rows, list | tuple):
-        return bool(rows) and not isinstance(rows[0], str | PathLike) and np.ndim(rows[0]) == 1
+        return bool(rows) and np.ndim(rows[0]) == 1
     return getattr(rows, "ndim", None) == 2
 
 
