@@ -222,6 +222,7 @@ def test_package_imports_run_one_way():
         "label_vectors": 1,
         "imbalance": 2,
         "neighbors": 1,
+        "search": 2,
         "similarity": 1,
         "samplers": 2,
         "_pml": 1,

@@ -218,6 +218,20 @@ def test_ndcg_counts_padding_as_grade_0():
     assert result[2:].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("name", [name for name in LOOPS if name != "size_ratio"])
+def test_query_that_retrieved_nothing_has_0_where_it_is_defined(name):
+    retrieved = np.full((4, 3), -1)
+    values = FUNCTIONS[name](retrieved, LABELS, k=3, metric="retrieved", average="none")
+    assert values[[0, 2, 3]].tolist() == [0, 0, 0]
+    assert values[1].isnan()
+
+
+def test_missing_rows_are_not_relevant_even_if_grade_0_is():
+    options = {"k": 3, "metric": "retrieved", "relevance_threshold": 0, "average": "none"}
+    retrieved = [[1, 2, 3], [0, 2, -1], [0, -1, -1], [-1, -1, -1]]
+    assert metrics.precision_at_k(retrieved, LABELS, **options).tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
 def test_grade_equal_to_the_threshold_is_relevant_in_each_dtype():
     labels = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])  # grades 2/3, 1/3 and 1/2
     for dtype in (torch.bool, torch.float16, torch.float32, torch.float64):

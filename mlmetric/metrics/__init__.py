@@ -9,6 +9,13 @@ they are probabilities or logits is never inferred.
 
 - nan, the default: means exclude undefined values. `average="none"` shows which labels or queries these are.
 - 0 or 1: undefined values are replaced by this number, which means include. 0 gives the values of scikit-learn.
+
+With `metric="retrieved"` the retrieval metrics evaluate the row numbers that any search returned. -1 at the end of a
+row means that the search found fewer rows, as an approximate search may. A missing row has grade 0 and is not relevant,
+and no denominator changes: precision and ACG divide by k, NDCG by the highest DCG that the whole database allows, mAP
+and recall by what is relevant in the whole database; mAP with `denominator="hits"` and WMAP divide by the relevant rows
+that were retrieved. Only the size ratio is a mean over the retrieved rows. A query for which nothing was retrieved has
+the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` compares it with an exact search.
 """
 
 from mlmetric.metrics._average_precision import average_precision, mean_average_precision
@@ -24,6 +31,7 @@ from mlmetric.metrics._label_ranking import (
 from mlmetric.metrics._metrics_report import METRIC_NAMES, MetricsReport
 from mlmetric.metrics._multi_label_metrics import MultiLabelMetrics
 from mlmetric.metrics._retrieval._graded import acg_at_k, ndcg_at_k, size_ratio_at_k, wmap_at_k
+from mlmetric.metrics._retrieval._neighbor_recall import neighbor_recall
 from mlmetric.metrics._retrieval._relevance import (
     hit_rate_at_k,
     map_at_k,
@@ -58,6 +66,7 @@ __all__ = [
     "mean_average_precision",
     "mrr",
     "ndcg_at_k",
+    "neighbor_recall",
     "of1",
     "one_error",
     "pooled_accuracy",

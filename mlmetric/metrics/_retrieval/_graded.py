@@ -64,7 +64,7 @@ def ndcg_at_k(
             `"cosine"`: by cosine distance. `"precomputed"`: by the distances that `embeddings` contains; `ref_emb` must
             be None. `"retrieved"`: `embeddings` contains the integer indices of the retrieved rows, nearest first, such
             as those of an approximate nearest-neighbour index; `ref_emb` must be None. -1 at the end of a row is
-            padding, as in faiss: it counts as a retrieved row of grade 0.
+            padding, as in faiss: it counts as a retrieved row of grade 0 that is not relevant.
         average: `"mean"`, the default: mean over the queries. `"none"`: one value for each query.
         sample_weight: Weight of each query in the mean, shape `(N,)`. By default all queries have the same weight.
         zero_division: Value of an undefined query: nan, the default, excludes it from the mean; 0.0 or 1.0 counts it
@@ -194,7 +194,7 @@ def wmap_at_k(
 @supports_resample_weights
 @inherit_docs(
     acg_at_k,
-    metric="it counts as a retrieved row of grade 0=>the mean is that of the other retrieved rows",
+    metric="it counts as a retrieved row of grade 0 that is not relevant=>the mean is that of the other retrieved rows",
 )
 def size_ratio_at_k(  # noqa: D417
     embeddings: TensorLike,

@@ -90,7 +90,9 @@ def check_retrieval_inputs(
         distances = _check_distances(queries, len(database_labels), exclude_self=exclude_self)
         ranking = DistanceRanking(distances, exclude_self=exclude_self)
     else:
-        ranking = IndexRanking(_check_indices(queries, len(database_labels)), exclude_self=exclude_self)
+        ranking = IndexRanking(
+            check_row_numbers(queries, "embeddings", len(database_labels)), exclude_self=exclude_self
+        )
     return RetrievalInputs(query_labels, database_labels, ranking, exclude_self)
 
 
@@ -159,29 +161,42 @@ def _check_distances(distances: Tensor, num_refs: int, *, exclude_self: bool) ->
     return values
 
 
-def _check_indices(indices: Tensor, num_refs: int) -> Tensor:
+def check_row_numbers(indices: Tensor, name: str, num_rows: int | None = None) -> Tensor:
+    """Check numbers of retrieved rows, shape `(N, K)`, and return them as int64; -1 at the end of a row is padding.
+
+    Args:
+        indices: The numbers.
+        name: Name of the argument in error messages.
+        num_rows: Size of the database; None if it is not known. If it is, `metric="retrieved"` is in the messages.
+    """
+    condition = "" if num_rows is None else ' with `metric="retrieved"`'
     if indices.is_floating_point() or indices.dtype == torch.bool:
-        raise TypeError(f'`embeddings` must contain integer indices with `metric="retrieved"`, got {indices.dtype}.')
+        raise TypeError(f"`{name}` must contain integer indices{condition}, got {indices.dtype}.")
+    if indices.ndim != 2:
+        raise ValueError(f"`{name}` must have shape (N, K), got {tuple(indices.shape)}.")
     indices = indices.long()
     missing = indices == -1
-    invalid = (indices < 0) & ~missing | (indices >= num_refs)
+    invalid = (indices < 0) & ~missing
+    if num_rows is not None:
+        invalid |= indices >= num_rows
     if bool(invalid.any()):
+        allowed = "of at least 0" if num_rows is None else f"from 0 to {num_rows - 1}"
         raise ValueError(
-            f'`embeddings` must contain indices from 0 to {num_refs - 1} with `metric="retrieved"`, or -1 as padding, '
-            f"got {indices[invalid][0].item()} for query {int(invalid.any(dim=1).int().argmax())}."
+            f"`{name}` must contain indices {allowed}{condition}, or -1 as padding, got {indices[invalid][0].item()} "
+            f"for query {int(invalid.any(dim=1).int().argmax())}."
         )
     padded_inside = (missing[:, :-1] & ~missing[:, 1:]).any(dim=1)
     if bool(padded_inside.any()):
         query = int(padded_inside.int().argmax())
         raise ValueError(
-            "`embeddings` must contain -1, the padding, at the end of a row only, got "
-            f"{indices[query].tolist()!s:.60} for query {query}."
+            f"`{name}` must contain -1, the padding, at the end of a row only, got {indices[query].tolist()!s:.60} for "
+            f"query {query}."
         )
     ordered = indices.sort(dim=1).values
     repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
     if bool(repeated.any()):
         raise ValueError(
-            "`embeddings` must contain each index at most once for each query, got a repeated index for query "
+            f"`{name}` must contain each index at most once for each query, got a repeated index for query "
             f"{int(repeated.int().argmax())}."
         )
     return indices
