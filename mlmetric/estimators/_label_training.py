@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -55,6 +57,30 @@ class FittedClassifier(NamedTuple):
         probabilities = self.module.probabilities(logits)
         fallback = None if bool(target.any()) else 0.5
         return best_thresholds(probabilities, target, average=threshold, shrinkage=shrinkage, fallback=fallback).numpy()
+
+
+def check_label_settings(classifier: Any) -> None:
+    """Check the settings of a `MetricClassifier` that concern the labels.
+
+    Raises:
+        TypeError: If `label_loss` is not callable.
+        ValueError: If a setting is out of range.
+    """
+    is_softmax = classifier.activation == "softmax"
+    if classifier.activation not in ("sigmoid", "softmax") or (is_softmax and not classifier.two_stage):
+        raise ValueError(
+            f"`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got {classifier.activation!r}."
+        )
+    if not classifier.two_stage and not classifier.classifier_weight:
+        raise ValueError("`classifier_weight` must be above 0, or `two_stage` be True, got 0 and False.")
+    threshold, label_loss = classifier.threshold, classifier.label_loss
+    is_average = isinstance(threshold, str) and threshold in ("macro", "micro")
+    if not is_average and (not isinstance(threshold, Real) or math.isnan(threshold)):
+        raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {threshold!r}.")
+    if label_loss is not None and not callable(label_loss):
+        raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {label_loss!r}.")
+    if not 0 <= classifier.shrinkage < math.inf:
+        raise ValueError(f"`shrinkage` must be a number >= 0, got {classifier.shrinkage!r}.")
 
 
 def fit_joint_classifier(
