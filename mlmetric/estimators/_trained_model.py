@@ -61,6 +61,5 @@ def _record(classifier: Any) -> dict[str, Any]:
         "parameters": classifier.get_params(deep=False),
         "training_rows": classifier.n_samples_fit_,
         "features": classifier.n_features_in_,
-        "threshold": classifier.threshold,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -87,26 +87,29 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
     if not isinstance(config, dict) or not all(isinstance(config.get(key), str) for key in ("kind", "name", "weights")):
         raise ValueError("`backbone` is not described by kind, name and weights.")
     kind, name, weights = config["kind"], config["name"], config["weights"]
-    settings = {"pooling": config.get("pooling", "avg"), "unfrozen": config.get("unfrozen", ())}
+    unfrozen = config.get("unfrozen")
+    if not isinstance(unfrozen, list) or not all(isinstance(part, str) for part in unfrozen):
+        raise ValueError(f"`unfrozen` of `backbone` must be a list of names, got {unfrozen!r}.")
+    settings: Any = {"pooling": config.get("pooling"), "unfrozen": unfrozen}
     if isinstance(given, FrozenBackbone):
         if given.pooling != settings["pooling"]:
             raise ValueError(f"`backbone` must pool by {settings['pooling']!r}, as in training, got {given.pooling!r}.")
         backbone = given
-        backbone.transform = transform
     elif given is not None:
-        backbone = FrozenBackbone(given, transform=transform, **settings)
+        backbone = FrozenBackbone(given, **settings)
     elif kind == MODULE:
         raise ValueError(
             f"the backbone is a module of your own, {config.get('class')}, whose code is not saved: pass it as "
             "`backbone=`; its tensors are loaded into it."
         )
     elif kind == VALUE and _has_public_architecture(name):
-        backbone = FrozenBackbone(name, weights=None, transform=transform, **settings)
+        backbone = FrozenBackbone(name, weights=None, **settings)
     elif kind == REFERENCE and _has_public_weights(name, weights):
         backbone = FrozenBackbone(name, weights=_torchvision_weights(name, weights) or weights, **settings)
-        backbone.transform = transform
     else:
         raise ValueError(f"`backbone` is not one that this mlmetric knows: {name!r} with the weights {weights!r}.")
+    del backbone.transform  # torch stores a module elsewhere than a function, and does not replace one by the other
+    backbone.transform = transform
     if kind == REFERENCE:
         if digest(backbone.model) != config.get("digest"):
             raise ValueError(
@@ -126,7 +129,7 @@ def _has_public_architecture(name: str) -> bool:
 
 def _has_public_weights(name: str, weights: str) -> bool:
     if _TIMM.fullmatch(name):
-        return weights not in ("random", "as given") and not weights.endswith((".pth", ".pt"))
+        return weights not in ("random", "as given") and not weights.endswith((".pth", ".pt", ".safetensors"))
     return _torchvision_weights(name, weights) is not None
 
 

@@ -11,7 +11,7 @@ from mlmetric.models._module_config import Config
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _IMAGE_TAGS = ("image-classification", "image-feature-extraction")
-_IN_FRONT_MATTER = ("name", "license", "metrics", "data", "limits")
+_SHOWN_ELSEWHERE = ("name", "license", "metrics", "data", "limits")
 
 
 def model_card(config: Config, *, source: str, backbone_license: str | None) -> str:
@@ -113,11 +113,10 @@ def _labels(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _training(config: Config) -> str:
-    record = config["record"]
-    shown = {name: value for name, value in record.items() if name not in _IN_FRONT_MATTER}
-    rows = [*_flat(shown), *_flat({"versions": config["versions"]})]
+    record = {"versions": config["versions"]} | config["record"]
+    shown = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
     data = f"Data: {_line(record['data'])}\n\n" if record.get("data") else ""
-    return data + _table(("setting", "value"), rows)
+    return data + _table(("setting", "value"), _flat(shown))
 
 
 def _evaluation(record: Mapping[str, Any]) -> str:
@@ -148,14 +147,14 @@ def _licences(config: Config, backbone_license: str | None) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """List names and values of nested dictionaries, without those that are None."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}: ")
-        else:
-            yield (
-                f"{prefix}{name}",
-                f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False).strip('"'),
-            )
+        elif isinstance(value, float):
+            yield f"{prefix}{name}", f"{value:.4g}"
+        elif value is not None:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _table(header: tuple[str, str], rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> str:
@@ -166,6 +165,6 @@ def _table(header: tuple[str, str], rows: Iterator[tuple[str, str]] | list[tuple
 def _line(text: Any) -> str:
     """Return a text on one line, without characters that Markdown or HTML would interpret in a table."""
     flat = " ".join(str(text).split())
-    for character in "\\|<>*_`[]":
+    for character in "\\|<>*`[]":
         flat = flat.replace(character, f"\\{character}")
     return flat

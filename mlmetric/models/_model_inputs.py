@@ -101,7 +101,7 @@ def image_batches(images: Sequence[Any], transform: Transform | None, *, batch_s
                     f"{tuple(batch[0].shape)} for `inputs[{start}]` and {tuple(image.shape)} for `inputs[{number}]`: "
                     "use a transform that crops them, or `batch_size=1`."
                 )
-        yield torch.stack(batch)
+        yield torch.stack([image.to(batch[0].device) for image in batch])
 
 
 def _preprocessed(image: Any, transform: Transform | None, number: int) -> Tensor:

@@ -272,8 +272,11 @@ class MultiLabelModel(nn.Module):
     def _try_heads(self) -> tuple[Tensor, Tensor]:
         """Apply the heads to one row, to find the sizes of their outputs."""
         row = torch.zeros(1, self.in_features).to(reference_tensor(self.embedding, self.classifier))
-        with evaluation_mode(self), torch.no_grad():
-            outputs = self._probabilities(row), self.embedding(row)
+        try:
+            with evaluation_mode(self), torch.no_grad():
+                outputs = self._probabilities(row), self.embedding(row)
+        except Exception as error:  # of any module
+            raise ValueError(f"The heads cannot be applied to a row of {self.in_features} features: {error}") from error
         for name, output in zip(("classifier", "embedding"), outputs, strict=True):
             if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
                 found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -293,7 +296,7 @@ class MultiLabelModel(nn.Module):
             raise ValueError(f"`batch_size` must be None or at least 1, got {batch_size}.")
         like = reference_tensor(self.embedding, self.classifier)
         outputs = [torch.empty(0, size)]
-        with evaluation_mode(self), torch.inference_mode():
+        with evaluation_mode(self), torch.no_grad():
             if self.backbone is None:
                 features = read_features(inputs, self.in_features, self.feature_names)
                 step, report = batch_size or _ROWS_PER_BATCH, progress

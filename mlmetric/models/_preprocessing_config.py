@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -22,8 +22,8 @@ def describe_transform(backbone: FrozenBackbone) -> Config | None:
     """Describe the transform of a backbone as JSON.
 
     Args:
-        backbone: The backbone. Its attribute `data_config`, if it has one, contains the data configuration of timm
-            that its transform was made from.
+        backbone: The backbone. For timm models, `data_config` contains the data configuration that their own transform
+            is made from.
 
     Returns:
         The kind of the transform and its arguments; None without a transform.
@@ -44,13 +44,10 @@ def describe_transform(backbone: FrozenBackbone) -> Config | None:
             "antialias": transform.antialias,
         }
     data_config = getattr(backbone, "data_config", None)
-    if isinstance(data_config, Mapping):
-        return {"kind": _TIMM, **{name: _plain(value) for name, value in data_config.items()}}
+    # A transform of timm is a list of torchvision's, whose `repr` shows all their settings.
+    if data_config is not None and repr(_timm_transform(**data_config)) == repr(transform):
+        return {"kind": _TIMM, **data_config}
     return {"kind": CUSTOM, "repr": short_repr(transform)}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def build_transform(config: Any, transform: Transform | None) -> Transform | None:

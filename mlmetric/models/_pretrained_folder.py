@@ -16,7 +16,7 @@ from mlmetric.models._module_config import Config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1
-_REQUIRED = {
+_REQUIRED: dict[str, Any] = {
     "label_names": list,
     "thresholds": list,
     "in_features": int,
@@ -24,6 +24,9 @@ _REQUIRED = {
     "classifier": dict,
     "weights": dict,
     "record": dict,
+    "feature_names": list | None,
+    "backbone": dict | None,
+    "preprocessing": dict | None,
 }
 
 
@@ -108,10 +111,13 @@ def read_config(folder: Path) -> Config:
             f"{path} has the format version {version}, but this mlmetric reads up to {FORMAT_VERSION}: install a newer "
             f"mlmetric (the model was saved by {_written_by(config)})."
         )
-    for key, kind in _REQUIRED.items():
-        if not isinstance(config.get(key), kind):
+    for key, kinds in _REQUIRED.items():
+        if key not in config or not isinstance(config[key], kinds):
             found = "is missing" if key not in config else f"is a {type(config[key]).__name__}"
             raise ValueError(f"{path} is damaged: `{key}` {found}.")
+    names = config["label_names"] + (config["feature_names"] or [])
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is damaged: a name of a label or feature is not a text.")
     return config
 
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,9 @@ def save_pretrained(
 
 
 def _saved_tensors(model: MultiLabelModel, config: Config) -> dict[str, Tensor]:
-    """Return the tensors that `model.safetensors` contains; thresholds and a backbone by reference are in the JSON."""
+    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone."""
     is_reference = config["backbone"] is not None and config["backbone"]["kind"] == REFERENCE
-    left_out = ("thresholds", "backbone.") if is_reference else ("thresholds",)
+    left_out = ("thresholds", "backbone." if is_reference else "backbone.transform.")
     return {name: tensor for name, tensor in owned_tensors(model).items() if not name.startswith(left_out)}
 
 
@@ -154,9 +154,9 @@ def _build(
 ) -> Model:
     parts = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
     built: FrozenBackbone | None = None
-    if config.get("backbone") is not None:
-        preprocessing: Any = config.get("preprocessing")
-        is_custom = isinstance(preprocessing, dict) and preprocessing.get("kind") == CUSTOM
+    if config["backbone"] is not None:
+        preprocessing = config["preprocessing"]
+        is_custom = preprocessing is not None and preprocessing.get("kind") == CUSTOM
         if transform is None and is_custom and isinstance(backbone, FrozenBackbone):
             transform = backbone.transform
         built = build_backbone(config["backbone"], given=backbone, transform=build_transform(preprocessing, transform))
@@ -169,7 +169,7 @@ def _build(
         label_names=config["label_names"],
         thresholds=thresholds_from_json(config["thresholds"]),
         in_features=config["in_features"],
-        feature_names=config.get("feature_names"),
+        feature_names=config["feature_names"],
         record=config["record"],
     )
 
