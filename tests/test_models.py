@@ -405,7 +405,11 @@ def test_number_of_features_is_read_from_the_parts():
         ({"label_names": "ab"}, TypeError, "must be a list of names, got the text 'ab'"),
         ({"thresholds": [0.5]}, ValueError, r"a number or have shape \(2,\), one for each label, got \(1,\)"),
         ({"thresholds": [0.5, np.nan]}, ValueError, "must not be NaN, got NaN for label 1"),
-        ({"embedding": nn.Sequential(nn.ReLU(), nn.Linear(3, 2))}, ValueError, "heads cannot be applied to a row of 4"),
+        (
+            {"embedding": nn.Sequential(nn.ReLU(), nn.Linear(3, 2))},
+            ValueError,
+            "`embedding` cannot be applied to a row of 4",
+        ),
         ({"embedding": nn.Flatten(0), "in_features": 4}, ValueError, r"`embedding` must map .* got \(4,\)"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +60,25 @@ def features_of(
             f"{type(classifier).__name__}."
         )
     return next(iter(known.values()))
+
+
+def output_sizes(row: Tensor, **heads: Callable[[Tensor], Any]) -> list[int]:
+    """Apply heads to one row of features, and return the sizes of their outputs.
+
+    Raises:
+        ValueError: If a head cannot be applied, or does not return a matrix.
+    """
+    sizes = []
+    for name, head in heads.items():
+        try:
+            output = head(row)
+        except Exception as error:  # of any module
+            raise ValueError(f"`{name}` cannot be applied to a row of {row.shape[1]} features: {error}") from error
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"`{name}` must map one row of features to a matrix of one row, got {found}.")
+        sizes.append(output.shape[1])
+    return sizes
 
 
 def check_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]:

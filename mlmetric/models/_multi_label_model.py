@@ -16,7 +16,14 @@ from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import _export, _saved_model
 from mlmetric.models._model_inputs import image_batches, list_images, read_features
-from mlmetric.models._model_parts import check_names, features_of, of_estimator, read_thresholds, reference_tensor
+from mlmetric.models._model_parts import (
+    check_names,
+    features_of,
+    of_estimator,
+    output_sizes,
+    read_thresholds,
+    reference_tensor,
+)
 from mlmetric.models._module_config import CustomModules
 from mlmetric.models._preprocessing_config import Transform
 from mlmetric.models._record import to_json
@@ -95,10 +102,12 @@ class MultiLabelModel(nn.Module):
         self.backbone = backbone
         self.embedding = embedding
         self.classifier = classifier
-        probabilities, embeddings = self._try_heads()
-        self.embedding_size = embeddings.shape[1]
-        self.label_names = check_names(label_names, probabilities.shape[1])
-        self.register_buffer("thresholds", read_thresholds(thresholds, len(self.label_names)).to(probabilities.device))
+        like = reference_tensor(embedding, classifier)
+        with evaluation_mode(self), torch.no_grad():
+            row = torch.zeros(1, self.in_features).to(like)
+            num_labels, self.embedding_size = output_sizes(row, classifier=self._probabilities, embedding=embedding)
+        self.label_names = check_names(label_names, num_labels)
+        self.register_buffer("thresholds", read_thresholds(thresholds, num_labels).to(like.device))
         self.record: dict[str, Any] = to_json({} if record is None else record)
 
     @staticmethod
@@ -268,20 +277,6 @@ class MultiLabelModel(nn.Module):
     def _probabilities(self, features: Tensor) -> Tensor:
         probabilities: Tensor = self.classifier.probabilities(self.classifier(features))  # type: ignore[operator]
         return probabilities
-
-    def _try_heads(self) -> tuple[Tensor, Tensor]:
-        """Apply the heads to one row, to find the sizes of their outputs."""
-        row = torch.zeros(1, self.in_features).to(reference_tensor(self.embedding, self.classifier))
-        try:
-            with evaluation_mode(self), torch.no_grad():
-                outputs = self._probabilities(row), self.embedding(row)
-        except Exception as error:  # of any module
-            raise ValueError(f"The heads cannot be applied to a row of {self.in_features} features: {error}") from error
-        for name, output in zip(("classifier", "embedding"), outputs, strict=True):
-            if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
-                found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"`{name}` must map one row of features to a matrix of one row, got {found}.")
-        return outputs
 
     def _head_outputs(
         self,
