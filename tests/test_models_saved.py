@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -16,8 +17,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms._presets import ImageClassification
 
 from helpers import Killed
 from mlmetric._atomic_write import atomic_write
@@ -474,8 +473,6 @@ class StubApi:
         self.calls.append(("create_branch", repo_id, options))
 
     def upload_folder(self, *, folder_path, **options):
-        from pathlib import Path
-
         self.calls.append(("upload_folder", options))
         self.files.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
         return SimpleNamespace(commit_url="https://hub/commit")
@@ -547,17 +544,3 @@ def test_failed_download_is_one_sentence(monkeypatch):
         MultiLabelModel.from_pretrained("user/model")
     with pytest.raises(FileNotFoundError, match="does not exist, and it is no id of the Hugging Face hub"):
         MultiLabelModel.from_pretrained("../model")
-
-
-def test_presets_are_saved_with_all_their_fields():
-    from mlmetric.heads import FrozenBackbone
-    from mlmetric.models._preprocessing_config import build_transform, describe_transform
-
-    transform = ImageClassification(
-        crop_size=20, resize_size=24, mean=(0.1, 0.2, 0.3), interpolation=InterpolationMode.BICUBIC, antialias=False
-    )
-    described = json.loads(json.dumps(describe_transform(FrozenBackbone(nn.Identity(), transform=transform))))
-    rebuilt = build_transform(described, None)
-    assert vars(rebuilt).keys() == vars(transform).keys()
-    assert repr(rebuilt) == repr(transform)
-    assert rebuilt.antialias is False
