@@ -57,10 +57,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         with _open_regular(path) as file, Image.open(file, formats=_supported_formats()) as image:
             _check_size(path, *image.size, max_pixels)
             image.load()
-            _apply_orientation(image, path)
-            image.info.pop("transparency", None)
-            converted = _to_eight_bits(image, path)
-            return converted if converted.mode == "RGB" else converted.convert("RGB")
+            return _to_rgb(_upright(image, path, in_place=True), path)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -74,6 +71,29 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
             raise OSError(error.errno, reason) from error
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         raise BadImageError(f"{path} is truncated or not an image ({type(error).__name__}: {error}).") from error
+
+
+def convert_image(image: Image.Image, name: str) -> Image.Image:
+    """Convert an open image as `read_image` does, without changing it.
+
+    Args:
+        image: The image.
+        name: What error messages call it.
+
+    Returns:
+        The image, in RGB.
+
+    Raises:
+        BadImageError: If its pixels cannot be decoded, or it is too large or too thin.
+    """
+    _check_size(name, *image.size, MAX_PIXELS)
+    try:
+        image.load()
+        return _to_rgb(_upright(image, name, in_place=False), name)
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadImageError(f"{name} is truncated or not an image ({type(error).__name__}: {error}).") from error
 
 
 def means_absent(error: OSError | ValueError) -> bool:
@@ -116,15 +136,24 @@ def _check_size(path: str | Path, width: int, height: int, max_pixels: int) -> N
         )
 
 
-def _apply_orientation(image: Image.Image, path: str | Path) -> None:
+def _upright(image: Image.Image, path: str | Path, *, in_place: bool) -> Image.Image:
+    """Rotate an image according to its EXIF orientation; a copy of it unless `in_place`."""
     from PIL import ImageOps
 
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        rotated = ImageOps.exif_transpose(image, in_place=in_place)  # type: ignore[call-overload]
+        return image if rotated is None else rotated
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many kinds of errors for damaged EXIF data; the pixels can still be read
         _log.debug("The EXIF data of %s are damaged: %s", path, error)
+        return image if in_place else image.copy()
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    image.info.pop("transparency", None)
+    converted = _to_eight_bits(image, path)
+    return converted if converted.mode == "RGB" else converted.convert("RGB")
 
 
 def _to_eight_bits(image: Image.Image, path: str | Path) -> Image.Image:

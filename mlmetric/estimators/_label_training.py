@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -60,6 +62,30 @@ class FittedClassifier(NamedTuple):
             probabilities, target, average=threshold, max_predicted=max_predicted, fallback=fallback
         )
         return thresholds.numpy()
+
+
+def check_label_settings(classifier: Any) -> None:
+    """Check the settings of a `MetricClassifier` that concern the labels.
+
+    Raises:
+        TypeError: If `label_loss` is not callable.
+        ValueError: If a setting is out of range.
+    """
+    is_softmax = classifier.activation == "softmax"
+    if classifier.activation not in ("sigmoid", "softmax") or (is_softmax and not classifier.two_stage):
+        raise ValueError(
+            f"`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got {classifier.activation!r}."
+        )
+    if not classifier.two_stage and not classifier.classifier_weight:
+        raise ValueError("`classifier_weight` must be above 0, or `two_stage` be True, got 0 and False.")
+    threshold, label_loss = classifier.threshold, classifier.label_loss
+    is_average = isinstance(threshold, str) and threshold in ("macro", "micro")
+    if not is_average and (not isinstance(threshold, Real) or math.isnan(threshold)):
+        raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {threshold!r}.")
+    if label_loss is not None and not callable(label_loss):
+        raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {label_loss!r}.")
+    if not classifier.max_predicted > 0:
+        raise ValueError(f"`max_predicted` must be a number above 0, got {classifier.max_predicted!r}.")
 
 
 def fit_joint_classifier(

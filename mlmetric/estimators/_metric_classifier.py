@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
-from numbers import Real
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,11 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric.estimators._label_training import fit_frozen_classifier, fit_joint_classifier
+from mlmetric.estimators._label_training import check_label_settings, fit_frozen_classifier, fit_joint_classifier
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
+from mlmetric.estimators._trained_model import trained_model
 from mlmetric.estimators._training_data import LabelsOrNames, read_features, read_labels
+from mlmetric.heads import FrozenBackbone
+from mlmetric.models import MultiLabelModel
 from mlmetric.training import apply_in_batches
 
 
@@ -79,6 +80,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             for each choice of validation rows those of a logistic regression: one for each `C`, then for the best `C`.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
+        n_samples_fit_: Number of rows of `X`.
 
     Examples:
         >>> import numpy as np
@@ -212,7 +214,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         callback: StageCallback | None = None,
     ) -> Self:
         """Train on features and labels."""
-        self._check_settings()
+        check_label_settings(self)
         outputs = StageOutputs(checkpoint_dir, callback)
         networks, parts, seed = self._fit_members(
             *self._read(X, y, validation),
@@ -287,20 +289,17 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         labels, _ = read_labels(y, columns=self._label_columns)
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
-    def _check_settings(self) -> None:
-        if self.activation not in ("sigmoid", "softmax") or (self.activation == "softmax" and not self.two_stage):
-            raise ValueError(
-                f"`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got {self.activation!r}."
-            )
-        if not self.two_stage and not self.classifier_weight:
-            raise ValueError("`classifier_weight` must be above 0, or `two_stage` be True, got 0 and False.")
-        is_average = isinstance(self.threshold, str) and self.threshold in ("macro", "micro")
-        if not is_average and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
-            raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {self.threshold!r}.")
-        if self.label_loss is not None and not callable(self.label_loss):
-            raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {self.label_loss!r}.")
-        if not self.max_predicted > 0:
-            raise ValueError(f"`max_predicted` must be a number above 0, got {self.max_predicted!r}.")
+    @inherit_docs(trained_model)
+    def to_model(
+        self,
+        *,
+        backbone: FrozenBackbone | None = None,
+        label_names: Sequence[str] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> MultiLabelModel:
+        """Make a model that predicts labels of images, or of features, and can be saved without pickle."""
+        check_is_fitted(self, "classifier_")
+        return trained_model(self, backbone=backbone, label_names=label_names, record=record)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -65,6 +65,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         history_: A list of epoch records for each member.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
+        n_samples_fit_: Number of rows of `X`.
 
     Raises:
         ValueError: If a setting is out of range; raised by `fit`.

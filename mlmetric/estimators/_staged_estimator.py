@@ -104,6 +104,7 @@ class StagedEstimator(BaseEstimator):
         self, X: npt.ArrayLike, y: LabelsOrNames, validation: tuple[npt.ArrayLike, LabelsOrNames] | None
     ) -> tuple[TrainingData, TrainingData | None]:
         data = read_training_data(self, X, y)
+        self.n_samples_fit_ = len(data.labels)
         return data, None if validation is None else read_validation_data(self, validation)
 
     def _config(self, seed: int, validation: TrainingData | None, *, is_embedding: bool = False) -> TrainingConfig:

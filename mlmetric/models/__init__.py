@@ -1,0 +1,5 @@
+"""A trained model as one module and one folder: backbone, embedding, classifier, thresholds and label names."""
+
+from mlmetric.models._multi_label_model import MultiLabelModel
+
+__all__ = ["MultiLabelModel"]

@@ -1,0 +1,176 @@
+"""Checks of the parts of a model, and the parts of a fitted estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mlmetric.heads import FrozenBackbone
+from mlmetric.models._module_config import input_size
+
+if TYPE_CHECKING:
+    from mlmetric.models._multi_label_model import MultiLabelModel
+
+
+def features_of(
+    embedding: nn.Module,
+    classifier: nn.Module,
+    backbone: FrozenBackbone | None,
+    in_features: int | None,
+    feature_names: Sequence[str] | None,
+) -> int:
+    """Check that the parts of a model agree in their number of features, and return it.
+
+    Raises:
+        TypeError: If a part is of another kind.
+        ValueError: If the numbers differ, or none is known.
+    """
+    for name, part in (("embedding", embedding), ("classifier", classifier)):
+        if not isinstance(part, nn.Module):
+            raise TypeError(f"`{name}` must be a torch module, got {type(part).__name__}.")
+    if not callable(getattr(classifier, "probabilities", None)):
+        raise TypeError(
+            "`classifier` must have a method `probabilities(logits)`, like `mlmetric.heads.ClassifierHead`; "
+            f"{type(classifier).__name__} has none."
+        )
+    if backbone is not None and not isinstance(backbone, FrozenBackbone):
+        raise TypeError(
+            f"`backbone` must be a `mlmetric.heads.FrozenBackbone`, got {type(backbone).__name__}: make one with "
+            "`FrozenBackbone(module, transform=...)`."
+        )
+    sizes = {
+        "in_features": in_features,
+        "backbone": None if backbone is None else backbone.feature_size,
+        "embedding": input_size(embedding),
+        "classifier": input_size(classifier),
+        "feature_names": None if feature_names is None else len(feature_names),
+    }
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{size} (`{name}`)" for name, size in known.items())
+        raise ValueError(f"The parts of a model must agree in their number of features, got {listed}.")
+    if not known:
+        raise ValueError(
+            f"`in_features` is required: the number of features cannot be read from {type(embedding).__name__} and "
+            f"{type(classifier).__name__}."
+        )
+    return next(iter(known.values()))
+
+
+def output_sizes(row: Tensor, **heads: Callable[[Tensor], Any]) -> list[int]:
+    """Apply heads to one row of features, and return the sizes of their outputs.
+
+    Raises:
+        ValueError: If a head cannot be applied, or does not return a matrix.
+    """
+    sizes = []
+    for name, head in heads.items():
+        try:
+            output = head(row)
+        except Exception as error:  # of any module
+            raise ValueError(f"`{name}` cannot be applied to a row of {row.shape[1]} features: {error}") from error
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"`{name}` must map one row of features to a matrix of one row, got {found}.")
+        sizes.append(output.shape[1])
+    return sizes
+
+
+def check_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]:
+    """Return the names of the labels, by default their indices.
+
+    Raises:
+        TypeError: If the names are one text.
+        ValueError: If their number is wrong, or a name occurs twice.
+    """
+    if label_names is None:
+        return [str(label) for label in range(num_labels)]
+    if isinstance(label_names, str):
+        raise TypeError(f"`label_names` must be a list of names, got the text {label_names!r}.")
+    names = [str(name) for name in label_names]
+    if len(names) != num_labels:
+        raise ValueError(f"`label_names` must name the {num_labels} labels of the classifier, got {len(names)} names.")
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise ValueError(
+            f"`label_names` must be different, but {repeated[0]!r} occurs {names.count(repeated[0])} times."
+        )
+    return names
+
+
+def read_thresholds(thresholds: float | Sequence[float] | npt.ArrayLike | Tensor, num_labels: int) -> Tensor:
+    """Return thresholds as float32, shape `(L,)`.
+
+    Raises:
+        ValueError: If their number is wrong, or one is NaN.
+    """
+    values = thresholds.detach().cpu() if isinstance(thresholds, Tensor) else np.array(thresholds, dtype=np.float64)
+    rows = torch.as_tensor(values).float()
+    rows = rows.expand(num_labels) if rows.ndim == 0 else rows
+    if rows.shape != (num_labels,):
+        raise ValueError(
+            f"`thresholds` must be a number or have shape ({num_labels},), one for each label, got {tuple(rows.shape)}."
+        )
+    if bool(rows.isnan().any()):
+        raise ValueError(f"`thresholds` must not be NaN, got NaN for label {int(rows.isnan().nonzero()[0])}.")
+    return rows.clone()
+
+
+def reference_tensor(*modules: nn.Module | None) -> Tensor:
+    """Return the first parameter of modules, whose device and dtype their inputs must have."""
+    parameters = (part for module in modules if module is not None for part in module.parameters())
+    return next((part for part in parameters if part.is_floating_point()), torch.empty(0))
+
+
+def of_estimator(
+    estimator: Any,
+    *,
+    backbone: FrozenBackbone | None,
+    label_names: Sequence[str] | None,
+    record: dict[str, Any] | None,
+) -> MultiLabelModel:
+    """Make a model from a fitted classifier, or from a pipeline that ends with one.
+
+    Args:
+        estimator: A fitted `MetricClassifier`; or a pipeline that ends with one and may start with an `ImageFeatures`,
+            whose backbone becomes that of the model. Undersamplers in between are left out.
+        backbone: The backbone whose features the estimator was fitted on; None for a model of features, or for the
+            backbone of the pipeline.
+        label_names: A different name for each label; None for the names that `y` had, or the indices of the labels.
+        record: Added to the record, which contains the parameters of the estimator, the numbers of training rows and
+            features, and the versions of the packages.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        TypeError: If `estimator` is neither of the two, or the pipeline has another step before the classifier.
+        ValueError: If backbone and estimator differ in their numbers of features, both backbone and pipeline are given,
+            or `label_names` do not match the labels.
+        NotFittedError: If the estimator is not fitted.
+    """
+    if not hasattr(estimator, "steps"):
+        if not hasattr(estimator, "to_model"):
+            raise TypeError(
+                "`estimator` must be a MetricClassifier, or a pipeline that ends with one, got "
+                f"{type(estimator).__name__}. Of a search pass `best_estimator_`."
+            )
+        model: MultiLabelModel = estimator.to_model(backbone=backbone, label_names=label_names, record=record)
+        return model
+    *before, (_, classifier) = estimator.steps
+    if before and hasattr(before[0][1], "backbone_"):
+        if backbone is not None:
+            raise ValueError("`backbone` must be None for a pipeline that starts with one, got a FrozenBackbone.")
+        backbone = before.pop(0)[1].backbone_
+    for name, step in before:
+        if step not in (None, "passthrough") and not (hasattr(step, "fit_resample") and not hasattr(step, "transform")):
+            raise TypeError(
+                f"`estimator` has the step {name!r} ({type(step).__name__}) before the classifier, which a model does "
+                "not contain. MetricClassifier scales features itself: fit it without this step."
+            )
+    return of_estimator(classifier, backbone=backbone, label_names=label_names, record=record)

@@ -1,0 +1,278 @@
+"""Modules as JSON: heads of mlmetric and layers of torch by class name and arguments, other modules by class name only.
+
+A module is rebuilt from such a configuration by the constructors listed here. No name in a configuration is imported.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric.heads import (
+    ClassifierEnsemble,
+    ClassifierHead,
+    EmbeddingEnsemble,
+    EmbeddingHead,
+    GraphConvolution,
+    LabelGraphHead,
+    LabelNetwork,
+    SemanticProjectionHead,
+    Standardize,
+)
+
+Config = dict[str, Any]
+CustomModules = Mapping[str, nn.Module | Callable[[], nn.Module]]
+
+_LAYERS: tuple[type[nn.Module], ...] = (
+    *(nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.AlphaDropout, nn.Identity, nn.Flatten),
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid, nn.Mish),
+    *(nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Softsign),
+    *(nn.Tanh, nn.Tanhshrink),
+)
+
+
+class _Recipe(NamedTuple):
+    """How a class is described and rebuilt.
+
+    Attributes:
+        arguments: Returns the JSON arguments of a module.
+        children: Names of the submodules that are described too; None for all.
+        build: Makes a module from its arguments, and its children by name. Tensors are filled in afterwards.
+    """
+
+    arguments: Callable[[Any], Config]
+    children: tuple[str, ...] | None
+    build: Callable[..., nn.Module]
+
+
+def _layer_arguments(layer: nn.Module) -> Config:
+    """Read the arguments of a layer of torch, which are attributes of the same name; a bias is there or not."""
+    names = [name for name in inspect.signature(type(layer)).parameters if name not in ("device", "dtype")]
+    arguments = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return {name: value is not None if name == "bias" else value for name, value in arguments.items()}
+
+
+def _embedding_head(
+    in_features: int, embedding_size: int, clip: float | None, norm_exponent: float, layers: nn.Sequential
+) -> EmbeddingHead:
+    head = EmbeddingHead(in_features, (embedding_size,), clip=clip, norm_exponent=norm_exponent)
+    head.layers = layers
+    return head
+
+
+def _label_graph_head(in_features: int, label_vectors: list[int], hidden_features: int) -> LabelGraphHead:
+    adjacency = torch.zeros(label_vectors[0], label_vectors[0])
+    return LabelGraphHead(in_features, torch.zeros(label_vectors), adjacency, hidden_features=hidden_features)
+
+
+def _semantic_projection_head(in_features: int, label_vectors: list[int], **settings: Any) -> SemanticProjectionHead:
+    return SemanticProjectionHead(in_features, torch.zeros(label_vectors), **settings)
+
+
+def _graph_convolution(num_labels: int, in_features: int, out_features: int) -> GraphConvolution:
+    return GraphConvolution(torch.zeros(num_labels, num_labels), in_features, out_features)
+
+
+_RECIPES: dict[type[nn.Module], _Recipe] = {layer: _Recipe(_layer_arguments, (), layer) for layer in _LAYERS} | {
+    nn.Sequential: _Recipe(lambda _: {}, None, lambda **children: nn.Sequential(OrderedDict(children))),
+    nn.ModuleList: _Recipe(lambda _: {}, None, lambda **children: nn.ModuleList(children.values())),
+    Standardize: _Recipe(lambda part: {"num_features": len(part.mean)}, (), Standardize),
+    EmbeddingHead: _Recipe(
+        lambda head: {
+            "in_features": head.in_features,
+            "embedding_size": head.embedding_size,
+            "clip": head.clip,
+            "norm_exponent": head.norm_exponent,
+        },
+        ("layers",),
+        _embedding_head,
+    ),
+    EmbeddingEnsemble: _Recipe(lambda _: {}, ("members",), EmbeddingEnsemble),
+    ClassifierHead: _Recipe(
+        lambda head: {
+            "in_features": head.linear.in_features,
+            "num_labels": head.linear.out_features,
+            "activation": head.activation,
+            "clip": head.clip,
+        },
+        (),
+        ClassifierHead,
+    ),
+    LabelNetwork: _Recipe(lambda _: {}, ("head", "classifier"), LabelNetwork),
+    ClassifierEnsemble: _Recipe(lambda _: {}, ("members",), ClassifierEnsemble),
+    GraphConvolution: _Recipe(
+        lambda layer: {
+            "num_labels": len(layer.adjacency),
+            "in_features": layer.weight.shape[0],
+            "out_features": layer.weight.shape[1],
+        },
+        (),
+        _graph_convolution,
+    ),
+    LabelGraphHead: _Recipe(
+        lambda head: {
+            "in_features": len(head.standardize.mean),
+            "label_vectors": list(head.label_vectors.shape),
+            "hidden_features": head.first.weight.shape[1],
+        },
+        (),
+        _label_graph_head,
+    ),
+    SemanticProjectionHead: _Recipe(
+        lambda head: {
+            "in_features": len(head.standardize.mean),
+            "label_vectors": list(head.label_vectors.shape),
+            "distance": head.distance,
+            "num_neighbors": head.num_neighbors,
+            "separation": head.separation,
+        },
+        (),
+        _semantic_projection_head,
+    ),
+}
+_BY_NAME = {cls.__name__: recipe for cls, recipe in _RECIPES.items()}
+
+
+def describe_modules(modules: Mapping[str, nn.Module]) -> dict[str, Config]:
+    """Describe modules as JSON.
+
+    Args:
+        modules: The modules by name.
+
+    Returns:
+        For each name a configuration: `class`, `arguments` and `modules`, its submodules. A module that occurs twice
+        is described once; the second time, `same_as` is the path of the first. A module of another class has only
+        its full `class` name.
+    """
+    paths: dict[nn.Module, str] = {}
+    return {name: _describe(module, name, paths) for name, module in modules.items()}
+
+
+def _describe(module: nn.Module, path: str, paths: dict[nn.Module, str]) -> Config:
+    if module in paths:
+        return {"same_as": paths[module]}
+    paths[module] = path
+    recipe = _RECIPES.get(type(module))
+    if recipe is None:
+        return {"class": full_name(type(module))}
+    children = {
+        name: _describe(child, f"{path}.{name}", paths)
+        for name, child in module._modules.items()
+        if child is not None and (recipe.children is None or name in recipe.children)
+    }
+    described: Config = {"class": type(module).__name__}
+    arguments = recipe.arguments(module)
+    return described | ({"arguments": arguments} if arguments else {}) | ({"modules": children} if children else {})
+
+
+def full_name(cls: type) -> str:
+    """Return the name of a class with its module, such as "my_package.MyHead"."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def build_modules(configs: Mapping[str, Config], custom_modules: CustomModules) -> dict[str, nn.Module]:
+    """Rebuild modules from their configurations; their tensors still have initial values.
+
+    Args:
+        configs: A configuration for each name.
+        custom_modules: For the full name of each class that is not of mlmetric or torch, a module, or a function that
+            makes one.
+
+    Returns:
+        The modules by name.
+
+    Raises:
+        ValueError: If a class is unknown, or cannot be made from its arguments.
+        TypeError: If an entry of `custom_modules` is not a module, or makes none.
+    """
+    built: dict[str, nn.Module] = {}
+    return {name: _build(config, name, built, custom_modules) for name, config in configs.items()}
+
+
+def _build(config: Any, path: str, built: dict[str, nn.Module], custom_modules: CustomModules) -> nn.Module:
+    if isinstance(config, dict) and isinstance(config.get("same_as"), str) and config["same_as"] in built:
+        return built[config["same_as"]]
+    if not isinstance(config, dict) or not isinstance(config.get("class"), str):
+        raise ValueError(f"`{path}` is not described by a class name.")
+    name = config["class"]
+    recipe = _BY_NAME.get(name)
+    if recipe is None:
+        built[path] = _custom(name, path, custom_modules)
+        return built[path]
+    arguments, children = config.get("arguments", {}), config.get("modules", {})
+    if not isinstance(arguments, dict) or not isinstance(children, dict):
+        raise ValueError(f"`{path}`, {name}, has arguments or modules that are not described by name.")
+    parts = {child: _build(part, f"{path}.{child}", built, custom_modules) for child, part in children.items()}
+    try:
+        built[path] = recipe.build(**arguments, **parts)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"`{path}`, {name}, cannot be made from its arguments ({error}).") from error
+    return built[path]
+
+
+def _custom(name: str, path: str, custom_modules: CustomModules) -> nn.Module:
+    given = custom_modules.get(name)
+    if given is None:
+        short = name.rpartition(".")[2]
+        raise ValueError(
+            f"`{path}` is of the class {name}, which is not part of this mlmetric: pass `custom_modules={{{name!r}: "
+            f"{short}}}` with a function without arguments that makes one, such as the class itself, or with a module."
+        )
+    # Each occurrence has its own tensors, as a module that is saved once and used twice is described by `same_as`.
+    module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`custom_modules[{name!r}]` must be a torch module or make one, got {type(module).__name__}.")
+    return module
+
+
+def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """List the parameters and persistent buffers of a module by their names in its state dict.
+
+    A submodule that occurs twice is listed once, under its first name.
+
+    Args:
+        model: The module.
+
+    Returns:
+        The tensors themselves, in the order of the submodules.
+
+    Raises:
+        ValueError: If a submodule adds something else than tensors to its state dict.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise ValueError(
+                f"`{path}`, {type(module).__name__}, has a state that is not made of tensors (`get_extra_state`), "
+                "which cannot be saved without pickle: register it as buffers."
+            )
+        persistent = {
+            name: buffer for name, buffer in module._buffers.items() if name not in module._non_persistent_buffers_set
+        }
+        for name, tensor in (module._parameters | persistent).items():
+            if tensor is not None:
+                tensors[f"{path}.{name}" if path else name] = tensor
+    return tensors
+
+
+def input_size(module: nn.Module) -> int | None:
+    """Return the number of features that a head takes; None if it cannot be read from it."""
+    size = getattr(module, "in_features", None)
+    if isinstance(size, int):
+        return size
+    part = getattr(module, "standardize", None)
+    if isinstance(part, Standardize):
+        return len(part.mean)
+    if isinstance(module, LabelNetwork):
+        return input_size(module.head)
+    if isinstance(module, EmbeddingEnsemble | ClassifierEnsemble):
+        return next((size for size in map(input_size, module.members) if size is not None), None)
+    if isinstance(module, nn.Sequential) and len(module):
+        return input_size(module[0])
+    return None

@@ -1,0 +1,318 @@
+"""A trained model: from images, or features, to labels and embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mlmetric._docstrings import inherit_docs
+from mlmetric._evaluation_mode import evaluation_mode
+from mlmetric.heads import FrozenBackbone
+from mlmetric.models import _export, _saved_model
+from mlmetric.models._model_inputs import image_batches, list_images, read_features
+from mlmetric.models._model_parts import (
+    check_names,
+    features_of,
+    of_estimator,
+    output_sizes,
+    read_thresholds,
+    reference_tensor,
+)
+from mlmetric.models._module_config import CustomModules
+from mlmetric.models._preprocessing_config import Transform
+from mlmetric.models._record import to_json
+
+Progress = Callable[[int, int], None]
+
+_IMAGES_PER_BATCH = 32
+_ROWS_PER_BATCH = 4096
+
+
+class MultiLabelModel(nn.Module):
+    """A trained model that predicts labels and computes embeddings, of images or of features.
+
+    It consists of an optional frozen backbone, which computes features of images, an embedding and a classifier on
+    these features, a threshold for each label, and the names of the labels. `MetricClassifier.to_model()` makes one.
+
+    Args:
+        embedding: Maps features `(N, D)` to embeddings `(N, E)`.
+        classifier: Maps features `(N, D)` to logits `(N, L)`, and these to probabilities by its method
+            `probabilities`, such as a `ClassifierEnsemble`, a `ClassifierHead` or a `LabelNetwork`.
+        backbone: Maps images to features; None for a model whose inputs are features.
+        label_names: A different name for each label; None for their indices, "0", "1" and so on.
+        thresholds: Lowest probability for which a label is predicted, for all labels or for each, shape `(L,)`;
+            infinity for a label that is never predicted.
+        in_features: D; None to read it from backbone or heads.
+        feature_names: Names of the features, with which the columns of a data frame are compared; None for no names.
+        record: How the model was trained and measured; anything that has no form in JSON is replaced by its `repr`, NaN
+            and infinity by None. The model card shows it; see `save_pretrained`.
+
+    Attributes:
+        backbone: The backbone, or None.
+        embedding: The embedding.
+        classifier: The classifier.
+        thresholds: The thresholds, float32, shape `(L,)`; a buffer.
+        label_names: The names of the labels, a list.
+        in_features: D.
+        embedding_size: E.
+        feature_names: The names of the features, a list, or None.
+        record: The record, a dictionary.
+
+    Raises:
+        TypeError: If a part is not a torch module, `backbone` not a `FrozenBackbone`, or `classifier` has no method
+            `probabilities`.
+        ValueError: If the parts differ in their numbers of features, this number is not known, the numbers of labels,
+            names and thresholds differ, a name occurs twice, or a threshold is NaN.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.heads import ClassifierHead, EmbeddingHead
+        >>> from mlmetric.models import MultiLabelModel
+        >>> classifier = ClassifierHead(8, num_labels=2).init_from_labels([[1, 1], [1, 0], [1, 0], [0, 0]])
+        >>> model = MultiLabelModel(EmbeddingHead(8), classifier, label_names=["sea", "sun"])
+        >>> model.predict(torch.zeros(1, 8))  # (3 + 0.5) / (4 + 1) and (1 + 0.5) / (4 + 1)
+        [{'sea': 0.699...}]
+        >>> model.predict_proba(torch.zeros(5, 8)).shape, model.embed(torch.zeros(5, 8)).shape
+        ((5, 2), (5, 256))
+    """
+
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        classifier: nn.Module,
+        *,
+        backbone: FrozenBackbone | None = None,
+        label_names: Sequence[str] | None = None,
+        thresholds: float | Sequence[float] | npt.ArrayLike | Tensor = 0.5,
+        in_features: int | None = None,
+        feature_names: Sequence[str] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = features_of(embedding, classifier, backbone, in_features, feature_names)
+        self.feature_names = None if feature_names is None else [str(name) for name in feature_names]
+        self.backbone = backbone
+        self.embedding = embedding
+        self.classifier = classifier
+        like = reference_tensor(embedding, classifier)
+        with evaluation_mode(self), torch.no_grad():
+            row = torch.zeros(1, self.in_features).to(like)
+            num_labels, self.embedding_size = output_sizes(row, classifier=self._probabilities, embedding=embedding)
+        self.label_names = check_names(label_names, num_labels)
+        self.register_buffer("thresholds", read_thresholds(thresholds, num_labels).to(like.device))
+        self.record: dict[str, Any] = to_json({} if record is None else record)
+
+    @staticmethod
+    @inherit_docs(of_estimator)
+    def from_estimator(
+        estimator: Any,
+        *,
+        backbone: FrozenBackbone | None = None,
+        label_names: Sequence[str] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> MultiLabelModel:
+        """Make a model from a fitted estimator, whose heads are copied."""
+        return of_estimator(estimator, backbone=backbone, label_names=label_names, record=record)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute probabilities `(N, L)` and embeddings `(N, E)`.
+
+        Args:
+            inputs: A batch of preprocessed images, or features `(N, D)` if there is no backbone.
+
+        Returns:
+            Probabilities and embeddings.
+        """
+        features = inputs if self.backbone is None else self.backbone(inputs)
+        return self._probabilities(features), self.embedding(features)
+
+    def predict(
+        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> list[dict[str, float]]:
+        """Predict the labels of inputs: those whose probability is at least their threshold.
+
+        Args:
+            inputs: With a backbone one or several images: paths, PIL images, uint8 tensors `(3, H, W)`, or preprocessed
+                tensors of floating-point numbers `(C, H, W)`; or a tensor `(N, C, H, W)`. Paths, PIL images and uint8
+                tensors go through the transform of the backbone, floating-point tensors do not. Without a backbone
+                features: an array, tensor or data frame `(n, D)`.
+            batch_size: Number of inputs in a batch; None for 32 images, or 4,096 rows of features.
+            progress: Called after each batch as `progress(done, total)` with numbers of inputs.
+
+        Returns:
+            For each input the names of its labels with their probabilities, the highest first.
+
+        Raises:
+            BadImageError: If an image cannot be read; the message names it.
+            OSError: If the system is the cause, not the image, such as not enough memory.
+            TypeError: If an input is of another kind, or the transform does not return a tensor of numbers.
+            ValueError: If a shape, the number of features or the columns of a data frame are wrong, a feature is not
+                finite, an image requires a transform but there is none, or `batch_size` is below 1.
+        """
+        probabilities = self.predict_proba(inputs, batch_size=batch_size, progress=progress)
+        present = probabilities >= self.thresholds.detach().float().cpu().numpy()
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        return [
+            {self.label_names[label]: float(probabilities[row, label]) for label in order[row] if present[row, label]}
+            for row in range(len(probabilities))
+        ]
+
+    @inherit_docs(predict)
+    def predict_proba(
+        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Compute the probabilities of all labels.
+
+        Returns:
+            float32, shape `(n, L)`, columns as in `label_names`.
+        """
+        return self._head_outputs(self._probabilities, len(self.label_names), inputs, batch_size, progress)
+
+    @inherit_docs(predict)
+    def embed(
+        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Compute embeddings, which are compared by the Euclidean distance.
+
+        Returns:
+            float32, shape `(n, E)`.
+        """
+        return self._head_outputs(self.embedding, self.embedding_size, inputs, batch_size, progress)
+
+    @inherit_docs(_saved_model.save_pretrained)
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        backbone: Literal["reference", "value"] = "reference",
+    ) -> None:
+        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
+
+        The card shows the record: of its entries `name` is the title, `license` the licence of the model, `data` says
+        what it was trained and measured on, `metrics` contains the results, `limits` what users must know.
+        """
+        _saved_model.save_pretrained(self, folder, backbone=backbone)
+
+    @classmethod
+    @inherit_docs(_saved_model.from_pretrained)
+    def from_pretrained(
+        cls,
+        folder_or_id: str | os.PathLike[str],
+        *,
+        backbone: nn.Module | None = None,
+        transform: Transform | None = None,
+        custom_modules: CustomModules | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a saved model from a folder or from the Hugging Face hub; no code of the files is run."""
+        return _saved_model.from_pretrained(
+            cls,
+            folder_or_id,
+            backbone=backbone,
+            transform=transform,
+            custom_modules=custom_modules,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+
+    @inherit_docs(_saved_model.push_to_hub)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        backbone: Literal["reference", "value"] = "reference",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a multi-label model",
+        revision: str | None = None,
+    ) -> str:
+        """Save the model to the Hugging Face hub."""
+        return _saved_model.push_to_hub(
+            self,
+            repo_id,
+            backbone=backbone,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            revision=revision,
+        )
+
+    @inherit_docs(_export.export_program)
+    def export_program(
+        self, path: str | os.PathLike[str] | None = None, *, example: Tensor | None = None
+    ) -> torch.export.ExportedProgram:
+        """Export the model by torch.export: from a batch of inputs to probabilities and embeddings.
+
+        `torch.export.load` reads the file; its extra file "labels.json" contains label names and thresholds.
+        """
+        return _export.export_program(self, path, example)
+
+    @inherit_docs(_export.export_onnx)
+    def export_onnx(self, path: str | os.PathLike[str], *, example: Tensor | None = None) -> None:
+        """Export the model as an ONNX file: from "images" or "features" to "probabilities" and "embeddings".
+
+        The metadata of the file contain `label_names` and `thresholds` as JSON.
+        """
+        _export.export_onnx(self, path, example)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return (
+            f"in_features={self.in_features}, embedding_size={self.embedding_size}, num_labels={len(self.label_names)}"
+        )
+
+    def _probabilities(self, features: Tensor) -> Tensor:
+        probabilities: Tensor = self.classifier.probabilities(self.classifier(features))  # type: ignore[operator]
+        return probabilities
+
+    def _head_outputs(
+        self,
+        head: Callable[[Tensor], Tensor],
+        size: int,
+        inputs: Any,
+        batch_size: int | None,
+        progress: Progress | None,
+    ) -> npt.NDArray[np.float32]:
+        """Apply embedding or classifier to inputs in batches, and return its outputs `(n, size)`."""
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"`batch_size` must be None or at least 1, got {batch_size}.")
+        like = reference_tensor(self.embedding, self.classifier)
+        outputs = [torch.empty(0, size)]
+        with evaluation_mode(self), torch.no_grad():
+            if self.backbone is None:
+                features = read_features(inputs, self.in_features, self.feature_names)
+                step, report = batch_size or _ROWS_PER_BATCH, progress
+            else:
+                features = self._image_features(inputs, batch_size or _IMAGES_PER_BATCH, progress)
+                step, report = _ROWS_PER_BATCH, None
+            for start in range(0, len(features), step):
+                rows = features[start : start + step]
+                outputs.append(head(rows.to(like)).float().cpu())
+                if report is not None:
+                    report(start + len(rows), len(features))
+        return torch.cat(outputs).numpy()
+
+    def _image_features(self, inputs: Any, batch_size: int, progress: Progress | None) -> Tensor:
+        assert self.backbone is not None
+        images, like = list_images(inputs), reference_tensor(self.backbone, self.embedding, self.classifier)
+        features = [torch.empty(0, self.in_features)]
+        done = 0
+        for batch in image_batches(images, self.backbone.transform, batch_size=batch_size):
+            features.append(self.backbone(batch.to(like)).float().cpu())
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(images))
+        return torch.cat(features)

@@ -1,0 +1,102 @@
+"""The preprocessing of images as JSON: the transforms of torchvision's weights and of timm, but no code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from mlmetric._repr import short_repr
+from mlmetric.heads import FrozenBackbone
+from mlmetric.models._module_config import Config
+
+Transform = Callable[[Any], Tensor]
+
+_TORCHVISION = "torchvision.transforms._presets.ImageClassification"
+_TIMM = "timm.data.create_transform"
+CUSTOM = "custom"
+
+
+def describe_transform(backbone: FrozenBackbone) -> Config | None:
+    """Describe the transform of a backbone as JSON.
+
+    Args:
+        backbone: The backbone. For timm models, `data_config` contains the data configuration that their own transform
+            is made from.
+
+    Returns:
+        The kind of the transform and its arguments; None without a transform.
+    """
+    from torchvision.transforms._presets import ImageClassification
+
+    transform: Any = backbone.transform
+    if transform is None:
+        return None
+    if type(transform) is ImageClassification:
+        return {
+            "kind": _TORCHVISION,
+            "crop_size": transform.crop_size[0],
+            "resize_size": transform.resize_size[0],
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "interpolation": transform.interpolation.value,
+            "antialias": transform.antialias,
+        }
+    data_config = getattr(backbone, "data_config", None)
+    # A transform of timm is a list of torchvision's, whose `repr` shows all their settings.
+    if data_config is not None and repr(_timm_transform(**data_config)) == repr(transform):
+        return {"kind": _TIMM, **data_config}
+    return {"kind": CUSTOM, "repr": short_repr(transform)}
+
+
+def build_transform(config: Any, transform: Transform | None) -> Transform | None:
+    """Rebuild the transform of a model.
+
+    Args:
+        config: What `describe_transform` returned.
+        transform: The transform that the caller passed, which is used in place of the described one; None for none.
+
+    Returns:
+        The transform; None if the model has none.
+
+    Raises:
+        ValueError: If the transform must be passed, or cannot be made from the configuration.
+        ImportError: If it is one of timm, which is not installed.
+    """
+    if transform is not None or config is None:
+        return transform
+    settings = dict(config) if isinstance(config, dict) else {}
+    kind = settings.pop("kind", None)
+    try:
+        if kind == _TORCHVISION:
+            return _torchvision_transform(**settings)
+        if kind == _TIMM:
+            return _timm_transform(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`preprocessing` cannot be made from its settings ({error}).") from error
+    if kind == CUSTOM:
+        raise ValueError(
+            f"the images are preprocessed by code of your own, {settings.get('repr')}, which is not saved: pass it as "
+            "`transform=`."
+        )
+    raise ValueError(f"`preprocessing` is of a kind that this mlmetric does not know: {kind!r}.")
+
+
+def _torchvision_transform(interpolation: str, **settings: Any) -> Transform:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms._presets import ImageClassification
+
+    transform: Transform = ImageClassification(interpolation=InterpolationMode(interpolation), **settings)
+    return transform
+
+
+def _timm_transform(**settings: Any) -> Transform:
+    try:
+        import timm.data
+    except ImportError as error:
+        raise ImportError('The images are preprocessed by timm: `pip install "mlmetric[timm]"`.') from error
+    data_config = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    create: Any = timm.data.create_transform  # type: ignore[attr-defined]
+    transform: Transform = create(**data_config, is_training=False)
+    return transform

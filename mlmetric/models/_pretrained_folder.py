@@ -1,0 +1,176 @@
+"""The folder of a saved model: `config.json`, `model.safetensors` and `README.md`; none of them contains code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlmetric._atomic_write import atomic_write
+from mlmetric._digest import sha256_hex
+from mlmetric.models._module_config import Config
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1
+_REQUIRED: dict[str, Any] = {
+    "label_names": list,
+    "thresholds": list,
+    "in_features": int,
+    "embedding": dict,
+    "classifier": dict,
+    "weights": dict,
+    "record": dict,
+    "feature_names": list | None,
+    "backbone": dict | None,
+    "preprocessing": dict | None,
+}
+
+
+def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str) -> None:
+    """Write the three files, `config.json` at last, with the digest of the tensors.
+
+    If writing ends early, there is no `config.json`, or its digest is not that of the new tensors: no part of a model
+    can be loaded.
+
+    Args:
+        folder: The folder; created if it does not exist.
+        config: The content of `config.json`, without the digest.
+        tensors: The content of `model.safetensors`.
+        card: The content of `README.md`.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ImportError: If safetensors is not installed.
+    """
+    data = _serialized(tensors)
+    config = config | {"weights": {"file": WEIGHTS, "sha256": sha256_hex([data])}}
+    text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    for name, content in ((WEIGHTS, data), (CARD, card.encode()), (CONFIG, text.encode())):
+        with atomic_write(Path(folder) / name) as file:
+            file.write(content)
+
+
+def _serialized(tensors: dict[str, Tensor]) -> bytes:
+    save = _safetensors().save
+    separate, seen = {}, set()
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu().contiguous()
+        memory = values.untyped_storage().data_ptr()
+        separate[name] = values.clone() if memory in seen else values  # the format has no shared memory
+        seen.add(memory)
+    data: bytes = save(separate, metadata={"format": "pt"})
+    return data
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError('Saved models require safetensors: `pip install "mlmetric[hub]"`.') from error
+    return safetensors.torch
+
+
+def read_config(folder: Path) -> Config:
+    """Read and check `config.json`.
+
+    Args:
+        folder: The folder of the model.
+
+    Returns:
+        Its content, with the keys and types that a model needs.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged, of another library, or of a newer version.
+        OSError: If it cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} contains no saved model: {CONFIG} is missing, as in a folder whose writing was interrupted."
+        ) from error
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        library = config.get("library_name") or config.get("model_type") if isinstance(config, dict) else None
+        other = f", but of {library!r}" if isinstance(library, str) else ""
+        raise ValueError(f"{path} is not the configuration of a model of mlmetric{other}: `format` is not {FORMAT!r}.")
+    version = config.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path} is damaged: `format_version` must be a number from 1, got {version!r}.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has the format version {version}, but this mlmetric reads up to {FORMAT_VERSION}: install a newer "
+            f"mlmetric (the model was saved by {_written_by(config)})."
+        )
+    for key, kinds in _REQUIRED.items():
+        if key not in config or not isinstance(config[key], kinds):
+            found = "is missing" if key not in config else f"is a {type(config[key]).__name__}"
+            raise ValueError(f"{path} is damaged: `{key}` {found}.")
+    names = config["label_names"] + (config["feature_names"] or [])
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is damaged: a name of a label or feature is not a text.")
+    return config
+
+
+def _written_by(config: Config) -> str:
+    versions = config.get("versions")
+    return f"mlmetric {versions.get('mlmetric')}" if isinstance(versions, dict) else "an unknown version"
+
+
+def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> None:
+    """Read `model.safetensors` into the tensors of a model, which take over its dtypes.
+
+    Args:
+        folder: The folder of the model.
+        config: The content of `config.json`.
+        tensors: The tensors of the model by name.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is not a safetensors file, is truncated, has other tensors than the model, or other content
+            than when it was saved.
+        OSError: If it cannot be read.
+        ImportError: If safetensors is not installed.
+    """
+    path = folder / WEIGHTS
+    load = _safetensors().load
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} contains no complete model: {WEIGHTS} is missing.") from error
+    try:
+        loaded: dict[str, Tensor] = load(data)
+    except Exception as error:  # the errors of safetensors have no common class with those of its conversion to torch
+        raise ValueError(
+            f"{path} is truncated or not a safetensors file ({error}); files of other formats, such as pickle, are not "
+            "loaded."
+        ) from error
+    missing, unexpected = sorted(tensors.keys() - loaded.keys()), sorted(loaded.keys() - tensors.keys())
+    other = [name for name in tensors if name in loaded and _kind(loaded[name]) != _kind(tensors[name])]
+    if missing or unexpected or other:
+        first = (missing + unexpected + other)[0]
+        raise ValueError(
+            f"{path} does not match {CONFIG}: {len(missing)} tensors are missing, {len(unexpected)} are unexpected, "
+            f"{len(other)} have another shape or type; the first is {first!r}."
+        )
+    if sha256_hex([data]) != config["weights"].get("sha256"):
+        raise ValueError(
+            f"{path} is not the file that {CONFIG} was saved with: their digests differ, as after an interrupted save "
+            "or damage on the disk. Save or download the model again."
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.data = loaded[name].to(tensor.device)
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()

@@ -1,0 +1,209 @@
+"""Saving and loading of a model: its description in JSON, its tensors and its card."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import mlmetric
+from mlmetric.heads import FrozenBackbone
+from mlmetric.models import _hub
+from mlmetric.models._backbone_config import REFERENCE, build_backbone, describe_backbone, weights_license
+from mlmetric.models._model_card import model_card
+from mlmetric.models._module_config import Config, CustomModules, build_modules, describe_modules, owned_tensors
+from mlmetric.models._preprocessing_config import CUSTOM, Transform, build_transform, describe_transform
+from mlmetric.models._pretrained_folder import FORMAT, FORMAT_VERSION, load_tensors, read_config, write_folder
+from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
+
+if TYPE_CHECKING:
+    from mlmetric.models._multi_label_model import MultiLabelModel
+
+Model = TypeVar("Model", bound="MultiLabelModel")
+
+
+def save_pretrained(
+    model: MultiLabelModel,
+    folder: str | os.PathLike[str],
+    *,
+    backbone: Literal["reference", "value"] = "reference",
+    source: str | None = None,
+) -> None:
+    """Save a model.
+
+    Args:
+        model: The model.
+        folder: The folder, created if it does not exist. A model in it is replaced; if that is interrupted, the folder
+            contains no model that can be loaded. Save to a new folder to keep the old one meanwhile.
+        backbone: `"reference"` saves the name of the backbone's weights and a digest of them, if torchvision or timm
+            publish them and no part was `unfrozen`, and its tensors otherwise; `"value"` always saves its tensors.
+        source: What the example in the model card loads; None for the name of the folder.
+
+    Raises:
+        ValueError: If `backbone` is neither of the two, or a module has a state that is not made of tensors.
+        OSError: If a file cannot be written.
+        ImportError: If safetensors is not installed.
+    """
+    if backbone not in ("reference", "value"):
+        raise ValueError(f"`backbone` must be 'reference' or 'value', got {backbone!r}.")
+    config: Config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "library_name": "mlmetric",
+        "versions": {"mlmetric": mlmetric.__version__, "torch": str(torch.__version__)},
+        "label_names": model.label_names,
+        "thresholds": thresholds_to_json(model.thresholds),
+        "in_features": model.in_features,
+        "feature_names": model.feature_names,
+        **describe_modules({"embedding": model.embedding, "classifier": model.classifier}),
+        "backbone": None if model.backbone is None else describe_backbone(model.backbone, backbone),
+        "preprocessing": None if model.backbone is None else describe_transform(model.backbone),
+        "record": to_json(model.record),
+    }
+    card = model_card(
+        config,
+        source=Path(folder).resolve().name if source is None else source,
+        backbone_license=None if model.backbone is None else weights_license(model.backbone),
+    )
+    write_folder(folder, config, _saved_tensors(model, config), card)
+
+
+def _saved_tensors(model: MultiLabelModel, config: Config) -> dict[str, Tensor]:
+    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone."""
+    is_reference = config["backbone"] is not None and config["backbone"]["kind"] == REFERENCE
+    left_out = ("thresholds", "backbone." if is_reference else "backbone.transform.")
+    return {name: tensor for name, tensor in owned_tensors(model).items() if not name.startswith(left_out)}
+
+
+def from_pretrained(
+    cls: type[Model],
+    folder_or_id: str | os.PathLike[str],
+    *,
+    backbone: nn.Module | None = None,
+    transform: Transform | None = None,
+    custom_modules: CustomModules | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Model:
+    """Load a model.
+
+    Args:
+        cls: The class of the model.
+        folder_or_id: A folder; or, if there is no such folder, the id of a model on the Hugging Face hub,
+            "user/name". Files of the hub are kept in a cache.
+        backbone: The backbone, or the module in it. Required if it was a module of your own; its tensors are loaded
+            into it. With public weights, one that you pass must have those of training.
+        transform: The preprocessing of images. Required if it was code of your own; used in place of the saved one.
+        custom_modules: For the full name of each class of embedding or classifier that is not of mlmetric or torch,
+            such as "my_package.MyHead", a function without arguments that makes such a module, or a module, which is
+            copied; its tensors are loaded into it.
+        revision: Branch, tag or commit on the hub; None for the main branch.
+        cache_dir: Folder of the hub's cache; None for that of huggingface_hub.
+        local_files_only: Whether to use only files that are already in the cache.
+        token: Token of the hub for a private model; None for the saved one.
+
+    Returns:
+        The model, on the CPU and in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist, or lacks a file.
+        ValueError: If a file is damaged, truncated, of another library or of a newer version, or a part of your own
+            is not given; the message names the file.
+        WeightsUnavailableError: If public weights of the backbone cannot be downloaded.
+        OSError: If a file cannot be read, or the model cannot be downloaded.
+        ImportError: If safetensors, huggingface_hub or timm is required but not installed.
+    """
+    folder = Path(folder_or_id)
+    if not folder.is_dir():
+        folder = _hub.download(
+            os.fspath(folder_or_id),
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+    config = read_config(folder)
+    path = folder / "config.json"
+    with torch.random.fork_rng(devices=[]):  # initial values of tensors are drawn, and then replaced
+        model = _in_file(path, lambda: _build(cls, config, backbone, transform, custom_modules or {}))
+    load_tensors(folder, config, _saved_tensors(model, config))
+    return model.eval()
+
+
+def _in_file(path: Path, build: Callable[[], Model]) -> Model:
+    """Call a function, and name the file in its errors."""
+    try:
+        return build()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _build(
+    cls: type[Model],
+    config: Config,
+    backbone: nn.Module | None,
+    transform: Transform | None,
+    custom_modules: CustomModules,
+) -> Model:
+    parts = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
+    built: FrozenBackbone | None = None
+    if config["backbone"] is not None:
+        preprocessing = config["preprocessing"]
+        is_custom = preprocessing is not None and preprocessing.get("kind") == CUSTOM
+        if transform is None and is_custom and isinstance(backbone, FrozenBackbone):
+            transform = backbone.transform
+        built = build_backbone(config["backbone"], given=backbone, transform=build_transform(preprocessing, transform))
+    elif backbone is not None:
+        raise ValueError("the model has no backbone, so that `backbone` must be None.")
+    return cls(
+        parts["embedding"],
+        parts["classifier"],
+        backbone=built,
+        label_names=config["label_names"],
+        thresholds=thresholds_from_json(config["thresholds"]),
+        in_features=config["in_features"],
+        feature_names=config["feature_names"],
+        record=config["record"],
+    )
+
+
+def push_to_hub(
+    model: MultiLabelModel,
+    repo_id: str,
+    *,
+    backbone: Literal["reference", "value"] = "reference",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str = "Upload a multi-label model",
+    revision: str | None = None,
+) -> str:
+    """Save a model to the Hugging Face hub.
+
+    Args:
+        model: The model.
+        repo_id: The id of the model, "user/name"; created if it does not exist.
+        backbone: How the backbone is saved, see `save_pretrained`.
+        private: Whether a new model is private; None for the default of the account.
+        token: Token of the hub; None for the saved one.
+        commit_message: Message of the commit.
+        revision: The branch, created if it does not exist; None for the main branch.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ImportError: If huggingface_hub or safetensors is not installed.
+        OSError: If the upload fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, backbone=backbone, source=repo_id)
+        return _hub.upload(
+            folder, repo_id, private=private, token=token, commit_message=commit_message, revision=revision
+        )
