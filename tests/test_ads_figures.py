@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ads import plots
-from ads.figures import draw
+from ads.figures import draw, training_figures
+from common import plots
 
 NUM_LABELS = 1800
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of each figure that is saved, by file name."""
+    axes = {}
+    monkeypatch.setattr(plots, "_save", lambda figure, path: axes.setdefault(path.name, figure.axes[0]))
+    yield axes
+    plt.close("all")
 
 
 @pytest.fixture
@@ -34,16 +43,62 @@ def test_the_most_frequent_labels_are_those_of_the_largest_counts_whatever_the_d
 
 @pytest.mark.filterwarnings("ignore:The default learning rate")
 @pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32])
-def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, monkeypatch):
+def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, drawn):
     labels = np.zeros((60, 10), dtype=dtype)
     for label in range(10):
         labels[: 60 - 5 * label, label] = 1
-    legends = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: legends.append(figure.axes[0].get_legend()))
     embeddings = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     plots.plot_embedding(embeddings, labels, [f"label {i}" for i in range(10)], tmp_path / "a.png", seed=0)
-    plt.close("all")
-    assert [text.get_text() for text in legends[0].get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
+    legend = drawn["a.png"].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
+    assert legend.get_title().get_text() == "rarest of the 8 most\nfrequent labels of these"
+    assert drawn["a.png"].get_title() == "Embedding of 60 images"
+    labels[:, 3:] = 0
+    plots.plot_embedding(embeddings, labels, [f"label {i}" for i in range(10)], tmp_path / "b.png", seed=0)
+    assert len(drawn["b.png"].get_legend().get_texts()) == 1 + 3  # labels that no image has are not in the legend
+
+
+def marked(axes):
+    """The epochs at which dots are drawn."""
+    return [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_curves_mark_the_epochs_that_are_kept(keep_best, tmp_path, drawn):
+    ndcg, mean_ap = (0.2, float("nan"), 0.4, 0.4), (0.3, 0.1, 0.2, 0.2)
+    records = [
+        {"epoch": float(epoch), "loss": 1 / epoch, "val_ndcg_at_10": ndcg[epoch - 1], "val_map": mean_ap[epoch - 1]}
+        for epoch in range(1, 5)
+    ]
+    classifier = [
+        {"epoch": float(epoch), "loss": 1.0, "val_loss": 1.0, "val_macro_f1": 0.1, "val_map": 0.1 * epoch}
+        for epoch in range(1, 3)
+    ]
+    figures = training_figures({"embedding_1": records, "classifier": classifier}, keep_best=keep_best)
+    assert figures.keys() == {"embedding_loss.png", "bce.png", "f1.png", "map.png"}
+    for name, plot in figures.items():
+        plot(tmp_path / name)
+    assert marked(drawn["embedding_loss.png"]) == ([3] if keep_best else [4])  # the first of two equal scores
+    assert marked(drawn["map.png"]) == ([1, 3, 2] if keep_best else [4, 4, 2])
+    assert marked(drawn["bce.png"]) == [2, 2]
+    legend = [text.get_text() for text in drawn["embedding_loss.png"].get_legend().get_texts()]
+    assert legend == ["embedding_1", "epoch that is kept"]
+
+
+def test_curves_without_a_valid_score_mark_the_last_epoch(tmp_path, drawn):
+    records = [{"epoch": float(epoch), "loss": 1.0, "val_ndcg_at_10": float("nan")} for epoch in (1, 2)]
+    training_figures({"embedding_1": records}, keep_best=True)["embedding_loss.png"](tmp_path / "a.png")
+    assert marked(drawn["a.png"]) == [2]
+    plots.plot_curve({f"curve {i}": [(1, 0.5), (2, 0.6)] for i in range(6)}, tmp_path / "b.png", title="", unit="")
+    assert marked(drawn["b.png"]) == []
+
+
+def test_label_counts_without_undersampling_have_one_bar_for_each_label(tmp_path, drawn):
+    plots.plot_label_counts(np.array([3, 9]), None, ["a", "b"], tmp_path / "one.png")
+    plots.plot_label_counts(np.array([3, 9]), np.array([3, 5]), ["a", "b"], tmp_path / "two.png")
+    assert [len(drawn[name].patches) for name in ("one.png", "two.png")] == [2, 4]
+    assert drawn["one.png"].get_title() == "Label counts"
+    assert [label.get_text() for label in drawn["one.png"].get_xticklabels()] == ["b", "a"]
 
 
 @pytest.mark.slow

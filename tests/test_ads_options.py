@@ -1,4 +1,4 @@
-"""The options of the examples: types, ranges, and the saved options of a run that is resumed."""
+"""The options of the application: types, ranges, and the saved options of a run that is resumed."""
 
 import json
 import re
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ads.config import AdsConfig, OwnImagesConfig
-from ads.files import locked
-from ads.options import LOCK, parse
+from ads.config import Config
+from ads.locks import locked
+from ads.program import parse
+from ads.saved_runs import LOCK
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def in_temporary_folder(tmp_path, monkeypatch):
 def test_a_number_out_of_range_or_an_unavailable_device_is_an_error_that_names_the_option(option, value, expected):
     message = f"{option} must be {expected}." if expected else f"{option} {value} is not available: torch finds"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        parse(AdsConfig, [option, value, *(["--method", "paper"] if option == "--margin" else [])])
+        parse([option, value, *(["--method", "paper"] if option == "--margin" else [])])
 
 
 def test_a_missing_file_or_folder_is_an_error_that_names_the_option():
@@ -55,33 +56,45 @@ def test_a_missing_file_or_folder_is_an_error_that_names_the_option():
         (["--weights", "w.pth"], r"--weights w\.pth is not a file"),
         (["--output", "a.json"], r"--output a\.json is not a folder"),
         (["--cache", "a.json"], r"--cache a\.json is not a folder"),
+        (["--images", "x", "--labels", "a.json"], "--images x is not a folder"),
+        (["--images", ".", "--labels", "b.csv"], r"--labels b\.csv is not a file"),
     ):
         with pytest.raises(ValueError, match=message):
-            parse(AdsConfig, arguments)
+            parse(arguments)
+
+
+def test_options_that_do_not_belong_together_are_an_error():
+    own = ["--images", ".", "--labels", "a.csv"]
+    Path("a.csv").touch()
     for arguments, message in (
-        (["--images", "x"], "--images x is not a folder"),
-        (["--images", "."], r"--labels labels\.csv is not a file"),
-        (
-            ["--images", ".", "--labels", "a.json", "--separator", ""],
-            "--separator must have at least one character, got ''",
-        ),
+        (["--images", "."], "--images and --labels require each other"),
+        (["--labels", "a.csv"], "--images and --labels require each other"),
+        (["--path-column", "file"], r"--path-column requires --labels\."),
+        (["--label-column", "tags"], r"--label-column requires --labels\."),
+        ([*own, "--separator", ","], r"--separator requires --label-column\."),
+        ([*own, "--label-column", "tags", "--separator", ""], "--separator must have at least one character, got ''"),
+        ([*own, "--annotations", "a.json"], "--annotations and --labels cannot be combined: choose one"),
+        ([*own, "--synthetic-images", "30"], "--synthetic-images cannot be combined with --annotations or --labels"),
+        ([*own, "--soft-labels"], "--soft-labels requires --annotations or the synthetic set, got --labels"),
     ):
         with pytest.raises(ValueError, match=message):
-            parse(OwnImagesConfig, arguments)
+            parse(arguments)
 
 
-def save(folder, config):
-    """Write the `config.json` of a run."""
+def save(folder, config, *, started=0, computed=True):
+    """Write the `config.json` of a run that started in this second, and has computed features."""
     folder = Path(folder)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"options": asdict(config)}, default=str))
+    content = {"program": "ads", "started": f"2026-01-01T00:00:{started:02}", "options": asdict(config)}
+    content |= {"resolved": {"features": "cache"} if computed else {}}
+    (folder / "config.json").write_text(json.dumps(content, default=str))
 
 
 def test_resume_uses_the_saved_options_except_those_that_can_change():
     numbers = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
-    started = parse(AdsConfig, ["--output", "run", "--dry-run", "--method", "paper", *numbers])
+    started = parse(["--output", "run", "--dry-run", "--method", "paper", *numbers])
     save("run", started)
-    resumed = parse(AdsConfig, ["--output", "run", "--resume", "--num-workers", "0", "--seed", "3"])
+    resumed = parse(["--output", "run", "--resume", "--num-workers", "0", "--seed", "3"])
     assert asdict(resumed) == asdict(started) | {"resume": True, "num_workers": 0}
     assert type(resumed.lr) is float
     assert resumed.cache == Path("runs/feature_cache")
@@ -89,24 +102,36 @@ def test_resume_uses_the_saved_options_except_those_that_can_change():
 
 @pytest.mark.parametrize(
     ("option", "value", "saved"),
-    [("--backbone", "resnet18", "resnet50"), ("--lr", "0.5", "None"), ("--lr-drops", "5", "()"), ("--seed", "0", "3")],
+    [
+        ("--backbone", "resnet18", "with --backbone resnet50"),
+        ("--lr", "0.5", "without --lr"),
+        ("--lr-drops", "5", "without --lr-drops"),
+        ("--seed", "0", "with --seed 3"),
+    ],
 )
 def test_resume_with_an_option_that_contradicts_the_run_is_an_error_that_names_it(option, value, saved):
-    save("run", AdsConfig(seed=3))
-    message = f"The run in run was started with {option} {saved}, not "
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}.* omit the option"):
-        parse(AdsConfig, ["--output", "run", "--resume", option, value])
+    save("run", Config(seed=3))
+    message = f"The run in run was started {saved}, not with {option} {value}: "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}omit the option"):
+        parse(["--output", "run", "--resume", option, value])
 
 
 def test_resume_without_output_uses_the_latest_run_that_is_neither_finished_nor_running():
-    for number in range(4):
-        save(f"runs/ad_sentiment-{number}", AdsConfig(seed=number))
-    save("runs/own_images-9", AdsConfig())
-    Path("runs/ad_sentiment-2/report.md").touch()
-    with locked(Path("runs/ad_sentiment-3") / LOCK):
-        assert parse(AdsConfig, ["--resume"]).seed == 1
-    config = parse(AdsConfig, ["--resume"])
-    assert (config.seed, config.output) == (3, Path("runs/ad_sentiment-3"))
+    for number, name in enumerate(("ads-8", "ads-7", "ads-6", "my_run")):
+        save(f"runs/{name}", Config(seed=number), started=number)
+    save("runs/ads-9", Config(seed=9), started=9, computed=False)
+    Path("runs/other_program").mkdir()
+    Path("runs/other_program/config.json").write_text('{"theme": "dark"}')
+    Path("runs/ads-6/report.md").touch()
+    with locked(Path("runs/my_run") / LOCK):
+        assert parse(["--resume"]).seed == 1
+    config = parse(["--resume"])
+    assert (config.seed, config.output) == (3, Path("runs/my_run"))
+    for name in ("ads-8", "ads-7", "my_run"):
+        Path(f"runs/{name}/report.md").touch()
+    message = "no run under runs to resume: 4 are finished, 0 are running, 1 have computed nothing"
+    with pytest.raises(FileNotFoundError, match=message):
+        parse(["--resume"])
 
 
 @pytest.mark.parametrize(
@@ -130,15 +155,45 @@ def test_resume_with_an_invalid_config_is_an_error_that_names_the_file(text, rea
     Path("run").mkdir()
     Path("run/config.json").write_text(text)
     with pytest.raises(ValueError, match=rf"^run/config\.json is not a configuration of .*{re.escape(reason)}"):
-        parse(AdsConfig, ["--output", "run", "--resume"])
+        parse(["--output", "run", "--resume"])
 
 
 def test_resume_with_saved_options_out_of_range_is_an_error_that_names_the_run():
-    save("run", AdsConfig())
+    save("run", Config())
     path = Path("run/config.json")
     content = json.loads(path.read_text())
     content["options"]["epochs"] = -1
     path.write_text(json.dumps(content))
     message = r"^The run in run cannot be resumed with its config\.json: --epochs must be at least 1, got -1"
     with pytest.raises(ValueError, match=message):
-        parse(AdsConfig, ["--output", "run", "--resume"])
+        parse(["--output", "run", "--resume"])
+
+
+def test_list_runs_prints_the_runs_with_state_settings_and_results(capsys):
+    save("runs/ads-1", Config(seed=3, lr=0.5, lr_drops=(5, 9), dry_run=True, device="cpu"))
+    Path("runs/ads-1/report.md").touch()
+    measured = {"map": 0.5, "macro_f1_chosen": 0.25, "ndcg_at_10": 0.75}
+    metrics = {"title": "recommended embedding", "test": {"recommended embedding": measured, "other": {"map": 0.9}}}
+    Path("runs/ads-1/metrics.json").write_text(json.dumps(metrics))
+    Path("a.csv").touch()
+    save("runs/ads-2", Config(compare=True, images=Path(), labels=Path("a.csv")), started=1)
+    save("runs/ads-2/paper", Config(method="paper"), started=2)
+    save("runs/ads-3", Config(method="semantic"), started=3, computed=False)
+    Path("runs/ads-3/metrics.json").write_text("{")
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.json").write_text("{")
+    with locked(Path("runs/ads-2") / LOCK), pytest.raises(SystemExit) as end:
+        parse(["--list-runs"])
+    assert end.value.code == 0
+    table, _, notes = capsys.readouterr().out.partition("\n\n")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(line) for line in table.splitlines()}) == 1
+    assert rows[0] == ["run", "started", "state", "images", "method", "settings", "mAP", "macro F1*", "NDCG@10"]
+    settings = "--dry-run --lr 0.5 --lr-drops 5,9 --seed 3"
+    assert rows[2:] == [
+        ["ads-1", "2026-01-01 00:00:00", "finished", "synthetic", "recommended", settings, "0.500", "0.250", "0.750"],
+        ["ads-2", "2026-01-01 00:00:01", "running", "a.csv", "all", "", "", "", ""],
+        ["paper", "2026-01-01 00:00:02", "running", "synthetic", "paper", "", "", "", ""],
+        ["ads-3", "2026-01-01 00:00:03", "nothing computed", "synthetic", "semantic", "", "", "", ""],
+    ]
+    assert "macro F1*" in notes

@@ -1,14 +1,16 @@
-"""The report of a run: tables, notes, and the comparison with the label frequencies."""
+"""The report of a run: tables, explanations, and the comparison with the baselines."""
 
 import re
 
 import pytest
 import torch
 
-from ads.evaluation import below_frequencies
+from ads.evaluation import Predictions, behind_baselines, choose_thresholds, measure_labels
 from ads.labelled_images import LabelledImages
-from ads.report import COLUMNS, comparison_report, is_pittsburgh, note, run_report
+from ads.metric_names import ALL_NAMES, COLUMNS, explanations
+from ads.report import comparison_report, comparison_rows, is_pittsburgh, results_of, run_report
 from ads.synthetic import SENTIMENTS
+from mlmetric.estimators import MetricClassifier
 
 PROBE, METHOD = "raw features, linear probe", "recommended embedding"
 
@@ -32,6 +34,7 @@ def metrics(method="recommended", title=METHOD, test=None, **changes):
         },
         "method": method,
         "title": title,
+        "settings": {"epochs": 50, "lr_drops": [], "keep_best": True},
         "caveats": [],
         "warnings": [],
         "figures": ["bce.png"],
@@ -41,36 +44,104 @@ def metrics(method="recommended", title=METHOD, test=None, **changes):
     } | changes
 
 
-def test_a_method_below_the_label_frequencies_is_reported_with_each_metric_and_both_values():
+def test_a_method_behind_a_baseline_is_reported_in_one_sentence_with_what_to_use_then():
     worse = measured(micro_ap=0.614, lrap=0.704, one_error=0.365, map=0.3, of1_chosen=0.399)
-    sentences = below_frequencies({"label frequencies": measured(), PROBE: measured(map=0.5), METHOD: worse})
-    assert sentences == [
-        "Recommended embedding: its classifier is below the label frequencies of the training part, the same "
-        "prediction for every image, in micro AP (0.614 against 0.658), label-ranking AP (0.704 against 0.745), "
-        "one-error (0.365 against 0.173), OF1 (micro F1)* (0.399 against 0.400)."
-    ]
-    for report in (
-        run_report("A run", metrics(test={"label frequencies": measured(), METHOD: worse}), is_pittsburgh=False),
-        comparison_report(
-            "All",
-            {"recommended": metrics(test={"label frequencies": measured(), METHOD: worse})},
-            is_pittsburgh=False,
-            failed_figures={},
-        ),
-    ):
-        assert report.count(sentences[0]) == 1
+    test = {"label frequencies": measured(), PROBE: measured(map=0.301, of1_chosen=0.3), METHOD: worse}
+    sentence = behind_baselines(METHOD, test)
+    assert sentence == (
+        "The recommended embedding is behind the linear probe in mAP (0.300 against 0.301), micro AP (0.614 against "
+        "0.658), label-ranking AP (0.704 against 0.745) and one-error (0.365 against 0.173), and behind the label "
+        "frequencies, which ignore the image, in overall F1* (0.399 against 0.400), micro AP (0.614 against 0.658), "
+        "label-ranking AP (0.704 against 0.745) and one-error (0.365 against 0.173): for these, use `--method "
+        "linear-probe`, another backbone or other weights, or more training images."
+    )
+    assert results_of(metrics(test=test))[-1] == sentence
+    assert run_report("A run", metrics(test=test), is_pittsburgh=False).count(sentence) == 1
+    report = comparison_report("All", {"a": metrics(test=test)}, is_pittsburgh=False, failed_figures={})
+    assert report.count(sentence) == 1
 
 
-def test_equal_values_undefined_values_and_recall_alone_are_not_below():
-    baseline = measured(coverage_error=3.0)
-    values = {"micro_ap": 0.6578, "or": 0.1, "coverage_error": 3.0}  # the others are not defined
-    assert below_frequencies({"label frequencies": baseline, METHOD: values}) == []
+def test_the_advice_depends_on_the_baseline_and_further_metrics_are_counted():
+    one = {PROBE: {"map": 0.2902}, METHOD: {"map": 0.281}}
+    assert behind_baselines(METHOD, one) == (
+        "The recommended embedding is behind the linear probe in mAP (0.281 against 0.290): for these, use `--method "
+        "linear-probe`, or more training images."
+    )
+    keys = ["map", "macro_f1", "of1", "pooled_accuracy", "macro_f1_chosen", "ndcg_at_10"]
+    several = {"label frequencies": dict.fromkeys(keys[:5], 0.5), PROBE: dict.fromkeys(keys, 0.25)}
+    assert behind_baselines(PROBE, several) == (
+        "The linear probe is behind the label frequencies, which ignore the image, in mAP (0.250 against 0.500), macro "
+        "F1 (0.250 against 0.500), overall F1 (0.250 against 0.500), pooled acc. (0.250 against 0.500) and 1 other "
+        "metric: for these, use another backbone or other weights, or more training images."
+    )
+    named = {f"paper_run_1: {METHOD}": {"map": 0.1}, PROBE: {"map": 0.2}}
+    assert behind_baselines(f"paper_run_1: {METHOD}", named).startswith("paper_run_1: the recommended embedding is beh")
+
+
+def test_equal_values_undefined_values_and_recall_alone_are_not_behind():
+    baseline = measured(coverage_error=3.0, size_ratio_at_10=1.0)
+    values = {"micro_ap": 0.6578, "or": 0.1, "coverage_error": 3.0, "size_ratio_at_10": 0.5}  # others are not defined
+    assert behind_baselines(METHOD, {"label frequencies": baseline, METHOD: values}) is None
+    assert behind_baselines("label frequencies", {"label frequencies": baseline}) is None
 
 
 @pytest.mark.parametrize("key", ["coverage_error", "ranking_loss", "one_error"])
-def test_a_loss_is_below_when_it_is_larger(key):
-    for value, expected in ((0.1, 0), (0.3, 1)):
-        assert len(below_frequencies({"label frequencies": {key: 0.2}, METHOD: {key: value}})) == expected
+def test_a_loss_is_behind_when_it_is_larger(key):
+    for value, expected in ((0.1, False), (0.3, True)):
+        measures = {"label frequencies": {key: 0.2}, METHOD: {key: value}}
+        assert (behind_baselines(METHOD, measures) is not None) == expected
+
+
+def test_thresholds_are_chosen_as_by_the_estimator_and_labels_without_positives_get_the_common_one():
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(60, 3, generator=generator) < 0.4).long()
+    labels[:, 2] = 0
+    features = labels[:, :2].float() @ torch.randn(2, 8, generator=generator) + torch.randn(60, 8, generator=generator)
+    estimator = MetricClassifier(n_members=1, max_epochs=2, random_state=0)
+    estimator.fit(features, labels, validation=(features, labels))
+    validation = Predictions(torch.from_numpy(estimator.predict_proba(features)), labels)
+    thresholds = choose_thresholds(validation)
+    assert thresholds.tolist() == estimator.thresholds_.tolist()
+    pooled = validation.scores.flatten(), labels.flatten()
+    candidates = validation.scores.flatten().sort().values
+
+    def overall_f1(threshold):
+        decided = pooled[0] >= threshold
+        return 2 * (decided & (pooled[1] > 0)).sum() / (decided.sum() + pooled[1].sum())
+
+    assert overall_f1(thresholds[2]) == max(overall_f1(candidate) for candidate in candidates)
+    assert choose_thresholds(Predictions(validation.scores, torch.zeros_like(labels))).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_label_that_is_never_predicted_has_no_threshold_in_json():
+    part = Predictions(torch.tensor([[0.5, 0.5]]), torch.tensor([[1, 0]]))
+    measured_labels = measure_labels(part, torch.tensor([0.5, torch.inf]), ["a", "b"])
+    assert measured_labels["a"] == {"support": 1, "average_precision": 1, "f1_chosen": 1, "threshold": 0.5}
+    assert measured_labels["b"]["threshold"] is None
+
+
+def test_a_comparison_has_a_row_for_each_baseline_and_each_run():
+    capped = {"label frequencies": measured(), PROBE: measured(map=0.4), "paper's triplet embedding": measured()}
+    probe = {"label frequencies": measured(), PROBE: measured(map=0.5)}
+    data = metrics()["data"]
+    runs = {
+        "recommended": metrics(data=data | {"undersampler": "none"}),
+        "paper": metrics("paper", "paper's triplet embedding", capped),
+        "linear-probe": metrics("linear-probe", PROBE, probe, data=data | {"undersampler": "none"}),
+    }
+    rows = comparison_rows(runs)
+    assert list(rows) == ["label frequencies", PROBE, METHOD, "paper's triplet embedding"]
+    assert rows[PROBE]["map"] == 0.5  # that of its own run, not the one trained on undersampled images
+    report = comparison_report("All", runs, is_pittsburgh=False, failed_figures={})
+    assert "Undersampler of the training images: `cap` in the run paper, none in the others." in report
+    two = {name: metrics("paper", "paper's triplet embedding", capped) for name in ("paper_run_1", "paper_run_2")}
+    assert list(comparison_rows(two)) == [
+        "label frequencies",
+        PROBE,
+        "paper_run_1: paper's triplet embedding",
+        "paper_run_2: paper's triplet embedding",
+    ]
+    assert "Undersampler" not in comparison_report("All", two, is_pittsburgh=False, failed_figures={})
 
 
 def test_the_results_of_the_paper_are_shown_for_runs_on_the_images_of_the_paper_only():
@@ -101,13 +172,46 @@ def test_a_run_with_the_method_of_the_paper_names_the_paper():
     assert "paper" not in run_report("A run", metrics(), is_pittsburgh=False).lower()
 
 
-def test_the_notes_are_those_of_the_columns_of_the_table():
-    assert note(["mAP", "macro F1"]) == "Measured on the test part."
-    assert "chosen on the validation part" in note(["macro F1*"])
-    assert "size ratio" in note(["size ratio@10"])
-    assert "size ratio" not in note(COLUMNS.values())
+@pytest.mark.parametrize("names", [COLUMNS, ALL_NAMES])
+def test_each_column_of_a_table_is_explained_and_no_other(names):
+    plain = {key: name for key, name in names.items() if not name.endswith("*")}
+    for key, name in plain.items():
+        lines = explanations([key], names).splitlines()[2:]
+        assert lines[0].startswith(f"- {name}: ")
+        assert len(lines) == 1 + lines[-1].startswith("- without *: ")
+    everything = explanations(names, names).splitlines()[2:]
+    assert len(everything) == len(plain) + 2
+    assert everything[-2].startswith("- *: at thresholds chosen on the validation part")
+    starred = explanations(["macro_f1_chosen"], names).splitlines()[2:]
+    assert [line.partition(":")[0] for line in starred] == ["- macro F1", "- *"]
+
+
+def test_a_run_without_retrieval_has_no_columns_of_retrieval():
+    table, explained = results_of(metrics())[:2]
+    assert table.splitlines()[0].split() == ["|", "method", "|", "mAP", "|", "overall", "F1*", "|"]
+    assert [line.partition(":")[0] for line in explained.splitlines()[2:]] == [
+        *("- label frequencies", "- raw features, linear probe"),
+        *("- mAP", "- overall F1", "- *"),
+    ]
+
+
+def test_the_columns_of_undersampling_are_shown_if_there_is_any():
     report = run_report("A run", metrics(), is_pittsburgh=False)
-    assert "A retrieved image" not in report.partition("## Every metric")[2]  # this run measured no retrieval
+    assert "| images | images after undersampling | IRLbl | IRLbl after undersampling |" in report
+    assert "After undersampling (`cap`): 10 images" in report
+    without = metrics(data=metrics()["data"] | {"undersampler": "none"})
+    report = run_report("A run", without, is_pittsburgh=False)
+    assert "| images | IRLbl |" in report
+    assert "ndersampling" not in report
+
+
+def test_the_settings_and_the_epoch_that_is_kept_are_named():
+    report = run_report("A run", metrics(), is_pittsburgh=False)
+    assert "`recommended`: epochs 50, lr_drops [], keep_best True." in report
+    assert "the one with the best NDCG@10 on validation images, for a classifier the one with the best mAP" in report
+    report = run_report("A run", metrics(settings={"keep_best": False}), is_pittsburgh=False)
+    assert "The dot is the epoch whose weights are kept, the last one." in report
+    assert "`recommended`, without settings." in run_report("A run", metrics(settings={}), is_pittsburgh=False)
 
 
 def test_warnings_and_failed_figures_are_listed():

@@ -1,7 +1,8 @@
-"""The folder of a run: locks, clean-up after a failed start, atomic files, progress bars and warnings."""
+"""The folder of a run: locks, clean-up after a failed start, atomic files, records of training and warnings."""
 
 import csv
 import errno
+import json
 import logging
 import os
 import re
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ads import files, monitoring
-from ads.config import AdsConfig
-from ads.files import is_locked, locked, write_atomically
+from ads import locks
+from ads.config import Config
 from ads.labelled_images import LabelledImages, save_predictions
-from ads.monitoring import collected_warnings, monitored_stages, progress_bar, set_progress
+from ads.locks import is_locked, locked
+from ads.monitoring import collected_warnings, monitored_stages
 from ads.run_folder import RunInterrupted, open_run_folder, save_config
+from ads.saved_runs import saved_runs
+from common.files import write_atomically
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def files_here():
 
 
 def test_a_second_run_with_the_same_output_is_an_error_until_the_first_has_ended():
-    config = AdsConfig(output=Path("run"))
+    config = Config(output=Path("run"))
     with open_run_folder(config):
         with (
             pytest.raises(
@@ -50,7 +53,8 @@ def test_a_second_run_with_the_same_output_is_an_error_until_the_first_has_ended
 
 def test_runs_that_start_in_the_same_second_have_different_folders():
     def start(_):
-        with open_run_folder(AdsConfig()) as folder:
+        with open_run_folder(Config()) as folder:
+            (folder / "split.json").touch()
             return folder
 
     with ThreadPoolExecutor(4) as pool:
@@ -59,29 +63,68 @@ def test_runs_that_start_in_the_same_second_have_different_folders():
     assert all((folder / "config.json").exists() for folder in folders)
 
 
+def fail(output, error, *written, **resolved):
+    """Fail in the middle of a run that has written these files."""
+    with open_run_folder(Config(output=output)) as folder:
+        save_config(folder / "paper", {}, **resolved)
+        for path in written:
+            (folder / path).touch()
+        raise error
+
+
 def test_a_failed_start_removes_its_own_files_only():
     Path("run/photos").mkdir(parents=True)
     for name in ("notes.txt", "photos/config.json", "photos/split.json", "photos/a.jpg"):
         (Path("run") / name).write_text("mine")
     before = files_here()
-
-    def fail(output, error, **resolved):
-        with open_run_folder(AdsConfig(output=output)) as folder:
-            save_config(folder / "paper", {}, **resolved)
-            raise error
-
     for output in (None, Path("new/run"), Path("run")):
-        with pytest.raises(ValueError, match="no weights"):
-            fail(output, ValueError("no weights"))
+        for resolved in ({}, {"weights": "random", "features": "cache"}):  # features are in the cache
+            with pytest.raises(ValueError, match="bad image"):
+                fail(output, ValueError("bad image"), **resolved)
     assert files_here() == before
-    assert not list(Path("runs").iterdir())
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]
     assert not Path("run/paper").exists()
-    with pytest.raises(ValueError, match="bad image"):
-        fail(Path("later"), ValueError("bad image"), weights="random")
+
+
+def test_a_run_that_fails_after_its_first_checkpoint_keeps_its_folder():
+    with pytest.raises(ValueError, match="no space"):
+        fail(None, ValueError("no space"), "paper/embedding_1.pt")
+    (run,) = saved_runs()
+    assert run.state == "unfinished"
+
+
+def test_an_interrupted_run_keeps_its_folder_if_it_has_computed_features():
     with pytest.raises(RunInterrupted) as interrupted:
-        fail(Path("stopped"), KeyboardInterrupt())
+        fail(Path("stopped"), KeyboardInterrupt(), weights="random")
+    assert interrupted.value.folder is None
+    assert files_here() == set()
+    with pytest.raises(RunInterrupted) as interrupted:
+        fail(Path("stopped"), KeyboardInterrupt(), weights="random", features="cache")
     assert interrupted.value.folder == Path("stopped")
-    assert {"later/config.json", "stopped/config.json"} <= files_here()
+    assert files_here() == {"stopped/config.json", "stopped/paper/config.json"}
+
+
+def test_the_next_run_removes_the_folders_of_runs_that_were_killed_before_their_first_features():
+    for name, resolved in (("killed", {}), ("with_features", {"features": "cache"}), ("running", {})):
+        save_config(Path("runs") / f"ads-{name}", {}, **resolved)
+        (Path("runs") / f"ads-{name}" / ".lock").touch()
+    save_config(Path("runs/my_run"), {})  # named by its user
+    Path("runs/ads-starting").mkdir()
+    save_config(Path("runs/ads-annotated"), {})
+    Path("runs/ads-annotated/notes.txt").touch()
+    with locked(Path("runs/ads-running/.lock")), open_run_folder(Config()) as folder:
+        pass
+    left = {path.name for path in Path("runs").iterdir()}
+    assert left == {"ads-with_features", "ads-running", "my_run", "ads-starting", "ads-annotated", folder.name}
+
+
+def test_the_start_of_a_run_is_kept_when_it_is_resumed():
+    with open_run_folder(Config(output=Path("run"))):
+        pass
+    path = Path("run/config.json")
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["started"], "2020-01-01T00:00:00"))
+    with open_run_folder(Config(output=Path("run"), resume=True)) as folder:
+        assert json.loads((folder / "config.json").read_text())["started"] == "2020-01-01T00:00:00"
 
 
 def test_a_config_of_another_program_is_not_overwritten():
@@ -91,7 +134,7 @@ def test_a_config_of_another_program_is_not_overwritten():
         pytest.raises(
             FileExistsError, match=r"run/config\.json is not a configuration .* not overwritten: choose another"
         ),
-        open_run_folder(AdsConfig(output=Path("run"))),
+        open_run_folder(Config(output=Path("run"))),
     ):
         pass
     assert Path("run/config.json").read_text() == '{"theme": "dark"}'
@@ -114,7 +157,7 @@ def test_a_lock_excludes_others_until_its_block_ends(monkeypatch):
 HOLDS_A_LOCK_AND_DIES = """
 import os, time
 from pathlib import Path
-from ads.files import locked
+from ads.locks import locked
 
 with locked(Path("lock")):
     ours, theirs = os.pipe()
@@ -129,7 +172,7 @@ with locked(Path("lock")):
 
 
 def test_a_lock_ends_with_its_process_while_a_child_process_is_still_running():
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(locks.__file__).parents[1])}
     command = [sys.executable, "-c", HOLDS_A_LOCK_AND_DIES]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         child = int(process.stdout.readline())
@@ -142,7 +185,7 @@ def test_a_lock_ends_with_its_process_while_a_child_process_is_still_running():
 
 
 def test_a_warning_is_logged_where_locks_are_not_supported(monkeypatch, caplog):
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     with locked(Path("lock")):
         assert not is_locked(Path("lock"))
     assert "File locks are not supported here: do not start a second run" in caplog.text
@@ -184,42 +227,16 @@ def test_report_and_predictions_contain_any_label_and_file_name_whatever_the_loc
     assert row["probability_海, sea"] == "0.100000"
 
 
-def test_a_progress_bar_outside_a_terminal_prints_a_line_every_15_seconds(capsys, monkeypatch):
-    seconds = iter([0.0, 5, 20, 21, 60, 61])  # at the start, after each item, at the end
-    monkeypatch.setattr(monitoring.time, "monotonic", lambda: next(seconds))
-    assert list(progress_bar("features", range(4), unit="images")) == [0, 1, 2, 3]
-    lines = ["features: started", "features: 2 of 4 images, about 30 s left", "features: 4 images in 61.0 s"]
-    assert capsys.readouterr().err.splitlines() == lines
-
-
-def test_a_progress_bar_without_items_prints_done(capsys):
-    with progress_bar("features", unit="images"):
-        pass
-    assert re.search(r"^features: done in \d+\.\d s$", capsys.readouterr().err, re.MULTILINE)
-
-
-def test_the_progress_bar_of_a_failed_step_prints_the_number_of_finished_items(capsys):
-    def train():
-        with progress_bar("linear_probe", total=9, unit="epochs") as bar:
-            set_progress(bar, 3, 9)
-            raise ValueError("no more")
-
-    with pytest.raises(ValueError, match="no more"):
-        train()
-    assert re.search(r"linear_probe: 3 epochs in \d+\.\d s, not finished\n$", capsys.readouterr().err)
-
-
-def test_monitored_stages_show_a_bar_and_keep_the_records_and_seconds_of_each_stage(capsys):
+def test_monitored_stages_show_one_progress_and_keep_the_records_and_seconds_of_each_stage(capsys):
     seconds, histories = {}, {}
     records = [{"epoch": float(epoch), "loss": 1 / epoch} for epoch in (1, 2)]
-    with monitored_stages(2, seconds, histories) as on_epoch:
+    with monitored_stages(4, Path(), seconds, histories) as on_epoch:
         for stage in ("embedding_1", "classifier"):
             for record in records:
                 on_epoch(stage, record)
     assert histories == {"embedding_1": records, "classifier": records}
     assert list(seconds) == ["embedding_1", "classifier"]
-    lines = re.sub(r"\d+\.\d s", "? s", capsys.readouterr().err).splitlines()
-    assert lines == [f"{stage}: {text}" for stage in histories for text in ("started", "2 epochs in ? s")]
+    assert re.fullmatch(r"training: 4 epochs in \d+\.\d s\n", capsys.readouterr().err)
 
 
 @pytest.mark.filterwarnings("default")

@@ -1,19 +1,20 @@
-"""Metrics of scores and embeddings, and the comparison of methods with the label frequencies."""
+"""Metrics of scores and embeddings, and the comparison of a method with the baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isnan
+from math import isfinite, isnan
 
 import torch
 from torch import Tensor
 
+from common.progress import progress_bar
+from mlmetric.estimators import MetricClassifier
 from mlmetric.imbalance import ir_lbl
 from mlmetric.labels import label_counts
 from mlmetric.metrics import (
-    METRIC_NAMES,
     MultiLabelMetrics,
     average_precision,
     best_thresholds,
@@ -25,27 +26,17 @@ from mlmetric.metrics import (
     size_ratio_at_k,
 )
 
+from .methods import MethodResult
+from .metric_names import ALL_NAMES, CHOSEN, COLUMNS, LABEL_FREQUENCIES, LINEAR_PROBE, THRESHOLD_METRICS
+
 Measures = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
-THRESHOLD_METRICS = (
-    "op",
-    "or",
-    "of1",
-    "cp",
-    "cr",
-    "cf1",
-    "macro_f1",
-    "weighted_f1",
-    "example_f1",
-    "pooled_accuracy",
-    "subset_accuracy",
-)
-"""Metrics that depend on the threshold."""
-CHOSEN = "_chosen"
-"""Suffix of metrics at thresholds that are chosen on the validation part."""
-LABEL_FREQUENCIES = "label frequencies"
-"""The baseline that predicts for every image the frequency of each label in the training part."""
-_NOT_COMPARED = {"op", "or", "cp", "cr"}  # precision or recall alone: each can be raised at the expense of the other
+_MAX_NAMED = 4  # metrics in a sentence
+_NOT_COMPARED = {  # precision or recall alone can be raised at the expense of the other
+    *("op", "or", "cp", "cr", "op_chosen", "or_chosen", "cp_chosen", "cr_chosen", "size_ratio_at_10")
+}
+# Those of the comparison first, with the names that they have there.
+_COMPARED = {key: name for key, name in (COLUMNS | ALL_NAMES | COLUMNS).items() if key not in _NOT_COMPARED}
 
 
 @dataclass(frozen=True)
@@ -56,9 +47,71 @@ class Predictions:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of methods.
+
+    Attributes:
+        measures: For the parts "validation" and "test", the metrics of each method.
+        intervals: The intervals of the test metrics of each method.
+        thresholds: The thresholds of each method, shape `(L,)`.
+    """
+
+    measures: dict[str, dict[str, Measures]]
+    intervals: dict[str, Intervals]
+    thresholds: dict[str, Tensor]
+
+
+def evaluate(
+    fitted: Mapping[str, MethodResult], labels: Tensor, parts: Mapping[str, Tensor], *, seed: int
+) -> Evaluation:
+    """Evaluate methods and the label frequencies on the validation and the test part.
+
+    Thresholds are chosen on the validation part; the training images are the database of retrieval.
+
+    Args:
+        fitted: The results of each method on N images.
+        labels: Their labels, shape `(N, L)`.
+        parts: The indices of the parts "train", "validation" and "test".
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics.
+    """
+    train, test = parts["train"], parts["test"]
+    frequencies = labels[train].float().mean(0).expand(len(labels), -1)
+    scores = {LABEL_FREQUENCIES: frequencies} | {title: result.scores for title, result in fitted.items()}
+    evaluation = Evaluation({"validation": {}, "test": {}}, {}, {})
+    for title in progress_bar("evaluation", scores, unit="methods"):
+        predictions = {name: Predictions(scores[title][rows], labels[rows]) for name, rows in parts.items()}
+        own = fitted[title].thresholds if title in fitted else None
+        thresholds = choose_thresholds(predictions["validation"]) if own is None else own
+        values, bounds = measure_scores(predictions["test"], thresholds, seed=seed)
+        if title in fitted:
+            rows = fitted[title].embeddings
+            retrieval, retrieval_bounds = measure_retrieval(
+                rows[test], labels[test], rows[train], labels[train], seed=seed
+            )
+            values, bounds = values | retrieval, bounds | retrieval_bounds
+        evaluation.measures["validation"][title], _ = measure_scores(predictions["validation"], thresholds)
+        evaluation.measures["test"][title], evaluation.intervals[title] = values, bounds
+        evaluation.thresholds[title] = thresholds
+    return evaluation
+
+
 def choose_thresholds(validation: Predictions) -> Tensor:
-    """Choose the threshold of each label by F1 on the validation part; a label without positives there gets 0.5."""
-    return best_thresholds(validation.scores, validation.labels, fallback=0.5)
+    """Choose a threshold for each label on the validation part, as `MetricClassifier` does by default.
+
+    A label without positives there gets the common threshold of all labels; without any positives all get 0.5.
+    """
+    default = MetricClassifier()
+    return best_thresholds(
+        validation.scores,
+        validation.labels,
+        average=default.threshold,
+        shrinkage=default.shrinkage,
+        fallback=None if bool(validation.labels.any()) else 0.5,
+    )
 
 
 def measure_scores(part: Predictions, thresholds: Tensor, *, seed: int | None = None) -> tuple[Measures, Intervals]:
@@ -121,7 +174,17 @@ def measure_retrieval(
 
 
 def measure_labels(part: Predictions, thresholds: Tensor, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Compute the metrics of each label: support, average precision (None without positives), F1 and its threshold."""
+    """Compute the metrics of each label.
+
+    Args:
+        part: Probabilities and labels.
+        thresholds: A threshold for each label.
+        names: The names of the labels.
+
+    Returns:
+        For each label `support`, `average_precision` (None without positives), `f1_chosen` (at its threshold) and
+        `threshold` (None if the label is never predicted).
+    """
     columns = {
         "support": part.labels.sum(0),
         "average_precision": average_precision(part.scores, part.labels),
@@ -129,7 +192,7 @@ def measure_labels(part: Predictions, thresholds: Tensor, names: Sequence[str]) 
         "threshold": thresholds,
     }
     return {
-        name: {column: None if values[i].isnan() else float(values[i]) for column, values in columns.items()}
+        name: {column: float(values[i]) if isfinite(values[i]) else None for column, values in columns.items()}
         for i, name in enumerate(names)
     }
 
@@ -148,31 +211,51 @@ def measure_counts(before: Tensor, after: Tensor, names: Sequence[str]) -> dict[
     }
 
 
-def below_frequencies(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """State for each method the metrics, rounded to three decimals, in which it is below the label frequencies.
+def behind_baselines(method: str, measures: Mapping[str, Measures]) -> str | None:
+    """State in one sentence in which metrics a method is behind the baselines, and what to use then.
+
+    Values are compared as they are shown, with three decimals. Precision or recall alone, and the size ratio, are not
+    compared.
 
     Args:
-        measures: The metrics of each method on one part; the label frequencies are one of the methods.
+        method: The title of the method, after "RUN: " if several runs have it.
+        measures: The metrics of the method and of the baselines, the linear probe and the label frequencies, on one
+            part; metrics that one of two methods does not have are not compared.
 
     Returns:
-        A sentence for each method that is below them in at least one metric.
+        The sentence; None if the method is behind in nothing.
     """
-    baseline = measures[LABEL_FREQUENCIES]
-    chosen = {f"{key}{CHOSEN}": f"{METRIC_NAMES[key]}*" for key in THRESHOLD_METRICS if key not in _NOT_COMPARED}
-    names = {key: name for key, name in METRIC_NAMES.items() if key not in _NOT_COMPARED} | chosen
-    sentences = []
-    for method, values in measures.items():
-        worse = [
-            f"{name} ({values[key]:.3f} against {baseline[key]:.3f})"
-            for key, name in names.items()
-            if key in values and key in baseline and _is_worse(key, values[key], baseline[key])
-        ]
-        if worse:
-            sentences.append(
-                f"{method[:1].upper()}{method[1:]}: its classifier is below the {LABEL_FREQUENCIES} of the training "
-                f"part, the same prediction for every image, in {', '.join(worse)}."
-            )
-    return sentences
+    behind = {
+        baseline: text
+        for baseline in (LINEAR_PROBE, LABEL_FREQUENCIES)
+        if baseline != method and baseline in measures and (text := _behind(measures[method], measures[baseline]))
+    }
+    if not behind:
+        return None
+    places, advice = [], []
+    if LINEAR_PROBE in behind:
+        places.append(f"behind the linear probe in {behind[LINEAR_PROBE]}")
+        advice.append("`--method linear-probe`, ")
+    if LABEL_FREQUENCIES in behind:
+        places.append(f"behind the label frequencies, which ignore the image, in {behind[LABEL_FREQUENCIES]}")
+        advice.append("another backbone or other weights, ")
+    run, _, title = method.rpartition(": ")
+    subject = f"{run}: the" if run else "The"
+    name = "linear probe" if title == LINEAR_PROBE else title
+    return f"{subject} {name} is {', and '.join(places)}: for these, use {''.join(advice)}or more training images."
+
+
+def _behind(values: Measures, baseline: Measures) -> str:
+    """Return the metrics in which a method is behind, the first of them with both values."""
+    worse = [
+        f"{name} ({values[key]:.3f} against {baseline[key]:.3f})"
+        for key, name in _COMPARED.items()
+        if key in values and key in baseline and _is_worse(key, values[key], baseline[key])
+    ]
+    named, others = worse[:_MAX_NAMED], len(worse) - _MAX_NAMED
+    if others <= 0:
+        return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return f"{', '.join(named)} and {others} other metric{'s' * (others > 1)}"
 
 
 def _is_worse(key: str, value: float, baseline: float) -> bool:

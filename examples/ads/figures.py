@@ -9,21 +9,22 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isnan
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from common import plots
+from common.progress import progress_bar
 from mlmetric.labels import cooccurrence, label_counts
 from mlmetric.metrics import average_precision
 from mlmetric.neighbors import kneighbors
 from mlmetric.training import EpochRecord
 
-from . import plots
 from .evaluation import Predictions
 from .labelled_images import LabelledImages
-from .monitoring import progress_bar
 
 _MAX_EMBEDDED = 2000
 _NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
@@ -59,57 +60,71 @@ def draw(figures: Figures, folder: Path) -> dict[str, str]:
     return failed
 
 
-def training_figures(histories: Mapping[str, Sequence[EpochRecord]]) -> Figures:
+def training_figures(histories: Mapping[str, Sequence[EpochRecord]], *, keep_best: bool) -> Figures:
     """Return the training curves of the embeddings and of a classifier that is trained alone, as far as there are any.
 
     Args:
         histories: The records of each stage; those of a classifier that is trained alone contain its validation loss.
+        keep_best: Whether the epochs with the best validation scores are kept, or the last ones.
     """
     embeddings = {name: history for name, history in histories.items() if "val_ndcg_at_10" in history[0]}
     classifier = next((history for history in histories.values() if "val_loss" in history[0]), None)
+
+    def curves(title: str, unit: str, *named: tuple[str, Sequence[EpochRecord], str, str]) -> Callable[[Path], None]:
+        """Draw values by epoch: for each curve its name, the records, the value, and the score of the kept epoch."""
+        points = {name: [(record["epoch"], record[key]) for record in history] for name, history, key, _ in named}
+        kept = {name: _kept_epoch(history, score if keep_best else None) for name, history, _, score in named}
+        return partial(plots.plot_curve, points, title=title, unit=unit, kept=kept)
+
     drawings: dict[str, Callable[[Path], None]] = {}
     if embeddings:
-        drawings["embedding_loss.png"] = partial(
-            plots.plot_curve,
-            {name: _curve(history, "loss") for name, history in embeddings.items()},
-            title="Embedding: loss",
-            unit="mean loss over training images",
+        drawings["embedding_loss.png"] = curves(
+            "Embedding: loss",
+            "mean loss over training images",
+            *((name, history, "loss", "val_ndcg_at_10") for name, history in embeddings.items()),
         )
     if classifier is not None:
-        drawings["bce.png"] = partial(
-            plots.plot_curve,
-            {"training": _curve(classifier, "loss"), "validation": _curve(classifier, "val_loss")},
-            title="Classifier: loss",
-            unit="mean loss (nats)",
+        drawings["bce.png"] = curves(
+            "Classifier: loss",
+            "mean loss (nats)",
+            ("training", classifier, "loss", "val_map"),
+            ("validation", classifier, "val_loss", "val_map"),
         )
-        drawings["f1.png"] = partial(
-            plots.plot_curve,
-            {"validation": _curve(classifier, "val_macro_f1")},
-            title="Classifier: macro F1 at 0.5",
-            unit="macro F1",
+        drawings["f1.png"] = curves(
+            "Classifier: macro F1 at 0.5", "macro F1", ("validation", classifier, "val_macro_f1", "val_map")
         )
-    scores = {
-        f"{name}, {title}": _curve(history, key)
+    scores = [
+        (f"{name}, {title}", history, key, key)
         for key, title in (("val_map", "mAP of its classifier"), ("val_ndcg_at_10", "NDCG@10"))
         for name, history in embeddings.items()
         if key in history[0]
-    }
+    ]
     if classifier is not None:
-        scores["classifier, mAP"] = _curve(classifier, "val_map")
+        scores.append(("classifier, mAP", classifier, "val_map", "val_map"))
     if scores:
-        drawings["map.png"] = partial(plots.plot_curve, scores, title="Validation scores", unit="score")
+        drawings["map.png"] = curves("Validation scores", "score", *scores)
     return drawings
 
 
-def _curve(history: Sequence[EpochRecord], name: str) -> list[tuple[float, float]]:
-    return [(record["epoch"], record[name]) for record in history]
+def _kept_epoch(history: Sequence[EpochRecord], score: str | None) -> float:
+    """Return the first epoch with the best score; the last one if there is no score, as in training."""
+    scored = [record for record in history if score is not None and not isnan(record[score])]
+    best = max(scored, key=lambda record: record[score or ""]) if scored else history[-1]
+    return best["epoch"]
 
 
-def label_figures(before: Tensor, after: Tensor, test: Predictions, names: Sequence[str]) -> Figures:
-    """Return counts and co-occurrence of the training labels, and average precision by support on test images."""
+def label_figures(before: Tensor, after: Tensor | None, test: Predictions, names: Sequence[str]) -> Figures:
+    """Return counts and co-occurrence of the training labels, and average precision by support on test images.
+
+    Args:
+        before: The labels of the training images.
+        after: Those after undersampling, if there is any.
+        test: The predictions for the test images.
+        names: The names of the labels.
+    """
     return {
         "label_counts.png": lambda path: plots.plot_label_counts(
-            label_counts(before).numpy(), label_counts(after).numpy(), names, path
+            label_counts(before).numpy(), None if after is None else label_counts(after).numpy(), names, path
         ),
         "cooccurrence.png": lambda path: plots.plot_cooccurrence(cooccurrence(before).numpy(), names, path),
         "ap_by_support.png": lambda path: plots.plot_ap_by_support(
@@ -128,7 +143,14 @@ def embedding_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping
     def draw_embedding(path: Path) -> None:
         held_out = torch.cat([parts["test"], parts["validation"]])[:_MAX_EMBEDDED]
         labels = images.labels[held_out].numpy()
-        plots.plot_embedding(embeddings[held_out].numpy(), labels, images.label_names, path, seed=seed)
+        plots.plot_embedding(
+            embeddings[held_out].numpy(),
+            labels,
+            images.label_names,
+            path,
+            seed=seed,
+            images="validation and test images",
+        )
 
     def draw_retrieval(path: Path) -> None:
         step = max(1, len(parts["test"]) // _NUM_QUERIES)
@@ -141,6 +163,7 @@ def embedding_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping
             [set(images.names_of(row)) for row in queries.tolist()],
             [[set(images.names_of(row)) for row in rows] for rows in found.tolist()],
             path,
+            title="Test images (left) and their nearest training images in the embedding, nearest first",
         )
 
     return {"embedding.png": draw_embedding, "retrieval.png": draw_retrieval}

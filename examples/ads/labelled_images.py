@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .files import write_atomically
+from common.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
+from common.progress import progress_bar
 from mlmetric.estimators import MetricClassifier
 from mlmetric.heads import ClassifierHead, LabelGraphHead, SemanticProjectionHead
 from mlmetric.label_vectors import cooccurrence_vectors, read_word_vectors
@@ -29,6 +31,7 @@ from mlmetric.under_sampling import (
 )
 
 from .config import Config
+from .metric_names import LINEAR_PROBE
 from .monitoring import monitored_stages, timed
 
 UNDERSAMPLERS: dict[str, BaseMultiLabelSampler] = {
@@ -54,9 +57,9 @@ def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tens
     Returns:
         The indices of the rows that are kept, and their labels. REMEDIAL splits rows: their indices occur twice.
     """
-    if config.undersampler == "none":
+    if config.chosen_undersampler == "none":
         return torch.arange(len(targets)), targets
-    sampler = clone(UNDERSAMPLERS[config.undersampler])
+    sampler = clone(UNDERSAMPLERS[config.chosen_undersampler])
     if "random_state" in sampler.get_params():
         sampler.set_params(random_state=config.seed)
     _, kept_targets = sampler.fit_resample(features.numpy(), targets.numpy())
@@ -64,42 +67,39 @@ def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tens
     return torch.from_numpy(rows), torch.from_numpy(kept_targets)
 
 
-@dataclass(frozen=True)
-class MethodSettings:
-    """The training settings of a method."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_drops: tuple[int, ...]
-    activation: str
-    keep_best: bool
-    margin: float = 1.0
-    positive_order: str = "farthest"
-
-    @classmethod
-    def of(cls, estimator: MetricClassifier) -> MethodSettings:
-        """Return the settings of an estimator."""
-        return cls(
-            epochs=estimator.max_epochs,
-            batch_size=estimator.batch_size,
-            lr=estimator.lr,
-            lr_drops=estimator.lr_drops,
-            activation=estimator.activation,
-            keep_best=estimator.keep_best,
-        )
+def _training_settings(estimator: MetricClassifier) -> dict[str, Any]:
+    """Return the settings that an estimator shares with other methods, named as the options of the application."""
+    return {
+        "epochs": estimator.max_epochs,
+        "batch_size": estimator.batch_size,
+        "lr": estimator.lr,
+        "lr_drops": estimator.lr_drops,
+        "keep_best": estimator.keep_best,
+    }
 
 
-DEFAULT_SETTINGS = MethodSettings.of(MetricClassifier())
-PAPER_SETTINGS = MethodSettings.of(MetricClassifier.paper(keep_best=False))  # the paper has no validation images
+DEFAULT_SETTINGS = _training_settings(MetricClassifier())
+PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {  # the paper has no validation images
+    "activation": MetricClassifier.paper().activation,
+    "margin": 1.0,
+    "positive_order": "farthest",
+}
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """The probabilities of every image, shape `(N, L)`, and the embeddings for retrieval, shape `(N, E)`."""
+    """The results of a method.
+
+    Attributes:
+        scores: The probabilities of every image, shape `(N, L)`.
+        embeddings: The embeddings for retrieval, shape `(N, E)`.
+        thresholds: The thresholds that the method has chosen on the validation images, shape `(L,)`; None if it chooses
+            none.
+    """
 
     scores: Tensor
     embeddings: Tensor
+    thresholds: Tensor | None = None
 
 
 @dataclass
@@ -113,7 +113,7 @@ class RunContext:
         train: The indices of the M training images after undersampling.
         targets: The labels of these to train on, shape `(M, L)`.
         validation: The indices of the validation images, on which epochs are chosen.
-        settings: The training settings.
+        settings: The training settings, as in `Method.settings`.
         folder: The folder of checkpoints; training continues from existing ones.
         device: The device of the networks.
         seed: The seed of the weights and batches.
@@ -128,7 +128,7 @@ class RunContext:
     train: Tensor
     targets: Tensor
     validation: Tensor
-    settings: MethodSettings
+    settings: Mapping[str, Any]
     folder: Path
     device: str
     seed: int
@@ -140,16 +140,12 @@ class RunContext:
         """Train an estimator and apply it to every image."""
         settings = self.settings
         estimator.set_params(
-            max_epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            lr_drops=settings.lr_drops,
-            activation=settings.activation if estimator.two_stage else "sigmoid",
-            keep_best=settings.keep_best,
+            max_epochs=settings["epochs"],
+            **{name: settings[name] for name in ("batch_size", "lr", "lr_drops", "keep_best")},
             device=self.device,
             random_state=self.seed,
         )
-        with monitored_stages(settings.epochs, self.seconds, self.histories) as on_epoch:
+        with self._monitored(estimator.n_members + estimator.two_stage) as on_epoch:
             estimator.fit(
                 self.features[self.train],
                 self.targets,
@@ -158,7 +154,8 @@ class RunContext:
                 callback=on_epoch,
             )
         scores, embeddings = estimator.predict_proba(self.features), estimator.transform(self.features)
-        return MethodResult(torch.from_numpy(scores), torch.from_numpy(embeddings))
+        thresholds = torch.from_numpy(estimator.thresholds_) if isinstance(estimator.threshold, str) else None
+        return MethodResult(torch.from_numpy(scores), torch.from_numpy(embeddings), thresholds)
 
     def fit_head(self, stage: str, head: Any) -> Tensor:
         """Train a head that classifies features, and return the probabilities of every image."""
@@ -166,14 +163,11 @@ class RunContext:
         head.to(self.device)
         head.standardize.fit(self.features[self.train])
         config = TrainingConfig(
-            max_epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            lr_drops=settings.lr_drops,
-            keep_best=settings.keep_best,
+            max_epochs=settings["epochs"],
+            **{name: settings[name] for name in ("batch_size", "lr", "lr_drops", "keep_best")},
             seed=self.seed,
         )
-        with monitored_stages(settings.epochs, self.seconds, self.histories) as on_epoch:
+        with self._monitored(1) as on_epoch:
             fit_classifier(
                 head,
                 self.features[self.train],
@@ -184,6 +178,9 @@ class RunContext:
                 callback=partial(on_epoch, stage),
             )
         return head.probabilities(apply_in_batches(head, self.features)).cpu()
+
+    def _monitored(self, num_stages: int) -> AbstractContextManager[Callable[[str, EpochRecord], None]]:
+        return monitored_stages(num_stages * self.settings["epochs"], self.folder, self.seconds, self.histories)
 
     def label_vectors(self) -> Tensor:
         """Return a vector for each label, from the word vectors or from the co-occurrence of labels in training."""
@@ -199,8 +196,8 @@ def recommended(run: RunContext) -> MethodResult:
 
 def paper(run: RunContext) -> MethodResult:
     """Train the recipe of the paper: an embedding by the triplet loss, and a classifier on it."""
-    estimator = MetricClassifier.paper(margin=run.settings.margin)
-    estimator.miner.positive_order = run.settings.positive_order
+    estimator = MetricClassifier.paper(margin=run.settings["margin"], activation=run.settings["activation"])
+    estimator.miner.positive_order = run.settings["positive_order"]
     return run.fit_estimator(estimator)
 
 
@@ -223,34 +220,39 @@ def linear_probe(run: RunContext) -> MethodResult:
     probe = ClassifierHead(run.features.shape[1], run.labels.shape[1]).to(run.device)
     probe.standardize.fit(run.features[run.train])
     validation = (run.features[run.validation], run.labels[run.validation])
-    with timed("linear_probe", run.seconds):
+    with timed("linear_probe", run.seconds), progress_bar("linear probe"):
         fit_logistic_regression(probe, run.features[run.train], run.targets, validation=validation)
     return MethodResult(probe.probabilities(apply_in_batches(probe, run.features)).cpu(), run.features)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its title in tables, the function that trains it, and its default settings."""
+    """A method.
+
+    Attributes:
+        title: Its title in tables.
+        fit: The function that trains it.
+        settings: The default training settings, by option; `keep_best` is none.
+    """
 
     title: str
     fit: Callable[[RunContext], MethodResult]
-    settings: MethodSettings = DEFAULT_SETTINGS
+    settings: Mapping[str, Any]
 
 
 METHODS = {
-    "recommended": Method("recommended embedding", recommended),
+    "recommended": Method("recommended embedding", recommended, DEFAULT_SETTINGS),
     "paper": Method("paper's triplet embedding", paper, PAPER_SETTINGS),
-    "label-graph": Method("label graph (ML-GCN)", label_graph),
-    "semantic": Method("semantic projection", semantic),
-    "linear-probe": Method("raw features, linear probe", linear_probe),
+    "label-graph": Method("label graph (ML-GCN)", label_graph, DEFAULT_SETTINGS),
+    "semantic": Method("semantic projection", semantic, DEFAULT_SETTINGS),
+    "linear-probe": Method(LINEAR_PROBE, linear_probe, {}),
 }
 
 
-def settings_of(config: Config) -> MethodSettings:
+def settings_of(config: Config) -> dict[str, Any]:
     """Return the training settings of a run: those of its method, replaced by the options that are set."""
-    names = ("epochs", "batch_size", "lr", "lr_drops", "margin", "positive_order", "activation")
-    options = {name: value for name in names if (value := getattr(config, name)) not in (None, ())}
-    settings = replace(METHODS[config.method].settings, **options)
-    if not config.dry_run:
-        return settings
-    return replace(settings, epochs=min(settings.epochs, 2), batch_size=min(settings.batch_size, 16))
+    settings = dict(METHODS[config.method].settings)
+    settings |= {name: value for name in settings if (value := getattr(config, name, None)) not in (None, ())}
+    if config.dry_run and settings:
+        settings |= {"epochs": min(settings["epochs"], 2), "batch_size": min(settings["batch_size"], 16)}
+    return settings

@@ -1,4 +1,4 @@
-"""Progress bars, durations, peak memory and warnings of a run."""
+"""Durations, peak memory, warnings, and the records of training of a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from mlmetric.distributed import rank
+from common.progress import training_progress
 from mlmetric.training import EpochRecord
 
 try:
@@ -21,71 +20,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_SECONDS_BETWEEN_LINES = 15
 _WARNINGS_LOGGER = logging.getLogger("py.warnings")  # the logger that `logging.captureWarnings` uses
-
-
-def progress_bar(
-    name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "items"
-) -> Any:
-    """Create a progress bar, with tqdm on a terminal and as lines of text elsewhere; only the first process shows it.
-
-    Args:
-        name: Name of the operation.
-        items: The items to iterate over, if any.
-        total: Number of items; by default `len(items)`.
-        unit: Name of the items, in the plural.
-    """
-    if rank() == 0 and not sys.stderr.isatty():
-        return _ProgressLines(name, items, total=total, unit=unit)
-    return tqdm(items, desc=name, total=total, unit=unit, disable=rank() > 0)
-
-
-class _ProgressLines:
-    """A progress bar for files and pipes: a line at the start, at the end, and every 15 seconds in between."""
-
-    def __init__(self, name: str, items: Iterable[Any] | None, *, total: int | None, unit: str) -> None:
-        self.name, self.items, self.unit = name, items, unit
-        self.total = len(items) if total is None and isinstance(items, Sized) else total
-        self.n = 0
-        self.start = self.last_line = time.monotonic()
-        self.first: tuple[float, int] | None = None  # the first update also counts items that were finished before
-        self._print("started")
-
-    def __iter__(self) -> Iterator[Any]:
-        with self:
-            for item in self.items or ():
-                yield item
-                self.update()
-
-    def __enter__(self) -> _ProgressLines:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        seconds = time.monotonic() - self.start
-        done = f"{self.n} {self.unit}" if self.n or kind else "done"  # 0 if a previous run has finished all of them
-        self._print(f"{done} in {seconds:.1f} s" + (", not finished" if kind else ""))
-
-    def update(self, count: int = 1) -> None:
-        """Count further items as done."""
-        self.n += count
-        now = time.monotonic()
-        since, before = self.first = self.first or (now, self.n)
-        if now - self.last_line >= _SECONDS_BETWEEN_LINES and self.n != self.total:
-            self.last_line = now
-            of_total = f" of {self.total}" if self.total else ""
-            more = self.n - before
-            left = (now - since) * (self.total - self.n) / more if self.total and more else None
-            self._print(f"{self.n}{of_total} {self.unit}" + ("" if left is None else f", about {left:.0f} s left"))
-
-    def _print(self, text: str) -> None:
-        print(f"{self.name}: {text}", file=sys.stderr, flush=True)
-
-
-def set_progress(progress: Any, done: int, total: int) -> None:
-    """Set a progress bar to `done` of `total` items."""
-    progress.total = total
-    progress.update(done - progress.n)
 
 
 @contextmanager
@@ -98,33 +33,31 @@ def timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
 
 @contextmanager
 def monitored_stages(
-    num_epochs: int, seconds: dict[str, float], histories: dict[str, list[EpochRecord]]
+    num_epochs: int, folder: Path, seconds: dict[str, float], histories: dict[str, list[EpochRecord]]
 ) -> Iterator[Callable[[str, EpochRecord], None]]:
-    """Show a progress bar for each stage of training and keep the durations and the records.
+    """Show the progress of training and keep the durations and the records of its stages.
 
     Args:
-        num_epochs: Epochs of each stage.
+        num_epochs: Epochs of all stages together.
+        folder: The folder of checkpoints.
         seconds: The duration of each stage is written here.
         histories: The records of each stage are written here.
 
     Yields:
         The callback for `fit`, called with the name of a stage and the record of an epoch.
     """
-    bars: dict[str, Any] = {}
     starts: dict[str, float] = {}
     last = time.perf_counter()  # when the latest epoch ended
-    with ExitStack() as open_bar:
+    with training_progress(num_epochs, checkpoint_dir=folder) as show:
 
         def on_epoch(stage: str, record: EpochRecord) -> None:
             nonlocal last
-            if stage not in bars:
-                open_bar.close()  # that of the previous stage
-                bars[stage] = open_bar.enter_context(progress_bar(stage, total=num_epochs, unit="epochs"))
+            if stage not in histories:
                 starts[stage], histories[stage] = last, []
-            bars[stage].update()
             histories[stage].append(record)
             last = time.perf_counter()
             seconds[stage] = last - starts[stage]
+            show(stage, record)
 
         yield on_epoch
 

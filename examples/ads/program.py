@@ -1,4 +1,4 @@
-"""An example as a program: options are checked before the slow imports, and errors are printed as one line.
+"""The program: options are checked before the slow imports, and errors are printed as one line.
 
 Nothing here imports torch unless `torchrun` started several processes.
 """
@@ -9,26 +9,21 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib import import_module
-from typing import NoReturn, TextIO, TypeVar
+from typing import NoReturn, TextIO
 
 from .config import Config
-from .options import parse
-
-T = TypeVar("T")
+from .options import parse_options
+from .saved_runs import options_to_resume, table_of_runs
 
 _EXIT_STATUS_OF_INTERRUPT = 130  # 128 + SIGINT, as shells report it
 _TIMEOUT = timedelta(hours=1)  # for a process to wait for the others; if one fails, torchrun ends them sooner
 
 
-def run_program(config_class: type[Config]) -> NoReturn:
-    """Parse the options of an example, import it, call its `main`, and end the process.
-
-    Args:
-        config_class: The dataclass of the options; its `example` is the name of the module.
+def run_program() -> NoReturn:
+    """Parse the options, run the application, and end the process.
 
     Raises:
         SystemExit: Always: with status 0 after a run, with 130 after Ctrl-C, otherwise with the error message.
@@ -38,8 +33,10 @@ def run_program(config_class: type[Config]) -> NoReturn:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         with process_group():
-            config = parse_on_first_rank(lambda: parse(config_class))
-            import_module(config_class.example).main(config)
+            config = _parse_on_first_rank()
+            from ads.runs import main  # here, since the import takes seconds
+
+            main(config)
     except KeyboardInterrupt as interrupt:
         if os.environ.get("RANK", "0") == "0":
             folder = getattr(interrupt, "folder", None)
@@ -49,6 +46,35 @@ def run_program(config_class: type[Config]) -> NoReturn:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         raise SystemExit(f"error: {str(error) or type(error).__name__}") from error
     raise SystemExit(0)
+
+
+def parse(argv: list[str] | None = None) -> Config:
+    """Parse the command line into a configuration; with `--resume`, add the options of the run to resume.
+
+    Args:
+        argv: The arguments; by default those of the program.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If options contradict each other or those of the run to resume.
+        OSError: If there is no run to resume.
+        SystemExit: After `--help` and `--list-runs`, and if an option does not exist.
+    """
+    passed = parse_options(Config, argv)
+    if passed.get("list_runs"):
+        if len(passed) > 1:
+            raise ValueError("--list-runs cannot be combined with other options.")
+        print(table_of_runs())
+        raise SystemExit(0)
+    if not passed.get("resume"):
+        return Config(**passed)
+    options = options_to_resume(passed)
+    try:
+        return Config(**options)
+    except ValueError as error:
+        raise ValueError(f"The run in {options['output']} cannot be resumed with its config.json: {error}") from error
 
 
 @contextmanager
@@ -75,22 +101,23 @@ def process_group() -> Iterator[None]:
     distributed.destroy_process_group()  # not after an error: it could wait for a process that has failed
 
 
-def parse_on_first_rank(function: Callable[[], T]) -> T:
-    """Call a function that may exit in the first process only; return its result, or exit, in every process."""
+def _parse_on_first_rank() -> Config:
+    """Parse the options in the first process only; return them, or exit, in every process."""
     if "LOCAL_RANK" not in os.environ:
-        return function()
+        return parse()
     from mlmetric.distributed import on_first_rank
 
-    def result_or_exit() -> tuple[T | None, SystemExit | None]:
+    def config_or_exit() -> tuple[Config | None, SystemExit | None]:
         try:
-            return function(), None
+            return parse(), None
         except SystemExit as end:
             return None, end
 
-    result, end = on_first_rank(result_or_exit)
-    if end is not None:
+    config, end = on_first_rank(config_or_exit)
+    if config is None:
+        assert end is not None
         raise end
-    return result  # type: ignore[return-value]
+    return config
 
 
 def _configure(stream: TextIO) -> None:

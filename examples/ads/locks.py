@@ -1,4 +1,4 @@
-"""Files that are written atomically, and locks that the system releases when their process ends."""
+"""Locks of files, which the system releases when their process ends."""
 
 from __future__ import annotations
 
@@ -7,47 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = ".unfinished"
-"""Suffix of temporary files."""
-
 _open_locks: set[int] = set()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically, by a temporary file in the same folder: readers never see a part of it.
-
-    Text is UTF-8 whatever the locale; in a file name, bytes that are not UTF-8 (surrogate escapes) are written as they
-    are.
-
-    Args:
-        path: The file; its folder is created if it is missing.
-        content: Text or bytes.
-
-    Raises:
-        OSError: If the file cannot be written, for example on a full disk. The message names `path`; the previous file
-            is kept and the temporary one removed.
-    """
-    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}{UNFINISHED}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _close_locks() -> None:
@@ -61,7 +27,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[bool]:
     """Lock a file until the block or the process ends; the file is removed afterwards.
 
     Where the system or the file system does not support locks, a warning is logged and the block runs without one.
@@ -69,17 +35,20 @@ def locked(path: Path) -> Iterator[None]:
     Args:
         path: The lock file; created if it is missing. Its folder must exist.
 
+    Yields:
+        Whether the file is locked: False where locks are not supported.
+
     Raises:
         BlockingIOError: If another process, or another block of this process, has locked the file.
     """
     handle = _acquire(path)
     if handle is None:
         logging.warning("File locks are not supported here: do not start a second run in %s.", path.parent)
-        yield
+        yield False
         return
     _open_locks.add(handle)
     try:
-        yield
+        yield True
     finally:
         with suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""The plots of a run, each of bounded size whatever the number of labels."""
+"""Plots of labels, training curves, scores and embeddings, each of bounded size whatever the number of labels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from sklearn.manifold import TSNE
 
+from common.files import write_atomically
 from mlmetric.data import read_image
 from mlmetric.labels import label_counts
-
-from .files import write_atomically
 
 mpl.use("Agg")
 mpl.rcParams["text.parse_math"] = False  # a label can contain a dollar sign
@@ -53,29 +53,58 @@ def _save(figure: Figure, path: Path) -> None:
     write_atomically(path, picture.getvalue())
 
 
-def plot_label_counts(before: Labels, after: Labels, names: Sequence[str], path: Path) -> None:
-    """Draw the number of training images of each label before and after undersampling."""
+def plot_label_counts(before: Labels, after: Labels | None, names: Sequence[str], path: Path) -> None:
+    """Draw the number of training images of each label, before and after undersampling if `after` is given."""
     order = most_frequent(before)
     figure, axes = plt.subplots(figsize=(max(6.0, 0.34 * len(order)), 4.2), layout="constrained")
     places = np.arange(len(order))
-    axes.bar(places - 0.2, before[order], 0.4, label="before", color=_COLOURS[0])
-    axes.bar(places + 0.2, after[order], 0.4, label="after", color=_COLOURS[1])
+    if after is None:
+        axes.bar(places, before[order], 0.7, color=_COLOURS[0])
+    else:
+        axes.bar(places - 0.2, before[order], 0.4, label="before", color=_COLOURS[0])
+        axes.bar(places + 0.2, after[order], 0.4, label="after", color=_COLOURS[1])
+        axes.legend()
     axes.set_xticks(places, [_short(names[i]) for i in order], rotation=60, ha="right", rotation_mode="anchor")
     axes.set(ylabel="training images with the label")
-    axes.set_title(f"Label counts before and after undersampling{_selection(len(names))}")
-    axes.legend()
+    undersampling = "" if after is None else " before and after undersampling"
+    axes.set_title(f"Label counts{undersampling}{_selection(len(names))}")
     _save(figure, path)
 
 
-def plot_curve(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str, unit: str) -> None:
-    """Draw curves over epochs."""
+def plot_curve(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    *,
+    title: str,
+    unit: str,
+    kept: Mapping[str, float] | None = None,
+) -> None:
+    """Draw curves over epochs.
+
+    Args:
+        curves: For each name, the epochs and values.
+        path: The file.
+        title: The title.
+        unit: The label of the vertical axis.
+        kept: For each curve, the epoch whose weights are kept; it is marked with a dot.
+    """
     figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    kept = kept or {}
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        (line,) = axes.plot(*zip(*points, strict=True), label=name, marker="_" if len(points) == 1 else "")
+        if name in kept:
+            axes.plot(kept[name], dict(points)[kept[name]], marker="o", color=line.get_color())
     axes.set(xlabel="epoch", ylabel=unit, title=title)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    handles, _ = axes.get_legend_handles_labels()
+    if kept:
+        handles.append(Line2D([], [], color="black", marker="o", linestyle="", label="epoch that is kept"))
+    if len(handles) > 4:
+        axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.set_figwidth(8.4)
+    else:
+        axes.legend(handles=handles)
     _save(figure, path)
 
 
@@ -153,11 +182,23 @@ def _spread(support: Labels, heights: Floats, labels: Sequence[int], *, gap: flo
     return placed
 
 
-def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], path: Path, *, seed: int) -> None:
-    """Draw embeddings in two dimensions by t-SNE, coloured by the rarest of the eight most frequent labels present."""
+def plot_embedding(
+    embeddings: Floats, labels: Labels, names: Sequence[str], path: Path, *, seed: int, images: str = "images"
+) -> None:
+    """Draw embeddings in two dimensions by t-SNE, coloured by the rarest of the eight most frequent labels.
+
+    Args:
+        embeddings: Shape `(N, E)`.
+        labels: Multi-hot labels of the same rows, shape `(N, L)`; the most frequent labels are those of these rows.
+        names: The names of the L labels.
+        path: The file.
+        seed: Seed of t-SNE.
+        images: What the rows are, for the title.
+    """
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
-    frequent = most_frequent(label_counts(labels), 8)
+    counts = label_counts(labels)
+    frequent = [label for label in most_frequent(counts, 8) if counts[label] > 0]
     figure, axes = plt.subplots(figsize=(7.6, 5.6), layout="constrained")
     colour = np.full(len(labels), -1)
     for rank, label in enumerate(frequent):
@@ -166,8 +207,8 @@ def plot_embedding(embeddings: Floats, labels: Labels, names: Sequence[str], pat
     for rank, label in enumerate(frequent):
         axes.scatter(*points[colour == rank].T, s=10, color=_COLOURS[rank], label=_short(names[label]))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2")
-    axes.set_title(f"Embedding of {len(points)} validation and test images")
-    title = f"rarest of the {len(frequent)}\nmost frequent labels"
+    axes.set_title(f"Embedding of {len(points)} {images}")
+    title = f"rarest of the {len(frequent)} most\nfrequent labels of these"
     axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
@@ -178,6 +219,8 @@ def plot_retrieval(
     query_names: Sequence[set[str]],
     neighbour_names: Sequence[Sequence[set[str]]],
     path: Path,
+    *,
+    title: str = "Query images (left) and their nearest neighbours in the embedding, nearest first",
 ) -> None:
     """Draw query images, their nearest neighbours and the labels they have in common."""
     columns = 1 + len(neighbour_paths[0])
@@ -190,7 +233,7 @@ def plot_retrieval(
             shared = query_names[row] & neighbour_names[row][column - 1]
             text = f"in common: {_list(shared) or 'none'}"
             _draw_image(grid[row, column], neighbour, text, "green" if shared else "red")
-    figure.suptitle("Test images (left) and their nearest training images in the embedding, nearest first")
+    figure.suptitle(title)
     _save(figure, path)
 
 

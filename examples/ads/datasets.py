@@ -1,0 +1,92 @@
+"""The images of a run: a synthetic set, annotated advertisements, or your own images with a CSV file of labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.progress import progress_bar
+from mlmetric.distributed import on_first_rank
+
+from .config import DRY_RUN_IMAGES, Config
+from .csv_labels import read_csv_labels
+from .labelled_images import LabelledImages
+from .reader import read_annotations
+from .saved_runs import RUNS
+from .synthetic import make_synthetic_ads
+
+SYNTHETIC_IMAGES = 1500
+
+
+def read_images(config: Config) -> LabelledImages:
+    """Read the paths and labels of the images; with `--dry-run` the first ones.
+
+    Raises:
+        FileNotFoundError: If images do not exist and `--on-bad-image` is `error`.
+        ValueError: If a file of labels does not have its format, or no image has a label.
+    """
+    images = _read_advertisements(config) if config.labels is None else _read_csv(config, config.labels)
+    if config.dry_run:
+        images = images.select(range(min(DRY_RUN_IMAGES, len(images.paths))))
+    if config.on_bad_image == "error":
+        _check_exist(images)
+    return images
+
+
+def _read_csv(config: Config, path: Path) -> LabelledImages:
+    return read_csv_labels(
+        path,
+        config.images or Path(),
+        path_column=config.path_column,
+        label_column=config.label_column,
+        separator=config.separator,
+        min_votes=config.min_votes,
+    )
+
+
+def _read_advertisements(config: Config) -> LabelledImages:
+    if config.annotations is None:
+        num_images = DRY_RUN_IMAGES if config.dry_run else config.synthetic_images or SYNTHETIC_IMAGES
+        annotations, label_list, root = on_first_rank(
+            lambda: make_synthetic_ads(
+                RUNS / f"synthetic_ads_{num_images}_seed_{config.seed}",
+                num_images=num_images,
+                seed=config.seed,
+                progress=lambda items: progress_bar("posters", items, unit="posters"),
+            )
+        )
+    else:
+        annotations, root = config.annotations, config.image_root or Path()
+        label_list = config.label_list or annotations.parent / "Sentiments_List.txt"
+    ads = read_annotations(annotations, label_list)
+    labels = ads.labels(config.min_votes)
+    labelled = (labels > 0).any(dim=1)
+    notes = {
+        "answers are free text or empty and were skipped": ads.skipped_answers.total(),
+        "entries were merged into an earlier entry of the same image": ads.merged_entries,
+        "images have no label and were excluded": ads.dropped_images,
+        f"images have no label with {config.min_votes} votes and were excluded": int((~labelled).sum()),
+    }
+    images = LabelledImages(
+        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations}",
+        root=root,
+        paths=ads.paths,
+        labels=labels,
+        targets=ads.labels(soft=True) if config.soft_labels else labels,
+        label_names=ads.label_names,
+        synthetic=config.annotations is None,
+        notes=[f"{count} {what}." for what, count in notes.items() if count],
+    )
+    images = images.select(labelled.nonzero().squeeze(1))
+    if not images.paths:
+        raise ValueError(f"No image has a label with {config.min_votes} votes: choose a lower --min-votes.")
+    return images
+
+
+def _check_exist(images: LabelledImages) -> None:
+    """Report missing files before features are computed, which can take hours."""
+    missing = [path for path in images.paths if not (images.root / path).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(images.paths)} images do not exist; the first: {images.root / missing[0]}. Check "
+            "the folder of the images and the paths, or pass --on-bad-image skip."
+        )

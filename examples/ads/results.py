@@ -1,0 +1,135 @@
+"""What a run writes: `predictions.csv`, `metrics.json`, the figures and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.files import write_atomically
+from mlmetric.imbalance import label_cardinality, mean_ir, scumble
+
+from . import figures
+from .config import Config
+from .evaluation import Evaluation, Predictions, measure_counts, measure_labels
+from .features import ImageFeatures
+from .labelled_images import save_predictions
+from .methods import METHODS, MethodResult, RunContext
+from .monitoring import peak_memory_mb, timed
+from .report import is_pittsburgh, run_report
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run after its training and evaluation.
+
+    Attributes:
+        config: The options.
+        extracted: The features and their images.
+        parts: The indices of the images of the parts "train", "validation" and "test".
+        context: What the methods were trained with, and the records of training.
+        fitted: The results of the method and of the linear probe, by title.
+        evaluation: Their metrics.
+    """
+
+    config: Config
+    extracted: ImageFeatures
+    parts: Mapping[str, Tensor]
+    context: RunContext
+    fitted: Mapping[str, MethodResult]
+    evaluation: Evaluation
+
+    @property
+    def title(self) -> str:
+        """The title of the method."""
+        return METHODS[self.config.method].title
+
+    @property
+    def tested(self) -> Predictions:
+        """The predictions of the method for the test images."""
+        rows = self.parts["test"]
+        return Predictions(self.fitted[self.title].scores[rows], self.extracted.images.labels[rows])
+
+
+def write_results(run: TrainedRun, folder: Path, warning_texts: Sequence[str]) -> dict[str, Any]:
+    """Write the results of a run into a folder.
+
+    Args:
+        run: The run.
+        folder: The folder.
+        warning_texts: The warnings of the run.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    images, seconds = run.extracted.images, run.context.seconds
+    held_out = {name: run.parts[name] for name in ("validation", "test")}
+    scores, thresholds = run.fitted[run.title].scores, run.evaluation.thresholds[run.title]
+    save_predictions(folder / "predictions.csv", images, held_out, scores, thresholds)
+    metrics = _metrics(run)
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1))
+    before = images.targets[run.parts["train"]]
+    after = None if run.config.chosen_undersampler == "none" else run.context.targets
+    drawings = {
+        **figures.training_figures(run.context.histories, keep_best=run.context.settings.get("keep_best", False)),
+        **figures.label_figures(before, after, run.tested, images.label_names),
+        **figures.embedding_figures(run.fitted[run.title].embeddings, images, run.parts, seed=run.config.seed),
+    }
+    with timed("figures", seconds):
+        failed = figures.draw(drawings, folder / "figures")
+    metrics |= {
+        "figures": sorted(drawings.keys() - failed.keys()),
+        "failed_figures": failed,
+        "warnings": [*run.extracted.warnings, *warning_texts],
+        "seconds": seconds,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1))
+    report = run_report(f"A run on {images.title}", metrics, is_pittsburgh=is_pittsburgh(images))
+    write_atomically(folder / "report.md", report)
+    return metrics
+
+
+def _metrics(run: TrainedRun) -> dict[str, Any]:
+    """Return the content of `metrics.json`, without what the figures and the end of the run add."""
+    images, thresholds = run.extracted.images, run.evaluation.thresholds[run.title]
+    before, after = images.targets[run.parts["train"]], run.context.targets
+    return {
+        **run.evaluation.measures,
+        "test_intervals": run.evaluation.intervals,
+        "train_labels": measure_counts(before, after, images.label_names),
+        "test_labels": measure_labels(run.tested, thresholds, images.label_names),
+        "data": {
+            "images": len(images.paths),
+            **{name: len(rows) for name, rows in run.parts.items()},
+            "labels": len(images.label_names),
+            "cardinality": label_cardinality(images.labels),
+            "undersampler": run.config.chosen_undersampler,
+            "train_after": len(after),
+            "mean_ir_before": mean_ir(before),
+            "mean_ir_after": mean_ir(after),
+            "scumble_before": scumble(images.labels[run.parts["train"]]),
+        },
+        "method": run.config.method,
+        "title": run.title,
+        "settings": dict(run.context.settings),
+        "history": run.context.histories,
+        "caveats": _caveats(run.extracted),
+        "bad_images": run.extracted.bad_images,
+    }
+
+
+def _caveats(extracted: ImageFeatures) -> list[str]:
+    caveats = []
+    if extracted.images.synthetic:
+        caveats.append("The images are synthetic: these results say nothing about real advertisements.")
+    if extracted.resolved["weights"] == "random":
+        caveats.append("The backbone has random weights: its features are not trained on photographs.")
+    caveats += extracted.images.notes
+    if extracted.bad_images:
+        caveats.append(f"{len(extracted.bad_images)} images could not be read and were excluded: see metrics.json.")
+    return caveats

@@ -1,0 +1,79 @@
+"""One run, a comparison of all methods, or the four runs of the paper, on the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.files import write_atomically
+from common.plots import plot_comparison
+from mlmetric.distributed import rank
+from mlmetric.imbalance import label_cardinality
+
+from . import figures
+from .config import OPTIONS_OF_METHODS, Config
+from .datasets import read_images
+from .features import ImageFeatures, compute_features
+from .methods import METHODS
+from .metric_names import FIGURE_COLUMNS
+from .pipeline import run
+from .report import comparison_report, comparison_rows, is_pittsburgh, results_of
+from .run_folder import open_run_folder
+
+# The settings in which the four runs of the paper differ.
+PAPER_RUNS: dict[str, dict[str, Any]] = {
+    "paper_run_1": {"epochs": 10, "margin": 1.0, "lr_drops": ()},
+    "paper_run_2": {"epochs": 10, "margin": 2.0, "lr_drops": ()},
+    "paper_run_3": {"epochs": 20, "margin": 1.0, "lr_drops": (15,)},
+    "paper_run_4": {"epochs": 20, "margin": 2.0, "lr_drops": (15,)},
+}
+
+
+def main(config: Config) -> None:
+    """Read the images, compute their features, and make one run, a run of each method, or those of the paper."""
+    images = read_images(config)
+    if rank() == 0:
+        print(
+            f"{images.title[:1].upper()}{images.title[1:]}: {len(images.paths):,} images, {len(images.label_names)} "
+            f"labels, {label_cardinality(images.labels):.2f} labels per image"
+        )
+    with open_run_folder(config) as folder:
+        extracted = compute_features(config, images, folder)
+        if config.experiments == "paper":
+            settings = {"method": "paper", "undersampler": "cap", "experiments": "one"}
+            configs = {name: replace(config, **settings, **options) for name, options in PAPER_RUNS.items()}
+            run_all(configs, extracted, folder, title=f"The paper's four runs on {images.title}")
+        elif config.compare:
+            configs = {name: with_method(config, name) for name in METHODS}
+            run_all(configs, extracted, folder, title=f"The methods on {images.title}")
+        else:
+            metrics = run(config, extracted, folder)
+            if metrics:
+                results = [*metrics["caveats"], *results_of(metrics)]
+                print()
+                print(*results, f"Report, figures and checkpoints: {folder}", sep="\n\n")
+
+
+def with_method(config: Config, method: str) -> Config:
+    """Return the options for one method of a comparison: without those that do not apply to it."""
+    others = [name for name, methods in OPTIONS_OF_METHODS.items() if method not in methods]
+    defaults = {name: () if name == "lr_drops" else None for name in others}
+    return replace(config, method=method, compare=False, **defaults)
+
+
+def run_all(configs: Mapping[str, Config], extracted: ImageFeatures, folder: Path, *, title: str) -> None:
+    """Make a run for each configuration, in a subfolder, and print a table of the results."""
+    runs = {}
+    for number, (name, config) in enumerate(configs.items(), start=1):
+        if rank() == 0:
+            print(f"Run {number} of {len(configs)}: {name}")
+        runs[name] = run(config, extracted, folder / name)
+    if rank() > 0:
+        return
+    compared = comparison_rows(runs)
+    failed = figures.draw({"comparison.png": lambda path: plot_comparison(compared, FIGURE_COLUMNS, path)}, folder)
+    report = comparison_report(title, runs, is_pittsburgh=is_pittsburgh(extracted.images), failed_figures=failed)
+    write_atomically(folder / "report.md", report)
+    print(f"\n{report}\nThe reports of the runs: {folder}")
