@@ -117,15 +117,22 @@ def read_names(table: Table, column: int, separator: str | None) -> tuple[Intege
     for row, text in cells:
         table.check_text(text, row)
     if separator is None and any(_is_bracketed(text) for _, text in cells):
-        names_of_cells = list(_read_lists(table, cells))
+        texts_of_cells = list(_read_lists(table, cells))
         form = "as lists"
     else:
         separator = _find_separator(table, column, cells) if separator is None else separator
-        names_of_cells = [_split(table, row, text, separator) for row, text in cells]
+        texts_of_cells = [_split(table, row, text, separator) for row, text in cells]
         form = f"separated by {separator!r}" if separator else "one in each line"
-    label_names = sorted(set().union(*names_of_cells))
-    labels = {name: label for label, name in enumerate(label_names)}
-    rows, columns = _expand(table, column, codes, [sorted(map(labels.__getitem__, set(n))) for n in names_of_cells])
+    names: dict[str, str] = {}
+    for (row, text), texts in zip(cells, texts_of_cells, strict=True):
+        for name in texts:
+            if name not in names:
+                names[name] = label_name(name, f"{table.place(row)}: a name in {quote(text)}")
+    label_names = sorted(set(names.values()))
+    numbers = {name: label for label, name in enumerate(label_names)}
+    label_of = {text: numbers[name] for text, name in names.items()}
+    labels_of_codes = [list({label_of[name] for name in texts}) for texts in texts_of_cells]
+    rows, columns = _expand(table, column, codes, labels_of_codes)
     return rows, columns, label_names, form
 
 
@@ -170,7 +177,7 @@ def _read_list(table: Table, row: int, text: str) -> list[str]:
             f"(['sea', 'sky'] or [\"sea\", \"sky\"]), got {quote(text)}. If brackets are part of names, pass "
             "`separator`."
         )
-    return [label_name(str(value), f"{table.place(row)}: a name") for value in values]
+    return list(map(str, values))
 
 
 def _find_separator(table: Table, column: int, cells: list[tuple[int, str]]) -> str:
@@ -196,9 +203,9 @@ def _split(table: Table, row: int, text: str, separator: str) -> list[str]:
     parts = text.split(separator) if separator else [text]
     if len(parts) > 1 and not parts[-1].strip():  # a separator behind the last name
         parts.pop()
-    if parts == [""] or not text.strip():
+    if not text.strip():
         return []
-    return [label_name(part, f"{table.place(row)}: a name in {quote(text)}") for part in parts]
+    return parts
 
 
 def similar_names(names: Sequence[str]) -> list[str]:

@@ -64,8 +64,7 @@ def read_coco(path: Path, root: Path) -> LabelledPaths:
         try:
             pairs[position] = image_of_id[annotation["image_id"]], label_of_id[annotation["category_id"]]
         except (KeyError, TypeError):
-            _check_annotation(path, position, annotation, image_of_id, label_of_id)
-            raise
+            raise _unknown_id(path, position, annotation, image_of_id) from None
     images, labels, _ = once(pairs[:, 0], pairs[:, 1], len(id_of_name))
     source = (
         f"{path.name}: instance annotations in the format of COCO, {number_of(len(pairs), 'annotation')} of "
@@ -122,13 +121,14 @@ def _index(path: Path, group: str, ids: list[Any]) -> dict[Hashable, int]:
     return index
 
 
-def _check_annotation(
-    path: Path, position: int, annotation: Any, image_of_id: dict[Hashable, int], label_of_id: dict[Hashable, int]
-) -> None:
-    for key, group, known in (("image_id", "images", image_of_id), ("category_id", "categories", label_of_id)):
+def _unknown_id(path: Path, position: int, annotation: Any, image_of_id: dict[Hashable, int]) -> LabelFileError:
+    """Describe the id of an annotation that is not in the file."""
+    key, group = "image_id", "images"
+    value = _value(path, "annotations", position, annotation, key, int | str)
+    if value in image_of_id:
+        key, group = "category_id", "categories"
         value = _value(path, "annotations", position, annotation, key, int | str)
-        if value not in known:
-            named = f" (id {quote(annotation['id'])})" if "id" in annotation else ""
-            raise LabelFileError(
-                f"{path}: `annotations[{position}]`{named} has the {key} {quote(value)}, which is not in `{group}`."
-            )
+    named = f" (id {quote(annotation['id'])})" if "id" in annotation else ""
+    return LabelFileError(
+        f"{path}: `annotations[{position}]`{named} has the {key} {quote(value)}, which is not in `{group}`."
+    )

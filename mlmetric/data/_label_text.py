@@ -90,9 +90,10 @@ class ImagePaths:
                 f"{place} is not a path in {self.root}. Paths must be relative to that folder, like '0/49380.jpg', and "
                 "must not leave it, or must be absolute paths in it. Pass `images` if the images are in another folder."
             )
+        is_file = bool(text.strip()) and relative != "." and "\0" not in text
         if self._suffix and not relative.lower().endswith(self._suffix.lower()):
             relative += self._suffix
-        if not text.strip() or relative in (".", self._suffix) or not _is_file_name(relative):
+        if not (is_file and _is_file_name(relative)):
             raise LabelFileError(
                 f"{place} is not the path of a file: it must have at most 1,024 bytes, 255 in each part, without NUL, "
                 "and must not be empty."
@@ -110,13 +111,13 @@ class ImagePaths:
 
 
 def _is_file_name(text: str) -> bool:
-    if len(text) < 64 and "\0" not in text and text.isascii():
+    if len(text) <= 255 and text.isascii():
         return True
     try:
         encoded = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return False
-    return len(encoded) <= 1024 and max(map(len, encoded.split(b"/"))) <= 255 and b"\0" not in encoded
+    return len(encoded) <= 1024 and max(map(len, encoded.split(b"/"))) <= 255
 
 
 def label_name(text: str, place: str) -> str:

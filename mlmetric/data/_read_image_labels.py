@@ -114,6 +114,8 @@ def read_image_labels(
         "split_column": split_column,
         "exclude_columns": exclude_columns,
     }
+    if images is not None and format == "folders":
+        raise ValueError("`images` is not for a folder for each label, which contains its images. Pass it as `path`.")
     _check_arguments(format, options, min_votes=min_votes, min_count=min_count, include_difficult=include_difficult)
     root = None if images is None else Path(images)
     if root is not None and not root.is_dir():
@@ -134,7 +136,7 @@ def read_image_labels(
             )
         read = _label_voc.read_voc(folder, root or _label_voc.image_folder(folder), include_difficult=include_difficult)
     if root is not None:
-        read.notes.extend(_missing_images(read))
+        read.notes.extend(_missing_images(read, format))
     return to_image_labels(path, read, min_votes, min_count)
 
 
@@ -198,15 +200,17 @@ def _check_arguments(
         raise ValueError(f"`suffix` must be a file name extension like '.jpg', got {options['suffix']!r}.")
 
 
-def _missing_images(read: LabelledPaths) -> list[str]:
+def _missing_images(read: LabelledPaths, format: LabelFormat) -> list[str]:
     """Describe the images that do not exist, and raise if none exists."""
     missing = [path for path in read.paths if not os.path.isfile(os.path.join(read.root, path))]  # noqa: PTH113, PTH118
     if not missing:
         return []
     if len(missing) == len(read.paths):
-        suffixes = (suffix for suffix in IMAGE_SUFFIXES if (read.root / (missing[0] + suffix)).is_file())
-        suffix = next(suffixes, None)
-        hint = f"pass `suffix={suffix!r}`" if suffix else "check `images`, `path_column` and `suffix`"
+        hint = "check `images`"
+        if format == "csv":
+            suffixes = (suffix for suffix in IMAGE_SUFFIXES if (read.root / (missing[0] + suffix)).is_file())
+            suffix = next(suffixes, None)
+            hint = f"pass `suffix={suffix!r}`" if suffix else f"{hint}, `path_column` and `suffix`"
         raise LabelFileError(
             f"None of {number_of(len(missing), 'image')} exists in {read.root}, the first is {quote(missing[0])}: "
             f"{hint}."
