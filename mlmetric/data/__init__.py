@@ -1,4 +1,4 @@
-"""Images from files, stratified splits of multi-label data, and cached features of a frozen network."""
+"""Images and labels from files, stratified splits of multi-label data, and cached features of a frozen network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from mlmetric.data._extraction import ExtractedFeatures, extract_features
 from mlmetric.data._image_dataset import BadImagesError, ImageDataset
 from mlmetric.data._image_file import BadImageError, read_image
+from mlmetric.data._image_labels import ImageLabels
+from mlmetric.data._label_text import LabelFileError
+from mlmetric.data._read_image_labels import read_image_labels
 from mlmetric.data._stratified_split import stratified_split
 
 if TYPE_CHECKING:
@@ -17,10 +20,13 @@ __all__ = [
     "BadImagesError",
     "ExtractedFeatures",
     "ImageDataset",
+    "ImageLabels",
+    "LabelFileError",
     "MultiLabelStratifiedKFold",
     "MultiLabelStratifiedShuffleSplit",
     "extract_features",
     "read_image",
+    "read_image_labels",
     "stratified_split",
 ]
 

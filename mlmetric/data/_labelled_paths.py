@@ -1,0 +1,44 @@
+"""What the reader of each format returns: the annotations of images, not yet a label matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mlmetric.data._label_table import Integers
+
+
+@dataclass(frozen=True)
+class LabelledPaths:
+    """Annotations of images.
+
+    Attributes:
+        root: The folder that `paths` are relative to.
+        paths: The normalised paths of N images.
+        annotators: The number of annotators of each image, shape `(N,)`.
+        images: The index of the image of each of P labels that an annotator chose, shape `(P,)`.
+        labels: The index in `label_names` of each, shape `(P,)`. An annotator chose a label of an image once.
+        label_names: The names of L labels.
+        source: What was read, and how: a sentence.
+        parts: For the name of each part the rows of its images, ascending; None if there are no parts.
+        notes: Sentences on what was left out or is unusual.
+    """
+
+    root: Path
+    paths: list[str]
+    annotators: Integers
+    images: Integers
+    labels: Integers
+    label_names: list[str]
+    source: str
+    parts: dict[str, Integers] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def once(images: Integers, labels: Integers, num_labels: int) -> tuple[Integers, Integers, Integers]:
+    """Return each pair of an image and a label once, sorted, and the number of times that it occurred."""
+    pairs, counts = np.unique(images * max(num_labels, 1) + labels, return_counts=True)
+    images, labels = np.divmod(pairs, max(num_labels, 1))
+    return images, labels, counts
