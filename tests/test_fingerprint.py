@@ -198,6 +198,18 @@ def test_fingerprint_follows_what_is_used_of_a_module_of_the_user(tmp_path, monk
     assert fingerprint(it=preprocess) != before
 
 
+def test_fingerprint_of_a_class_does_not_change_when_an_object_of_it_is_copied():
+    class Pair:
+        pass
+
+    def make(x):
+        return Pair()
+
+    before = fingerprint(it=make)
+    copy.copy(Pair())  # after which the class has the attribute `__slotnames__`
+    assert fingerprint(it=make) == before
+
+
 def test_fingerprint_does_not_count_docstrings_line_numbers_training_mode_or_statistics():
     def plain(x):
         return x + 3

@@ -94,7 +94,7 @@ def test_module_that_does_not_return_a_tensor_is_an_error(give, kind):
         def forward(self, images):
             return give(images)
 
-    with pytest.raises(TypeError, match=f"must return a tensor of features, but Odd returns {kind}"):
+    with pytest.raises(TypeError, match=rf"must return a tensor of features, .*, but Odd returns {kind}\."):
         FrozenBackbone(Odd())(torch.zeros(1, 3))
 
 
@@ -123,7 +123,7 @@ def test_backbone_accepts_a_member_of_the_weights_enum_and_its_name(monkeypatch)
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     state_dict = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, *_, **__: state_dict)
-    for given in ("DEFAULT", "IMAGENET1K_V1", weights):
+    for given in ("DEFAULT", "IMAGENET1K_V1", weights, str(weights)):
         backbone = FrozenBackbone("resnet18", weights=given)
         assert backbone.weights == "ResNet18_Weights.IMAGENET1K_V1"
         assert torch.equal(backbone.model.conv1.weight, state_dict["conv1.weight"])
@@ -162,12 +162,17 @@ def test_failed_download_is_an_error_that_names_the_alternatives(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("resnet5", None), ValueError, "must be the name of a torchvision classification model .* got 'resnet5'"),
+        (
+            ("resnet5", None),
+            ValueError,
+            r"torchvision classification model, .* got 'resnet5'\. Close names: 'resnet50'",
+        ),
+        (("qqqqqqq", None), ValueError, r"torchvision classification model, .* got 'qqqqqqq'\.$"),
         (("fcn_resnet50", None), ValueError, "must be the name of a torchvision classification model"),
         (
             (nn.Identity(), None),
             ValueError,
-            "a file ending in .pth or .pt, or 'DEFAULT', for a module, got None",
+            "a file ending in .pth, .pt or .safetensors, or 'DEFAULT', for a module, got None",
         ),
         (("resnet18", "IMAGENET1K_V9"), ValueError, "`weights` must be None, IMAGENET1K_V1, .* got 'IMAGENET1K_V9'"),
         (
@@ -358,16 +363,17 @@ def test_weights_that_are_a_named_pipe_are_an_error(tmp_path):
 
 def test_reprs_show_the_settings():
     backbone = FrozenBackbone("squeezenet1_0", weights=None, unfrozen=("features.12",))
-    expected = "FrozenBackbone(\n  'squeezenet1_0', weights='random', pooling='avg', unfrozen=('features.12',)\n"
+    expected = "FrozenBackbone(\n  'squeezenet1_0', weights='random', pooling=None, unfrozen=('features.12',)\n"
     assert repr(backbone).startswith(expected)
     assert "clip=3.0, norm_exponent=0.75" in repr(EmbeddingHead(4, (3,), clip=3.0, norm_exponent=0.75))
     assert repr(Standardize(4)) == "Standardize(num_features=4)"
     assert "activation='softmax'" in repr(ClassifierHead(4, 2, activation="softmax"))
 
 
-def test_heads_import_torchvision_inside_functions_only():
+def test_heads_import_torchvision_and_optional_packages_inside_functions_only():
     for path in Path(heads.__file__).parent.glob("*.py"):
-        assert re.findall(r"^(?:import|from) torchvision", path.read_text(), re.MULTILINE) == [], path.name
+        imports = r"^(?:import|from) (?:torchvision|timm|safetensors|huggingface_hub)"
+        assert re.findall(imports, path.read_text(), re.MULTILINE) == [], path.name
 
 
 @pytest.mark.parametrize("make", [torch.Tensor.tolist, torch.Tensor.numpy, lambda labels: pd.DataFrame(labels)])

@@ -1,8 +1,9 @@
 """Torch modules: a frozen backbone, and heads that map its features to embeddings or label scores."""
 
+from mlmetric.heads._backbone_weights import WeightsUnavailableError
 from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._embedding_heads import EmbeddingEnsemble, EmbeddingHead
-from mlmetric.heads._frozen_backbone import FrozenBackbone, WeightsUnavailableError
+from mlmetric.heads._frozen_backbone import FrozenBackbone
 from mlmetric.heads._label_graph_head import GraphConvolution, LabelGraphHead, cooccurrence_adjacency
 from mlmetric.heads._label_networks import ClassifierEnsemble, LabelNetwork
 from mlmetric.heads._semantic_projection_head import SemanticProjectionHead
