@@ -1,6 +1,150 @@
-"""The ad-sentiment application, as `python examples/ads`."""
+"""From images to a model that labels and searches: the sentiments of advertisement images.
 
-from ads.program import run_program
+    python examples/ad_sentiment.py  # on generated posters
+    python examples/ad_sentiment.py --annotations ads/Sentiments.json --images ads --backbone resnet50
+
+The same command continues an interrupted run. `predict.py` and `search.py` use the model and the index that it writes.
+`own_images.py` does the same with your own images. `python examples/ads --help` is an application that compares methods
+and repeats the runs of the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common.backbone_names import check_backbone
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--annotations", type=Path, help="annotations of Pittsburgh Ads (default: generated posters)")
+parser.add_argument("--images", type=Path, default=Path(), help="folder of the images of --annotations")
+parser.add_argument("--posters", type=int, default=1000, help="number of generated posters (default: %(default)s)")
+parser.add_argument("--backbone", default="resnet18", help="torchvision model or timm/NAME (default: %(default)s)")
+parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
+parser.add_argument("--undersample", action="store_true", help="cap the frequent labels, as the paper does")
+parser.add_argument("--epochs", type=int, default=50, help="epochs of each member (default: %(default)s)")
+parser.add_argument("--output", type=Path, default=Path("runs/ad_sentiment"), help="(default: %(default)s)")
+
+if __name__ == "__main__":  # the options are checked before the imports below, which take seconds
+    options = parser.parse_args()
+    try:
+        check_backbone(options.backbone, options.weights)
+    except ValueError as error:
+        parser.error(str(error))
+    for path in (options.annotations, options.images):
+        if path is not None and not path.exists():
+            parser.error(f"{path} does not exist.")
+
+import numpy as np
+import torch
+
+from ads.reader import read_annotations
+from ads.synthetic import make_synthetic_ads
+from common.plots import plot_ap_by_support, plot_curve, plot_hits
+from common.progress import progress_bar, training_progress
+from mlmetric.data import ImageDataset, extract_features, stratified_split
+from mlmetric.estimators import MetricClassifier
+from mlmetric.heads import FrozenBackbone, WeightsUnavailableError
+from mlmetric.metrics import MultiLabelMetrics, average_precision, mean_average_precision, ndcg_at_k
+from mlmetric.search import SearchIndex
+from mlmetric.training import apply_in_batches
+from mlmetric.under_sampling import LabelCapUnderSampler
+
+SEED = 0
+
+
+def main(options: argparse.Namespace) -> None:
+    """Train, measure, save and use a model."""
+    output = options.output
+
+    # 1. The annotations: an image has each sentiment that an annotator chose.
+    if options.annotations is None:
+        annotations, label_list, root = make_synthetic_ads(
+            output / "posters",
+            num_images=options.posters,
+            progress=lambda posters: progress_bar("posters", posters, unit="posters"),
+        )
+    else:
+        annotations, root = options.annotations, options.images
+        label_list = annotations.with_name("Sentiments_List.txt")
+    ads = read_annotations(annotations, label_list)
+    names = ads.label_names
+
+    # 2. The features of a frozen backbone, computed once for each image and cached.
+    backbone = load_backbone(options)
+    dataset = ImageDataset(root, ads.paths, transform=backbone.transform)
+    with progress_bar("features", unit="images") as bar:
+        extracted = extract_features(backbone, dataset, output / "features", on_bad_image="skip", progress=bar.set)
+    print("\n".join(extracted.bad_images), end="")
+    features, labels = torch.from_numpy(np.array(extracted.features)), ads.labels()[extracted.indices]
+    paths = [root / ads.paths[row] for row in extracted.indices]
+
+    # 3. A stratified split, so that rare labels occur in both parts.
+    train, test = stratified_split(labels, (0.8, 0.2), generator=torch.Generator().manual_seed(SEED))
+    X, y = features[train].numpy(), labels[train].numpy()
+    if options.undersample:
+        X, y = LabelCapUnderSampler(random_state=SEED).fit_resample(X, y)
+
+    # 4. The embedding and the classifier. Each member sets other training images aside to choose its epochs; the images
+    #    set aside also choose the thresholds. The checkpoints continue an interrupted fit.
+    classifier = MetricClassifier(max_epochs=options.epochs, random_state=SEED)
+    checkpoints = output / "checkpoints"
+    with training_progress(options.epochs * classifier.n_members, checkpoint_dir=checkpoints) as on_epoch:
+        classifier.fit(X, y, checkpoint_dir=checkpoints, callback=on_epoch)
+
+    # 5. Results on the test images, which retrieve training images, and those of a linear probe of the features.
+    probabilities, embeddings = classifier.predict_proba(features[test]), classifier.transform(features)
+    metrics = MultiLabelMetrics(threshold=classifier.thresholds_)
+    metrics.update(probabilities, labels[test])
+    report = metrics.report(generator=torch.Generator().manual_seed(SEED))
+    ndcg = float(ndcg_at_k(embeddings[test], labels[test], embeddings[train], labels[train], k=10))
+    linear_probe = apply_in_batches(classifier.classifier_.members[-1], features[test])  # a part of the classifier
+    probe_map = float(mean_average_precision(linear_probe, labels[test]))
+    print(f"\n{report}\nNDCG@10 of retrieval: {ndcg:.3f}; mAP of a linear probe: {probe_map:.3f}\n")
+
+    # 6. The model with its backbone, and an index of the training images.
+    record = {
+        "name": "Sentiments of advertisement images",
+        "data": f"{len(train)} images of {root} for training, {len(test)} for testing",
+        "metrics": {**report.values, "ndcg_at_10": ndcg},
+    }
+    model = classifier.to_model(backbone=backbone, label_names=names, record=record)
+    model.save_pretrained(output / "model")
+    index = SearchIndex(model=model)
+    index.add(embeddings[train], ids=[str(paths[row]) for row in train], labels=labels[train])
+    index.save(output / "index")
+
+    # 7. The labels of one image, and its nearest training images with the labels that both have.
+    queries = [paths[row] for row in test[:5]]
+    found = index.search(queries, k=5)
+    print(queries[0], *(f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()))
+    for hit in found[0]:
+        print(f"  {hit.id}  distance {hit.distance:.2f}  in common: {', '.join(hit.shared) or 'none'}")
+
+    # 8. Figures.
+    figures = output / "figures"
+    scores = {"mAP": "val_map", "NDCG@10": "val_ndcg_at_10"}
+    curves = {name: [(row["epoch"], row[key]) for row in classifier.history_[0]] for name, key in scores.items()}
+    kept = {name: max(curve, key=lambda point: point[1])[0] for name, curve in curves.items()}
+    plot_curve(curves, figures / "validation.png", title="First member: validation", unit="score", kept=kept)
+    precision = average_precision(probabilities, labels[test]).numpy()
+    plot_ap_by_support(precision, labels[test].sum(0).numpy(), len(test), names, figures / "average_precision.png")
+    true_names = [{names[label] for label in labels[row].nonzero()} for row in test[:5]]
+    plot_hits(queries, true_names, found, figures / "retrieval.png")
+    print(f"\nModel, index and figures: {output}")
+
+
+def load_backbone(options: argparse.Namespace) -> FrozenBackbone:
+    """Load the backbone; for generated posters with random weights, if others cannot be downloaded."""
+    torch.manual_seed(SEED)
+    try:
+        return FrozenBackbone(options.backbone, weights=None if options.weights == "none" else options.weights)
+    except WeightsUnavailableError as error:
+        if options.annotations is not None:
+            raise SystemExit(f"error: {error}") from error
+        print(f"{error}\nThe backbone has RANDOM weights: its features are not those of a trained network.")
+        return FrozenBackbone(options.backbone, weights=None)
+
 
 if __name__ == "__main__":
-    run_program()
+    main(options)

@@ -19,6 +19,7 @@ from sklearn.manifold import TSNE
 from common.files import write_atomically
 from mlmetric.data import read_image
 from mlmetric.labels import label_counts
+from mlmetric.search import Hit
 
 mpl.use("Agg")
 mpl.rcParams["text.parse_math"] = False  # a label can contain a dollar sign
@@ -235,6 +236,14 @@ def plot_retrieval(
             _draw_image(grid[row, column], neighbour, text, "green" if shared else "red")
     figure.suptitle(title)
     _save(figure, path)
+
+
+def plot_hits(
+    query_paths: Sequence[Path], query_names: Sequence[set[str]], found: Sequence[Sequence[Hit]], path: Path
+) -> None:
+    """Draw query images and what a `SearchIndex` whose ids are paths found for each, as `plot_retrieval` does."""
+    paths = [[Path(str(hit.id)) for hit in hits] for hits in found]
+    plot_retrieval(query_paths, paths, query_names, [[set(hit.labels) for hit in hits] for hits in found], path)
 
 
 def _draw_image(axes: plt.Axes, path: Path, text: str, colour: str) -> None:

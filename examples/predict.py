@@ -1,0 +1,49 @@
+"""Label images with a saved model: python examples/predict.py MODEL IMAGE...
+
+MODEL is a folder that `save_pretrained` wrote, such as `runs/own_images/model`, or the name of a model on the Hugging
+Face hub. A folder in place of an image stands for the images in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from common.image_files import list_images
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("model", help="folder of the model, or its name on the hub")
+parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    options = parser.parse_args()
+    try:
+        paths = list_images(options.images)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+
+from common.progress import progress_bar
+from mlmetric.models import MultiLabelModel
+
+
+def main(options: argparse.Namespace, paths: list[Path]) -> None:
+    """Print the labels of each image, with their probabilities."""
+    model = MultiLabelModel.from_pretrained(options.model)
+    with progress_bar("images", unit="images") as bar:
+        predictions = model.predict(paths, progress=bar.set)
+    labels = {str(path): found for path, found in zip(paths, predictions, strict=True)}
+    if options.json:
+        print(json.dumps(labels, indent=1))
+        return
+    width = max(map(len, labels))
+    for path, found in labels.items():
+        print(f"{path:{width}}  " + (", ".join(f"{name} {value:.2f}" for name, value in found.items()) or "no label"))
+
+
+if __name__ == "__main__":
+    try:
+        main(options, paths)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,0 +1,53 @@
+"""Find the images that are most alike: python examples/search.py MODEL INDEX IMAGE...
+
+MODEL and INDEX are the folders that an example wrote, such as `runs/own_images/model` and `runs/own_images/index`. A
+folder in place of an image stands for the images in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from common.image_files import list_images
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("model", help="folder of the model, or its name on the hub")
+parser.add_argument("index", type=Path, help="folder of the index")
+parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+parser.add_argument("-k", type=int, default=5, help="number of images to find for each (default: %(default)s)")
+parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    options = parser.parse_args()
+    try:
+        paths = list_images(options.images)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+
+from mlmetric.models import MultiLabelModel
+from mlmetric.search import SearchIndex
+
+
+def main(options: argparse.Namespace, paths: list[Path]) -> None:
+    """Print the nearest images of each image, and the labels that both have, with their share of the similarity."""
+    model = MultiLabelModel.from_pretrained(options.model)
+    index = SearchIndex.load(options.index, model=model)
+    found = dict(zip(map(str, paths), index.search(paths, options.k), strict=True))
+    if options.json:
+        print(json.dumps({path: [hit._asdict() for hit in hits] for path, hits in found.items()}, indent=1))
+        return
+    for path, hits in found.items():
+        print(path)
+        width = max(len(str(hit.id)) for hit in hits)
+        for hit in hits:
+            shared = ", ".join(f"{name} {share:.2f}" for name, share in hit.shared.items())
+            print(f"  {hit.id!s:{width}}  distance {hit.distance:.3f}  in common: {shared or 'none'}")
+
+
+if __name__ == "__main__":
+    try:
+        main(options, paths)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
