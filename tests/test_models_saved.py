@@ -218,6 +218,13 @@ def test_card_describes_the_model_and_its_example_runs(folder, tmp_path, monkeyp
     assert capsys.readouterr().out.splitlines()[1:] == ["(1, 3)", "(1, 6)"]
 
 
+def test_card_shows_a_report_in_place_of_the_metrics(tmp_path):
+    report = "| metric | value |\n| --- | --- |\n| F1 | 0.4 |\n"
+    small_model(record={"metrics": {"mAP": 0.5}, "report": report}).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "## Evaluation\n\n| metric | value |\n| --- | --- |\n| F1 | 0.4 |\n\n## Limits" in card
+
+
 def test_card_without_a_record_says_so(folder):
     card = (folder / "README.md").read_text()
     assert "# Multi-label model" in card

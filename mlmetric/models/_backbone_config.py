@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric._digest import sha256_hex
-from mlmetric.heads import FrozenBackbone
+from mlmetric.heads import FrozenBackbone, WeightsUnavailableError
 from mlmetric.models._module_config import Config, full_name, owned_tensors
 from mlmetric.models._preprocessing_config import Transform
 
@@ -105,7 +105,7 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
     elif kind == VALUE and _has_public_architecture(name):
         backbone = FrozenBackbone(name, weights=None, **settings)
     elif kind == REFERENCE and _has_public_weights(name, weights):
-        backbone = FrozenBackbone(name, weights=_torchvision_weights(name, weights) or weights, **settings)
+        backbone = _public_backbone(name, weights, settings)
     else:
         raise ValueError(f"`backbone` is not one that this mlmetric knows: {name!r} with the weights {weights!r}.")
     del backbone.transform  # torch stores a module elsewhere than a function, and does not replace one by the other
@@ -119,6 +119,16 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
     else:
         backbone.name, backbone.weights = name, weights
     return backbone
+
+
+def _public_backbone(name: str, weights: str, settings: Any) -> FrozenBackbone:
+    try:
+        return FrozenBackbone(name, weights=_torchvision_weights(name, weights) or weights, **settings)
+    except WeightsUnavailableError as error:
+        raise WeightsUnavailableError(
+            "The model refers to the published weights of its backbone: pass a file of them as "
+            f"`backbone=FrozenBackbone({name!r}, weights=FILE)`, or save the model with `backbone='value'`. {error}"
+        ) from error
 
 
 def _has_public_architecture(name: str) -> bool:

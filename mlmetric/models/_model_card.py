@@ -11,7 +11,7 @@ from mlmetric.models._module_config import Config
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _IMAGE_TAGS = ("image-classification", "image-feature-extraction")
-_SHOWN_ELSEWHERE = ("name", "license", "metrics", "data", "limits")
+_SHOWN_ELSEWHERE = ("name", "license", "metrics", "report", "data", "limits")
 
 
 def model_card(config: Config, *, source: str, backbone_license: str | None) -> str:
@@ -19,18 +19,20 @@ def model_card(config: Config, *, source: str, backbone_license: str | None) -> 
 
     Args:
         config: The content of `config.json`. Of its record the card shows `name`, `license` (that of the model),
-            `data` (what it was trained and measured on), `metrics` (names and numbers), `limits`, and all others.
+            `data` (what it was trained and measured on), `metrics` (names and numbers) or in their place `report`
+            (Markdown), `limits`, and all others.
         source: What the usage example loads: the name of the folder, or the id on the hub.
         backbone_license: The licence of the weights of the backbone; None if it is not known.
 
     Returns:
         Markdown with YAML front matter.
     """
-    record = config["record"]
+    record, backbone = config["record"], config["backbone"]
+    extras = "hub" if backbone is None or not backbone["name"].startswith("timm/") else "hub,timm"
     sections = [
         _front_matter(config),
         f"# {_line(record.get('name') or 'Multi-label model')}\n\n{_summary(config)}",
-        f'## Use\n\n```sh\npip install "mlmetric[hub]"\n```\n\n```python\n{_usage(config, source)}\n```',
+        f'## Use\n\n```sh\npip install "mlmetric[{extras}]"\n```\n\n```python\n{_usage(config, source)}\n```',
         f"## Labels\n\n{_LABELS}\n\n{_table(('label', 'threshold'), _labels(config))}",
         f"## Training\n\n{_training(config)}",
         f"## Evaluation\n\n{_evaluation(record)}",
@@ -120,6 +122,8 @@ def _training(config: Config) -> str:
 
 
 def _evaluation(record: Mapping[str, Any]) -> str:
+    if isinstance(record.get("report"), str):
+        return str(record["report"]).strip()
     if not record.get("metrics"):
         return "The record of the model contains no measurements."
     metrics = record["metrics"]

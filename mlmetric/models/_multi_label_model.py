@@ -197,7 +197,8 @@ class MultiLabelModel(nn.Module):
         """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
 
         The card shows the record: of its entries `name` is the title, `license` the licence of the model, `data` says
-        what it was trained and measured on, `metrics` contains the results, `limits` what users must know.
+        what it was trained and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown
+        in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 

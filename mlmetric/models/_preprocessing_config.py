@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -93,10 +94,9 @@ def _torchvision_transform(interpolation: str, **settings: Any) -> Transform:
 
 def _timm_transform(**settings: Any) -> Transform:
     try:
-        import timm.data
+        timm_data: Any = importlib.import_module("timm.data")
     except ImportError as error:
         raise ImportError('The images are preprocessed by timm: `pip install "mlmetric[timm]"`.') from error
     data_config = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    create: Any = timm.data.create_transform  # type: ignore[attr-defined]
-    transform: Transform = create(**data_config, is_training=False)
+    transform: Transform = timm_data.create_transform(**data_config, is_training=False)
     return transform
