@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmetric._pml import BaseDistance
-from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.labels import LabelsLike, label_tensor, widen_integers
 from mlmetric.losses._indices_tuple import IndicesTuple, to_pairs
 from mlmetric.similarity import SimilarityFunction, compare_labels
 
@@ -19,7 +19,7 @@ class LossInputs:
 
     Attributes:
         embeddings: Shape `(N, D)`, float32 or float64.
-        labels: Labels of `embeddings`, shape `(N, L)`.
+        labels: Labels of `embeddings`, shape `(N, L)`; uint8 and other small integers arrive as int64.
         ref_emb: Reference embeddings, shape `(M, D)`, in the dtype of `embeddings`; the same object as `embeddings` if
             no references are given.
         ref_labels: Labels of `ref_emb`, shape `(M, L)`.
@@ -119,7 +119,7 @@ def _check_rows(embeddings: Tensor, labels: LabelsLike | None, embeddings_name: 
     """Check that embeddings and labels have the same number of rows, and return the labels as a tensor."""
     if not isinstance(embeddings, Tensor):
         raise TypeError(f"`{embeddings_name}` must be a torch.Tensor, got {type(embeddings).__name__}.")
-    matrix = None if labels is None else label_tensor(labels, name=labels_name, validate_args=False)
+    matrix = None if labels is None else widen_integers(label_tensor(labels, name=labels_name, validate_args=False))
     rows = "N" if matrix is None else len(matrix)
     if embeddings.ndim != 2 or rows not in ("N", len(embeddings)):
         raise ValueError(

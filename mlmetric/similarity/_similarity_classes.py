@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mlmetric._repr import short_repr
-from mlmetric.labels import LabelsLike
+from mlmetric.labels import LabelsLike, widen_integers
 from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_product, jaccard, overlap
 
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 """A label similarity: a callable `(labels, ref_labels) -> (N, M)` on tensors `(N, L)` and `(M, L)`, larger is more
-similar. The functions and classes of this module, other functions and an `nn.Module` are such callables."""
+similar. The functions and classes of this module, other functions and an `nn.Module` are such callables. Labels in
+uint8 and other small or unsigned integers arrive as int64; bool and floating point arrive unchanged."""
 
 
 class Similarity:
@@ -240,7 +241,8 @@ def compare_labels(
 
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar.
-        labels: Shape `(N, L)`.
+        labels: Shape `(N, L)`; `similarity` receives uint8, int8 and int16 as int64, so that its sums and differences
+            are right.
         ref_labels: Shape `(M, L)`.
         validate_args: Whether to check for NaN, which synchronises on CUDA.
 
@@ -251,7 +253,8 @@ def compare_labels(
         TypeError: If `similarity` does not return a tensor.
         ValueError: If its shape is not `(N, M)`, or it contains NaN.
     """
-    result = similarity(labels, ref_labels)
+    wide = widen_integers(labels)
+    result = similarity(wide, wide if ref_labels is labels else widen_integers(ref_labels))
     if not isinstance(result, Tensor):
         raise TypeError(f"`similarity` must return a torch.Tensor, got {type(result).__name__}.")
     expected = (len(labels), len(ref_labels))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.labels import LabelsLike
+from mlmetric.labels import LabelsLike, widen_integers
 from mlmetric.metrics._inputs import TensorLike, check_choice, check_weights
 from mlmetric.metrics._retrieval._query_scores import RetrievalResults
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, RetrievalInputs, check_retrieval_inputs
@@ -92,8 +92,9 @@ def _retrieve(
     num_labels: Tensor,
 ) -> RetrievalResults:
     ref_labels = inputs.ref_labels
+    queried, database = widen_integers(inputs.labels[queries]), widen_integers(ref_labels)
     with torch.no_grad():  # a similarity may have trainable parameters
-        grades = torch.as_tensor(similarity(inputs.labels[queries], ref_labels)).to(ref_labels.device)
+        grades = torch.as_tensor(similarity(queried, database)).to(ref_labels.device)
     shape = (queries.stop - queries.start, len(ref_labels))
     if grades.shape != shape:
         raise ValueError(
