@@ -75,7 +75,6 @@ def main(options: argparse.Namespace) -> None:
     dataset = ImageDataset(root, ads.paths, transform=backbone.transform)
     with progress_bar("features", unit="images") as bar:
         extracted = extract_features(backbone, dataset, output / "features", on_bad_image="skip", progress=bar.set)
-    print("\n".join(extracted.bad_images), end="")
     features, labels = torch.from_numpy(np.array(extracted.features)), ads.labels()[extracted.indices]
     paths = [root / ads.paths[row] for row in extracted.indices]
 
@@ -115,7 +114,8 @@ def main(options: argparse.Namespace) -> None:
     index.save(output / "index")
 
     # 7. The labels of one image, and its nearest training images with the labels that both have.
-    queries = [paths[row] for row in test[:5]]
+    chosen = test[:: max(1, len(test) // 5)][:5]
+    queries = [paths[row] for row in chosen]
     found = index.search(queries, k=5)
     print(queries[0], *(f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()))
     for hit in found[0]:
@@ -123,13 +123,13 @@ def main(options: argparse.Namespace) -> None:
 
     # 8. Figures.
     figures = output / "figures"
-    scores = {"mAP": "val_map", "NDCG@10": "val_ndcg_at_10"}
-    curves = {name: [(row["epoch"], row[key]) for row in classifier.history_[0]] for name, key in scores.items()}
+    history, keys = classifier.history_[0], ("val_map", "val_ndcg_at_10")
+    curves = {key: [(record["epoch"], record[key]) for record in history] for key in keys}
     kept = {name: max(curve, key=lambda point: point[1])[0] for name, curve in curves.items()}
     plot_curve(curves, figures / "validation.png", title="First member: validation", unit="score", kept=kept)
-    precision = average_precision(probabilities, labels[test]).numpy()
-    plot_ap_by_support(precision, labels[test].sum(0).numpy(), len(test), names, figures / "average_precision.png")
-    true_names = [{names[label] for label in labels[row].nonzero()} for row in test[:5]]
+    precision, support = average_precision(probabilities, labels[test]).numpy(), labels[test].sum(0).numpy()
+    plot_ap_by_support(precision, support, len(test), names, figures / "average_precision.png")
+    true_names = [{names[label] for label in labels[row].nonzero()} for row in chosen]
     plot_hits(queries, true_names, found, figures / "retrieval.png")
     print(f"\nModel, index and figures: {output}")
 

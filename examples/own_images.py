@@ -110,7 +110,7 @@ def main(options: argparse.Namespace) -> None:
 
     # 6. The model with its backbone, and an index of the training images.
     record = {
-        "name": f"Labels of {options.images}",
+        "name": f"Labels of {options.images.name}",
         "data": f"{len(train)} images for training, {len(test)} for testing",
         "metrics": {**report.values, "ndcg_at_10": ndcg},
     }
@@ -121,7 +121,8 @@ def main(options: argparse.Namespace) -> None:
     index.save(output / "index")
 
     # 7. The labels of one image, its nearest training images, and two figures.
-    queries = [paths[row] for row in test[:5]]
+    chosen = test[:: max(1, len(test) // 5)][:5]
+    queries = [paths[row] for row in chosen]
     found = index.search(queries, k=5)
     print(queries[0], *(f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()))
     for hit in found[0]:
@@ -129,7 +130,7 @@ def main(options: argparse.Namespace) -> None:
     precision = average_precision(probabilities, labels[test]).numpy()
     support = labels[test].sum(0).numpy()
     plot_ap_by_support(precision, support, len(test), names, output / "figures" / "average_precision.png")
-    true_names = [set(images.names_of(row)) for row in test[:5].tolist()]
+    true_names = [set(images.names_of(row)) for row in chosen.tolist()]
     plot_hits(queries, true_names, found, output / "figures" / "retrieval.png")
     print(f"\nModel, index and figures: {output}")
 
