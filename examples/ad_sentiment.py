@@ -4,8 +4,7 @@
     python examples/ad_sentiment.py --annotations ads/Sentiments.json --images ads --backbone resnet50
 
 The same command continues an interrupted run. `predict.py` and `search.py` use the model and the index that it writes.
-`own_images.py` does the same with your own images. `python examples/ads --help` is an application that compares methods
-and repeats the runs of the paper.
+`own_images.py` does it with your own images; the application `python examples/ads` repeats the runs of the paper.
 """
 
 from __future__ import annotations
@@ -75,6 +74,7 @@ def main(options: argparse.Namespace) -> None:
     dataset = ImageDataset(root, ads.paths, transform=backbone.transform)
     with progress_bar("features", unit="images") as bar:
         extracted = extract_features(backbone, dataset, output / "features", on_bad_image="skip", progress=bar.set)
+    print("".join(f"Left out: {reason}\n" for reason in extracted.bad_images), end="")
     features, labels = torch.from_numpy(np.array(extracted.features)), ads.labels()[extracted.indices]
     paths = [root / ads.paths[row] for row in extracted.indices]
 
@@ -102,11 +102,8 @@ def main(options: argparse.Namespace) -> None:
     print(f"\n{report}\nNDCG@10 of retrieval: {ndcg:.3f}; mAP of a linear probe: {probe_map:.3f}\n")
 
     # 6. The model with its backbone, and an index of the training images.
-    record = {
-        "name": "Sentiments of advertisement images",
-        "data": f"{len(train)} images of {root} for training, {len(test)} for testing",
-        "metrics": {**report.values, "ndcg_at_10": ndcg},
-    }
+    results = {**report.values, "ndcg_at_10": ndcg}
+    record = {"name": "Sentiments of advertisements", "data": f"{len(train)} training images", "metrics": results}
     model = classifier.to_model(backbone=backbone, label_names=names, record=record)
     model.save_pretrained(output / "model")
     index = SearchIndex(model=model)
@@ -141,10 +138,13 @@ def load_backbone(options: argparse.Namespace) -> FrozenBackbone:
         return FrozenBackbone(options.backbone, weights=None if options.weights == "none" else options.weights)
     except WeightsUnavailableError as error:
         if options.annotations is not None:
-            raise SystemExit(f"error: {error}") from error
+            raise
         print(f"{error}\nThe backbone has RANDOM weights: its features are not those of a trained network.")
         return FrozenBackbone(options.backbone, weights=None)
 
 
 if __name__ == "__main__":
-    main(options)
+    try:
+        main(options)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
