@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,35 @@ from mlmetric.labels import LabelsLike, label_tensor
 if TYPE_CHECKING:
     from PIL import Image
 
+_SHOWN_REASONS = 20
+_SKIP_THEM = (
+    "Repair or remove them, or skip them (`on_bad_image='skip'`, `--on-bad-image skip` in the examples). The features "
+    "of all other images are computed and kept."
+)
+
 
 class BadImagesError(ValueError):
     """Several images that cannot be read.
 
     Attributes:
-        reasons: For each bad image the message that names the file and the reason.
+        reasons: For each bad image the message that names the file and the reason; the error shows up to 20 of them.
+        num_images: The number of all images.
     """
 
-    def __init__(self, reasons: Sequence[str], num_images: int) -> None:
+    def __init__(self, reasons: Sequence[str], num_images: int, *, advice: str = _SKIP_THEM) -> None:
         self.reasons = list(reasons)
+        self.num_images = num_images
+        self._advice = advice
+        others = [f"\n{reason}" for reason in self.reasons[1:_SHOWN_REASONS]]
+        more = len(self.reasons) - _SHOWN_REASONS
         super().__init__(
-            f"{len(self.reasons)} of {num_images} images cannot be read; the first: {self.reasons[0]} Repair or "
-            "remove them, or skip them (`on_bad_image='skip'`, `--on-bad-image skip` in the examples). The features of "
-            "all other images are computed and kept."
+            f"{len(self.reasons)} of {num_images} images cannot be read; the first: {self.reasons[0]} {advice}"
+            + (f" The others:{''.join(others)}" if others else "")
+            + (f"\nand {more} more, in `reasons`." if more > 0 else "")
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:  # without it, unpickling would call the class with the message only
+        return partial(type(self), advice=self._advice), (self.reasons, self.num_images)
 
 
 class ImageDataset(Dataset[tuple[Any, Tensor]]):

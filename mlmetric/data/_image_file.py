@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import stat
+import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,6 +19,7 @@ _log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 _RESIZED_SIDE = 256
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_ignoring = threading.Lock()  # warning filters are those of all threads
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -28,7 +31,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     """Read an image file as RGB.
 
     Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are rotated according to
-    their EXIF orientation, or not at all if the EXIF data are damaged. The size is checked before pixels are decoded.
+    their EXIF orientation, or not at all if the EXIF data are damaged. Pillow warns of some damaged metadata; the image
+    is also read if warnings are errors. The size is checked before pixels are decoded.
 
     The formats are AVIF, BMP, GIF, JPEG (and MPO), JPEG 2000, PNG, PPM (PBM, PGM, PFM), TIFF and WebP, recognised by
     content, not by the file name; if there are several frames, the first is read. Pillow's other formats are not
@@ -51,6 +55,15 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         OSError: If the system is the cause, not the image: too many open files, an unreadable disk, not enough memory
             for an image within `max_pixels`. The message names the file.
     """
+    try:
+        return _read(path, max_pixels)
+    except UserWarning:  # of damaged metadata, as an error: the user's filters must not decide what can be read
+        with _ignoring, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return _read(path, max_pixels)
+
+
+def _read(path: str | Path, max_pixels: int) -> Image.Image:
     from PIL import Image
 
     try:
@@ -58,7 +71,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
             _check_size(path, *image.size, max_pixels)
             image.load()
             return _to_rgb(_upright(image, path, in_place=True), path)
-    except BadImageError:
+    except (BadImageError, UserWarning):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(f"{path} is too large: {error}") from error
@@ -143,7 +156,7 @@ def _upright(image: Image.Image, path: str | Path, *, in_place: bool) -> Image.I
     try:
         rotated = ImageOps.exif_transpose(image, in_place=in_place)  # type: ignore[call-overload]
         return image if rotated is None else rotated
-    except MemoryError:
+    except (MemoryError, UserWarning):
         raise
     except Exception as error:  # Pillow raises many kinds of errors for damaged EXIF data; the pixels can still be read
         _log.debug("The EXIF data of %s are damaged: %s", path, error)

@@ -1,7 +1,8 @@
-"""The two stages as scikit-learn estimators, for grid searches and pipelines, including those of imbalanced-learn."""
+"""Image features and the two stages as scikit-learn estimators, for grid searches and pipelines."""
 
+from mlmetric.estimators._image_features import ImageFeatures
 from mlmetric.estimators._metric_classifier import MetricClassifier
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD, RECOMMENDED_HEAD
 
-__all__ = ["PAPER_HEAD", "RECOMMENDED_HEAD", "MetricClassifier", "MetricEmbedder"]
+__all__ = ["PAPER_HEAD", "RECOMMENDED_HEAD", "ImageFeatures", "MetricClassifier", "MetricEmbedder"]
