@@ -188,10 +188,10 @@ def test_list_runs_prints_the_runs_with_state_settings_and_results(capsys):
     table, _, notes = capsys.readouterr().out.partition("\n\n")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert len({len(line) for line in table.splitlines()}) == 1
-    assert rows[0] == ["run", "started", "state", "images", "method", "settings", "mAP", "macro F1*", "NDCG@10"]
+    assert rows[0] == ["run", "started", "state", "images", "method", "mAP", "macro F1*", "NDCG@10", "settings"]
     settings = "--dry-run --lr 0.5 --lr-drops 5,9 --seed 3"
     assert rows[2:] == [
-        ["ads-1", "2026-01-01 00:00:00", "finished", "synthetic", "recommended", settings, "0.500", "0.250", "0.750"],
+        ["ads-1", "2026-01-01 00:00:00", "finished", "synthetic", "recommended", "0.500", "0.250", "0.750", settings],
         ["ads-2", "2026-01-01 00:00:01", "running", "a.csv", "all", "", "", "", ""],
         ["paper", "2026-01-01 00:00:02", "running", "synthetic", "paper", "", "", "", ""],
         ["ads-3", "2026-01-01 00:00:03", "nothing computed", "synthetic", "semantic", "", "", "", ""],

@@ -207,7 +207,7 @@ def test_the_columns_of_undersampling_are_shown_if_there_is_any():
 
 def test_the_settings_and_the_epoch_that_is_kept_are_named():
     report = run_report("A run", metrics(), is_pittsburgh=False)
-    assert "`recommended`: epochs 50, lr_drops [], keep_best True." in report
+    assert "`recommended`: epochs 50, keep_best True." in report
     assert "the one with the best NDCG@10 on validation images, for a classifier the one with the best mAP" in report
     report = run_report("A run", metrics(settings={"keep_best": False}), is_pittsburgh=False)
     assert "The dot is the epoch whose weights are kept, the last one." in report

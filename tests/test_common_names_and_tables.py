@@ -75,7 +75,7 @@ def test_names_are_left_to_the_backbone_where_the_source_is_missing_or_has_anoth
 
 
 def test_a_table_is_aligned_and_escapes_bars():
-    table = markdown_table(["method", "a|b", "P"], [["one", "x", "0.5"], ["a longer one", "y", ""]], num_left=2)
+    table = markdown_table(["method", "a|b", "P"], [["one", "x", "0.5"], ["a longer one", "y", ""]], left=(0, 1))
     assert table.splitlines() == [
         "| method       | a\\|b |   P |",
         "| ------------ | ---- | --: |",

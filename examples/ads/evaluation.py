@@ -225,6 +225,8 @@ def behind_baselines(method: str, measures: Mapping[str, Measures]) -> str | Non
     Returns:
         The sentence; None if the method is behind in nothing.
     """
+    if method == LABEL_FREQUENCIES:
+        return None
     behind = {
         baseline: text
         for baseline in (LINEAR_PROBE, LABEL_FREQUENCIES)

@@ -50,15 +50,13 @@ def undersample(config: Config, features: Tensor, targets: Tensor) -> tuple[Tens
     """Undersample the training part.
 
     Args:
-        config: The options of the run.
+        config: The options of the run, with an undersampler.
         features: Shape `(N, D)`.
         targets: Labels, shape `(N, L)`.
 
     Returns:
         The indices of the rows that are kept, and their labels. REMEDIAL splits rows: their indices occur twice.
     """
-    if config.chosen_undersampler == "none":
-        return torch.arange(len(targets)), targets
     sampler = clone(UNDERSAMPLERS[config.chosen_undersampler])
     if "random_state" in sampler.get_params():
         sampler.set_params(random_state=config.seed)

@@ -106,4 +106,4 @@ def explanations(keys: Iterable[str], names: dict[str, str], rows: Iterable[str]
     lines += [f"{name}: {_MEANINGS[key]}" for key, name in bases.items()]
     lines += [_AT_THRESHOLDS] if any(key.endswith(CHOSEN) for key in present) else []
     lines += [_AT_HALF] if present & set(THRESHOLD_METRICS) else []
-    return "\n".join(["All on the test part:", "", *(f"- {line}" for line in lines)])
+    return "\n".join(["On the test part:", "", *(f"- {line}" for line in lines)])

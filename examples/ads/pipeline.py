@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.files import write_atomically
+from common.progress import progress_bar
 from mlmetric.data import stratified_split
 from mlmetric.distributed import on_first_rank, rank
 
@@ -42,13 +43,16 @@ def run(config: Config, extracted: ImageFeatures, folder: Path) -> dict[str, Any
     on_first_rank(lambda: save_config(folder, asdict(config), **extracted.resolved))
     with collected_warnings() as warning_texts:
         parts = split(images, folder, seed=config.seed)
-        with timed("undersampling", seconds):
-            kept, targets = undersample(config, extracted.features[parts["train"]], images.targets[parts["train"]])
+        rows = parts["train"]
+        kept, targets = torch.arange(len(rows)), images.targets[rows]
+        if config.chosen_undersampler != "none":
+            with timed("undersampling", seconds), progress_bar("undersampling"):
+                kept, targets = undersample(config, extracted.features[rows], targets)
         context = RunContext(
             features=extracted.features,
             labels=images.labels,
             label_names=images.label_names,
-            train=parts["train"][kept],
+            train=rows[kept],
             targets=targets,
             validation=parts["validation"],
             settings=settings_of(config),

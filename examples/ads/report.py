@@ -119,7 +119,8 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
         Markdown.
     """
     data, seconds = metrics["data"], metrics["seconds"]
-    settings = ", ".join(f"{name} {value}" for name, value in metrics["settings"].items())
+    given = {name: value for name, value in metrics["settings"].items() if value not in ((), [])}
+    settings = ", ".join(f"{name} {value}" for name, value in given.items())
     parts = [f"# {title}", *_block_quotes(metrics["caveats"]), "## Results", *results_of(metrics)]
     parts += ["## Every metric, with 95 % intervals (test)"]
     parts += _interval_table(metrics["test"], metrics["test_intervals"])

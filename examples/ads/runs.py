@@ -70,10 +70,15 @@ def run_all(configs: Mapping[str, Config], extracted: ImageFeatures, folder: Pat
         if rank() == 0:
             print(f"Run {number} of {len(configs)}: {name}")
         runs[name] = run(config, extracted, folder / name)
+        if rank() == 0:
+            measures = runs[name]["test"][runs[name]["title"]]
+            shown = [f"{title} {measures[key]:.3f}" for key, title in FIGURE_COLUMNS.items() if key in measures]
+            print(f"{name} (test): {', '.join(shown)}")
     if rank() > 0:
         return
     compared = comparison_rows(runs)
     failed = figures.draw({"comparison.png": lambda path: plot_comparison(compared, FIGURE_COLUMNS, path)}, folder)
     report = comparison_report(title, runs, is_pittsburgh=is_pittsburgh(extracted.images), failed_figures=failed)
     write_atomically(folder / "report.md", report)
-    print(f"\n{report}\nThe reports of the runs: {folder}")
+    printed = "\n\n".join(part for part in report.strip().split("\n\n") if not part.startswith("!["))
+    print(f"\n{printed}\n\nReport and figure: {folder}; the reports of the runs are in its subfolders.")

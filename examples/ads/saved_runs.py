@@ -128,21 +128,25 @@ def read_options(folder: Path) -> dict[str, Any]:
 def table_of_runs() -> str:
     """Return a table of the runs under `runs/`, with a line for each run of a comparison."""
     rows = []
+    defaults = {item.name: item.default for item in fields(Config)}
     for run in saved_runs():
-        several = "all" if run.options.get("compare") else "paper's runs"
         is_one = not run.options.get("compare") and run.options.get("experiments") == "one"
-        rows.append(_row(run, run.folder.name, method=None if is_one else several))
+        method = run.options["method"] if is_one else "all" if run.options.get("compare") else "paper's runs"
+        rows.append(_row(run, run.folder.name, run.state, method, defaults))
         if not is_one:
             parts = [part for path in run.folder.glob("*/config.json") if (part := _read_run(path)) is not None]
-            rows += [_row(part, f"  {part.folder.name}", running=run.state == "running") for part in parts]
+            for part in sorted(parts, key=lambda part: (part.started, part.folder.name)):
+                state = "running" if run.state == "running" and part.state != "finished" else part.state
+                rows.append(_row(part, f"  {part.folder.name}", state, part.options["method"], run.options))
     if not rows:
         return f"There are no runs under {RUNS}/."
-    heads = ["run", "started", "state", "images", "method", "settings", *_FIGURES.values()]
+    heads = ["run", "started", "state", "images", "method", *_FIGURES.values(), "settings"]
     notes = (
-        "settings: the options that differ from the defaults. mAP, macro F1* (at thresholds chosen on the validation "
-        "part) and NDCG@10 are those of the method on the test part; the report of a run explains them."
+        "mAP, macro F1* (at thresholds chosen on the validation part) and NDCG@10 are those of the method on the test "
+        "part; the report of a run explains them. Settings: the options that differ from the defaults, or from those "
+        "of the comparison."
     )
-    return f"{markdown_table(heads, rows, num_left=6)}\n\n{notes}"
+    return f"{markdown_table(heads, rows, left=(*range(5), len(heads) - 1))}\n\n{notes}"
 
 
 def _with(name: str, value: Any) -> str:
@@ -195,19 +199,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _row(run: SavedRun, name: str, *, method: str | None = None, running: bool = False) -> list[str]:
-    """Return the cells of a run: a line of the table."""
-    state = "running" if running and run.state != "finished" else run.state
-    defaults = {item.name: item.default for item in fields(Config)}
+def _row(run: SavedRun, name: str, state: str, method: str, usual: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a run, with the options that differ from the usual ones."""
     changed = {
         option: value
         for option, value in run.options.items()
-        if option not in _NOT_LISTED and option in defaults and value not in (defaults[option], [])
+        if option not in _NOT_LISTED and value not in (usual.get(option), [])
     }
-    settings = " ".join(_shown(option, value) for option, value in changed.items())
     source = run.options.get("annotations") or run.options.get("labels")
     metrics = _read_json(run.folder / "metrics.json")
     figures = metrics.get("test", {}).get(metrics.get("title"), {})
     cells = [f"{figures[key]:.3f}" if key in figures else "" for key in _FIGURES]
     images = Path(source).name if source else "synthetic"
-    return [name, run.started.replace("T", " "), state, images, method or run.options["method"], settings, *cells]
+    settings = " ".join(_shown(option, value) for option, value in changed.items())
+    return [name, run.started.replace("T", " "), state, images, method, *cells, settings]

@@ -1,9 +1,9 @@
 """Generate a synthetic set in the format of the Pittsburgh Ads sentiments, for runs without the real one.
 
-The posters and the annotators are synthetic. The format, the names of the 30 sentiments and the mean number of labels of
-an image, 4.2, are those of the real set. The sentiments are ordered by frequency roughly as there, but the frequencies
-differ: "creative" has 33 % of the images instead of 64 %, "loving" 10 % instead of 4 %. Which sentiments occur together is
-our own choice. Results on it say nothing about real advertisements.
+The posters and the annotators are synthetic. The format, the names of the 30 sentiments and the mean number of labels
+of an image, 4.2, are those of the real set. The sentiments are ordered by frequency roughly as there, but the
+frequencies differ: "creative" has 33 % of the images instead of 64 %, "loving" 10 % instead of 4 %. Which sentiments
+occur together is our own choice. Results on it say nothing about real advertisements.
 """
 
 from __future__ import annotations

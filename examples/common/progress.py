@@ -165,16 +165,19 @@ class _ProgressLines(Progress):
         elif not self.done:
             self._print(f"done in {seconds}")
         elif self._restored == self.done:
-            self._print(f"{self.done:,} {self.unit}, finished before")
+            self._print(f"{self._units()}, finished before")
         else:
             rate = _rate(self._first or (self._start, 0), (now, self.done))
             before = f", {self._restored:,} of them finished before," if self._restored else ""
             has_rate = rate and self.done >= _FEWEST_FOR_RATE and now - self._start >= _SHORTEST_FOR_RATE
             shown = f" ({_number(rate)} {self.unit}/s)" if has_rate else ""
-            self._print(f"{self.done:,} {self.unit}{before} in {seconds}{shown}")
+            self._print(f"{self._units()}{before} in {seconds}{shown}")
 
     def _count(self) -> str:
-        return f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}"
+        return f"{self.done:,} of {self.total:,} {self.unit}" if self.total else self._units()
+
+    def _units(self) -> str:
+        return f"{self.done:,} {self.unit.removesuffix('s') if self.done == 1 else self.unit}"
 
     def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)

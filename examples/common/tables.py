@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
     """Format cells as an aligned Markdown table.
 
     Args:
         heads: The heads of the columns.
         rows: The cells of each row, as many as there are heads.
-        num_left: Number of columns, from the left, that are aligned to the left; the others are aligned to the right.
+        left: The numbers of the columns that are aligned to the left, from 0; the others are aligned to the right.
 
     Returns:
         The lines of the table, joined.
@@ -21,10 +21,10 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, num_l
 
     def line(row: Sequence[str]) -> str:
         texts = (
-            cell.ljust(width) if column < num_left else cell.rjust(width)
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return f"| {' | '.join(texts)} |"
 
-    rule = ["-" * width if column < num_left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    rule = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "\n".join(map(line, [cells[0], rule, *cells[1:]]))
