@@ -7,6 +7,7 @@ import logging
 import stat
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -55,12 +56,17 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         OSError: If the system is the cause, not the image: too many open files, an unreadable disk, not enough memory
             for an image within `max_pixels`. The message names the file.
     """
+    return _despite_warnings(lambda: _read(path, max_pixels))
+
+
+def _despite_warnings(read: Callable[[], Image.Image]) -> Image.Image:
+    """Read an image whose damaged metadata Pillow warns of; the user's filters must not decide what can be read."""
     try:
-        return _read(path, max_pixels)
-    except UserWarning:  # of damaged metadata, as an error: the user's filters must not decide what can be read
+        return read()
+    except UserWarning:
         with _ignoring, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return _read(path, max_pixels)
+            return read()
 
 
 def _read(path: str | Path, max_pixels: int) -> Image.Image:
@@ -100,10 +106,14 @@ def convert_image(image: Image.Image, name: str) -> Image.Image:
         BadImageError: If its pixels cannot be decoded, or it is too large or too thin.
     """
     _check_size(name, *image.size, MAX_PIXELS)
+    return _despite_warnings(lambda: _convert(image, name))
+
+
+def _convert(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
         return _to_rgb(_upright(image, name, in_place=False), name)
-    except (BadImageError, MemoryError):
+    except (BadImageError, MemoryError, UserWarning):
         raise
     except Exception as error:
         raise BadImageError(f"{name} is truncated or not an image ({type(error).__name__}: {error}).") from error
