@@ -134,5 +134,5 @@ def test_images_are_listed_from_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone does not exist"):
         list_images([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no image file in .*empty"):
+    with pytest.raises(FileNotFoundError, match=r"no image file in .*empty"):
         list_images([tmp_path / "empty"])
