@@ -201,7 +201,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             random_state=random_state,
         )
         paper.set_params(two_stage=two_stage, activation=activation, label_loss=label_loss)
-        return paper.set_params(threshold=threshold, max_predicted=max_predicted)
+        paper.set_params(threshold=threshold, max_predicted=max_predicted)
+        return paper
 
     @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
     def fit(
