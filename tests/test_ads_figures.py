@@ -46,16 +46,18 @@ def test_the_most_frequent_labels_are_those_of_the_largest_counts_whatever_the_d
 def test_the_embedding_is_coloured_by_the_most_frequent_labels(dtype, tmp_path, drawn):
     labels = np.zeros((60, 10), dtype=dtype)
     for label in range(10):
-        labels[: 60 - 5 * label, label] = 1
+        labels[: 58 - 5 * label, label] = 1
     embeddings = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     plots.plot_embedding(embeddings, labels, [f"label {i}" for i in range(10)], tmp_path / "a.png", seed=0)
     legend = drawn["a.png"].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["none of these"] + [f"label {i}" for i in range(8)]
     assert legend.get_title().get_text() == "rarest of the 8 most\nfrequent labels of these"
     assert drawn["a.png"].get_title() == "Embedding of 60 images"
-    labels[:, 3:] = 0
+    labels[:, 3:], labels[:, 0] = 0, 1
     plots.plot_embedding(embeddings, labels, [f"label {i}" for i in range(10)], tmp_path / "b.png", seed=0)
-    assert len(drawn["b.png"].get_legend().get_texts()) == 1 + 3  # labels that no image has are not in the legend
+    legend = drawn["b.png"].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"label {i}" for i in range(3)]  # those that occur
+    assert legend.get_title().get_text() == "rarest label"
 
 
 def marked(axes):

@@ -143,7 +143,7 @@ def test_ads_writes_all_files(finished):
             assert figure.width > 500
 
     printed = (finished / "printed.txt").read_text()
-    assert printed.startswith("Synthetic advertisements: 48 images, 30 labels, 4.46 labels per image\n")
+    assert printed.startswith("Data: synthetic advertisements, 48 images, 30 labels, 4.46 labels per image\n")
     assert "\nRun folder: run\n" in printed
     assert "synthetic" in printed
     assert "random weights" in printed
@@ -731,6 +731,16 @@ def test_invalid_options_are_reported_in_one_line_without_the_slow_imports():
         output = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60).stdout
         assert output.startswith(printed)
         assert output.endswith("\n[]\n")
+
+
+@pytest.mark.parametrize("start", [EXAMPLES / "ads", EXAMPLES / "ads" / "__main__.py"])
+@pytest.mark.parametrize("folder", [None, EXAMPLES / "ads"])
+def test_the_application_starts_from_any_folder(start, folder):
+    without_examples = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(start), "--resume", "--output", "no_such_run"]
+    run = subprocess.run(command, env=without_examples, cwd=folder, capture_output=True, text=True, timeout=60)
+    message = "error: There is no run in no_such_run to resume: no_such_run/config.json does not exist.\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", message)
 
 
 def test_help_explains_every_option(capsys):

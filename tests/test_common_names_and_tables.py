@@ -1,6 +1,5 @@
 """The check of backbone names before torchvision is imported, and Markdown tables."""
 
-import importlib.util
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,12 +65,19 @@ def test_names_weights_and_files_that_are_right_pass(tmp_path):
 
 def test_names_are_left_to_the_backbone_where_the_source_is_missing_or_has_another_form(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
-    (tmp_path / "models/new.py").write_text("register_model('resnet50', lambda: None)")
-    for spec in (None, SimpleNamespace(origin=str(tmp_path / "__init__.py"))):
+    source = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    for spec, text in (
+        (None, ""),
+        (source, "register_model('resnet50', lambda: None)"),
+        (source, "@register_model()\ndef resnet50(weights=None"),
+        (source, "register_model = '\0'"),
+    ):
+        (tmp_path / "models/new.py").write_text(text)
         monkeypatch.setattr("common.backbone_names.find_spec", lambda name, spec=spec: spec)
+        torchvision_backbones.cache_clear()
         assert torchvision_backbones() == {}
         check_backbone("resnet51", "none")
-    assert importlib.util.find_spec("torchvision") is not None
+    torchvision_backbones.cache_clear()
 
 
 def test_a_table_is_aligned_and_escapes_bars():

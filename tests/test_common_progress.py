@@ -193,6 +193,9 @@ def test_a_bar_is_drawn_on_a_terminal_and_shows_the_part(monkeypatch, capsys):
     assert " 4/4 " in shown
     assert "epochs/s" in shown
     assert "embedding_1" in shown
+    with progress_bar("linear probe"):
+        pass
+    assert re.search(r"linear probe: 00:00\s*$", capsys.readouterr().err)
 
 
 def test_only_the_first_process_shows_progress(monkeypatch, capsys):

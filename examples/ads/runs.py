@@ -36,8 +36,8 @@ def main(config: Config) -> None:
     images = read_images(config)
     if rank() == 0:
         print(
-            f"{images.title[:1].upper()}{images.title[1:]}: {len(images.paths):,} images, {len(images.label_names)} "
-            f"labels, {label_cardinality(images.labels):.2f} labels per image"
+            f"Data: {images.title}, {len(images.paths):,} images, {len(images.label_names)} labels, "
+            f"{label_cardinality(images.labels):.2f} labels per image"
         )
     with open_run_folder(config) as folder:
         extracted = compute_features(config, images, folder)

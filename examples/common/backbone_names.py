@@ -5,27 +5,32 @@ from __future__ import annotations
 import ast
 import zipfile
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 _KNOWN = "resnet50"  # in every version of torchvision; if it is not found, the source has another form
 
 
+@cache
 def torchvision_backbones() -> dict[str, tuple[str, ...]]:
     """Read the names of torchvision's classification models from its source, without importing it.
 
     Returns:
-        For each model the names of its weights. Empty if torchvision is not installed, or if its source does not have
-        the form in which torchvision 0.14 and later registers models.
+        For each model the names of its weights. Empty if torchvision is not installed, or if its source cannot be read
+        or does not have the form in which torchvision 0.14 and later registers models.
     """
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
         return {}
     found: dict[str, tuple[str, ...]] = {}
     for path in sorted((Path(spec.origin).parent / "models").glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if "register_model" in text:
-            found |= _registered_models(ast.parse(text))
+        try:
+            text = path.read_text(encoding="utf-8")
+            module = ast.parse(text if "register_model" in text else "")
+        except (OSError, ValueError, SyntaxError, SystemError):  # the last in threads, by a defect of Python 3.11
+            return {}
+        found |= _registered_models(module)
     return found if _KNOWN in found else {}
 
 

@@ -204,12 +204,14 @@ def plot_embedding(
     colour = np.full(len(labels), -1)
     for rank, label in enumerate(frequent):
         colour[labels[:, label] > 0] = rank
-    axes.scatter(*points[colour < 0].T, s=8, color="lightgrey", label="none of these")
+    if (colour < 0).any():
+        axes.scatter(*points[colour < 0].T, s=8, color="lightgrey", label="none of these")
     for rank, label in enumerate(frequent):
         axes.scatter(*points[colour == rank].T, s=10, color=_COLOURS[rank], label=_short(names[label]))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2")
     axes.set_title(f"Embedding of {len(points)} {images}")
-    title = f"rarest of the {len(frequent)} most\nfrequent labels of these"
+    is_selection = len(frequent) < (counts > 0).sum()
+    title = f"rarest of the {len(frequent)} most\nfrequent labels of these" if is_selection else "rarest label"
     axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 

@@ -26,7 +26,7 @@ _FEWEST_FOR_RATE, _SHORTEST_FOR_RATE = 10, 1.0  # items and seconds of a finishe
 
 
 def progress_bar(
-    name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = "items"
+    name: str, items: Iterable[Any] | None = None, *, total: int | None = None, unit: str = ""
 ) -> Progress:
     """Show the progress of a step; with several processes, only the first one does.
 
@@ -34,7 +34,7 @@ def progress_bar(
         name: Name of the step.
         items: The items to iterate over, if any.
         total: Number of items; by default `len(items)`.
-        unit: Name of the items, in the plural.
+        unit: Name of the items, in the plural; none for a step that is not counted.
 
     Returns:
         The progress: iterate over it, or use it as a context manager and call its methods.
@@ -108,7 +108,10 @@ class _ProgressBar(Progress):
     """A bar of tqdm."""
 
     def _open(self) -> None:
-        self._bar = tqdm(desc=self.name, total=self.total, unit=f" {self.unit}", dynamic_ncols=True)
+        bar_format = None if self.unit else "{desc}: {elapsed}"
+        self._bar = tqdm(
+            desc=self.name, total=self.total, unit=f" {self.unit}", dynamic_ncols=True, bar_format=bar_format
+        )
 
     def _show(self, note: str) -> None:
         self._bar.total = self.total
