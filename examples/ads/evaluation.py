@@ -109,7 +109,7 @@ def choose_thresholds(validation: Predictions) -> Tensor:
         validation.scores,
         validation.labels,
         average=default.threshold,
-        shrinkage=default.shrinkage,
+        max_predicted=default.max_predicted,
         fallback=None if bool(validation.labels.any()) else 0.5,
     )
 
