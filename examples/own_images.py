@@ -107,6 +107,8 @@ def main(options: argparse.Namespace) -> None:
     linear_probe = apply_in_batches(classifier.classifier_.members[-1], features[test])  # a part of the classifier
     probe_map = float(mean_average_precision(linear_probe, labels[test]))
     print(f"\n{report}\nNDCG@10 of retrieval: {ndcg:.3f}; mAP of a linear probe: {probe_map:.3f}\n")
+    if probe_map > report.values["map"]:
+        print("The linear probe has the higher mAP: use it (`classifier.classifier_.members[-1]`), or more images.\n")
 
     # 6. The model with its backbone, and an index of the training images.
     record = {
