@@ -37,10 +37,11 @@ def _read_own(config: Config, path: Path) -> LabelledImages:
     options = {name: getattr(config, name) for name in OPTIONS_OF_LABELS}
     if config.min_count is None:
         options["min_count"] = DEFAULT_MIN_COUNT
-    images = read_image_labels(path, images=config.images, min_votes=config.min_votes, **options)
+    root = config.images or Path()
+    images = read_image_labels(path, images=root, min_votes=config.min_votes, **options)
     if config.soft_labels and images.votes is None:
         raise ValueError(f"--soft-labels requires several annotators of an image: each image occurs once in {path}.")
-    return LabelledImages(**vars(images), title=str(config.images), soft=config.soft_labels)
+    return LabelledImages(**vars(images), title=root.resolve().name, soft=config.soft_labels)
 
 
 def _read_advertisements(config: Config) -> LabelledImages:
@@ -67,7 +68,7 @@ def _read_advertisements(config: Config) -> LabelledImages:
         f"images have no label with {config.min_votes} votes and were excluded": int((~labelled).sum()),
     }
     images = LabelledImages(
-        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations}",
+        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations.name}",
         root=root,
         paths=ads.paths,
         labels=labels,
