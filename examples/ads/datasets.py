@@ -18,7 +18,7 @@ SYNTHETIC_IMAGES = 1500
 
 
 def read_images(config: Config) -> LabelledImages:
-    """Read the paths and labels of the images; with `--dry-run` the first ones.
+    """Read the paths and labels of the images; with `--dry-run` of a few of them.
 
     Raises:
         FileNotFoundError: If images do not exist and `--on-bad-image` is `error`.
@@ -27,7 +27,9 @@ def read_images(config: Config) -> LabelledImages:
     """
     images = _read_advertisements(config) if config.labels is None else _read_own(config, config.labels)
     if config.dry_run:
-        images = images.select(range(min(DRY_RUN_IMAGES, len(images.paths))))
+        count = min(DRY_RUN_IMAGES, len(images.paths))
+        # Evenly spaced, since the first images may all have the same label.
+        images = images.select([number * len(images.paths) // count for number in range(count)])
     if config.on_bad_image == "error":
         _check_exist(images)
     return images
