@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ads.config import Config
+from ads.config import OPTIONS_OF_LABELS, Config
 from ads.locks import locked
+from ads.options import flag
 from ads.program import parse
 from ads.saved_runs import LOCK
 
@@ -57,7 +58,7 @@ def test_a_missing_file_or_folder_is_an_error_that_names_the_option():
         (["--output", "a.json"], r"--output a\.json is not a folder"),
         (["--cache", "a.json"], r"--cache a\.json is not a folder"),
         (["--images", "x", "--labels", "a.json"], "--images x is not a folder"),
-        (["--images", ".", "--labels", "b.csv"], r"--labels b\.csv is not a file"),
+        (["--images", ".", "--labels", "b.csv"], r"--labels b\.csv does not exist"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(arguments)
@@ -69,13 +70,9 @@ def test_options_that_do_not_belong_together_are_an_error():
     for arguments, message in (
         (["--images", "."], "--images and --labels require each other"),
         (["--labels", "a.csv"], "--images and --labels require each other"),
-        (["--path-column", "file"], r"--path-column requires --labels\."),
-        (["--label-column", "tags"], r"--label-column requires --labels\."),
-        ([*own, "--separator", ","], r"--separator requires --label-column\."),
-        ([*own, "--label-column", "tags", "--separator", ""], "--separator must have at least one character, got ''"),
+        *(([flag(name), "1"], rf"{flag(name)} requires --labels\.") for name in OPTIONS_OF_LABELS),
         ([*own, "--annotations", "a.json"], "--annotations and --labels cannot be combined: choose one"),
         ([*own, "--synthetic-images", "30"], "--synthetic-images cannot be combined with --annotations or --labels"),
-        ([*own, "--soft-labels"], "--soft-labels requires --annotations or the synthetic set, got --labels"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(arguments)
@@ -91,10 +88,13 @@ def save(folder, config, *, started=0, computed=True):
 
 
 def test_resume_uses_the_saved_options_except_those_that_can_change():
-    numbers = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
-    started = parse(["--output", "run", "--dry-run", "--method", "paper", *numbers])
+    Path("a.csv").touch()
+    options = ["--lr", "1", "--lr-drops", "5,9", "--margin", "2", "--seed", "3"]
+    options += ["--images", ".", "--labels", "a.csv", "--exclude-columns", "a, b", "c"]
+    started = parse(["--output", "run", "--dry-run", "--method", "paper", *options])
+    assert started.exclude_columns == ("a, b", "c")
     save("run", started)
-    resumed = parse(["--output", "run", "--resume", "--num-workers", "0", "--seed", "3"])
+    resumed = parse(["--output", "run", "--resume", "--num-workers", "0", "--exclude-columns", "a, b", "c"])
     assert asdict(resumed) == asdict(started) | {"resume": True, "num_workers": 0}
     assert type(resumed.lr) is float
     assert resumed.cache == Path("runs/feature_cache")
@@ -107,6 +107,7 @@ def test_resume_uses_the_saved_options_except_those_that_can_change():
         ("--lr", "0.5", "without --lr"),
         ("--lr-drops", "5", "without --lr-drops"),
         ("--seed", "0", "with --seed 3"),
+        ("--exclude-columns", "c", "without --exclude-columns"),
     ],
 )
 def test_resume_with_an_option_that_contradicts_the_run_is_an_error_that_names_it(option, value, saved):
@@ -176,7 +177,8 @@ def test_list_runs_prints_the_runs_with_state_settings_and_results(capsys):
     metrics = {"title": "recommended embedding", "test": {"recommended embedding": measured, "other": {"map": 0.9}}}
     Path("runs/ads-1/metrics.json").write_text(json.dumps(metrics))
     Path("a.csv").touch()
-    save("runs/ads-2", Config(compare=True, images=Path(), labels=Path("a.csv")), started=1)
+    own = Config(compare=True, images=Path(), labels=Path("a.csv"), exclude_columns=("a b", "c"))
+    save("runs/ads-2", own, started=1)
     save("runs/ads-2/paper", Config(method="paper"), started=2)
     save("runs/ads-3", Config(method="semantic"), started=3, computed=False)
     Path("runs/ads-3/metrics.json").write_text("{")
@@ -190,9 +192,10 @@ def test_list_runs_prints_the_runs_with_state_settings_and_results(capsys):
     assert len({len(line) for line in table.splitlines()}) == 1
     assert rows[0] == ["run", "started", "state", "images", "method", "mAP", "macro F1*", "NDCG@10", "settings"]
     settings = "--dry-run --lr 0.5 --lr-drops 5,9 --seed 3"
+    excluded = "--exclude-columns 'a b' c"
     assert rows[2:] == [
         ["ads-1", "2026-01-01 00:00:00", "finished", "synthetic", "recommended", "0.500", "0.250", "0.750", settings],
-        ["ads-2", "2026-01-01 00:00:01", "running", "a.csv", "all", "", "", "", ""],
+        ["ads-2", "2026-01-01 00:00:01", "running", "a.csv", "all", "", "", "", excluded],
         ["paper", "2026-01-01 00:00:02", "running", "synthetic", "paper", "", "", "", ""],
         ["ads-3", "2026-01-01 00:00:03", "nothing computed", "synthetic", "semantic", "", "", "", ""],
     ]

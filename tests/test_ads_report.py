@@ -159,7 +159,7 @@ def test_pittsburgh_ads_are_real_images_with_the_thirty_sentiments():
     labels = torch.zeros(0, 30)
 
     def images(names, *, synthetic):
-        return LabelledImages("", None, [], labels, labels, names, synthetic=synthetic)
+        return LabelledImages(None, [], labels, names, synthetic=synthetic)
 
     assert is_pittsburgh(images(names, synthetic=False))
     assert not is_pittsburgh(images(names, synthetic=True))

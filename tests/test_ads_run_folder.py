@@ -208,7 +208,7 @@ def test_report_and_predictions_contain_any_label_and_file_name_whatever_the_loc
     names = ["café", "海, sea"]
     path = os.fsdecode(b"caf\xe9.jpg")  # not UTF-8
     labels = torch.tensor([[1, 1]], dtype=torch.uint8)
-    images = LabelledImages("", Path(), [path], labels, labels, names)
+    images = LabelledImages(Path(), [path], labels, names)
     monkeypatch.setattr("io.text_encoding", lambda encoding, *_: encoding or "ascii")
     write_atomically(Path("report.md"), f"{names[1]} {path}")
     assert Path("report.md").read_bytes() == "海, sea caf".encode() + b"\xe9.jpg"

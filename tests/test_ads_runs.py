@@ -32,15 +32,9 @@ from ads.program import parse
 from ads.run_folder import RunInterrupted
 from ads.runs import main, with_method
 from mlmetric import under_sampling
-from mlmetric.data import BadImagesError, read_image
-from mlmetric.estimators import RECOMMENDED_HEAD
-from mlmetric.heads import (
-    ClassifierEnsemble,
-    ClassifierHead,
-    FrozenBackbone,
-    LabelNetwork,
-    WeightsUnavailableError,
-)
+from mlmetric.data import BadImagesError
+from mlmetric.heads import FrozenBackbone, WeightsUnavailableError
+from mlmetric.models import MultiLabelModel
 
 EXAMPLES = Path(ads.__file__).parents[1]
 QUICK = ["--backbone", "squeezenet1_0", "--weights", "none", "--num-workers", "0", "--image-batch-size", "4"]
@@ -61,9 +55,9 @@ FIGURES_OF_METHODS = {
     "linear-probe": FIGURES - {"embedding_loss.png", "map.png"},
 }
 MEMBERS = {f"embedding_{number}.pt" for number in range(1, 5)}
-CHECKPOINTS = {
-    "recommended": {*MEMBERS, "classifier_ensemble.pt"},
-    "paper": {"embedding_1.pt", "classifier.pt"},
+FILES_OF_METHODS = {
+    "recommended": {*MEMBERS, "classifier_ensemble.pt", "model"},
+    "paper": {"embedding_1.pt", "classifier.pt", "model"},
     "label-graph": {"label_graph.pt"},
     "semantic": {"semantic.pt"},
     "linear-probe": set(),
@@ -136,14 +130,15 @@ def finished_run(finished, posters):
 
 def test_ads_writes_all_files(finished):
     folder = finished / "run"
-    assert {path.name for path in folder.iterdir()} == FILES | CHECKPOINTS["recommended"]
+    assert {path.name for path in folder.iterdir()} == FILES | FILES_OF_METHODS["recommended"]
     assert {path.name for path in (folder / "figures").iterdir()} == FIGURES
     for path in (folder / "figures").iterdir():
         with Image.open(path) as figure:
             assert figure.width > 500
 
     printed = (finished / "printed.txt").read_text()
-    assert printed.startswith("Data: synthetic advertisements, 48 images, 30 labels, 4.46 labels per image\n")
+    assert printed.startswith("Data: synthetic advertisements\nSentiments.json: ")
+    assert re.search(r"^48 images in runs/.*, 30 labels, 4\.46 labels per image", printed, re.MULTILINE)
     assert "\nRun folder: run\n" in printed
     assert "synthetic" in printed
     assert "random weights" in printed
@@ -173,25 +168,27 @@ def test_ads_writes_all_files(finished):
     assert set(re.findall(r"figures/(\w+\.png)", report)) == FIGURES
 
 
-def test_the_code_in_the_readme_loads_a_classifier_that_gives_the_predictions(finished_run):
-    networks = [LabelNetwork(RECOMMENDED_HEAD(512), ClassifierHead(256, num_labels=30)) for _ in range(4)]
-    classifier = ClassifierEnsemble([*networks, ClassifierHead(512, num_labels=30, clip=3.0)])
-    classifier.load_state_dict(torch.load("run/classifier_ensemble.pt", weights_only=True)["module"])
-    torch.manual_seed(0)  # the seed of the random weights of the run
-    backbone = FrozenBackbone("squeezenet1_0", weights=None)
+def check_saved_model(run):
+    """Check that the model of a run on posters has the results of the run, and gives its predictions."""
     (root,) = Path("runs").glob("synthetic_ads_*")
-    test_labels = json.loads(Path("run/metrics.json").read_text())["test_labels"]
-    thresholds = {name: row["threshold"] for name, row in test_labels.items()}
-    with Path("run/predictions.csv").open(newline="") as file:
-        for row in list(csv.DictReader(file))[:5]:
-            image = backbone.transform(read_image(root / row["path"]))[None]
-            probabilities = classifier.probabilities(classifier.eval()(backbone(image)))[0]
-            written = [float(row[f"probability_{name}"]) for name in thresholds]
-            torch.testing.assert_close(probabilities, torch.tensor(written), atol=2e-4, rtol=1e-3)
-            predicted = set(row["predicted"].split("|"))
-            for (name, threshold), probability in zip(thresholds.items(), written, strict=True):
-                if abs(probability - threshold) > 1e-5:  # the file has six digits
-                    assert (name in predicted) == (probability > threshold)
+    metrics = json.loads((run / "metrics.json").read_text())
+    model = MultiLabelModel.from_pretrained(run / "model")
+    assert model.record["metrics"] == pytest.approx(metrics["test"][metrics["title"]])
+    assert model.label_names == list(metrics["test_labels"])
+    assert "random weights" in model.record["limits"]
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[:5]
+    paths = [root / row["path"] for row in rows]
+    for row, probabilities, predicted in zip(rows, model.predict_proba(paths), model.predict(paths), strict=True):
+        written = torch.tensor([float(row[f"probability_{name}"]) for name in model.label_names])
+        torch.testing.assert_close(torch.as_tensor(probabilities), written, atol=1e-4, rtol=0)
+        is_certain = (written - model.thresholds).abs() > 1e-4
+        for name in [name for name, certain in zip(model.label_names, is_certain, strict=True) if certain]:
+            assert (name in predicted) == (name in row["predicted"].split("|"))
+
+
+def test_the_saved_model_gives_the_predictions(finished_run):
+    check_saved_model(finished_run)
 
 
 @pytest.mark.slow
@@ -201,7 +198,7 @@ def test_ads_runs_the_four_experiments_of_the_paper(capsys):
     run_ads("--dry-run", "--experiments", "paper", "--output", "runs/paper")
     for number in range(1, 5):
         folder = Path(f"runs/paper/paper_run_{number}")
-        assert {path.name for path in folder.iterdir()} == FILES - {"figures"} | CHECKPOINTS["paper"]
+        assert {path.name for path in folder.iterdir()} == FILES - {"figures"} | FILES_OF_METHODS["paper"]
         options = json.loads((folder / "config.json").read_text())["options"]
         assert (options["method"], options["epochs"]) == ("paper", 10 if number <= 2 else 20)
         settings = json.loads((folder / "metrics.json").read_text())["settings"]
@@ -227,12 +224,13 @@ def test_ads_runs_the_four_experiments_of_the_paper(capsys):
 @pytest.mark.usefixtures("posters")
 def test_ads_compares_every_method_on_the_same_features(capsys):
     run_ads("--dry-run", "--compare", "--output", "run")
-    for method, checkpoints in CHECKPOINTS.items():
+    for method, files in FILES_OF_METHODS.items():
         folder = Path("run") / method
-        assert {path.name for path in folder.iterdir()} == FILES | checkpoints
+        assert {path.name for path in folder.iterdir()} == FILES | files
         figures = {path.name for path in (folder / "figures").iterdir()}
         assert figures == FIGURES_OF_METHODS[method]
         assert set(re.findall(r"figures/(\w+\.png)", (folder / "report.md").read_text())) == figures
+    check_saved_model(Path("run/paper"))
     assert len(list(Path("runs/feature_cache").iterdir())) == 1
     report, printed = Path("run/report.md").read_text(), capsys.readouterr().out
     for method in METHODS.values():
@@ -554,7 +552,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_no_temporary_fil
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match=r"run/metrics\.json could not be written: No space left on device\.$"):
         run_ads("--dry-run", "--output", "run", "--resume")
-    assert {path.name for path in finished_run.iterdir()} == FILES | CHECKPOINTS["recommended"]
+    assert {path.name for path in finished_run.iterdir()} == FILES | FILES_OF_METHODS["recommended"]
 
 
 def environment():
@@ -697,7 +695,7 @@ def test_torchrun_ends_if_a_rank_fails_and_the_resumed_run_equals_that_of_one_pr
     resumed = torchrun(EXAMPLES / "ads" / "__main__.py", *options, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("Report, figures and checkpoints: two") == 1
-    assert {path.name for path in Path("two").iterdir()} == FILES | CHECKPOINTS["paper"]
+    assert {path.name for path in Path("two").iterdir()} == FILES | FILES_OF_METHODS["paper"]
     expected, metrics = (json.loads(Path(folder, "metrics.json").read_text()) for folder in ("one", "two"))
     for part in ("validation", "test", "history", "test_labels", "data"):
         assert_close(metrics[part], expected[part])

@@ -168,7 +168,10 @@ def test_what_does_not_exist_raises(path, tmp_path):
         ({"include_difficult": False}, "`include_difficult` is for Pascal VOC, but the format is 'csv'"),
         ({"format": "coco", "suffix": ".jpg"}, "`suffix` is for CSV files, but the format is 'coco'"),
         ({"format": "voc", "exclude_columns": ["a"]}, "`exclude_columns` is for CSV files, but the format is 'voc'"),
-        ({"format": "folders", "images": "."}, "`images` is not for a folder for each label, .* Pass it as `path`"),
+        (
+            {"format": "folders", "images": "elsewhere"},
+            "`images` must be .* or None, since the folders .* got elsewhere",
+        ),
         ({"format": "folders", "min_votes": 2}, "`min_votes` is for CSV files, but the format is 'folders'"),
     ],
 )

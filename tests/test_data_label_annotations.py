@@ -39,6 +39,15 @@ def test_folder_for_each_label(tmp_path):
     assert read_image_labels(tmp_path, min_count=0).label_names == ["empty", "sea", "sky", "sun"]
 
 
+def test_folder_of_the_images_can_be_passed_if_it_is_that_of_the_labels(tmp_path):
+    (tmp_path / "sea").mkdir()
+    (tmp_path / "sea" / "1.jpg").touch()
+    images = read_image_labels(tmp_path, images=tmp_path / "sea" / "..")
+    assert (images.root, images.paths, images.notes) == (tmp_path, ["sea/1.jpg"], [])
+    with pytest.raises(ValueError, match=r"`images` must be .* or None, since .* contain the images, got .*sea"):
+        read_image_labels(tmp_path, images=tmp_path / "sea")
+
+
 def test_copies_and_links_in_several_folders_are_one_image(tmp_path):
     touch(tmp_path / "sea/a.jpg", tmp_path / "sky/a.jpg", content="same")
     touch(tmp_path / "sun/a.jpg", tmp_path / "sun/b.jpg", tmp_path / "sky/b.jpg")

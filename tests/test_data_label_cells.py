@@ -106,6 +106,13 @@ def test_several_separators_raise_unless_one_is_passed(read):
     assert read(rows, separator="; ").label_names == ["sea", "sea, wide;sky"]
 
 
+def test_separator_without_a_column_of_names_raises(read):
+    with pytest.raises(
+        LabelFileError, match=r"`separator` is for a column of label names, but .*labels\.csv has .*: 'a', 'b'\. Pass"
+    ):
+        read("path,a,b\n1.jpg,1,0\n", separator="|")
+
+
 def test_names_without_a_separator_are_one_in_each_line_and_spaces_are_noted(read):
     assert read("path,tags\n1.jpg,sea\n2.jpg,sky\n").notes == []
     images = read("path,tags\n1.jpg,sea\n2.jpg,traffic light\n")

@@ -5,8 +5,8 @@
 | `program` | the program: options first, then the slow imports; errors in one line |
 | `config`, `options` | the options and their checks |
 | `saved_runs`, `run_folder`, `locks` | the runs on disk: list, resume, create, lock |
-| `datasets` | the images: a synthetic set, annotations of advertisements, or a CSV file |
-| `reader`, `csv_labels`, `user_files`, `labelled_images` | the formats of label files |
+| `datasets` | the images: a synthetic set, annotations of advertisements, or your own with their labels |
+| `reader`, `user_files`, `labelled_images` | annotations of advertisements; images, labels and predictions |
 | `synthetic`, `posters` | the synthetic set |
 | `runs` | one run, a comparison of all methods, or the paper's four runs |
 | `pipeline` | the steps of a run |

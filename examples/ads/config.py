@@ -11,6 +11,7 @@ from ads.options import check_ranges, flag, option
 from common.backbone_names import check_backbone
 
 DRY_RUN_IMAGES = 48
+DEFAULT_MIN_COUNT = 10
 DEFAULT_METHOD = "recommended"
 _TRAINED_BY_EPOCHS = ("recommended", "paper", "label-graph", "semantic")
 OPTIONS_OF_METHODS = {
@@ -24,6 +25,10 @@ OPTIONS_OF_METHODS = {
     "word_vectors": ("label-graph", "semantic"),
 }
 """The methods that each of these options applies to."""
+OPTIONS_OF_LABELS = (
+    *("path_column", "label_column", "separator", "delimiter", "suffix", "exclude_columns", "min_count"),
+)
+"""The options that only label files of your own have, named as the arguments of `read_image_labels`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,7 @@ class Config:
     """Train a method of multi-label classification and retrieval on images, or compare all methods.
 
     The images are advertisements and their sentiments, by default a generated synthetic set; with --images and --labels
-    your own, with labels in a CSV file.
+    your own, with labels in a CSV file, sub-folders, or annotations of COCO or Pascal VOC.
     """
 
     list_runs: bool = option(False, "list the runs under runs/, with their settings and results, and exit")
@@ -52,15 +57,19 @@ class Config:
     )
     image_root: Path | None = option(None, "folder that the image paths in the annotations are relative to")
     images: Path | None = option(None, "folder of your own images, that the paths in --labels are relative to")
-    labels: Path | None = option(None, "CSV file with a header, a column of paths and the labels of your own images")
-    path_column: str | None = option(None, "column of the paths in --labels (default: the first)")
-    label_column: str | None = option(
-        None, "column of label names in --labels (default: every other column is a label, 0 or 1)"
+    labels: Path | None = option(None, "file or folder of the labels of your own images")
+    path_column: str | None = option(None, "CSV: column of the paths (default: found by their names)")
+    label_column: str | None = option(None, "CSV: column of label names (default: found by its values)")
+    separator: str | None = option(None, "CSV: text between label names (default: the one of | , ; tab that occurs)")
+    delimiter: str | None = option(None, "CSV: character between fields (default: the one of , ; tab in the header)")
+    suffix: str | None = option(None, "CSV: extension of the images, such as .jpg, if the paths have none")
+    exclude_columns: tuple[str, ...] = option((), "CSV: columns to leave out, such as that of a split")
+    min_count: int | None = option(
+        None, f"images that a label in --labels must have (default: {DEFAULT_MIN_COUNT})", least=0
     )
-    separator: str | None = option(None, "separator of the names in --label-column (default: |)")
     min_votes: int = option(
         1,
-        "number of annotators, or lines of an image in --labels, that must have a label: 1 for the union (as in the "
+        "number of annotators, or lines of an image in a CSV file, that must have a label: 1 for the union (as in the "
         "paper), 2 for agreement",
         least=1,
     )
@@ -154,18 +163,17 @@ class Config:
         if self.annotations is None and (self.label_list or self.image_root):
             raise ValueError("--label-list and --image-root require --annotations.")
         if (self.images is None) != (self.labels is None):
-            raise ValueError("--images and --labels require each other: the folder of images, and the CSV file.")
-        for name, required in (("path_column", "labels"), ("label_column", "labels"), ("separator", "label_column")):
-            if getattr(self, name) is not None and getattr(self, required) is None:
-                raise ValueError(f"{flag(name)} requires {flag(required)}.")
-        if self.separator == "":
-            raise ValueError("--separator must have at least one character, got ''.")
+            raise ValueError("--images and --labels require each other: the folder of images, and their labels.")
+        for name in OPTIONS_OF_LABELS:
+            if getattr(self, name) not in (None, ()) and self.labels is None:
+                raise ValueError(f"{flag(name)} requires --labels.")
         self._check_file("annotations", self.annotations)
         if self.annotations is not None:
             self._check_file("label_list", self.label_list or self.annotations.with_name("Sentiments_List.txt"))
         self._check_folder("image_root", self.image_root)
         self._check_folder("images", self.images)
-        self._check_file("labels", self.labels)
+        if self.labels is not None and not self.labels.exists():
+            raise ValueError(f"--labels {self.labels} does not exist.")
 
     def _check_method(self) -> None:
         if self.compare and self.experiments == "paper":
@@ -191,8 +199,6 @@ class Config:
         undersamples = self.chosen_undersampler != "none" or (several and self.undersampler != "none")
         if self.soft_labels and undersamples:
             raise ValueError("--soft-labels requires --undersampler none: undersamplers do not support soft labels.")
-        if self.soft_labels and self.labels is not None:
-            raise ValueError("--soft-labels requires --annotations or the synthetic set, got --labels.")
 
     def _check_file(self, name: str, path: Path | None) -> None:
         if path is not None and not path.is_file():

@@ -1,14 +1,14 @@
-"""The images of a run: a synthetic set, annotated advertisements, or your own images with a CSV file of labels."""
+"""The images of a run: a synthetic set, annotated advertisements, or your own images with a file of labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from common.progress import progress_bar
+from mlmetric.data import read_image_labels
 from mlmetric.distributed import on_first_rank
 
-from .config import DRY_RUN_IMAGES, Config
-from .csv_labels import read_csv_labels
+from .config import DEFAULT_MIN_COUNT, DRY_RUN_IMAGES, OPTIONS_OF_LABELS, Config
 from .labelled_images import LabelledImages
 from .reader import read_annotations
 from .saved_runs import RUNS
@@ -18,29 +18,32 @@ SYNTHETIC_IMAGES = 1500
 
 
 def read_images(config: Config) -> LabelledImages:
-    """Read the paths and labels of the images; with `--dry-run` the first ones.
+    """Read the paths and labels of the images; with `--dry-run` of a few of them.
 
     Raises:
         FileNotFoundError: If images do not exist and `--on-bad-image` is `error`.
-        ValueError: If a file of labels does not have its format, or no image has a label.
+        ValueError: If a file of labels does not have its format, no image has a label, or soft labels are required and
+            no image was annotated more than once.
     """
-    images = _read_advertisements(config) if config.labels is None else _read_csv(config, config.labels)
+    images = _read_advertisements(config) if config.labels is None else _read_own(config, config.labels)
     if config.dry_run:
-        images = images.select(range(min(DRY_RUN_IMAGES, len(images.paths))))
+        count = min(DRY_RUN_IMAGES, len(images.paths))
+        # Evenly spaced, since the first images may all have the same label.
+        images = images.select([number * len(images.paths) // count for number in range(count)])
     if config.on_bad_image == "error":
         _check_exist(images)
     return images
 
 
-def _read_csv(config: Config, path: Path) -> LabelledImages:
-    return read_csv_labels(
-        path,
-        config.images or Path(),
-        path_column=config.path_column,
-        label_column=config.label_column,
-        separator=config.separator,
-        min_votes=config.min_votes,
-    )
+def _read_own(config: Config, path: Path) -> LabelledImages:
+    options = {name: getattr(config, name) for name in OPTIONS_OF_LABELS}
+    if config.min_count is None:
+        options["min_count"] = DEFAULT_MIN_COUNT
+    root = config.images or Path()
+    images = read_image_labels(path, images=root, min_votes=config.min_votes, **options)
+    if config.soft_labels and images.votes is None:
+        raise ValueError(f"--soft-labels requires several annotators of an image: each image occurs once in {path}.")
+    return LabelledImages(**vars(images), title=root.resolve().name, soft=config.soft_labels)
 
 
 def _read_advertisements(config: Config) -> LabelledImages:
@@ -58,7 +61,7 @@ def _read_advertisements(config: Config) -> LabelledImages:
         annotations, root = config.annotations, config.image_root or Path()
         label_list = config.label_list or annotations.parent / "Sentiments_List.txt"
     ads = read_annotations(annotations, label_list)
-    labels = ads.labels(config.min_votes)
+    labels = ads.labels(config.min_votes).long()
     labelled = (labels > 0).any(dim=1)
     notes = {
         "answers are free text or empty and were skipped": ads.skipped_answers.total(),
@@ -67,14 +70,17 @@ def _read_advertisements(config: Config) -> LabelledImages:
         f"images have no label with {config.min_votes} votes and were excluded": int((~labelled).sum()),
     }
     images = LabelledImages(
-        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations}",
+        title="synthetic advertisements" if config.annotations is None else f"the advertisements of {annotations.name}",
         root=root,
         paths=ads.paths,
         labels=labels,
-        targets=ads.labels(soft=True) if config.soft_labels else labels,
         label_names=ads.label_names,
-        synthetic=config.annotations is None,
+        votes=ads.votes.long(),
+        num_annotators=ads.num_annotators.long(),
+        source=f"{annotations.name}: {int(ads.num_annotators.sum()):,} answers; {label_list.name}.",
         notes=[f"{count} {what}." for what, count in notes.items() if count],
+        soft=config.soft_labels,
+        synthetic=config.annotations is None,
     )
     images = images.select(labelled.nonzero().squeeze(1))
     if not images.paths:

@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from common.files import write_atomically
+from mlmetric.data import ImageLabels
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and labels.
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledImages(ImageLabels):
+    """Images and labels, with what a run must know of them besides.
 
     Attributes:
         title: A description of the images, for headings.
-        root: The folder that `paths` are relative to.
-        paths: The paths of N images.
-        labels: Multi-hot labels for evaluation, shape `(N, L)`.
-        targets: Labels for training, shape `(N, L)`: the same, or soft labels.
-        label_names: The names of the L labels.
+        soft: Whether soft labels, the shares of the annotators, are the targets of the training.
         synthetic: Whether the images are synthetic.
-        notes: Sentences about the images for the report.
     """
 
-    title: str
-    root: Path
-    paths: list[str]
-    labels: Tensor
-    targets: Tensor
-    label_names: list[str]
+    title: str = ""
+    soft: bool = False
     synthetic: bool = False
-    notes: list[str] = field(default_factory=list)
 
-    def select(self, rows: Sequence[int] | Tensor) -> LabelledImages:
-        """Return these rows, in this order."""
-        rows = torch.as_tensor(rows)
-        return replace(
-            self,
-            paths=[self.paths[row] for row in rows.tolist()],
-            labels=self.labels[rows],
-            targets=self.targets[rows],
-        )
-
-    def names_of(self, row: int) -> list[str]:
-        """Return the names of the labels of a row."""
-        return [self.label_names[label] for label in self.labels[row].nonzero().flatten().tolist()]
+    @property
+    def targets(self) -> Tensor:
+        """The labels for training, shape `(N, L)`: `labels`, which are also those for evaluation, or soft labels."""
+        return self.soft_labels() if self.soft else self.labels
 
 
 def save_predictions(

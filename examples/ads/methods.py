@@ -93,11 +93,13 @@ class MethodResult:
         embeddings: The embeddings for retrieval, shape `(N, E)`.
         thresholds: The thresholds that the method has chosen on the validation images, shape `(L,)`; None if it chooses
             none.
+        estimator: The trained estimator; None if the method is none.
     """
 
     scores: Tensor
     embeddings: Tensor
     thresholds: Tensor | None = None
+    estimator: MetricClassifier | None = None
 
 
 @dataclass
@@ -153,7 +155,7 @@ class RunContext:
             )
         scores, embeddings = estimator.predict_proba(self.features), estimator.transform(self.features)
         thresholds = torch.from_numpy(estimator.thresholds_) if isinstance(estimator.threshold, str) else None
-        return MethodResult(torch.from_numpy(scores), torch.from_numpy(embeddings), thresholds)
+        return MethodResult(torch.from_numpy(scores), torch.from_numpy(embeddings), thresholds, estimator)
 
     def fit_head(self, stage: str, head: Any) -> Tensor:
         """Train a head that classifies features, and return the probabilities of every image."""

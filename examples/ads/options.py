@@ -52,7 +52,8 @@ def parse_options(config_class: type[Any], argv: list[str] | None = None) -> dic
             help=item.metadata["help"] + suffix,
             **_argument(hints[item.name]),
         )
-    return vars(parser.parse_args(argv))
+    passed = vars(parser.parse_args(argv))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in passed.items()}
 
 
 def flag(name: str) -> str:
@@ -96,6 +97,8 @@ def _argument(hint: Any) -> dict[str, Any]:
         return {"action": "store_true"}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
+    if get_origin(hint) is tuple and get_args(hint)[0] is str:  # texts, which may contain commas
+        return {"nargs": "+", "metavar": "NAME"}
     if get_origin(hint) is tuple:
         return {"type": _tuple_of(get_args(hint)[0]), "metavar": "A,B,..."}
     return {"type": hint, "metavar": {Path: "PATH", str: "NAME"}.get(hint, hint.__name__.upper())}

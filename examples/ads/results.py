@@ -1,4 +1,4 @@
-"""What a run writes: `predictions.csv`, `metrics.json`, the figures and the report."""
+"""What a run writes: `predictions.csv`, `metrics.json`, the model, the figures and the report."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def write_results(run: TrainedRun, folder: Path, warning_texts: Sequence[str]) -
     save_predictions(folder / "predictions.csv", images, held_out, scores, thresholds)
     metrics = _metrics(run)
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1))
+    _save_model(run, folder / "model", metrics)
     before = images.targets[run.parts["train"]]
     after = None if run.config.chosen_undersampler == "none" else run.context.targets
     drawings = {
@@ -121,6 +122,25 @@ def _metrics(run: TrainedRun) -> dict[str, Any]:
         "caveats": _caveats(run.extracted),
         "bad_images": run.extracted.bad_images,
     }
+
+
+def _save_model(run: TrainedRun, folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Save the trained estimator with its backbone, and the thresholds that `predictions.csv` was made with."""
+    estimator = run.fitted[run.title].estimator
+    if estimator is None:
+        return
+    counts = metrics["data"]
+    record = {
+        "name": f"{run.title.capitalize()} of {run.extracted.images.title}",
+        "data": f"{counts['train']} images for training, {counts['validation']} for validation, {counts['test']} for "
+        "testing",
+        "metrics": metrics["test"][run.title],
+        "limits": " ".join(metrics["caveats"]),
+    }
+    names = run.extracted.images.label_names
+    model = estimator.to_model(backbone=run.extracted.backbone, label_names=names, record=record)
+    model.thresholds.copy_(run.evaluation.thresholds[run.title])
+    model.save_pretrained(folder)
 
 
 def _caveats(extracted: ImageFeatures) -> list[str]:

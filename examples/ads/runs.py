@@ -10,7 +10,6 @@ from typing import Any
 from common.files import write_atomically
 from common.plots import plot_comparison
 from mlmetric.distributed import rank
-from mlmetric.imbalance import label_cardinality
 
 from . import figures
 from .config import OPTIONS_OF_METHODS, Config
@@ -35,10 +34,7 @@ def main(config: Config) -> None:
     """Read the images, compute their features, and make one run, a run of each method, or those of the paper."""
     images = read_images(config)
     if rank() == 0:
-        print(
-            f"Data: {images.title}, {len(images.paths):,} images, {len(images.label_names)} labels, "
-            f"{label_cardinality(images.labels):.2f} labels per image"
-        )
+        print(f"Data: {images.title}\n{images.summary()}")
     with open_run_folder(config) as folder:
         extracted = compute_features(config, images, folder)
         if config.experiments == "paper":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -160,6 +161,8 @@ def _shown(name: str, value: Any) -> str:
     """Write an option as on the command line."""
     if value is True:
         return flag(name)
+    if name == "exclude_columns":
+        return f"{flag(name)} {shlex.join(value)}"
     return f"{flag(name)} {','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
 
 

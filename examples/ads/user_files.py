@@ -1,4 +1,4 @@
-"""Helpers for reading annotation files: contents, image paths, label names and quotations for messages."""
+"""Helpers of `reader`: contents, image paths, label names and quotations for messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_file(path: Path, what: str) -> bytes:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def image_path(text: str, place: str, folder: str = "the image folder") -> str:
+def image_path(text: str, place: str) -> str:
     """Normalise the path of an image, so that different spellings of a path name the same image.
 
     Links are not followed, so a link in the image folder may point outside it.
@@ -53,7 +53,6 @@ def image_path(text: str, place: str, folder: str = "the image folder") -> str:
     Args:
         text: A path relative to the image folder; bytes that are not UTF-8 are surrogate escapes.
         place: The position in the file, for messages.
-        folder: The image folder, for messages.
 
     Returns:
         The path without `.`, `..` and empty parts.
@@ -72,7 +71,7 @@ def image_path(text: str, place: str, folder: str = "the image folder") -> str:
     fits = len(encoded) <= 1024 and max(map(len, encoded.split(b"/"))) <= 255 and b"\0" not in encoded
     if not (text.strip() and shortest != "." and inside and fits):
         raise AnnotationError(
-            f"{place} is not a path in {folder}. The path of an image must be relative to that folder, like "
+            f"{place} is not a path in the image folder. The path of an image must be relative to that folder, like "
             "'0/49380.jpg', must not leave it through '..', and must have at most 1,024 bytes, 255 in each part, "
             "without NUL."
         )

@@ -68,6 +68,11 @@ def read_csv(
         if form.startswith("one") and has_spaces(table, column):
             notes.append("Names contain spaces. If spaces separate names, pass `separator=' '`.")
     else:
+        if separator is not None:
+            raise LabelFileError(
+                f"`separator` is for a column of label names, but {path} has a column for each label: "
+                f"{listing(quote(table.header[column]) for column in columns.labels)}. Pass `label_column`, or omit it."
+            )
         rows, labels = read_values(table, columns.labels, columns.guessed)
         label_names = [table.header[column] for column in columns.labels]
         described = f"a column for each of {number_of(len(label_names), 'label')}"

@@ -58,7 +58,7 @@ def read_image_labels(
         format: `"csv"`, `"folders"`, `"coco"` or `"voc"`; None to recognise it.
         images: The folder that paths of images are relative to. If given, images that do not exist are counted in
             `notes`, and an error is raised if none exists. By default the folder of the file, for Pascal VOC
-            `JPEGImages` next to the folder of the XML files, if it exists. A folder for each label contains its images.
+            `JPEGImages` next to the folder of the XML files, if it exists. For a folder for each label None or `path`.
         path_column: CSV: the column of paths. By default the only column of names of image files, otherwise the first.
         label_columns: CSV: the columns of the labels, one for each label; by default all that are left.
         label_column: CSV: the column of label names, if there is one.
@@ -114,8 +114,10 @@ def read_image_labels(
         "split_column": split_column,
         "exclude_columns": exclude_columns,
     }
-    if images is not None and format == "folders":
-        raise ValueError("`images` is not for a folder for each label, which contains its images. Pass it as `path`.")
+    if images is not None and format == "folders" and not (Path(images).exists() and path.samefile(images)):
+        raise ValueError(
+            f"`images` must be {path} or None, since the folders of the labels contain the images, got {images}."
+        )
     _check_arguments(format, options, min_votes=min_votes, min_count=min_count, include_difficult=include_difficult)
     root = None if images is None else Path(images)
     if root is not None and not root.is_dir():
