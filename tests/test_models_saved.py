@@ -551,3 +551,33 @@ def test_failed_download_is_one_sentence(monkeypatch):
         MultiLabelModel.from_pretrained("user/model")
     with pytest.raises(FileNotFoundError, match="does not exist, and it is no id of the Hugging Face hub"):
         MultiLabelModel.from_pretrained("../model")
+
+
+# --- forged configurations
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        ({"class": "Linear", "arguments": {"in_features": 6, "out_features": 10**13}}, "have another shape"),
+        ({"class": "Linear", "arguments": {"in_features": 6, "out_features": 4, "device": "cpu"}}, "a device or dtype"),
+        (
+            {
+                "class": "LabelGraphHead",
+                "arguments": {"in_features": 6, "label_vectors": [10**7] * 2, "hidden_features": 4},
+            },
+            "tensors are missing",
+        ),
+    ],
+    ids=["size", "device", "graph"],
+)
+def test_sizes_in_a_configuration_take_no_memory(folder, embedding, message):
+    edit(folder, embedding=embedding)
+    loading(folder, ValueError, message)
+
+
+def test_modules_that_are_nested_too_deeply_are_an_error(folder):
+    text = '{"class": "Sequential", "modules": {"0": ' * 400 + '{"class": "Identity"}' + "}}" * 400
+    config = json.loads((folder / "config.json").read_text()) | {"embedding": "HERE"}
+    (folder / "config.json").write_text(json.dumps(config).replace('"HERE"', text))
+    loading(folder, ValueError, "nested too deeply")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._digest import sha256_hex
@@ -126,13 +126,14 @@ def _written_by(config: Config) -> str:
     return f"mlmetric {versions.get('mlmetric')}" if isinstance(versions, dict) else "an unknown version"
 
 
-def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> None:
-    """Read `model.safetensors` into the tensors of a model, which take over its dtypes.
+def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Read `model.safetensors` into the tensors of a module, which take over its dtypes.
 
     Args:
         folder: The folder of the model.
         config: The content of `config.json`.
-        tensors: The tensors of the model by name.
+        module: The module.
+        tensors: Those of its tensors that the file contains, by name. A tensor on the device meta is replaced.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -169,7 +170,19 @@ def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> No
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            tensor.data = loaded[name].to(tensor.device)
+            if tensor.is_meta:
+                _set_tensor(module, name, loaded[name])
+            else:
+                tensor.data = loaded[name].to(tensor.device)
+
+
+def _set_tensor(module: nn.Module, name: str, values: Tensor) -> None:
+    path, _, name = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if name in owner._parameters:
+        owner.register_parameter(name, nn.Parameter(values))
+    else:
+        owner.register_buffer(name, values)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 Model = TypeVar("Model", bound="MultiLabelModel")
+Built = TypeVar("Built")
 
 
 def save_pretrained(
@@ -73,8 +74,13 @@ def save_pretrained(
     write_folder(folder, config, _saved_tensors(model, config), card)
 
 
-def _saved_tensors(model: MultiLabelModel, config: Config) -> dict[str, Tensor]:
-    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone."""
+def _saved_tensors(model: nn.Module, config: Config) -> dict[str, Tensor]:
+    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone.
+
+    Args:
+        model: The model, or a module with its parts.
+        config: The content of `config.json`.
+    """
     is_reference = config["backbone"] is not None and config["backbone"]["kind"] == REFERENCE
     left_out = ("thresholds", "backbone." if is_reference else "backbone.transform.")
     return {name: tensor for name, tensor in owned_tensors(model).items() if not name.startswith(left_out)}
@@ -132,27 +138,27 @@ def from_pretrained(
     config = read_config(folder)
     path = folder / "config.json"
     with torch.random.fork_rng(devices=[]):  # initial values of tensors are drawn, and then replaced
-        model = _in_file(path, lambda: _build(cls, config, backbone, transform, custom_modules or {}))
-    load_tensors(folder, config, _saved_tensors(model, config))
-    return model.eval()
+        parts = _in_file(path, lambda: _build_parts(config, backbone, transform, custom_modules or {}))
+    load_tensors(folder, config, parts, _saved_tensors(parts, config))
+    return _in_file(path, lambda: _assemble(cls, config, parts)).eval()
 
 
-def _in_file(path: Path, build: Callable[[], Model]) -> Model:
+def _in_file(path: Path, build: Callable[[], Built]) -> Built:
     """Call a function, and name the file in its errors."""
     try:
         return build()
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: its modules are nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _build(
-    cls: type[Model],
-    config: Config,
-    backbone: nn.Module | None,
-    transform: Transform | None,
-    custom_modules: CustomModules,
-) -> Model:
-    parts = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
+def _build_parts(
+    config: Config, backbone: nn.Module | None, transform: Transform | None, custom_modules: CustomModules
+) -> nn.Module:
+    """Return a module with the parts of the model under the names that they have in it."""
+    parts = nn.Module()
+    heads = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
     built: FrozenBackbone | None = None
     if config["backbone"] is not None:
         preprocessing = config["preprocessing"]
@@ -162,10 +168,16 @@ def _build(
         built = build_backbone(config["backbone"], given=backbone, transform=build_transform(preprocessing, transform))
     elif backbone is not None:
         raise ValueError("the model has no backbone, so that `backbone` must be None.")
+    for name, part in {"backbone": built, **heads}.items():
+        parts.register_module(name, part)
+    return parts
+
+
+def _assemble(cls: type[Model], config: Config, parts: Any) -> Model:
     return cls(
-        parts["embedding"],
-        parts["classifier"],
-        backbone=built,
+        parts.embedding,
+        parts.classifier,
+        backbone=parts.backbone,
         label_names=config["label_names"],
         thresholds=thresholds_from_json(config["thresholds"]),
         in_features=config["in_features"],
