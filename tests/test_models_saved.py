@@ -551,36 +551,3 @@ def test_failed_download_is_one_sentence(monkeypatch):
         MultiLabelModel.from_pretrained("user/model")
     with pytest.raises(FileNotFoundError, match="does not exist, and it is no id of the Hugging Face hub"):
         MultiLabelModel.from_pretrained("../model")
-
-
-# --- forged configurations
-
-
-@pytest.mark.parametrize(
-    ("embedding", "message"),
-    [
-        ({"class": "Linear", "arguments": {"in_features": 6, "out_features": 10**13}}, "tensors are missing"),
-        ({"class": "Linear", "arguments": {"in_features": 6, "out_features": 4, "device": "cpu"}}, "a device or dtype"),
-        (
-            {
-                "class": "LabelGraphHead",
-                "arguments": {"in_features": 6, "label_vectors": [10**7] * 2, "hidden_features": 4},
-            },
-            "tensors are missing",
-        ),
-    ],
-    ids=["size", "device", "graph"],
-)
-def test_sizes_in_a_configuration_take_no_memory(tmp_path, embedding, message):
-    MultiLabelModel(EmbeddingHead(6), ClassifierHead(6, 3)).save_pretrained(tmp_path)
-    edit(tmp_path, embedding=embedding)
-    loading(tmp_path, ValueError, message)
-
-
-def test_modules_that_are_nested_too_deeply_are_an_error(tmp_path):
-    MultiLabelModel(EmbeddingHead(6), ClassifierHead(6, 3)).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text()) | {"embedding": "HERE"}
-    for depth in range(300, 600, 4):  # from some depth on, another function exceeds Python's limit of recursion
-        text = '{"class": "Sequential", "modules": {"0": ' * depth + '{"class": "Identity"}' + "}}" * depth
-        (tmp_path / "config.json").write_text(json.dumps(config).replace('"HERE"', text))
-        loading(tmp_path, ValueError, "")

@@ -172,6 +172,13 @@ def _describe(module: nn.Module, path: str, paths: dict[nn.Module, str]) -> Conf
     return described | ({"arguments": arguments} if arguments else {}) | ({"modules": children} if children else {})
 
 
+def custom_classes(config: Config) -> set[str]:
+    """Return the names of the classes in a configuration that are neither of mlmetric nor of torch."""
+    children = config.get("modules", {}).values()
+    own = {config["class"]} if "." in config.get("class", "") else set()
+    return own.union(*map(custom_classes, children))
+
+
 def full_name(cls: type) -> str:
     """Return the name of a class with its module, such as "my_package.MyHead"."""
     return f"{cls.__module__}.{cls.__qualname__}"
@@ -265,6 +272,16 @@ def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
             if tensor is not None:
                 tensors[f"{path}.{name}" if path else name] = tensor
     return tensors
+
+
+def set_tensor(module: nn.Module, name: str, values: Tensor) -> None:
+    """Replace a parameter or buffer, also one on the device meta."""
+    path, _, name = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if name in owner._parameters:
+        owner.register_parameter(name, nn.Parameter(values))
+    else:
+        owner.register_buffer(name, values)
 
 
 def input_size(module: nn.Module) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._digest import sha256_hex
-from mlmetric.models._module_config import Config
+from mlmetric.models._module_config import Config, set_tensor
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1
@@ -171,18 +171,9 @@ def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[
     with torch.no_grad():
         for name, tensor in tensors.items():
             if tensor.is_meta:
-                _set_tensor(module, name, loaded[name])
+                set_tensor(module, name, loaded[name])
             else:
                 tensor.data = loaded[name].to(tensor.device)
-
-
-def _set_tensor(module: nn.Module, name: str, values: Tensor) -> None:
-    path, _, name = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if name in owner._parameters:
-        owner.register_parameter(name, nn.Parameter(values))
-    else:
-        owner.register_buffer(name, values)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:

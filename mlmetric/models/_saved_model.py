@@ -16,10 +16,12 @@ from mlmetric.heads import FrozenBackbone
 from mlmetric.models import _hub
 from mlmetric.models._backbone_config import REFERENCE, build_backbone, describe_backbone, weights_license
 from mlmetric.models._model_card import model_card
+from mlmetric.models._model_parts import check_names, read_thresholds
 from mlmetric.models._module_config import Config, CustomModules, build_modules, describe_modules, owned_tensors
 from mlmetric.models._preprocessing_config import CUSTOM, Transform, build_transform, describe_transform
 from mlmetric.models._pretrained_folder import FORMAT, FORMAT_VERSION, load_tensors, read_config, write_folder
 from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
+from mlmetric.models._save_check import check_heads
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
@@ -46,22 +48,26 @@ def save_pretrained(
         source: What the example in the model card loads; None for the name of the folder.
 
     Raises:
-        ValueError: If `backbone` is neither of the two, or a module has a state that is not made of tensors.
+        ValueError: If `backbone` is neither of the two, a module has a state that is not made of tensors, a model made
+            from the files would have other outputs, or names or thresholds that were changed do not fit the labels.
         OSError: If a file cannot be written.
         ImportError: If safetensors is not installed.
     """
     if backbone not in ("reference", "value"):
         raise ValueError(f"`backbone` must be 'reference' or 'value', got {backbone!r}.")
+    names = check_names(model.label_names, len(model.label_names))  # names and thresholds may have been changed
+    heads = describe_modules({"embedding": model.embedding, "classifier": model.classifier})
+    check_heads(model, heads)
     config: Config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_name": "mlmetric",
         "versions": {"mlmetric": mlmetric.__version__, "torch": str(torch.__version__)},
-        "label_names": model.label_names,
-        "thresholds": thresholds_to_json(model.thresholds),
+        "label_names": names,
+        "thresholds": thresholds_to_json(read_thresholds(model.thresholds, len(names))),
         "in_features": model.in_features,
         "feature_names": model.feature_names,
-        **describe_modules({"embedding": model.embedding, "classifier": model.classifier}),
+        **heads,
         "backbone": None if model.backbone is None else describe_backbone(model.backbone, backbone),
         "preprocessing": None if model.backbone is None else describe_transform(model.backbone),
         "record": to_json(model.record),
