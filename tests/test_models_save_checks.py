@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlmetric.heads import ClassifierHead, EmbeddingHead
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
 from mlmetric.models import MultiLabelModel
 
 ROWS = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32))
@@ -134,3 +134,29 @@ def test_texts_that_utf8_cannot_encode(tmp_path):
         MultiLabelModel(*parts, label_names=["a", "b\udcff", "c"])
     MultiLabelModel(*parts, record={"data": "caf\udce9", "k\udce9y": Path("\udce9")}).save_pretrained(tmp_path)
     assert MultiLabelModel.from_pretrained(tmp_path).record == {"data": r"caf\udce9", r"k\udce9y": r"\udce9"}
+
+
+# --- forged preprocessing
+
+
+@pytest.fixture(scope="module")
+def model_of_images(tmp_path_factory):
+    backbone = FrozenBackbone("squeezenet1_0", weights=None)
+    model = MultiLabelModel(EmbeddingHead(512, (2,)), ClassifierHead(512, 3), backbone=backbone)
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"crop_size": 10**6}, {"crop_size": None}, {"resize_size": "x"}, {"std": [0, 0, 0]}, {"std": [0.5, 0.5]}),
+        *({"mean": [0.5, "x", 1]}, {"interpolation": 3}, {"interpolation": "x"}, {"antialias": "no"}, {"other": 1}),
+    ],
+    ids=str,
+)
+def test_wrong_preprocessing_is_named_when_the_model_is_loaded(tmp_path, model_of_images, change):
+    config = json.loads((model_of_images / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"preprocessing": config["preprocessing"] | change}))
+    loading(tmp_path, f"`preprocessing` cannot be made from its settings.*({next(iter(change))}|is not a valid)")

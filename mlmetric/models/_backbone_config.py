@@ -108,7 +108,6 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
         backbone = _public_backbone(name, weights, settings)
     else:
         raise ValueError(f"`backbone` is not one that this mlmetric knows: {name!r} with the weights {weights!r}.")
-    del backbone.transform  # torch stores a module elsewhere than a function, and does not replace one by the other
     backbone.transform = transform
     if kind == REFERENCE:
         if digest(backbone.model) != config.get("digest"):

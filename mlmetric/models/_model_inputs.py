@@ -39,7 +39,7 @@ def list_images(inputs: Any) -> list[Any]:
         images: list[Any] = list(inputs) if inputs.ndim == 4 else [inputs]
     elif isinstance(inputs, str | os.PathLike) or _is_pil_image(inputs):
         images = [inputs]
-    elif isinstance(inputs, np.ndarray) and inputs.dtype.kind not in "OU":
+    elif isinstance(inputs, np.ndarray) and (inputs.dtype.kind not in "OU" or not inputs.ndim):
         raise TypeError(
             f"`inputs` must be {_ACCEPTED}, got an array of {inputs.dtype}: convert each image of an array (H, W, 3) "
             "in RGB with `PIL.Image.fromarray`."
@@ -125,6 +125,19 @@ def _preprocessed(image: Any, transform: Transform | None, number: int) -> Tenso
         kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(f"The transform of the backbone must return a tensor of floating-point numbers, got {kind}.")
     return output
+
+
+def finite_features(features: Tensor, start: int) -> Tensor:
+    """Return the features of a batch that starts with image number `start`.
+
+    Raises:
+        ValueError: If one is not finite.
+    """
+    is_finite = features.isfinite().all(dim=1)
+    if not bool(is_finite.all()):
+        number = start + int((~is_finite).nonzero()[0])
+        raise ValueError(f"`inputs[{number}]` must be an image with finite features, but the backbone returns others.")
+    return features
 
 
 def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | None) -> Tensor:
