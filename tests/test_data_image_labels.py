@@ -30,7 +30,7 @@ def test_summary_describes_what_was_read(path):
         "Images of each label: sky 3, Sea 1, sea 1.",
         "Images of each part: train 2, test 2.",
         "1 image has several lines (2), counted as votes.",
-        "Labels that differ only in case or spaces: 'Sea' and 'sea'.",
+        "Labels that look alike: 'Sea' and 'sea'.",
     ]
     assert repr(images) == f"ImageLabels({str(path.parent)!r}, 4 paths, labels of shape (4, 3))"
 
@@ -152,8 +152,10 @@ def test_what_does_not_exist_raises(path, tmp_path):
     ("options", "message"),
     [
         ({"format": "xml"}, "`format` must be one of 'csv', 'folders', 'coco', 'voc', got 'xml'"),
-        ({"min_votes": 0}, "`min_votes` must be at least 1, got 0"),
-        ({"min_count": -1}, "`min_count` must be at least 0, got -1"),
+        ({"min_votes": 0}, "`min_votes` must be a whole number of at least 1, got 0"),
+        ({"min_votes": "2"}, "`min_votes` must be a whole number of at least 1, got .2."),
+        ({"label_columns": []}, "`label_columns` must name at least one column"),
+        ({"min_count": -1}, "`min_count` must be a whole number of at least 0, got -1"),
         ({"label_columns": "tags"}, "`label_columns` must be a list of columns, got the text 'tags'"),
         ({"exclude_columns": "tags"}, "`exclude_columns` must be a list of columns, got the text 'tags'"),
         (
@@ -175,3 +177,19 @@ def test_what_does_not_exist_raises(path, tmp_path):
 def test_invalid_arguments_raise(path, options, message):
     with pytest.raises(ValueError, match=message):
         read_image_labels(path, **options)
+
+
+def test_options_of_another_type_raise(path):
+    for name in ("path_column", "label_column", "separator", "delimiter", "suffix", "split_column"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a text, got int"):
+            read_image_labels(path, **{name: 3})
+    assert read_image_labels(path, split_column="split", exclude_columns=None).label_names == ["Sea", "sea", "sky"]
+
+
+def test_names_that_look_alike_are_noted(path):
+    path.write_text("path,tags,split\n1.jpg,caf\u00e9|sea,test\n2.jpg,cafe\u0301|sea\u200b,Test\n")
+    notes = read_image_labels(path, split_column="split").notes
+    assert notes == [
+        "Labels that look alike: 'cafe\u0301' and 'caf\u00e9', 'sea' and 'sea\\u200b'.",
+        "Parts that look alike: 'test' and 'Test'.",
+    ]
