@@ -193,3 +193,18 @@ def test_names_that_look_alike_are_noted(path):
         "Labels that look alike: 'cafe\u0301' and 'caf\u00e9', 'sea' and 'sea\\u200b'.",
         "Parts that look alike: 'test' and 'Test'.",
     ]
+
+
+def test_folders_of_parts_are_named(tmp_path):
+    for name in ("train/sea/1.jpg", "test/sea/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(LabelFileError, match=r"one for each label, .* .*test has such sub-folders: pass it\.$"):
+        read_image_labels(tmp_path)
+
+
+def test_links_to_images_that_do_not_exist_are_images(tmp_path):
+    for label in ("sea", "sky"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.jpg").symlink_to("nowhere")
+    assert read_image_labels(tmp_path).paths == ["sea/1.jpg", "sky/1.jpg"]

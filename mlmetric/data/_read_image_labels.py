@@ -155,16 +155,22 @@ def _recognise(path: Path) -> LabelFormat:
     _check_folder(path)
     if _label_voc.find_annotations(path, beside=False):
         return "voc"
-    if any(is_image(file) for folder in sub_folders(path) for file in folder.iterdir()):
+    if any(map(_contains_images, sub_folders(path))):
         return "folders"
     if _label_voc.find_annotations(path):
         return "voc"
     files = [str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in (*_CSV_SUFFIXES, ".json")]
     hint = f" Pass a file of labels, such as {files[0]}." if files else ""
+    parts = [folder for folder in sub_folders(path) if any(map(_contains_images, sub_folders(folder)))]
+    hint = f" {parts[0]} has such sub-folders: pass it." if parts else hint
     raise LabelFileError(
         f"{path} contains neither sub-folders with images ({listing(IMAGE_SUFFIXES, 20)}), one for each label, nor XML "
         f"files of Pascal VOC.{hint}"
     )
+
+
+def _contains_images(folder: Path) -> bool:
+    return any(map(is_image, folder.iterdir()))
 
 
 def _check_folder(path: Path) -> None:
