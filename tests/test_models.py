@@ -325,6 +325,12 @@ def test_transform_is_required_for_images_but_not_for_preprocessed_tensors():
 # --- the module
 
 
+@pytest.mark.parametrize("inputs", ["a.jpg", ["a.jpg"], [Image.new("RGB", (4, 4))]], ids=str)
+def test_images_for_a_model_without_backbone_are_an_error(fitted, inputs):
+    with pytest.raises(ValueError, match=r"features of shape \(n, 6\), since the model has no backbone, got images"):
+        fitted.to_model().predict(inputs)
+
+
 def test_image_without_finite_features_is_named():
     images = torch.zeros(5, 3, 4, 4)
     images[3, 0, 0, 0] = torch.nan

@@ -373,9 +373,9 @@ def test_other_tensors_are_named(folder):
     name = "classifier.members.1.linear.bias"
     for changed in (torch.zeros(4), torch.zeros(3, dtype=torch.int64)):
         save_file(tensors | {name: changed}, path)
-        loading(folder, ValueError, f"0 tensors are missing, 0 are unexpected, 1 have another shape .* is '{name}'")
+        loading(folder, ValueError, f"missing tensors: 0, unexpected: 0, of another shape or type: 1; .* is '{name}'")
     save_file({key: value for key, value in tensors.items() if key != name} | {"other": torch.zeros(1)}, path)
-    loading(folder, ValueError, f"1 tensors are missing, 1 are unexpected, 0 have .* is '{name}'")
+    loading(folder, ValueError, f"missing tensors: 1, unexpected: 1, of another shape or type: 0; .* is '{name}'")
 
 
 class Malicious:

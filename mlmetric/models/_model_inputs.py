@@ -157,6 +157,11 @@ def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | 
     """
     from sklearn.utils import check_array
 
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if isinstance(first, str | os.PathLike) or _is_pil_image(first):
+        raise ValueError(
+            f"`inputs` must be features of shape (n, {in_features}), since the model has no backbone, got images."
+        )
     columns = list(map(str, inputs.columns)) if hasattr(inputs, "columns") else None
     if isinstance(inputs, Tensor):
         inputs = inputs.detach().float().cpu().numpy()

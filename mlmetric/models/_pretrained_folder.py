@@ -160,8 +160,8 @@ def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[
     if missing or unexpected or other:
         first = (missing + unexpected + other)[0]
         raise ValueError(
-            f"{path} does not match {CONFIG}: {len(missing)} tensors are missing, {len(unexpected)} are unexpected, "
-            f"{len(other)} have another shape or type; the first is {first!r}."
+            f"{path} does not match {CONFIG}: missing tensors: {len(missing)}, unexpected: {len(unexpected)}, "
+            f"of another shape or type: {len(other)}; the first is {first!r}."
         )
     if sha256_hex([data]) != config["weights"].get("sha256"):
         raise ValueError(
