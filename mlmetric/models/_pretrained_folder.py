@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ _REQUIRED: dict[str, Any] = {
 
 
 def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str) -> None:
-    """Write the three files, `config.json` at last, with the digest of the tensors.
+    """Write the three files, `config.json` last, with the digest of the tensors.
 
-    If writing ends early, there is no `config.json`, or its digest is not that of the new tensors: no part of a model
-    can be loaded.
+    All files are complete before the first of them replaces an older one. If the process ends between these
+    replacements, there is no `config.json`, or its digest is not that of the new tensors: no part of a model can be
+    loaded.
 
     Args:
         folder: The folder; created if it does not exist.
@@ -49,9 +51,9 @@ def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[s
     data = _serialized(tensors)
     config = config | {"weights": {"file": WEIGHTS, "sha256": sha256_hex([data])}}
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    for name, content in ((WEIGHTS, data), (CARD, card.encode()), (CONFIG, text.encode())):
-        with atomic_write(Path(folder) / name) as file:
-            file.write(content)
+    with ExitStack() as stack:  # renames the last file first
+        for name, content in ((CONFIG, text.encode()), (CARD, card.encode()), (WEIGHTS, data)):
+            stack.enter_context(atomic_write(Path(folder) / name)).write(content)
 
 
 def _serialized(tensors: dict[str, Tensor]) -> bytes:

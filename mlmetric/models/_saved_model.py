@@ -41,8 +41,9 @@ def save_pretrained(
 
     Args:
         model: The model.
-        folder: The folder, created if it does not exist. A model in it is replaced; if that is interrupted, the folder
-            contains no model that can be loaded. Save to a new folder to keep the old one meanwhile.
+        folder: The folder, created if it does not exist. A model in it is replaced when all files are complete. If the
+            process ends between the replacement of two files, or two processes save to the folder at the same time,
+            it may contain no model that can be loaded, and never a mixture of two.
         backbone: `"reference"` saves the name of the backbone's weights and a digest of them, if torchvision or timm
             publish them and no part was `unfrozen`, and its tensors otherwise; `"value"` always saves its tensors.
         source: What the example in the model card loads; None for the name of the folder.
