@@ -143,7 +143,9 @@ def _has_public_weights(name: str, weights: str) -> bool:
 
 
 def _is_unchanged(backbone: FrozenBackbone) -> bool:
-    """Return whether the weights are neither trained nor converted to another dtype."""
+    """Return whether the weights are neither trained, as far as that can be seen, nor converted to another dtype."""
+    if any(parameter.requires_grad for parameter in backbone.parameters()):  # also those that the user has unfrozen
+        return False
     dtypes = {tensor.dtype for tensor in owned_tensors(backbone.model).values() if tensor.is_floating_point()}
     return not backbone.unfrozen and dtypes <= {torch.float32}
 
