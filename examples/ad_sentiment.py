@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from common.backbone_names import check_backbone
+from common.errors import error_text
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--annotations", type=Path, help="annotations of Pittsburgh Ads (default: generated posters)")
@@ -119,8 +120,7 @@ def main(options: argparse.Namespace) -> None:
         print(f"  {hit.id}  distance {hit.distance:.2f}  in common: {', '.join(hit.shared) or 'none'}")
 
     # 8. Figures.
-    figures = output / "figures"
-    history, keys = classifier.history_[0], ("val_map", "val_ndcg_at_10")
+    figures, history, keys = output / "figures", classifier.history_[0], ("val_map", "val_ndcg_at_10")
     curves = {key: [(record["epoch"], record[key]) for record in history] for key in keys}
     kept = {name: max(curve, key=lambda point: point[1])[0] for name, curve in curves.items()}
     plot_curve(curves, figures / "validation.png", title="First member: validation", unit="score", kept=kept)
@@ -146,5 +146,5 @@ def load_backbone(options: argparse.Namespace) -> FrozenBackbone:
 if __name__ == "__main__":
     try:
         main(options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error_text(error)}") from error

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from common.backbone_names import check_backbone
+from common.errors import error_text
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--images", type=Path, required=True, help="folder that the paths of images are relative to")
@@ -72,6 +73,8 @@ def main(options: argparse.Namespace) -> None:
         options.labels, images=options.images, **{name: getattr(options, name) for name in LABEL_OPTIONS}
     )
     print(images.summary())
+    if images.parts is not None and ("test" not in images.parts or len(images.parts) == 1):
+        raise ValueError(f"--split-column must contain 'test' and another part, got {', '.join(images.parts)}.")
 
     # 2. The features of a frozen backbone, computed once for each image and cached. Unreadable images are left out.
     torch.manual_seed(SEED)
@@ -140,5 +143,5 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error_text(error)}") from error

@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+from common.errors import error_text
 from common.image_files import list_images
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,5 +46,5 @@ def main(options: argparse.Namespace, paths: list[Path]) -> None:
 if __name__ == "__main__":
     try:
         main(options, paths)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error_text(error)}") from error

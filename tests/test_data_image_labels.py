@@ -30,7 +30,7 @@ def test_summary_describes_what_was_read(path):
         "Images of each label: sky 3, Sea 1, sea 1.",
         "Images of each part: train 2, test 2.",
         "1 image has several lines (2), counted as votes.",
-        "Labels that differ only in case or spaces: 'Sea' and 'sea'.",
+        "Labels that look alike: 'Sea' and 'sea'.",
     ]
     assert repr(images) == f"ImageLabels({str(path.parent)!r}, 4 paths, labels of shape (4, 3))"
 
@@ -152,8 +152,10 @@ def test_what_does_not_exist_raises(path, tmp_path):
     ("options", "message"),
     [
         ({"format": "xml"}, "`format` must be one of 'csv', 'folders', 'coco', 'voc', got 'xml'"),
-        ({"min_votes": 0}, "`min_votes` must be at least 1, got 0"),
-        ({"min_count": -1}, "`min_count` must be at least 0, got -1"),
+        ({"min_votes": 0}, "`min_votes` must be a whole number of at least 1, got 0"),
+        ({"min_votes": "2"}, "`min_votes` must be a whole number of at least 1, got .2."),
+        ({"label_columns": []}, "`label_columns` must name at least one column"),
+        ({"min_count": -1}, "`min_count` must be a whole number of at least 0, got -1"),
         ({"label_columns": "tags"}, "`label_columns` must be a list of columns, got the text 'tags'"),
         ({"exclude_columns": "tags"}, "`exclude_columns` must be a list of columns, got the text 'tags'"),
         (
@@ -178,3 +180,34 @@ def test_what_does_not_exist_raises(path, tmp_path):
 def test_invalid_arguments_raise(path, options, message):
     with pytest.raises(ValueError, match=message):
         read_image_labels(path, **options)
+
+
+def test_options_of_another_type_raise(path):
+    for name in ("path_column", "label_column", "separator", "delimiter", "suffix", "split_column"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a text, got int"):
+            read_image_labels(path, **{name: 3})
+    assert read_image_labels(path, split_column="split", exclude_columns=None).label_names == ["Sea", "sea", "sky"]
+
+
+def test_names_that_look_alike_are_noted(path):
+    path.write_text("path,tags,split\n1.jpg,caf\u00e9|sea,test\n2.jpg,cafe\u0301|sea\u200b,Test\n")
+    notes = read_image_labels(path, split_column="split").notes
+    assert notes == [
+        "Labels that look alike: 'cafe\u0301' and 'caf\u00e9', 'sea' and 'sea\\u200b'.",
+        "Parts that look alike: 'test' and 'Test'.",
+    ]
+
+
+def test_folders_of_parts_are_named(tmp_path):
+    for name in ("train/sea/1.jpg", "test/sea/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(LabelFileError, match=r"one for each label, .* .*test has such sub-folders: pass it\.$"):
+        read_image_labels(tmp_path)
+
+
+def test_links_to_images_that_do_not_exist_are_images(tmp_path):
+    for label in ("sea", "sky"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.jpg").symlink_to("nowhere")
+    assert read_image_labels(tmp_path).paths == ["sea/1.jpg", "sky/1.jpg"]

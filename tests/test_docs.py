@@ -24,7 +24,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.name)
 def test_python_blocks_of_a_page_run_one_after_the_other(page, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # for what they write
+    monkeypatch.chdir(tmp_path)  # the example can write files
     namespace = {}
     for block in BLOCK.findall(page.read_text()):
         exec(compile(block, page.name, "exec"), namespace)

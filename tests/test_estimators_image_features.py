@@ -177,6 +177,9 @@ def test_frozen_backbone_is_copied_and_keeps_its_settings(make, folder):
     own = v2.Compose([v2.Grayscale(3), TO_TENSOR])
     assert make(backbone=backbone, image_transform=own).fit(NAMES).backbone_.transform is own
     assert backbone.transform is TO_TENSOR
+    for transform in (np.asarray, own, TO_TENSOR, None, np.asarray):  # a function can replace a module
+        backbone.transform = transform
+        assert backbone.transform is transform
 
 
 def test_fit_does_not_change_the_module(make):

@@ -195,7 +195,7 @@ def test_invalid_weights_file_is_an_error(tmp_path):
         FrozenBackbone("resnet18", weights=torn)
     other = tmp_path / "other.pth"
     torch.save(nn.Linear(2, 2).state_dict(), other)
-    with pytest.raises(ValueError, match=r"other\.pth do not match ResNet: 120 tensors are missing, 2 are unexpected"):
+    with pytest.raises(ValueError, match=r"other\.pth do not match ResNet: missing tensors: 120, unexpected: 2,"):
         FrozenBackbone("resnet18", weights=other)
 
 

@@ -185,8 +185,9 @@ def test_features_are_read_as_by_the_estimator(fitted):
         model.embed(np.full((1, 6), np.nan))
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
         model.embed(X[0])
-    with pytest.raises(ValueError, match="`batch_size` must be None or at least 1, got 0"):
-        model.predict(X, batch_size=0)
+    for size in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"`batch_size` must be None or a whole number from 1, got {size!r}"):
+            model.predict(X, batch_size=size)
 
 
 @pytest.mark.parametrize("inputs", [[], np.zeros((0, 6)), torch.zeros(0, 6)], ids=["list", "array", "tensor"])
@@ -322,6 +323,19 @@ def test_transform_is_required_for_images_but_not_for_preprocessed_tensors():
 
 
 # --- the module
+
+
+@pytest.mark.parametrize("inputs", ["a.jpg", ["a.jpg"], [Image.new("RGB", (4, 4))]], ids=str)
+def test_images_for_a_model_without_backbone_are_an_error(fitted, inputs):
+    with pytest.raises(ValueError, match=r"features of shape \(n, 6\), since the model has no backbone, got images"):
+        fitted.to_model().predict(inputs)
+
+
+def test_image_without_finite_features_is_named():
+    images = torch.zeros(5, 3, 4, 4)
+    images[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"`inputs\[3\]` must be an image with finite features"):
+        color_model().predict(images, batch_size=2)
 
 
 def test_forward_returns_probabilities_and_embeddings(fitted):

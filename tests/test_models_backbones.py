@@ -90,6 +90,16 @@ def test_public_weights_are_saved_by_value_if_asked(hub, tmp_path, monkeypatch):
     assert loaded.backbone.weights == "SqueezeNet1_1_Weights.IMAGENET1K_V1"
 
 
+def test_public_weights_that_the_user_has_unfrozen_are_saved_by_value(hub, tmp_path):
+    model = image_model(FrozenBackbone("squeezenet1_1"))
+    weight = model.backbone.model.get_parameter("features.12.expand3x3.weight").requires_grad_(True)
+    with torch.no_grad():
+        weight.mul_(2)
+    model.save_pretrained(tmp_path)
+    assert saved_backbone(tmp_path)[0]["kind"] == "value"
+    assert_same(MultiLabelModel.from_pretrained(tmp_path), model)
+
+
 def test_public_weights_that_differ_from_those_of_training_are_refused(hub, tmp_path):
     model = image_model(FrozenBackbone("squeezenet1_1"))
     model.save_pretrained(tmp_path)

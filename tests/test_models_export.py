@@ -107,6 +107,15 @@ def test_example_is_required_without_a_transform():
     assert_equal(model, images, [output.detach() for output in program.module()(images)])
 
 
+@pytest.mark.parametrize("example", [torch.tensor(1.0), torch.zeros(0, 8), torch.zeros(2, 9), torch.zeros(2, 8, 1)])
+def test_example_of_another_shape_is_an_error(example):
+    model = MultiLabelModel(EmbeddingHead(8), ClassifierHead(8, 2))
+    with pytest.raises(ValueError, match=r"must be a batch of at least one input, features \(N, 8\)"):
+        model.export_program(example=example)
+    with pytest.raises(TypeError, match="`example` must be a tensor, a batch of inputs, got ndarray"):
+        model.export_program(example=example.numpy())
+
+
 def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r'requires onnx and onnxscript: `pip install "mlmetric\[onnx\]"`'):

@@ -232,29 +232,40 @@ def test_card_without_a_record_says_so(folder):
     assert "Licence of the model: not stated." in card
 
 
-@pytest.mark.parametrize("stopped_at", ["model.safetensors", "README.md", "config.json"])
 @pytest.mark.parametrize("existing", [False, True])
-def test_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch, stopped_at, existing):
+@pytest.mark.parametrize("stopped_at", ["model.safetensors", "README.md", "config.json"])
+@pytest.mark.parametrize("step", ["written", "renamed"])
+def test_interrupted_save_leaves_the_old_model_or_nothing_that_loads(tmp_path, monkeypatch, stopped_at, existing, step):
     if existing:
         small_model().save_pretrained(tmp_path)
+    rename = Path.replace
 
-    def stopping(path):
+    def stop_writing(path):
         if path.name == stopped_at:
             raise Killed
         return atomic_write(path)
 
-    monkeypatch.setattr(_pretrained_folder, "atomic_write", stopping)
+    def stop_renaming(source, target):
+        if target.name == stopped_at:
+            raise Killed
+        return rename(source, target)
+
+    if step == "written":
+        monkeypatch.setattr(_pretrained_folder, "atomic_write", stop_writing)
+    else:
+        monkeypatch.setattr(Path, "replace", stop_renaming)
     changed = small_model()
     with torch.no_grad():
         next(changed.parameters()).zero_()
     with pytest.raises(Killed):
         changed.save_pretrained(tmp_path)
-    if existing and stopped_at == "model.safetensors":
+    if existing and (step == "written" or stopped_at == "model.safetensors"):
         assert MultiLabelModel.from_pretrained(tmp_path).predict(ROWS) == small_model().predict(ROWS)
     elif existing:
         loading(tmp_path, ValueError, "is not the file that config.json was saved with")
     else:
         loading(tmp_path, FileNotFoundError, "contains no saved model: config.json is missing")
+    assert len(list(tmp_path.iterdir())) <= 3  # no temporary file
 
 
 # --- damaged files
@@ -373,9 +384,9 @@ def test_other_tensors_are_named(folder):
     name = "classifier.members.1.linear.bias"
     for changed in (torch.zeros(4), torch.zeros(3, dtype=torch.int64)):
         save_file(tensors | {name: changed}, path)
-        loading(folder, ValueError, f"0 tensors are missing, 0 are unexpected, 1 have another shape .* is '{name}'")
+        loading(folder, ValueError, f"missing tensors: 0, unexpected: 0, of another shape or type: 1; .* is '{name}'")
     save_file({key: value for key, value in tensors.items() if key != name} | {"other": torch.zeros(1)}, path)
-    loading(folder, ValueError, f"1 tensors are missing, 1 are unexpected, 0 have .* is '{name}'")
+    loading(folder, ValueError, f"missing tensors: 1, unexpected: 1, of another shape or type: 0; .* is '{name}'")
 
 
 class Malicious:

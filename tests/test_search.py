@@ -218,7 +218,7 @@ INVALID = [
     ({"ids": ["x", "y"]}, ValueError, "`rows` and `ids` must have the same length above 0, got 3 and 2"),
     ({"ids": ["x", "b", "z"]}, ValueError, "unique, got 'b' at row 1, which the index already contains"),
     ({"ids": ["x", "y", "x"]}, ValueError, "unique, got 'x' at row 2, which is also that of an earlier row"),
-    ({"ids": "xyz"}, TypeError, "an id for each row, got the string 'xyz'"),
+    ({"ids": "xyz"}, TypeError, "an id for each row, got 'xyz'"),
     ({"ids": ["x", 1.5, "z"]}, TypeError, "strings or integers, got 1.5 at row 1"),
     ({"ids": ["x", True, "z"]}, TypeError, "strings or integers, got True at row 1"),
     ({"labels": None}, ValueError, "for all rows or for none: earlier rows have labels, got none"),
@@ -297,3 +297,21 @@ def test_cosine_of_rows_of_any_length_is_exact_for_copies():
 def test_invalid_options_raise(arguments, error, message):
     with pytest.raises(error, match=message):
         SearchIndex(**arguments)
+
+
+def test_values_without_order_are_errors():
+    for ids in ({"a", "b"}, 5, "ab"):
+        with pytest.raises(TypeError, match="`ids` must be a list with an id for each row, got "):
+            SearchIndex().add([[0.0], [1.0]], ids=ids)
+    for names in ({"a", "b"}, 5, "ab"):
+        with pytest.raises(TypeError, match="`label_names` must be a list of strings, got "):
+            SearchIndex(label_names=names)
+
+
+def test_no_queries_have_no_hits():
+    index = SearchIndex()
+    index.add([[0.0], [1.0]])
+    assert index.search(np.zeros((0, 1)), 2) == []
+    assert [array.shape for array in index.kneighbors(np.zeros((0, 1)), 2)] == [(0, 2), (0, 2)]
+    with pytest.raises(ValueError, match="`k` must be from 1 to 2 for 2 rows, got 3"):
+        index.search(np.zeros((0, 1)), 3)

@@ -171,8 +171,11 @@ def test_missing_files_are_named(folder, tmp_path):
     (folder / "index.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no search index in .*index: it has no index\.json"):
         SearchIndex.load(folder)
-    with pytest.raises(FileNotFoundError, match=r"no search index in .*other: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"^There is no search index in .*other: there is no such folder\.$"):
         SearchIndex.load(tmp_path / "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"no search index in .*file: it is a file, not a folder\.$"):
+        SearchIndex.load(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "labels.npy", "index.json"])
@@ -223,6 +226,18 @@ def test_description_that_is_no_object_raises(folder):
         SearchIndex.load(folder)
 
 
+def write_header(file, shape):
+    """Write the header of an array without its numbers."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    file.write(bytes(4))
+
+
+def test_description_that_is_nested_too_deeply_raises(folder):
+    (folder / "index.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is incomplete or no JSON file"):
+        SearchIndex.load(folder)
+
+
 class Executed:
     def __reduce__(self):
         return exec, ("raise SystemExit('executed')",)
@@ -238,8 +253,11 @@ class Executed:
         (lambda file: np.save(file, np.zeros((50, 10))), r"embeddings\.npy has shape \(50, 10\) and dtype float64"),
         (lambda file: np.save(file, np.zeros(50, np.float32)), r"embeddings\.npy has shape \(50,\)"),
         (lambda file: np.save(file, np.zeros((4, 10), np.float32)), r"labels\.npy has shape \(50, 2\)"),
+        (lambda file: np.save(file, np.zeros((50, 0), np.float32)), r"embeddings\.npy has shape \(50, 0\)"),
+        (lambda file: write_header(file, (10**15, 10)), "is not an array of numbers"),
+        (lambda file: write_header(file, (10**30, 10)), "is not an array of numbers"),
     ],
-    ids=["objects", "pickle", "archive", "float64", "vector", "fewer rows"],
+    ids=["objects", "pickle", "archive", "float64", "vector", "fewer rows", "no columns", "large", "largest"],
 )
 def test_foreign_array_of_a_matching_digest_is_neither_used_nor_executed(folder, make, message, mmap):
     content = io.BytesIO()

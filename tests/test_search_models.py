@@ -128,3 +128,23 @@ def test_invalid_model_raises():
         SearchIndex(model=OnFeatures())
     with pytest.raises(ValueError, match="`label_names` must be those of `model`, got 'cow', which one of them lacks"):
         SearchIndex(label_names=["indoors", "cat", "dog", "cow"], model=Model())
+
+
+def test_images_can_be_an_iterator(images):
+    index = SearchIndex(model=Model())
+    index.add(iter(images), labels=Model().predict(images))
+    assert len(index) == len(images)
+    assert index.search(iter(images), 2) == index.search(list(images), 2)
+
+
+def test_no_images_have_no_hits(images):
+    class Empty(Model):
+        def embed(self, images):
+            return super().embed(images) if len(images) else np.zeros((0, 3))
+
+        def predict(self, images):
+            return super().predict(images) if len(images) else []
+
+    index = SearchIndex(model=Empty())
+    index.add(images, labels=Model().predict(images))
+    assert index.search([], 2) == []

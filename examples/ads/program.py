@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn, TextIO
 
+from common.errors import error_text
+
 from .config import Config
 from .options import parse_options
 from .saved_runs import options_to_resume, table_of_runs
@@ -44,7 +46,7 @@ def run_program() -> NoReturn:
             print("interrupted" + (f"; continue with: {command}" if folder else ""), file=sys.stderr)
         raise SystemExit(_EXIT_STATUS_OF_INTERRUPT) from None
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        raise SystemExit(f"error: {str(error) or type(error).__name__}") from error
+        raise SystemExit(f"error: {error_text(error)}") from error
     raise SystemExit(0)
 
 

@@ -129,7 +129,9 @@ def to_image_labels(path: Path, read: LabelledPaths, min_votes: int, min_count: 
         notes.append(f"Labels left out, with {needed} (`min_count={min_count}`): {described}.")
     label_names = [read.label_names[label] for label in kept]
     if similar := similar_names(label_names):
-        notes.append(f"Labels that differ only in case or spaces: {listing(similar)}.")
+        notes.append(f"Labels that look alike: {listing(similar)}.")
+    if similar := similar_names(list(read.parts or ())):
+        notes.append(f"Parts that look alike: {listing(similar)}.")
     new_label = np.full(len(read.label_names), -1)
     new_label[kept] = np.arange(len(kept))
     is_kept = new_label[labels] >= 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -209,10 +210,11 @@ def _split(table: Table, row: int, text: str, separator: str) -> list[str]:
 
 
 def similar_names(names: Sequence[str]) -> list[str]:
-    """List pairs of names that differ only in case or in spaces, for the notes."""
+    """List names that differ only in case, spaces, invisible characters or the encoding of accents, for the notes."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault("".join(name.casefold().split()), []).append(name)
+        visible = (character for character in name if unicodedata.category(character) != "Cf" and character != " ")
+        groups.setdefault(unicodedata.normalize("NFKC", "".join(visible)).casefold(), []).append(name)
     return [" and ".join(map(quote, group)) for group in groups.values() if len(group) > 1]
 
 

@@ -81,4 +81,7 @@ def _check_nested(root: Path, folder: Path) -> None:
 
 
 def _is_same(first: Path, second: Path) -> bool:
-    return first.samefile(second) or filecmp.cmp(first, second, shallow=False)
+    try:
+        return first.samefile(second) or filecmp.cmp(first, second, shallow=False)
+    except FileNotFoundError:  # a link to a file that does not exist, which is an image that cannot be read
+        return False

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from mlmetric.data import _label_voc
 from mlmetric.data._image_labels import ImageLabels, to_image_labels
 from mlmetric.data._label_coco import read_coco
@@ -31,7 +33,7 @@ def read_image_labels(
     delimiter: str | None = None,
     suffix: str | None = None,
     split_column: str | None = None,
-    exclude_columns: Sequence[str] = (),
+    exclude_columns: Sequence[str] | None = (),
     min_votes: int = 1,
     min_count: int = 1,
     include_difficult: bool = True,
@@ -83,6 +85,7 @@ def read_image_labels(
         FileNotFoundError: If `path` or `images` does not exist.
         OSError: If a file cannot be read.
         LabelFileError: If the content is not in one of these formats; a ValueError.
+        TypeError: If an argument is not a text where it must be one.
         ValueError: If an argument has an invalid value, or is for another format.
 
     Examples:
@@ -112,7 +115,7 @@ def read_image_labels(
         "delimiter": delimiter,
         "suffix": suffix,
         "split_column": split_column,
-        "exclude_columns": exclude_columns,
+        "exclude_columns": () if exclude_columns is None else exclude_columns,
     }
     if images is not None and format == "folders" and not (Path(images).exists() and path.samefile(images)):
         raise ValueError(
@@ -154,16 +157,22 @@ def _recognise(path: Path) -> LabelFormat:
     _check_folder(path)
     if _label_voc.find_annotations(path, beside=False):
         return "voc"
-    if any(is_image(file) for folder in sub_folders(path) for file in folder.iterdir()):
+    if any(map(_contains_images, sub_folders(path))):
         return "folders"
     if _label_voc.find_annotations(path):
         return "voc"
     files = [str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in (*_CSV_SUFFIXES, ".json")]
     hint = f" Pass a file of labels, such as {files[0]}." if files else ""
+    parts = [folder for folder in sub_folders(path) if any(map(_contains_images, sub_folders(folder)))]
+    hint = f" {parts[0]} has such sub-folders: pass it." if parts else hint
     raise LabelFileError(
         f"{path} contains neither sub-folders with images ({listing(IMAGE_SUFFIXES, 20)}), one for each label, nor XML "
         f"files of Pascal VOC.{hint}"
     )
+
+
+def _contains_images(folder: Path) -> bool:
+    return any(map(is_image, folder.iterdir()))
 
 
 def _check_folder(path: Path) -> None:
@@ -179,13 +188,17 @@ def _check_arguments(
     min_count: int,
     include_difficult: bool,
 ) -> None:
-    if not min_votes >= 1:
-        raise ValueError(f"`min_votes` must be at least 1, got {min_votes}.")
-    if not min_count >= 0:
-        raise ValueError(f"`min_count` must be at least 0, got {min_count}.")
+    for name, value, lowest in (("min_votes", min_votes, 1), ("min_count", min_count, 0)):
+        if not isinstance(value, int | np.integer) or value < lowest:
+            raise ValueError(f"`{name}` must be a whole number of at least {lowest}, got {value!r}.")
     for name in ("label_columns", "exclude_columns"):
         if isinstance(options[name], str):
             raise ValueError(f"`{name}` must be a list of columns, got the text {options[name]!r}.")
+    if options["label_columns"] is not None and not len(options["label_columns"]):
+        raise ValueError("`label_columns` must name at least one column, got none. Pass None for all that are left.")
+    for name in ("path_column", "label_column", "separator", "delimiter", "suffix", "split_column"):
+        if options[name] is not None and not isinstance(options[name], str):
+            raise TypeError(f"`{name}` must be a text, got {type(options[name]).__name__}.")
     given = [name for name, value in options.items() if value is not None and value != ()]
     given += ["min_votes"] * (min_votes != 1)
     if given and format != "csv":

@@ -102,8 +102,8 @@ def load_state_dict(model: nn.Module, state_dict: dict[str, Tensor], source: str
     if missing or unexpected or mismatched:
         first = (missing + unexpected + mismatched)[0]
         raise ValueError(
-            f"`weights` {source} do not match {type(model).__name__}: {len(missing)} tensors are missing, "
-            f"{len(unexpected)} are unexpected, {len(mismatched)} have another shape; the first is {first!r}."
+            f"`weights` {source} do not match {type(model).__name__}: missing tensors: {len(missing)}, "
+            f"unexpected: {len(unexpected)}, of another shape: {len(mismatched)}; the first is {first!r}."
         )
     model.load_state_dict(state_dict)
 

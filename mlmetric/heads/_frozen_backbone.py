@@ -123,6 +123,11 @@ class FrozenBackbone(nn.Module):
             self.model.get_submodule(part).requires_grad_(True)
         self.train()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "transform":  # a module is stored apart, and torch lets no function replace it
+            self._modules.pop(name, None)
+        super().__setattr__(name, value)
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of unfrozen submodules; all others stay in evaluation mode.
 

@@ -127,6 +127,8 @@ def check_graph(label_vectors: Tensor, adjacency: Tensor) -> None:
     expected = (len(label_vectors), len(label_vectors))
     if tuple(adjacency.shape) != expected:
         raise ValueError(f"`adjacency` must have shape {expected}, got {tuple(adjacency.shape)}.")
+    if label_vectors.is_meta:  # has a shape, but no values
+        return
     if not bool(label_vectors.isfinite().all() and adjacency.isfinite().all()):
         raise ValueError("`label_vectors` and `adjacency` must be finite, got NaN or infinity.")
 

@@ -108,7 +108,6 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
         backbone = _public_backbone(name, weights, settings)
     else:
         raise ValueError(f"`backbone` is not one that this mlmetric knows: {name!r} with the weights {weights!r}.")
-    del backbone.transform  # torch stores a module elsewhere than a function, and does not replace one by the other
     backbone.transform = transform
     if kind == REFERENCE:
         if digest(backbone.model) != config.get("digest"):
@@ -144,7 +143,9 @@ def _has_public_weights(name: str, weights: str) -> bool:
 
 
 def _is_unchanged(backbone: FrozenBackbone) -> bool:
-    """Return whether the weights are neither trained nor converted to another dtype."""
+    """Return whether the weights are neither trained, as far as that can be seen, nor converted to another dtype."""
+    if any(parameter.requires_grad for parameter in backbone.parameters()):  # also those that the user has unfrozen
+        return False
     dtypes = {tensor.dtype for tensor in owned_tensors(backbone.model).values() if tensor.is_floating_point()}
     return not backbone.unfrozen and dtypes <= {torch.float32}
 

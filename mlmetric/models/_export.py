@@ -40,6 +40,7 @@ def export_program(
         The program. Its batch size is dynamic.
 
     Raises:
+        TypeError: If `example` is not a tensor.
         ValueError: If `example` is required because the backbone has no transform, or is not a batch of floating-point
             numbers.
         OSError: If the file cannot be written.
@@ -63,6 +64,7 @@ def export_onnx(model: MultiLabelModel, path: str | os.PathLike[str], example: T
             backbone returns. Models of features need none.
 
     Raises:
+        TypeError: If `example` is not a tensor.
         ValueError: If `example` is required because the backbone has no transform, or is not a batch of floating-point
             numbers.
         OSError: If the file cannot be written.
@@ -103,9 +105,14 @@ def _example(model: MultiLabelModel, example: Tensor | None) -> Tensor:
     """Return a batch of two inputs: if none is given, zeros as features, or black images preprocessed."""
     like = reference_tensor(model)
     if example is not None:
-        if not example.is_floating_point() or len(example) == 0:
+        if not isinstance(example, Tensor):
+            raise TypeError(f"`example` must be a tensor, a batch of inputs, got {type(example).__name__}.")
+        of_images = model.backbone is not None
+        fits = example.ndim == 4 if of_images else example.ndim == 2 and example.shape[1] == model.in_features
+        if not fits or not example.is_floating_point() or len(example) == 0:
+            what = "images (N, C, H, W)" if of_images else f"features (N, {model.in_features})"
             raise ValueError(
-                "`example` must be a batch of at least one input, of floating-point numbers, got "
+                f"`example` must be a batch of at least one input, {what}, of floating-point numbers, got "
                 f"{example.dtype} of shape {tuple(example.shape)}."
             )
         # With a batch of one, the exporter would take the size of the batch for a constant.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlmetric.models._backbone_config import MODULE
-from mlmetric.models._module_config import Config
+from mlmetric.models._module_config import Config, custom_classes
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _IMAGE_TAGS = ("image-classification", "image-feature-extraction")
@@ -79,7 +79,7 @@ def _usage(config: Config, source: str) -> str:
     if preprocessing is not None and preprocessing["kind"] == "custom":
         arguments.append("transform=transform")
         notes.append("# `transform` is the function that turns an image into the input of the backbone.")
-    custom = sorted(set(_custom_classes(config["embedding"]) | _custom_classes(config["classifier"])))
+    custom = sorted(custom_classes(config["embedding"]) | custom_classes(config["classifier"]))
     if custom:
         arguments.append(
             "custom_modules={" + ", ".join(f"{name!r}: {name.rpartition('.')[2]}" for name in custom) + "}"
@@ -100,13 +100,6 @@ def _usage(config: Config, source: str) -> str:
             f"print(model.embed({inputs}).shape)",
         ]
     )
-
-
-def _custom_classes(config: Config) -> set[str]:
-    """Return the names of the classes that are neither of mlmetric nor of torch."""
-    children = config.get("modules", {}).values()
-    own = {config["class"]} if "." in config.get("class", "") else set()
-    return own.union(*map(_custom_classes, children))
 
 
 def _labels(config: Config) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,7 @@ def list_images(inputs: Any) -> list[Any]:
         images: list[Any] = list(inputs) if inputs.ndim == 4 else [inputs]
     elif isinstance(inputs, str | os.PathLike) or _is_pil_image(inputs):
         images = [inputs]
-    elif isinstance(inputs, np.ndarray) and inputs.dtype.kind not in "OU":
+    elif isinstance(inputs, np.ndarray) and (inputs.dtype.kind not in "OU" or not inputs.ndim):
         raise TypeError(
             f"`inputs` must be {_ACCEPTED}, got an array of {inputs.dtype}: convert each image of an array (H, W, 3) "
             "in RGB with `PIL.Image.fromarray`."
@@ -127,6 +127,19 @@ def _preprocessed(image: Any, transform: Transform | None, number: int) -> Tenso
     return output
 
 
+def finite_features(features: Tensor, start: int) -> Tensor:
+    """Return the features of a batch that starts with image number `start`.
+
+    Raises:
+        ValueError: If one is not finite.
+    """
+    is_finite = features.isfinite().all(dim=1)
+    if not bool(is_finite.all()):
+        number = start + int((~is_finite).nonzero()[0])
+        raise ValueError(f"`inputs[{number}]` must be an image with finite features, but the backbone returns others.")
+    return features
+
+
 def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | None) -> Tensor:
     """Check features, as `MetricClassifier.predict_proba` does.
 
@@ -144,6 +157,11 @@ def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | 
     """
     from sklearn.utils import check_array
 
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if isinstance(first, str | os.PathLike) or _is_pil_image(first):
+        raise ValueError(
+            f"`inputs` must be features of shape (n, {in_features}), since the model has no backbone, got images."
+        )
     columns = list(map(str, inputs.columns)) if hasattr(inputs, "columns") else None
     if isinstance(inputs, Tensor):
         inputs = inputs.detach().float().cpu().numpy()

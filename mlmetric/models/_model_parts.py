@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models._module_config import input_size
+from mlmetric.models._record import utf8
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
@@ -28,7 +29,7 @@ def features_of(
 
     Raises:
         TypeError: If a part is of another kind.
-        ValueError: If the numbers differ, or none is known.
+        ValueError: If the numbers differ, none is known, or it is not a whole number from 1.
     """
     for name, part in (("embedding", embedding), ("classifier", classifier)):
         if not isinstance(part, nn.Module):
@@ -59,7 +60,10 @@ def features_of(
             f"`in_features` is required: the number of features cannot be read from {type(embedding).__name__} and "
             f"{type(classifier).__name__}."
         )
-    return next(iter(known.values()))
+    size = next(iter(known.values()))
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"`in_features` must be a whole number from 1, got {size!r}.")
+    return int(size)
 
 
 def output_sizes(row: Tensor, **heads: Callable[[Tensor], Any]) -> list[int]:
@@ -86,7 +90,7 @@ def check_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]
 
     Raises:
         TypeError: If the names are one text.
-        ValueError: If their number is wrong, or a name occurs twice.
+        ValueError: If their number is wrong, a name occurs twice, or contains half of a surrogate pair.
     """
     if label_names is None:
         return [str(label) for label in range(num_labels)]
@@ -100,6 +104,9 @@ def check_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]
         raise ValueError(
             f"`label_names` must be different, but {repeated[0]!r} occurs {names.count(repeated[0])} times."
         )
+    for name in names:
+        if not name.isascii() and name != utf8(name):
+            raise ValueError(f"`label_names` must be texts that UTF-8 can encode, got {name!r}.")
     return names
 
 

@@ -25,6 +25,7 @@ from mlmetric.heads import (
     SemanticProjectionHead,
     Standardize,
 )
+from mlmetric.models._record import to_json
 
 Config = dict[str, Any]
 CustomModules = Mapping[str, nn.Module | Callable[[], nn.Module]]
@@ -167,8 +168,15 @@ def _describe(module: nn.Module, path: str, paths: dict[nn.Module, str]) -> Conf
         if child is not None and (recipe.children is None or name in recipe.children)
     }
     described: Config = {"class": type(module).__name__}
-    arguments = recipe.arguments(module)
+    arguments = to_json(recipe.arguments(module))  # sizes can be numpy's integers
     return described | ({"arguments": arguments} if arguments else {}) | ({"modules": children} if children else {})
+
+
+def custom_classes(config: Config) -> set[str]:
+    """Return the names of the classes in a configuration that are neither of mlmetric nor of torch."""
+    children = config.get("modules", {}).values()
+    own = {config["class"]} if "." in config.get("class", "") else set()
+    return own.union(*map(custom_classes, children))
 
 
 def full_name(cls: type) -> str:
@@ -177,12 +185,14 @@ def full_name(cls: type) -> str:
 
 
 def build_modules(configs: Mapping[str, Config], custom_modules: CustomModules) -> dict[str, nn.Module]:
-    """Rebuild modules from their configurations; their tensors still have initial values.
+    """Rebuild modules from their configurations; their tensors are still on the device meta.
+
+    Such a tensor has a shape but no values, so that wrong sizes in a configuration take no memory.
 
     Args:
         configs: A configuration for each name.
         custom_modules: For the full name of each class that is not of mlmetric or torch, a module, or a function that
-            makes one.
+            makes one. Their tensors have values.
 
     Returns:
         The modules by name.
@@ -208,9 +218,12 @@ def _build(config: Any, path: str, built: dict[str, nn.Module], custom_modules: 
     arguments, children = config.get("arguments", {}), config.get("modules", {})
     if not isinstance(arguments, dict) or not isinstance(children, dict):
         raise ValueError(f"`{path}`, {name}, has arguments or modules that are not described by name.")
+    if not arguments.keys().isdisjoint({"device", "dtype"}):
+        raise ValueError(f"`{path}`, {name}, has a device or dtype among its arguments.")
     parts = {child: _build(part, f"{path}.{child}", built, custom_modules) for child, part in children.items()}
     try:
-        built[path] = recipe.build(**arguments, **parts)
+        with torch.device("meta"):
+            built[path] = recipe.build(**arguments, **parts)
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"`{path}`, {name}, cannot be made from its arguments ({error}).") from error
     return built[path]
@@ -259,6 +272,16 @@ def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
             if tensor is not None:
                 tensors[f"{path}.{name}" if path else name] = tensor
     return tensors
+
+
+def set_tensor(module: nn.Module, name: str, values: Tensor) -> None:
+    """Replace a parameter or buffer, also one on the device meta."""
+    path, _, name = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if name in owner._parameters:
+        owner.register_parameter(name, nn.Parameter(values))
+    else:
+        owner.register_buffer(name, values)
 
 
 def input_size(module: nn.Module) -> int | None:

@@ -15,7 +15,7 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import _export, _saved_model
-from mlmetric.models._model_inputs import image_batches, list_images, read_features
+from mlmetric.models._model_inputs import finite_features, image_batches, list_images, read_features
 from mlmetric.models._model_parts import (
     check_names,
     features_of,
@@ -155,7 +155,7 @@ class MultiLabelModel(nn.Module):
             OSError: If the system is the cause, not the image, such as not enough memory.
             TypeError: If an input is of another kind, or the transform does not return a tensor of numbers.
             ValueError: If a shape, the number of features or the columns of a data frame are wrong, a feature is not
-                finite, an image requires a transform but there is none, or `batch_size` is below 1.
+                finite, an image requires a transform but there is none, or `batch_size` is no whole number from 1.
         """
         probabilities = self.predict_proba(inputs, batch_size=batch_size, progress=progress)
         present = probabilities >= self.thresholds.detach().float().cpu().numpy()
@@ -288,8 +288,8 @@ class MultiLabelModel(nn.Module):
         progress: Progress | None,
     ) -> npt.NDArray[np.float32]:
         """Apply embedding or classifier to inputs in batches, and return its outputs `(n, size)`."""
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"`batch_size` must be None or at least 1, got {batch_size}.")
+        if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+            raise ValueError(f"`batch_size` must be None or a whole number from 1, got {batch_size!r}.")
         like = reference_tensor(self.embedding, self.classifier)
         outputs = [torch.empty(0, size)]
         with evaluation_mode(self), torch.no_grad():
@@ -312,7 +312,7 @@ class MultiLabelModel(nn.Module):
         features = [torch.empty(0, self.in_features)]
         done = 0
         for batch in image_batches(images, self.backbone.transform, batch_size=batch_size):
-            features.append(self.backbone(batch.to(like)).float().cpu())
+            features.append(finite_features(self.backbone(batch.to(like)).float().cpu(), done))
             done += len(batch)
             if progress is not None:
                 progress(done, len(images))

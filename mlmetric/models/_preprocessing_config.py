@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ Transform = Callable[[Any], Tensor]
 _TORCHVISION = "torchvision.transforms._presets.ImageClassification"
 _TIMM = "timm.data.create_transform"
 CUSTOM = "custom"
+_LARGEST_SIZE = 4096  # pixels; more would take much memory for each image
 
 
 def describe_transform(backbone: FrozenBackbone) -> Config | None:
@@ -69,19 +71,56 @@ def build_transform(config: Any, transform: Transform | None) -> Transform | Non
         return transform
     settings = dict(config) if isinstance(config, dict) else {}
     kind = settings.pop("kind", None)
-    try:
-        if kind == _TORCHVISION:
-            return _torchvision_transform(**settings)
-        if kind == _TIMM:
-            return _timm_transform(**settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`preprocessing` cannot be made from its settings ({error}).") from error
+    if kind in (_TORCHVISION, _TIMM):
+        _check_settings(settings, _CHECKS[kind])
+        try:
+            return _torchvision_transform(**settings) if kind == _TORCHVISION else _timm_transform(**settings)
+        except (AssertionError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"`preprocessing` cannot be made from its settings ({error}).") from error
     if kind == CUSTOM:
         raise ValueError(
             f"the images are preprocessed by code of your own, {settings.get('repr')}, which is not saved: pass it as "
             "`transform=`."
         )
     raise ValueError(f"`preprocessing` is of a kind that this mlmetric does not know: {kind!r}.")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 1 <= value <= _LARGEST_SIZE
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+_MEANS: dict[str, Callable[[Any], bool]] = {
+    "mean": lambda value: isinstance(value, list) and all(map(_is_number, value)) and len(value) in (1, 3),
+    "std": lambda value: (
+        isinstance(value, list) and all(map(_is_number, value)) and len(value) in (1, 3) and all(value)
+    ),
+    "interpolation": lambda value: isinstance(value, str),
+}
+_CHECKS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    _TORCHVISION: _MEANS
+    | {
+        "crop_size": _is_size,
+        "resize_size": _is_size,
+        "antialias": lambda value: value is None or isinstance(value, bool),
+    },
+    _TIMM: _MEANS
+    | {
+        "input_size": lambda value: isinstance(value, list) and len(value) == 3 and all(map(_is_size, value)),
+        "crop_pct": lambda value: _is_number(value) and 0.1 <= value <= 10,
+        "crop_mode": lambda value: isinstance(value, str),
+    },
+}
+
+
+def _check_settings(settings: Config, checks: dict[str, Callable[[Any], bool]]) -> None:
+    """Check settings, since a wrong one would only be noticed when an image is read, or take all memory."""
+    for name, value in settings.items():
+        if name not in checks or not checks[name](value):
+            raise ValueError(f"`preprocessing` cannot be made from its settings: wrong `{name}`, got {value!r:.80}.")
 
 
 def _torchvision_transform(interpolation: str, **settings: Any) -> Transform:

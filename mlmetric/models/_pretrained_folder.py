@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._digest import sha256_hex
-from mlmetric.models._module_config import Config
+from mlmetric.models._module_config import Config, set_tensor
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1
@@ -31,10 +32,11 @@ _REQUIRED: dict[str, Any] = {
 
 
 def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str) -> None:
-    """Write the three files, `config.json` at last, with the digest of the tensors.
+    """Write the three files, `config.json` last, with the digest of the tensors.
 
-    If writing ends early, there is no `config.json`, or its digest is not that of the new tensors: no part of a model
-    can be loaded.
+    All files are complete before the first of them replaces an older one. If the process ends between these
+    replacements, there is no `config.json`, or its digest is not that of the new tensors: no part of a model can be
+    loaded.
 
     Args:
         folder: The folder; created if it does not exist.
@@ -49,9 +51,9 @@ def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[s
     data = _serialized(tensors)
     config = config | {"weights": {"file": WEIGHTS, "sha256": sha256_hex([data])}}
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    for name, content in ((WEIGHTS, data), (CARD, card.encode()), (CONFIG, text.encode())):
-        with atomic_write(Path(folder) / name) as file:
-            file.write(content)
+    with ExitStack() as stack:  # renames the last file first
+        for name, content in ((CONFIG, text.encode()), (CARD, card.encode()), (WEIGHTS, data)):
+            stack.enter_context(atomic_write(Path(folder) / name)).write(content)
 
 
 def _serialized(tensors: dict[str, Tensor]) -> bytes:
@@ -126,13 +128,14 @@ def _written_by(config: Config) -> str:
     return f"mlmetric {versions.get('mlmetric')}" if isinstance(versions, dict) else "an unknown version"
 
 
-def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> None:
-    """Read `model.safetensors` into the tensors of a model, which take over its dtypes.
+def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Read `model.safetensors` into the tensors of a module, which take over its dtypes.
 
     Args:
         folder: The folder of the model.
         config: The content of `config.json`.
-        tensors: The tensors of the model by name.
+        module: The module.
+        tensors: Those of its tensors that the file contains, by name. A tensor on the device meta is replaced.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -159,8 +162,8 @@ def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> No
     if missing or unexpected or other:
         first = (missing + unexpected + other)[0]
         raise ValueError(
-            f"{path} does not match {CONFIG}: {len(missing)} tensors are missing, {len(unexpected)} are unexpected, "
-            f"{len(other)} have another shape or type; the first is {first!r}."
+            f"{path} does not match {CONFIG}: missing tensors: {len(missing)}, unexpected: {len(unexpected)}, "
+            f"of another shape or type: {len(other)}; the first is {first!r}."
         )
     if sha256_hex([data]) != config["weights"].get("sha256"):
         raise ValueError(
@@ -169,7 +172,10 @@ def load_tensors(folder: Path, config: Config, tensors: dict[str, Tensor]) -> No
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            tensor.data = loaded[name].to(tensor.device)
+            if tensor.is_meta:
+                set_tensor(module, name, loaded[name])
+            else:
+                tensor.data = loaded[name].to(tensor.device)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:

@@ -28,17 +28,24 @@ def to_json(value: Any) -> Any:
         value = value.detach().cpu().tolist()
     elif isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return utf8(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): to_json(part) for key, part in value.items()}
+        return {utf8(str(key)): to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     if isinstance(value, set | frozenset):
         return sorted((to_json(part) for part in value), key=str)
-    return str(value) if isinstance(value, PurePath) else short_repr(value)
+    return utf8(str(value) if isinstance(value, PurePath) else short_repr(value))
+
+
+def utf8(text: str) -> str:
+    """Return a text in which escapes replace what UTF-8 cannot encode, such as other bytes in the name of a file."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def thresholds_to_json(thresholds: Tensor) -> list[float | str]:

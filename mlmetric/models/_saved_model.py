@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,18 @@ from mlmetric.heads import FrozenBackbone
 from mlmetric.models import _hub
 from mlmetric.models._backbone_config import REFERENCE, build_backbone, describe_backbone, weights_license
 from mlmetric.models._model_card import model_card
+from mlmetric.models._model_parts import check_names, read_thresholds
 from mlmetric.models._module_config import Config, CustomModules, build_modules, describe_modules, owned_tensors
 from mlmetric.models._preprocessing_config import CUSTOM, Transform, build_transform, describe_transform
 from mlmetric.models._pretrained_folder import FORMAT, FORMAT_VERSION, load_tensors, read_config, write_folder
 from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
+from mlmetric.models._save_check import check_heads
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 Model = TypeVar("Model", bound="MultiLabelModel")
+Built = TypeVar("Built")
 
 
 def save_pretrained(
@@ -38,29 +41,34 @@ def save_pretrained(
 
     Args:
         model: The model.
-        folder: The folder, created if it does not exist. A model in it is replaced; if that is interrupted, the folder
-            contains no model that can be loaded. Save to a new folder to keep the old one meanwhile.
+        folder: The folder, created if it does not exist. A model in it is replaced when all files are complete. If the
+            process ends between the replacement of two files, or two processes save to the folder at the same time,
+            it may contain no model that can be loaded, and never a mixture of two.
         backbone: `"reference"` saves the name of the backbone's weights and a digest of them, if torchvision or timm
             publish them and no part was `unfrozen`, and its tensors otherwise; `"value"` always saves its tensors.
         source: What the example in the model card loads; None for the name of the folder.
 
     Raises:
-        ValueError: If `backbone` is neither of the two, or a module has a state that is not made of tensors.
+        ValueError: If `backbone` is neither of the two, a module has a state that is not made of tensors, a model made
+            from the files would have other outputs, or names or thresholds that were changed do not fit the labels.
         OSError: If a file cannot be written.
         ImportError: If safetensors is not installed.
     """
     if backbone not in ("reference", "value"):
         raise ValueError(f"`backbone` must be 'reference' or 'value', got {backbone!r}.")
+    names = check_names(model.label_names, len(model.label_names))  # names and thresholds may have been changed
+    heads = describe_modules({"embedding": model.embedding, "classifier": model.classifier})
+    check_heads(model, heads)
     config: Config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_name": "mlmetric",
         "versions": {"mlmetric": mlmetric.__version__, "torch": str(torch.__version__)},
-        "label_names": model.label_names,
-        "thresholds": thresholds_to_json(model.thresholds),
+        "label_names": names,
+        "thresholds": thresholds_to_json(read_thresholds(model.thresholds, len(names))),
         "in_features": model.in_features,
         "feature_names": model.feature_names,
-        **describe_modules({"embedding": model.embedding, "classifier": model.classifier}),
+        **heads,
         "backbone": None if model.backbone is None else describe_backbone(model.backbone, backbone),
         "preprocessing": None if model.backbone is None else describe_transform(model.backbone),
         "record": to_json(model.record),
@@ -73,8 +81,13 @@ def save_pretrained(
     write_folder(folder, config, _saved_tensors(model, config), card)
 
 
-def _saved_tensors(model: MultiLabelModel, config: Config) -> dict[str, Tensor]:
-    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone."""
+def _saved_tensors(model: nn.Module, config: Config) -> dict[str, Tensor]:
+    """Return the tensors that `model.safetensors` contains: without thresholds and public weights of a backbone.
+
+    Args:
+        model: The model, or a module with its parts.
+        config: The content of `config.json`.
+    """
     is_reference = config["backbone"] is not None and config["backbone"]["kind"] == REFERENCE
     left_out = ("thresholds", "backbone." if is_reference else "backbone.transform.")
     return {name: tensor for name, tensor in owned_tensors(model).items() if not name.startswith(left_out)}
@@ -132,27 +145,27 @@ def from_pretrained(
     config = read_config(folder)
     path = folder / "config.json"
     with torch.random.fork_rng(devices=[]):  # initial values of tensors are drawn, and then replaced
-        model = _in_file(path, lambda: _build(cls, config, backbone, transform, custom_modules or {}))
-    load_tensors(folder, config, _saved_tensors(model, config))
-    return model.eval()
+        parts = _in_file(path, lambda: _build_parts(config, backbone, transform, custom_modules or {}))
+    load_tensors(folder, config, parts, _saved_tensors(parts, config))
+    return _in_file(path, lambda: _assemble(cls, config, parts)).eval()
 
 
-def _in_file(path: Path, build: Callable[[], Model]) -> Model:
+def _in_file(path: Path, build: Callable[[], Built]) -> Built:
     """Call a function, and name the file in its errors."""
     try:
         return build()
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: its modules are nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _build(
-    cls: type[Model],
-    config: Config,
-    backbone: nn.Module | None,
-    transform: Transform | None,
-    custom_modules: CustomModules,
-) -> Model:
-    parts = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
+def _build_parts(
+    config: Config, backbone: nn.Module | None, transform: Transform | None, custom_modules: CustomModules
+) -> nn.Module:
+    """Return a module with the parts of the model under the names that they have in it."""
+    parts = nn.Module()
+    heads = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
     built: FrozenBackbone | None = None
     if config["backbone"] is not None:
         preprocessing = config["preprocessing"]
@@ -162,10 +175,16 @@ def _build(
         built = build_backbone(config["backbone"], given=backbone, transform=build_transform(preprocessing, transform))
     elif backbone is not None:
         raise ValueError("the model has no backbone, so that `backbone` must be None.")
+    for name, part in {"backbone": built, **heads}.items():
+        parts.register_module(name, part)
+    return parts
+
+
+def _assemble(cls: type[Model], config: Config, parts: Any) -> Model:
     return cls(
-        parts["embedding"],
-        parts["classifier"],
-        backbone=built,
+        parts.embedding,
+        parts.classifier,
+        backbone=parts.backbone,
         label_names=config["label_names"],
         thresholds=thresholds_from_json(config["thresholds"]),
         in_features=config["in_features"],

@@ -99,7 +99,7 @@ def read_index(folder: Path, *, mmap: bool) -> StoredIndex:
     embeddings, labels = arrays["embeddings.npy"], arrays.get("labels.npy")
     try:
         label_names = description["label_names"]
-        if embeddings.ndim != 2 or embeddings.dtype != np.float32:
+        if embeddings.ndim != 2 or not embeddings.size or embeddings.dtype != np.float32:
             raise ValueError(f"embeddings.npy has shape {embeddings.shape} and dtype {embeddings.dtype}.")
         if labels is not None and (
             labels.dtype not in (np.uint8, np.float32)
@@ -123,26 +123,29 @@ def read_index(folder: Path, *, mmap: bool) -> StoredIndex:
 def _read_array(path: Path, record: Any, *, mmap: bool) -> Array:
     if not path.is_file():
         raise FileNotFoundError(
-            errno.ENOENT, f"The index in {path.parent} is incomplete: {path.name} is missing. Save the index again"
+            f"The index in {path.parent} is incomplete: {path.name} is missing. Save the index again."
         )
     _check_content(path, record)
     try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        # A memory map is never larger than the file, whatever shape the file claims to have.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"{path} is not an array of numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} is not an array of numbers: it is an archive of several.")
-    return array
+    return array if mmap else np.array(array)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
-        found = "it has no index.json" if folder.is_dir() else "there is no such folder"
-        raise FileNotFoundError(errno.ENOENT, f"There is no search index in {folder}: {found}")
+        found = "there is no such folder"
+        if folder.exists():
+            found = "it has no index.json" if folder.is_dir() else "it is a file, not a folder"
+        raise FileNotFoundError(f"There is no search index in {folder}: {found}.")
     try:
         description = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is incomplete or no JSON file: {error}. Save the index again.") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"{path} does not describe a search index of mlmetric.")

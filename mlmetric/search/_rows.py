@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -160,8 +160,8 @@ def _from_names(rows: list[list[str]], label_names: Sequence[str] | None) -> npt
 
 def check_label_names(label_names: Iterable[str]) -> list[str]:
     """Check that label names are strings, and different."""
-    names = list(label_names)
-    if isinstance(label_names, str) or not all(isinstance(name, str) for name in names):
+    names = list(label_names) if _has_order(label_names) else [None]
+    if not all(isinstance(name, str) for name in names):
         raise TypeError(f"`label_names` must be a list of strings, got {label_names!r:.60}.")
     if not names:
         raise ValueError("`label_names` must contain at least one name, got none.")
@@ -172,10 +172,15 @@ def check_label_names(label_names: Iterable[str]) -> list[str]:
     return names
 
 
+def _has_order(values: Any) -> bool:
+    """Return whether a value is a sequence of several, such as a list; a set has no order."""
+    return isinstance(values, Iterable) and not isinstance(values, str | bytes | Set)
+
+
 def id_list(ids: Iterable[str | int], known: set[str | int]) -> list[str | int]:
     """Check ids, which must differ from each other and from `known`, and return them as strings and Python integers."""
-    if isinstance(ids, str):
-        raise TypeError(f"`ids` must contain an id for each row, got the string {ids!r:.60}.")
+    if not _has_order(ids):
+        raise TypeError(f"`ids` must be a list with an id for each row, got {ids!r:.60}.")
     values = [_check_id(value, row) for row, value in enumerate(ids)]
     seen: set[str | int] = set()
     for row, value in enumerate(values):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -120,7 +120,7 @@ class SearchIndex:
                 is not finite in float32 (or zero with `metric="cosine"`), or some rows have labels and others none.
         """
         new_ids = None if ids is None else id_list(ids, self._known_ids)  # before images take time
-        embeddings = self._embed(rows, "rows")
+        embeddings = self._embed(list(rows) if isinstance(rows, Iterator) else rows, "rows")
         start, num_rows = len(self), len(embeddings)
         new_ids = id_list(range(start, start + num_rows), self._known_ids) if new_ids is None else new_ids
         if not num_rows or len(new_ids) != num_rows:
@@ -134,7 +134,7 @@ class SearchIndex:
     def search(self, queries: Any, k: int = 5, *, labels: LabelSets | None = None) -> list[list[Hit]]:
         """Find the k nearest rows of each query, and the labels that they share with it.
 
-        A query that is itself a row of the index finds itself first.
+        A query that is a row of the index finds itself, at distance 0, after equal rows that were added before.
 
         Args:
             queries: Embeddings, shape `(Q, D)`, or, with a model, one or many images.
@@ -150,8 +150,9 @@ class SearchIndex:
             TypeError: If an argument has the wrong type.
             ValueError: For the reasons given by `kneighbors`, or if `labels` do not fit the queries or the index.
         """
+        queries = list(queries) if isinstance(queries, Iterator) else queries  # they are read twice
         if labels is None and self._labels and self.model is not None and not is_embedding_matrix(queries):
-            labels = [list(names) for names in self.model.predict(queries)]
+            labels = [list(names) for names in self.model.predict(queries)] or None
         distances, indices = self.kneighbors(queries, k)
         return self.hits(distances, indices, labels=labels)
 
@@ -172,11 +173,10 @@ class SearchIndex:
             ValueError: If the index is empty, `k` is out of range, the number of columns differs from that of the
                 index, or a query is not finite in float32 (or zero with `metric="cosine"`).
         """
-        refs = self.embeddings
-        distances, indices = kneighbors(refs, k, queries=self._embed(queries, "queries"))
-        if self.metric == "cosine":
-            distances = distances**2 / 2
-        return distances, indices
+        refs, vectors = self.embeddings, self._embed(queries, "queries")
+        found = kneighbors(refs, k, queries=vectors if len(vectors) else refs[:1])
+        distances, indices = (array[: len(vectors)] for array in found)
+        return distances**2 / 2 if self.metric == "cosine" else distances, indices
 
     def hits(self, distances: Any, indices: Any, *, labels: LabelSets | None = None) -> list[list[Hit]]:
         """Describe rows that were found by `kneighbors` or by an approximate index.

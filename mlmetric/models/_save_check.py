@@ -1,0 +1,55 @@
+"""A check before a model is saved: that its configuration and its tensors are enough to make it again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from mlmetric._evaluation_mode import evaluation_mode
+from mlmetric.models._model_parts import reference_tensor
+from mlmetric.models._module_config import Config, build_modules, custom_classes, owned_tensors, set_tensor
+
+if TYPE_CHECKING:
+    from mlmetric.models._multi_label_model import MultiLabelModel
+
+
+def check_heads(model: MultiLabelModel, configs: dict[str, Config]) -> None:
+    """Make embedding and classifier again, and compare their outputs with those of the model.
+
+    Heads that contain modules of the user are not checked, since code that is not known here makes them.
+
+    Args:
+        model: The model.
+        configs: The configurations of embedding and classifier by these names.
+
+    Raises:
+        ValueError: If they cannot be made again, or the outputs differ.
+    """
+    if any(map(custom_classes, configs.values())):
+        return
+    heads = {"embedding": model.embedding, "classifier": model.classifier}
+    tensors = owned_tensors(nn.ModuleDict(heads))
+    row = torch.randn(1, model.in_features, generator=torch.Generator().manual_seed(0))
+    row = row.to(reference_tensor(model.embedding, model.classifier))
+    try:
+        rebuilt = nn.ModuleDict(build_modules(json.loads(json.dumps(configs, allow_nan=False)), {})).eval()
+        differing = owned_tensors(rebuilt).keys() ^ tensors.keys()
+        if differing:
+            raise ValueError(f"only one of the two has the tensor {min(differing)!r}")
+        for tensor_name, tensor in tensors.items():
+            set_tensor(rebuilt, tensor_name, tensor.detach())
+        with evaluation_mode(model), torch.no_grad():
+            for name, head in heads.items():
+                expected, found = head(row), rebuilt[name](row)
+                if not torch.allclose(expected, found, rtol=1e-3, atol=1e-5, equal_nan=True):
+                    raise ValueError(f"the outputs of `{name}` differ by {float((expected - found).abs().max()):.2g}")
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "The model cannot be saved, because a model made from its layers and tensors differs from it: "
+            f"{str(error).rstrip('.')}. Hooks, parametrizations, replaced methods, infinite arguments, and parts that "
+            "two heads share are not saved: write a class for them, and pass it as `custom_modules` when the model is "
+            "loaded."
+        ) from error
