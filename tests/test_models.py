@@ -325,7 +325,7 @@ def test_transform_is_required_for_images_but_not_for_preprocessed_tensors():
 # --- the module
 
 
-@pytest.mark.parametrize("inputs", ["a.jpg", ["a.jpg"], [Image.new("RGB", (4, 4))]], ids=str)
+@pytest.mark.parametrize("inputs", ["a.jpg", ["a.jpg"], [Image.new("RGB", (4, 4))]], ids=["path", "paths", "image"])
 def test_images_for_a_model_without_backbone_are_an_error(fitted, inputs):
     with pytest.raises(ValueError, match=r"features of shape \(n, 6\), since the model has no backbone, got images"):
         fitted.to_model().predict(inputs)
