@@ -1,8 +1,7 @@
-"""Backbones of timm and Hugging Face, outputs with tokens, and the preprocessing of modules."""
+"""Backbones of timm and Hugging Face, and outputs with tokens."""
 
 import copy
 import json
-import logging
 import pickle
 import sys
 import types
@@ -11,7 +10,6 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -300,34 +298,3 @@ def test_damaged_safetensors_file_is_an_error(tmp_path):
         FrozenBackbone(nn.Linear(2, 2), weights=path)
     with pytest.raises(WeightsUnavailableError, match=r"gone\.safetensors does not exist"):
         FrozenBackbone(nn.Linear(2, 2), weights=tmp_path / "gone.safetensors")
-
-
-# The preprocessing of a module
-
-
-class WithToken(nn.Module):
-    """Like the encoders of Hugging Face: parameters of the module before those of the first layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, 4))
-        self.drop = nn.Dropout()
-        self.projection = nn.Conv2d(3, 4, 16, stride=16)
-
-
-@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)), WithToken])
-def test_module_that_reads_three_channels_has_the_preprocessing_for_imagenet(make, caplog):
-    with caplog.at_level(logging.INFO, logger="mlmetric"):
-        backbone = FrozenBackbone(make())
-    expected = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    image = Image.effect_noise((300, 260), 80).convert("RGB")
-    assert torch.equal(backbone.transform(image), expected(image))
-    assert caplog.messages == [f"{backbone.name} has no transform of its own: images are preprocessed as for ImageNet."]
-
-
-@pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Conv2d(1, 3, 1), nn.Conv1d(3, 2, 1), nn.Flatten()])
-def test_module_that_does_not_read_three_channels_has_no_preprocessing(module, caplog):
-    with caplog.at_level(logging.INFO, logger="mlmetric"):
-        assert FrozenBackbone(module).transform is None
-    assert FrozenBackbone(module, transform=len).transform is len
-    assert caplog.messages == []
