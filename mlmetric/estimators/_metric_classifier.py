@@ -263,7 +263,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         Returns:
             float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
-        return self.classifier_.probabilities(torch.from_numpy(self.decision_function(X))).numpy()
+        logits = torch.from_numpy(self.decision_function(X))
+        return self.classifier_.probabilities(logits).numpy()
 
     @inherit_docs(MetricEmbedder.transform)
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -29,6 +29,7 @@ from mlmetric.models._record import to_json
 
 Config = dict[str, Any]
 CustomModules = Mapping[str, nn.Module | Callable[[], nn.Module]]
+_DEEPEST = 50
 
 _LAYERS: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.AlphaDropout, nn.Identity, nn.Flatten),
@@ -206,6 +207,8 @@ def build_modules(configs: Mapping[str, Config], custom_modules: CustomModules) 
 
 
 def _build(config: Any, path: str, built: dict[str, nn.Module], custom_modules: CustomModules) -> nn.Module:
+    if path.count(".") > _DEEPEST:
+        raise ValueError(f"The modules are nested too deeply: at most {_DEEPEST} levels are read.")
     if isinstance(config, dict) and isinstance(config.get("same_as"), str) and config["same_as"] in built:
         return built[config["same_as"]]
     if not isinstance(config, dict) or not isinstance(config.get("class"), str):
