@@ -10,6 +10,7 @@ The same command continues an interrupted run. `predict.py` and `search.py` use 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from common.backbone_names import check_backbone
@@ -31,9 +32,8 @@ if __name__ == "__main__":  # the options are checked before the imports below, 
         check_backbone(options.backbone, options.weights)
     except ValueError as error:
         parser.error(str(error))
-    for path in (options.annotations, options.images):
-        if path is not None and not path.exists():
-            parser.error(f"{path} does not exist.")
+    if missing := [path for path in (options.annotations, options.images) if path and not path.exists()]:
+        parser.error(f"{missing[0]} does not exist.")
 
 import numpy as np
 import torch
@@ -56,7 +56,6 @@ SEED = 0
 def main(options: argparse.Namespace) -> None:
     """Train, measure, save and use a model."""
     output = options.output
-
     # 1. The annotations: an image has each sentiment that an annotator chose.
     if options.annotations is None:
         annotations, label_list, root = make_synthetic_ads(
@@ -113,9 +112,10 @@ def main(options: argparse.Namespace) -> None:
 
     # 7. The labels of one image, and its nearest training images with the labels that both have.
     chosen = test[:: max(1, len(test) // 5)][:5]
-    queries = [paths[row] for row in chosen]
-    found = index.search(queries, k=5)
-    print(queries[0], *(f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()))
+    queries, true_names = [paths[row] for row in chosen], [{names[i] for i in labels[row].nonzero()} for row in chosen]
+    found = index.search(queries, k=5, labels=[sorted(labels) for labels in true_names])
+    predicted = [f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()]
+    print(f"{queries[0]}: predicted {', '.join(predicted)}; true {', '.join(true_names[0])}")
     for hit in found[0]:
         print(f"  {hit.id}  distance {hit.distance:.2f}  in common: {', '.join(hit.shared) or 'none'}")
 
@@ -126,8 +126,8 @@ def main(options: argparse.Namespace) -> None:
     plot_curve(curves, figures / "validation.png", title="First member: validation", unit="score", kept=kept)
     precision, support = average_precision(probabilities, labels[test]).numpy(), labels[test].sum(0).numpy()
     plot_ap_by_support(precision, support, len(test), names, figures / "average_precision.png")
-    true_names = [{names[label] for label in labels[row].nonzero()} for row in chosen]
     plot_hits(queries, true_names, found, figures / "retrieval.png")
+    shutil.rmtree(checkpoints)  # the next run can have other options
     print(f"\nModel, index and figures: {output}")
 
 

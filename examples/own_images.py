@@ -11,6 +11,7 @@ that it writes.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from common.backbone_names import check_backbone
@@ -34,10 +35,8 @@ parser.add_argument("--backbone", default="resnet50", help="torchvision model or
 parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
 parser.add_argument("--epochs", type=int, default=50, help="epochs of each member (default: %(default)s)")
 parser.add_argument("--output", type=Path, default=Path("runs/own_images"), help="(default: %(default)s)")
-LABEL_OPTIONS = (
-    *("path_column", "label_column", "separator", "delimiter", "suffix", "split_column"),
-    *("exclude_columns", "min_votes", "min_count"),
-)
+LABELS = ["path_column", "label_column", "separator", "delimiter", "suffix", "split_column"]
+LABELS += ["exclude_columns", "min_votes", "min_count"]
 
 if __name__ == "__main__":  # the options are checked before the imports below, which take seconds
     options = parser.parse_args()
@@ -69,12 +68,11 @@ def main(options: argparse.Namespace) -> None:
     output = options.output
 
     # 1. The labels. Everything is read and checked before anything is computed.
-    images = read_image_labels(
-        options.labels, images=options.images, **{name: getattr(options, name) for name in LABEL_OPTIONS}
-    )
+    of_labels = {name: getattr(options, name) for name in LABELS}
+    images = read_image_labels(options.labels, images=options.images, **of_labels)
     print(images.summary())
     if images.parts is not None and ("test" not in images.parts or len(images.parts) == 1):
-        raise ValueError(f"--split-column must contain 'test' and another part, got {', '.join(images.parts)}.")
+        raise ValueError(f"The column {options.split_column} must contain 'test' and another, got {[*images.parts]}.")
 
     # 2. The features of a frozen backbone, computed once for each image and cached. Unreadable images are left out.
     torch.manual_seed(SEED)
@@ -111,7 +109,7 @@ def main(options: argparse.Namespace) -> None:
     probe_map = float(mean_average_precision(linear_probe, labels[test]))
     print(f"\n{report}\nNDCG@10 of retrieval: {ndcg:.3f}; mAP of a linear probe: {probe_map:.3f}\n")
     if probe_map > report.values["map"]:
-        print("The linear probe has the higher mAP: use it (`classifier.classifier_.members[-1]`), or more images.\n")
+        print("The linear probe has the higher mAP: `python examples/ads --method linear-probe` trains it alone.\n")
 
     # 6. The model with its backbone, and an index of the training images.
     record = {
@@ -128,16 +126,20 @@ def main(options: argparse.Namespace) -> None:
     # 7. The labels of one image, its nearest training images, and two figures.
     chosen = test[:: max(1, len(test) // 5)][:5]
     queries = [paths[row] for row in chosen]
-    found = index.search(queries, k=5)
-    print(queries[0], *(f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()))
+    true_names = [images.names_of(row) for row in chosen.tolist()]
+    found = index.search(queries, k=5, labels=true_names)
+    predicted = [f"{name} {probability:.2f}" for name, probability in model.predict(queries[0])[0].items()]
+    print(
+        f"{queries[0]}: predicted {', '.join(predicted) or 'no label'}; true {', '.join(true_names[0]) or 'no label'}"
+    )
     for hit in found[0]:
         print(f"  {hit.id}  distance {hit.distance:.2f}  in common: {', '.join(hit.shared) or 'none'}")
     precision = average_precision(probabilities, labels[test]).numpy()
     support = labels[test].sum(0).numpy()
     plot_ap_by_support(precision, support, len(test), names, output / "figures" / "average_precision.png")
-    true_names = [set(images.names_of(row)) for row in chosen.tolist()]
-    plot_hits(queries, true_names, found, output / "figures" / "retrieval.png")
-    print(f"\nModel, index and figures: {output}")
+    plot_hits(queries, [set(labels) for labels in true_names], found, output / "figures" / "retrieval.png")
+    shutil.rmtree(checkpoints)  # the next run can have other labels or options
+    print(f"\nTrained on {len(train)} images, measured on {len(test)}. Model, index and figures: {output}")
 
 
 if __name__ == "__main__":

@@ -26,21 +26,27 @@ if __name__ == "__main__":  # before the imports below, which take seconds
         parser.error(str(error))
 
 from common.progress import progress_bar
+from mlmetric.data import BadImageError
 from mlmetric.models import MultiLabelModel
 
 
 def main(options: argparse.Namespace, paths: list[Path]) -> None:
     """Print the labels of each image, with their probabilities."""
     model = MultiLabelModel.from_pretrained(options.model)
-    with progress_bar("images", unit="images") as bar:
-        predictions = model.predict(paths, progress=bar.set)
-    labels = {str(path): found for path, found in zip(paths, predictions, strict=True)}
+    labels, unreadable = {}, []
+    for path in progress_bar("images", paths, unit="images"):
+        try:
+            labels[str(path)] = model.predict(path)[0]
+        except BadImageError as error:
+            unreadable.append(f"error: {error}")
     if options.json:
         print(json.dumps(labels, indent=1))
-        return
-    width = max(map(len, labels))
-    for path, found in labels.items():
-        print(f"{path:{width}}  " + (", ".join(f"{name} {value:.2f}" for name, value in found.items()) or "no label"))
+    else:
+        width = max(map(len, labels), default=0)
+        for name, found in labels.items():
+            print(f"{name:{width}}  " + (", ".join(f"{label} {p:.2f}" for label, p in found.items()) or "no label"))
+    if unreadable:
+        raise SystemExit("\n".join(unreadable))
 
 
 if __name__ == "__main__":

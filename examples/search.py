@@ -1,7 +1,8 @@
 """Find the images that are most alike: python examples/search.py MODEL INDEX IMAGE...
 
 MODEL and INDEX are the folders that an example wrote, such as `runs/own_images/model` and `runs/own_images/index`. A
-folder in place of an image stands for the images in it.
+folder in place of an image stands for the images in it. The number after a label that the predicted labels of the image
+and those of the one that was found have in common is its share of their Jaccard similarity.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     except FileNotFoundError as error:
         parser.error(str(error))
 
+from common.progress import progress_bar
+from mlmetric.data import BadImageError
 from mlmetric.models import MultiLabelModel
 from mlmetric.search import SearchIndex
 
@@ -35,16 +38,28 @@ def main(options: argparse.Namespace, paths: list[Path]) -> None:
     """Print the nearest images of each image, and the labels that both have, with their share of the similarity."""
     model = MultiLabelModel.from_pretrained(options.model)
     index = SearchIndex.load(options.index, model=model)
-    found = dict(zip(map(str, paths), index.search(paths, options.k), strict=True))
+    found, unreadable = {}, []
+    for path in progress_bar("images", paths, unit="images"):
+        try:
+            labels = list(model.predict(path)[0])
+            found[str(path)] = labels, index.search(path, options.k, labels=[labels])[0]
+        except BadImageError as error:
+            unreadable.append(f"error: {error}")
     if options.json:
-        print(json.dumps({path: [hit._asdict() for hit in hits] for path, hits in found.items()}, indent=1))
-        return
-    for path, hits in found.items():
-        print(path)
-        width = max(len(str(hit.id)) for hit in hits)
-        for hit in hits:
-            shared = ", ".join(f"{name} {share:.2f}" for name, share in hit.shared.items())
-            print(f"  {hit.id!s:{width}}  distance {hit.distance:.3f}  in common: {shared or 'none'}")
+        rows = {
+            path: {"predicted": labels, "hits": [hit._asdict() for hit in hits]}
+            for path, (labels, hits) in found.items()
+        }
+        print(json.dumps(rows, indent=1))
+    else:
+        for name, (labels, hits) in found.items():
+            print(f"{name}  predicted: {', '.join(labels) or 'no label'}")
+            width = max(len(str(hit.id)) for hit in hits)
+            for hit in hits:
+                shared = ", ".join(f"{label} {share:.2f}" for label, share in hit.shared.items())
+                print(f"  {hit.id!s:{width}}  distance {hit.distance:.3f}  in common: {shared or 'none'}")
+    if unreadable:
+        raise SystemExit("\n".join(unreadable))
 
 
 if __name__ == "__main__":

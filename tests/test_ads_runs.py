@@ -567,6 +567,7 @@ from ads import monitoring
 from ads.program import run_program
 from common.progress import Progress
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 step, number, signal_name = sys.argv.pop(1).split(":")
 set_progress, monitored_stages = Progress.set, monitoring.monitored_stages
 

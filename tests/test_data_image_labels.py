@@ -104,7 +104,7 @@ def test_images_that_do_not_exist_are_noted(path, tmp_path):
     (tmp_path / "photos" / "2.jpg").mkdir()
     images = read_image_labels(path, split_column="split", images=tmp_path / "photos")
     assert images.root == tmp_path / "photos"
-    assert "Images that do not exist: 3 (2.jpg, 3.jpg, 4.jpg). They were kept." in images.notes
+    assert "Images that do not exist: 3 (2.jpg, 3.jpg, 4.jpg)." in images.notes
     (tmp_path / "photos" / "b" / "1.jpg").unlink()
     with pytest.raises(
         LabelFileError, match=r"None of 4 images exists in .*photos, the first is 'b/1\.jpg': check `imag"

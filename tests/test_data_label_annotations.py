@@ -238,7 +238,7 @@ def test_voc_folder_is_found(annotations, monkeypatch):
     read = read_image_labels(annotations, images=annotations.parent)
     assert (read.root, read.notes) == (
         annotations.parent,
-        ["Images that do not exist: 2 (b.jpg, a.jpg). They were kept."],
+        ["Images that do not exist: 2 (b.jpg, a.jpg)."],
     )
 
 

@@ -93,10 +93,25 @@ def test_predict_and_search_use_the_saved_model(trained):
     table, _ = printed_by(predict, output / "model", images)
     assert len(table.splitlines()) == 60
     arguments = [output / "model", output / "index", images / "3.png"]
-    hits = json.loads(printed_by(search, *arguments, "-k", 4, "--json")[0])[str(images / "3.png")]
+    found = json.loads(printed_by(search, *arguments, "-k", 4, "--json")[0])[str(images / "3.png")]
+    model = MultiLabelModel.from_pretrained(output / "model")
+    assert found["predicted"] == list(model.predict(images / "3.png")[0])
+    hits = found["hits"]
     assert len(hits) == 4
     assert hits == sorted(hits, key=lambda hit: hit["distance"])
     assert "in common" in printed_by(search, *arguments)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [predict, search])
+def test_unreadable_image_does_not_keep_others_from_their_result(trained, script, tmp_path, capsys):
+    images, output, *_ = trained
+    (tmp_path / "broken.png").write_text("no image")
+    folders = [output / "model"] + [output / "index"] * (script is search)
+    options = script.parser.parse_args([*map(str, folders), str(tmp_path / "broken.png"), str(images / "3.png")])
+    with pytest.raises(SystemExit, match=r"broken\.png is truncated or not an image"):
+        script.main(options, list_images(options.images))
+    assert "3.png" in capsys.readouterr().out
 
 
 @pytest.mark.slow

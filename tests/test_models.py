@@ -166,6 +166,8 @@ def test_estimators_without_a_model_are_errors(fitted):
         MultiLabelModel.from_estimator(MetricEmbedder())
     with pytest.raises(NotFittedError):
         MetricClassifier().to_model()
+    with pytest.raises(NotFittedError):
+        MultiLabelModel.from_estimator(make_pipeline(StandardScaler(), MetricClassifier()))
     with pytest.raises(ValueError, match=r"got 6 \(`in_features`\), 512 \(`backbone`\), 6 \(`embedding`\)"):
         fitted.to_model(backbone=FrozenBackbone("squeezenet1_0", weights=None))
 

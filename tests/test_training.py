@@ -254,8 +254,8 @@ def test_checkpoint_of_other_settings_or_data_is_an_error(rows, tmp_path):
             (make_classifier(), features, labels, dataclasses.replace(CONFIG, lr=0.1)),
             r"lr was 0\.01 and is 0\.1\. Remove",
         ),
-        ((make_classifier(), features * 2, labels, CONFIG), "inputs was"),
-        ((make_classifier(), features, 1 - labels, CONFIG), "labels was"),
+        ((make_classifier(), features * 2, labels, CONFIG), "inputs has other values"),
+        ((make_classifier(), features, 1 - labels, CONFIG), "labels has other values"),
         ((ClassifierHead(12, 4, activation="softmax"), features, labels, CONFIG), r"module\.activation was"),
     ):
         head, inputs, targets, config = changed

@@ -128,7 +128,7 @@ def to_image_labels(path: Path, read: LabelledPaths, min_votes: int, min_count: 
         needed = "no image" if min_count == 1 else f"fewer than {min_count:,} images"
         notes.append(f"Labels left out, with {needed} (`min_count={min_count}`): {described}.")
     label_names = [read.label_names[label] for label in kept]
-    if similar := similar_names(label_names):
+    if similar := similar_names(read.label_names):
         notes.append(f"Labels that look alike: {listing(similar)}.")
     if similar := similar_names(list(read.parts or ())):
         notes.append(f"Parts that look alike: {listing(similar)}.")

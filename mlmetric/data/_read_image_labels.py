@@ -230,4 +230,4 @@ def _missing_images(read: LabelledPaths, format: LabelFormat) -> list[str]:
             f"None of {number_of(len(missing), 'image')} exists in {read.root}, the first is {quote(missing[0])}: "
             f"{hint}."
         )
-    return [f"Images that do not exist: {len(missing):,} ({listing(missing, 4)}). They were kept."]
+    return [f"Images that do not exist: {len(missing):,} ({listing(missing, 4)})."]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric.heads import FrozenBackbone
@@ -170,6 +171,8 @@ def of_estimator(
         model: MultiLabelModel = estimator.to_model(backbone=backbone, label_names=label_names, record=record)
         return model
     *before, (_, classifier) = estimator.steps
+    if hasattr(classifier, "to_model"):
+        check_is_fitted(classifier, "classifier_")
     if before and hasattr(before[0][1], "backbone_"):
         if backbone is not None:
             raise ValueError("`backbone` must be None for a pipeline that starts with one, got a FrozenBackbone.")

@@ -238,9 +238,11 @@ class Trainer:
         for name in {**self.settings, **saved}:
             was, now = (settings.get(name, "absent") for settings in (saved, self.settings))
             if was != now:
+                is_data = "torch.Tensor" in f"{was}"  # with a digest, which says nothing to people
+                difference = f"{name} has other values" if is_data else f"{name} was {was} and is {now}"
                 raise ValueError(
-                    f"The checkpoint {self.checkpoint} has other settings or data: {name} was {was} and is {now}. "
-                    "Remove it to train from scratch."
+                    f"The checkpoint {self.checkpoint} has other settings or data: {difference}. "
+                    "Remove it to train from scratch, and the others in its folder, or choose another folder."
                 )
         try:
             self._load(state)
