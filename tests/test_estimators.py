@@ -573,7 +573,7 @@ def test_checkpoint_of_other_rows_is_an_error_that_names_the_file(tmp_path):
     X, y = table(80)
     settings = FAST | {"validation_fraction": 0}
     MetricEmbedder(**settings).fit(X, y, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"embedding_1\.pt has other settings or data: labels was"):
+    with pytest.raises(ValueError, match=r"embedding_1\.pt has other settings or data: labels has other values"):
         MetricEmbedder(**settings).fit(X, 1 - y, checkpoint_dir=tmp_path)
 
 

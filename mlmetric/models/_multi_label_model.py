@@ -142,8 +142,8 @@ class MultiLabelModel(nn.Module):
         Args:
             inputs: With a backbone one or several images: paths, PIL images, uint8 tensors `(3, H, W)`, or preprocessed
                 tensors of floating-point numbers `(C, H, W)`; or a tensor `(N, C, H, W)`. Paths, PIL images and uint8
-                tensors go through the transform of the backbone; floating-point tensors must be what it returns, resized
-                and normalised. Without a backbone features: an array, tensor or data frame `(n, D)`.
+                tensors go through the transform of the backbone; floating-point tensors must be what it returns,
+                resized and normalised. Without a backbone features: an array, tensor or data frame `(n, D)`.
             batch_size: Number of inputs in a batch; None for 32 images, or 4,096 rows of features.
             progress: Called after each batch as `progress(done, total)` with numbers of inputs.
 
