@@ -40,7 +40,7 @@ def test_split_without_a_test_part_is_an_error_before_anything_is_computed(tmp_p
     options = ("--images", tmp_path, "--labels", tmp_path / "labels.csv", "--split-column", "split")
     result = run("own_images.py", *options, "--min-count", 1, "--weights", "none", folder=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == "error: --split-column must contain 'test' and another part, got train.\n"
+    assert result.stderr == "error: The column split must contain 'test' and another, got ['train'].\n"
 
 
 def test_missing_model_is_one_line(tmp_path):
