@@ -102,15 +102,6 @@ def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool
     return matrix
 
 
-def widen_integers(labels: torch.Tensor) -> torch.Tensor:
-    """Return labels of a small integer dtype as int64, other labels unchanged, for functions that users wrote.
-
-    In uint8 `labels - ref_labels` wraps from 0 to 255, and in uint8 and int8 `labels @ ref_labels.T` overflows. torch
-    raises for both in bool.
-    """
-    return labels.long() if labels.dtype in (torch.uint8, torch.int8, torch.int16) else labels
-
-
 def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     """Return a tensor as a dense tensor, and anything else as a numeric array."""
     if isinstance(labels, torch.Tensor):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlmetric._label_dtypes import widen_integers
 from mlmetric._pml import BaseDistance
-from mlmetric.labels import LabelsLike, label_tensor, widen_integers
+from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.losses._indices_tuple import IndicesTuple, to_pairs
 from mlmetric.similarity import SimilarityFunction, compare_labels
 

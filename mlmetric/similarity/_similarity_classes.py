@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mlmetric._label_dtypes import widen_integers
 from mlmetric._repr import short_repr
-from mlmetric.labels import LabelsLike, widen_integers
+from mlmetric.labels import LabelsLike
 from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_product, jaccard, overlap
 
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]

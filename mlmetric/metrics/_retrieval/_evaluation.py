@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlmetric.labels import LabelsLike, widen_integers
+from mlmetric._label_dtypes import widen_integers
+from mlmetric.labels import LabelsLike
 from mlmetric.metrics._inputs import TensorLike, check_choice, check_weights
 from mlmetric.metrics._retrieval._query_scores import RetrievalResults
 from mlmetric.metrics._retrieval._retrieval_inputs import Metric, RetrievalInputs, check_retrieval_inputs
