@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mlmetric._global_generator import seeded_globally
 from mlmetric.distributed import on_first_rank
+from mlmetric.estimators._members import TrainedMembers
 from mlmetric.estimators._recipes import FEATURE_CLIP
 from mlmetric.estimators._training_data import TrainingData
-from mlmetric.estimators._validation_parts import Part, ValidationParts
-from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork
+from mlmetric.estimators._validation_parts import Part
+from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork, LateFusionClassifier
 from mlmetric.metrics import best_thresholds, mean_average_precision
 from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_logistic_regression
 from mlmetric.training._logistic_regression import INVERSE_PENALTIES
@@ -39,7 +40,7 @@ class FittedClassifier(NamedTuple):
             it; None without validation rows.
     """
 
-    module: ClassifierEnsemble | LabelNetwork
+    module: ClassifierEnsemble | LabelNetwork | LateFusionClassifier
     num_labels: int
     histories: list[list[EpochRecord]]
     validation: tuple[Tensor, Tensor] | None
@@ -88,9 +89,7 @@ def check_label_settings(classifier: Any) -> None:
         raise ValueError(f"`max_predicted` must be a number above 0, got {classifier.max_predicted!r}.")
 
 
-def fit_joint_classifier(
-    networks: Sequence[LabelNetwork], parts: ValidationParts, *, standardize: bool, device: str, seed: int
-) -> FittedClassifier:
+def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: str, seed: int) -> FittedClassifier:
     """Combine the networks with a logistic regression on the features.
 
     A logistic regression is trained on the training rows of each part; the mean of their weights is that of the
@@ -99,8 +98,7 @@ def fit_joint_classifier(
     the best mAP on the validation rows. Without validation rows that have a label, it is 0.5, and C is 0.01.
 
     Args:
-        networks: The trained networks of the members, in evaluation mode.
-        parts: The training rows and validation rows of each member.
+        members: The trained members, with their networks.
         standardize: Whether to standardise, and clip, the features of the logistic regression.
         device: The device of the result.
         seed: Seed of the initial weights of the logistic regression, which the label frequencies replace.
@@ -108,12 +106,15 @@ def fit_joint_classifier(
     Returns:
         The classifier.
     """
+    parts = members.parts
     size, num_labels = parts.data.features.shape[1], parts.data.labels.shape[1]
     with seeded_globally(seed):
-        probe = ClassifierHead(size, num_labels, clip=FEATURE_CLIP if standardize else None)
+        probe = ClassifierHead(
+            size, num_labels, clip=FEATURE_CLIP if standardize else None, fill_missing=parts.data.views is not None
+        )
     if standardize:
-        probe.standardize.fit(parts.data.features)
-    probe, networks = probe.to(device), [network.to(device) for network in networks]
+        probe.standardize.fit(parts.data.features, skip_nan=probe.fill_missing)
+    probe, networks = probe.to(device), [network.to(device) for network in members.networks]
     histories: list[list[EpochRecord]] = []
     weights, biases = [], []
     strengths: float | tuple[float, ...] = INVERSE_PENALTIES
@@ -122,13 +123,13 @@ def fit_joint_classifier(
     for number in range(len(parts)):
         train, validation = parts[number]
         if validation is None or not bool(validation.hard.labels.any()):
-            histories.append(fit_logistic_regression(probe, *train, C=_C_WITHOUT_VALIDATION))
+            histories.append(fit_logistic_regression(probe, *train.pair, C=_C_WITHOUT_VALIDATION))
         else:
-            records = fit_logistic_regression(probe, *train, C=strengths, validation=validation.hard)
+            records = fit_logistic_regression(probe, *train.pair, C=strengths, validation=validation.hard.pair)
             histories.append(records)
             strengths = max(records, key=lambda record: record["val_map"])["C"]
         if validation is not None:
-            features, target = validation.hard
+            features, target = validation.hard.pair
             unseen = ClassifierEnsemble(networks[number :: len(parts)])
             logits.append((_logits(unseen, features), _logits(probe, features)))
             targets.append(target)
@@ -206,15 +207,15 @@ def fit_frozen_classifier(
         classifier.standardize.fit(embedded.features)
     records = fit_classifier(
         classifier.to(device),
-        *embedded,
+        *embedded.pair,
         loss=copy.deepcopy(loss),
         config=config,
-        validation=None if part.validation is None else embed(part.validation).hard,
+        validation=None if part.validation is None else embed(part.validation).hard.pair,
         **outputs,
     )
     network = LabelNetwork(head, classifier).eval()
     num_labels = part.train.labels.shape[1]
     if part.validation is None:
         return FittedClassifier(network, num_labels, [records], None)
-    features, target = part.validation.hard
+    features, target = part.validation.hard.pair
     return FittedClassifier(network, num_labels, [records], (_logits(network, features), target))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from mlmetric.estimators._recipes import RECOMMENDED_HEAD
+from mlmetric._global_generator import seeded_globally
+from mlmetric.estimators._recipes import recommended_head
 from mlmetric.estimators._training_data import TrainingData
-from mlmetric.estimators._validation_parts import ValidationParts
-from mlmetric.heads import ClassifierHead, LabelNetwork, Standardize
-from mlmetric.training import apply_in_batches
+from mlmetric.estimators._validation_parts import Parts, ValidationParts
+from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, LabelNetwork, Standardize
+from mlmetric.losses import LogRatioLoss
+from mlmetric.training import EpochRecord, apply_in_batches, fit_embedding
 
 
 class Member(NamedTuple):
@@ -27,43 +30,136 @@ class Member(NamedTuple):
         return LabelNetwork(copy.deepcopy(self.head), copy.deepcopy(self.classifier)).eval()
 
 
-class FittedMembers(NamedTuple):
+class TrainedMembers(NamedTuple):
     """The result of training the members.
 
     Attributes:
-        networks: The networks of the members after the epochs that are best for labels; empty if not required.
         parts: The training rows and validation rows of each member.
+        heads: The trained heads.
+        networks: The networks of the members after the epochs that are best for labels; empty if not required.
+        histories: The records of the epochs of each member.
+    """
+
+    parts: Parts
+    heads: list[nn.Module]
+    networks: list[LabelNetwork]
+    histories: list[list[EpochRecord]]
+
+    def ensemble(self) -> EmbeddingEnsemble:
+        """Return the heads as one, in evaluation mode."""
+        return EmbeddingEnsemble(self.heads).eval()
+
+
+class FittedMembers(NamedTuple):
+    """The members of an estimator.
+
+    Attributes:
+        members: The members that are trained on all features; None with late fusion.
+        of_views: With late fusion for each view the members that are trained on it; otherwise None.
+        parts: The training rows and validation rows, with all features.
         next_seed: Seed of the next stage.
     """
 
-    networks: list[LabelNetwork]
+    members: TrainedMembers | None
+    of_views: dict[str, TrainedMembers] | None
     parts: ValidationParts
     next_seed: int
 
 
-def make_member(
-    make_head: Callable[[int], nn.Module] | None, data: TrainingData, *, standardize: bool, with_classifier: bool
-) -> Member:
-    """Initialise a member on the CPU.
+def check_member_settings(estimator: Any) -> None:
+    """Check the settings of an estimator that concern its members.
+
+    Raises:
+        TypeError: If `head` is a module.
+        ValueError: If a setting is out of range.
+    """
+    for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
+        if not getattr(estimator, name) >= smallest:
+            raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(estimator, name)!r}.")
+    if isinstance(estimator.head, nn.Module):
+        raise TypeError(
+            "`head` must make a head from the number of features, such as `functools.partial(EmbeddingHead, "
+            f"dropout=0.2)`, one for each member; got a module, {type(estimator.head).__name__}."
+        )
+    if estimator.patience is not None and estimator.patience < 1:
+        raise ValueError(f"`patience` must be None or at least 1, got {estimator.patience}.")
+    if estimator.fusion not in ("late", "concat", "gated"):
+        raise ValueError(f"`fusion` must be 'late', 'concat' or 'gated', got {estimator.fusion!r}.")
+
+
+def train_members(
+    estimator: Any,
+    parts: Parts,
+    *,
+    outputs: Any,
+    stage: str,
+    seed: int,
+    predicts_labels: bool,
+    label_loss: Callable[[Tensor, Tensor], Tensor] | None,
+) -> TrainedMembers:
+    """Train the members of an estimator.
 
     Args:
-        make_head: Makes a head from the number of features; None for the recommended head.
-        data: The rows passed as `X` and `y`.
-        standardize: Whether to fit the standardisation of the head.
-        with_classifier: Whether a classifier is trained with the head.
+        estimator: The estimator, with its settings.
+        parts: The training rows and validation rows of each member.
+        outputs: The checkpoints and the callback, a `StageOutputs`.
+        stage: Prefix of the names of the stages, which continue with the number of the member.
+        seed: Seed of the weights; that of the training of member m is `seed % 100_000 + m`.
+        predicts_labels: Whether the networks after the best epochs for labels are required.
+        label_loss: Loss of the classifiers; None for the binary cross entropy.
 
     Returns:
-        The member.
+        The members, in evaluation mode.
     """
-    head = (RECOMMENDED_HEAD if make_head is None else make_head)(data.features.shape[1])
-    if standardize:
+    with seeded_globally(seed):
+        members = [_make_member(estimator, parts.data) for _ in range(estimator.n_members)]
+    networks = [member.network() for member in members] if predicts_labels else []
+    histories = []
+    for number, member in enumerate(members):
+        name = f"{stage}_{number + 1}"
+        train, held_out = parts[number]
+        estimator._log_stage(name, train, held_out)
+        history = fit_embedding(
+            member.head.to(estimator.device),
+            *train.pair,
+            loss=LogRatioLoss() if estimator.loss is None else copy.deepcopy(estimator.loss),
+            miner=copy.deepcopy(estimator.miner),
+            classifier=member.classifier,
+            classifier_weight=estimator.classifier_weight,
+            classifier_loss=copy.deepcopy(label_loss),
+            label_network=networks[number] if networks else None,
+            config=estimator._config(seed % 100_000 + number, held_out, is_embedding=True),
+            validation=None if held_out is None else held_out.hard.pair,
+            **outputs.arguments(name),
+        )
+        histories.append(history)
+    return TrainedMembers(parts, [member.head.eval() for member in members], networks, histories)
+
+
+def _make_member(estimator: Any, data: TrainingData) -> Member:
+    """Initialise a member on the CPU, and fit the standardisation of its head."""
+    size = data.features.shape[1]
+    make_head = recommended_head(data.views, estimator.fusion) if estimator.head is None else estimator.head
+    head = make_head(size)
+    if estimator.standardize:
         part = getattr(head, "standardize", None)
         if not isinstance(part, Standardize):
             raise ValueError(
                 f"`standardize` needs `head.standardize`; {type(head).__name__} has none. Pass `standardize=False`."
             )
-        part.fit(data.features)
-    if not with_classifier:
+        part.fit(data.features, skip_nan=data.views is not None)
+    if data.views is not None:
+        _check_missing_views(head, data.features)
+    if not estimator.classifier_weight:
         return Member(head, None)
-    size = apply_in_batches(head, data.features[:1]).shape[1]
-    return Member(head, ClassifierHead(size, data.labels.shape[1]))
+    return Member(head, ClassifierHead(apply_in_batches(head, data.features[:1]).shape[1], data.labels.shape[1]))
+
+
+def _check_missing_views(head: nn.Module, features: Tensor) -> None:
+    """Check that a head embeds rows that lack views, if there are any."""
+    rows = features[features.isnan().any(dim=1)][:1]
+    if len(rows) and not bool(torch.isfinite(apply_in_batches(head, rows)).all()):
+        raise ValueError(
+            f"`head` must embed rows that lack a view, whose features are NaN, but {type(head).__name__} returns NaN "
+            "for them: use `mlmetric.heads.FusionHead`, or `fusion='late'`, which trains a head for each view."
+        )

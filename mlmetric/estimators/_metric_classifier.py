@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.estimators._label_training import check_label_settings, fit_frozen_classifier, fit_joint_classifier
+from mlmetric.estimators._late_fusion import fuse_classifiers
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
@@ -70,8 +72,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
         classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
-            `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with `two_stage` a
-            `LabelNetwork` of `head_` and a `ClassifierHead`.
+            `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with late fusion a
+            `LateFusionClassifier` of one for each view; with `two_stage` a `LabelNetwork` of `head_` and a
+            `ClassifierHead`.
         thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
             predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
@@ -108,6 +111,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         miner: Any = None,
         classifier_weight: float = 3.0,
         n_members: int = 4,
+        views: Mapping[str, slice] | None = None,
+        fusion: Literal["late", "concat", "gated"] = "late",
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
@@ -132,6 +137,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             miner=miner,
             classifier_weight=classifier_weight,
             n_members=n_members,
+            views=views,
+            fusion=fusion,
             standardize=standardize,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -161,6 +168,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         miner: Any = None,
         classifier_weight: float = 0.0,
         n_members: int = 1,
+        views: Mapping[str, slice] | None = None,
+        fusion: Literal["late", "concat", "gated"] = "late",
         standardize: bool = True,
         max_epochs: int = 10,
         batch_size: int = 256,
@@ -187,6 +196,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             miner=miner,
             classifier_weight=classifier_weight,
             n_members=n_members,
+            views=views,
+            fusion=fusion,
             standardize=standardize,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -217,13 +228,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Train on features and labels."""
         check_label_settings(self)
         outputs = StageOutputs(checkpoint_dir, callback)
-        networks, parts, seed = self._fit_members(
+        members, of_views, parts, seed = self._fit_members(
             *self._read(X, y, validation),
             outputs,
             num_parts=1 if self.two_stage else self.n_members,
             predicts_labels=not self.two_stage,
             label_loss=None if self.two_stage else self.label_loss,
         )
+        joint = partial(fit_joint_classifier, standardize=self.standardize, device=self.device, seed=seed)
         if self.two_stage:
             part = parts[0]
             self._log_stage("classifier", *part)
@@ -238,8 +250,12 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
                 config=self._config(seed % 100_000, part.validation),
                 **outputs.arguments("classifier"),
             )
+        elif members is not None:
+            fitted = joint(members)
         else:
-            fitted = fit_joint_classifier(networks, parts, standardize=self.standardize, device=self.device, seed=seed)
+            assert of_views is not None
+            fitted = fuse_classifiers({name: joint(trained) for name, trained in of_views.items()}, of_views, parts)
+        if not self.two_stage:
             outputs.save("classifier_ensemble", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric._global_generator import seeded_globally
-from mlmetric.estimators._members import FittedMembers, make_member
+from mlmetric.estimators._late_fusion import fuse_embeddings
+from mlmetric.estimators._members import FittedMembers, check_member_settings, train_members
 from mlmetric.estimators._recipes import PAPER_HEAD, paper_loss, paper_miner
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StagedEstimator, StageOutputs
 from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features
-from mlmetric.estimators._validation_parts import ValidationParts
-from mlmetric.heads import EmbeddingEnsemble
-from mlmetric.losses import LogRatioLoss
-from mlmetric.training import TrainingConfig, apply_in_batches, fit_embedding
+from mlmetric.estimators._validation_parts import ValidationParts, ViewParts
+from mlmetric.training import TrainingConfig, apply_in_batches
 
 
 @inherit_docs(TrainingConfig)
@@ -44,7 +42,15 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
         classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
             trains no such classifier.
-        n_members: Number of heads that are trained and concatenated.
+        n_members: Number of heads that are trained and concatenated; with late fusion for each view.
+        views: For each view of a row, such as its image and its text, its name and its columns, a slice; each column is
+            in one view. A row lacks a view if all its columns are NaN. [join_views][mlmetric.data.join_views] makes
+            such a matrix. None for features without views.
+        fusion: How views are combined. `"late"` trains members for each view, on the rows that have it, and
+            concatenates their embeddings with weights that are chosen on the validation rows, see
+            [LateFusionHead][mlmetric.heads.LateFusionHead]. `"concat"` and `"gated"` train members on all views, by
+            default with the [FusionHead][mlmetric.heads.FusionHead] of that name; a `head` of your own then gets rows
+            with NaN.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the rows of `X`, including those
             set aside. The recommended head clips features: without `standardize`, pass standardised features or use
             another head.
@@ -59,10 +65,12 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             not draw from it meanwhile; fits in several threads run one after the other.
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
+        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
+            whose input is features as passed to `fit`.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member.
+        history_: A list of epoch records for each member; with late fusion for those of the first view, the second and
+            so on.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
         n_samples_fit_: Number of rows of `X`.
@@ -96,6 +104,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         miner: Any = None,
         classifier_weight: float = 3.0,
         n_members: int = 4,
+        views: Mapping[str, slice] | None = None,
+        fusion: Literal["late", "concat", "gated"] = "late",
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
@@ -114,6 +124,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         self.miner = miner
         self.classifier_weight = classifier_weight
         self.n_members = n_members
+        self.views = views
+        self.fusion = fusion
         self.standardize = standardize
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -137,6 +149,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         miner: Any = None,
         classifier_weight: float = 0.0,
         n_members: int = 1,
+        views: Mapping[str, slice] | None = None,
+        fusion: Literal["late", "concat", "gated"] = "late",
         standardize: bool = True,
         max_epochs: int = 10,
         batch_size: int = 256,
@@ -169,6 +183,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             miner=paper_miner() if miner is None else miner,
             classifier_weight=classifier_weight,
             n_members=n_members,
+            views=views,
+            fusion=fusion,
             standardize=standardize,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -207,12 +223,12 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 pipeline passes them unchanged, not transformed by the steps before this one. Label names must be in
                 `classes_`, and a data frame must have the same columns as `y`.
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
-                for the members, and `classifier_ensemble.pt`, or `classifier.pt` for a second stage; with
-                `random_state=None` also `seeds.json`. The state is saved after each epoch; its entry "module" is the
-                state dict of the trained module. A fit with the same
-                settings and data resumes from the checkpoints and gives the same result as an uninterrupted one. In a
-                process group, rank 0 reads and writes them. Different fits need different folders. In a pipeline
-                pass it as `metricembedder__checkpoint_dir`.
+                for the members (with late fusion `embedding_image_1.pt` and so on for a view "image"), and
+                `classifier_ensemble.pt`, or `classifier.pt` for a second stage; with `random_state=None` also
+                `seeds.json`. The state is saved after each epoch; its entry "module" is the state dict of the trained
+                module. A fit with the same settings and data resumes from the checkpoints and gives the same result as
+                an uninterrupted one. In a process group, rank 0 reads and writes them. Different fits need different
+                folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
             callback: Called as `callback(stage, record)` after each epoch, including those restored from a checkpoint,
                 with the name of the stage, "embedding_1" and so on, or "classifier" with `two_stage`, and the
                 [EpochRecord][mlmetric.training.EpochRecord].
@@ -231,8 +247,9 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         Warns:
             UserWarning: If training diverges, epochs cannot be scored, or soft labels never reach 0.5.
         """
-        outputs = StageOutputs(checkpoint_dir, callback)
-        self._fit_members(*self._read(X, y, validation), outputs, num_parts=self.n_members)
+        self._fit_members(
+            *self._read(X, y, validation), StageOutputs(checkpoint_dir, callback), num_parts=self.n_members
+        )
         return self
 
     def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -261,50 +278,31 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
         With `predicts_labels`, the result contains their networks after the epochs that are best for labels.
         """
-        for name, smallest in (("n_members", 1), ("classifier_weight", 0), ("max_epochs", 1)):
-            if not getattr(self, name) >= smallest:
-                raise ValueError(f"`{name}` must be at least {smallest}, got {getattr(self, name)!r}.")
-        if isinstance(self.head, nn.Module):
-            raise TypeError(
-                "`head` must make a head from the number of features, such as `functools.partial(EmbeddingHead, "
-                f"dropout=0.2)`, one for each member; got a module, {type(self.head).__name__}."
-            )
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"`patience` must be None or at least 1, got {self.patience}.")
+        check_member_settings(self)
         seed, next_seed = outputs.seeds(self.random_state)
         parts = ValidationParts(data, validation, fraction=self.validation_fraction, num_parts=num_parts, seed=seed)
         if self.patience is not None and not parts.has_validation:
             raise ValueError(
                 "`patience` requires validation rows, got none: increase `validation_fraction`, or pass `validation`."
             )
-        self.history_ = []
-        with seeded_globally(seed):
-            members = [
-                make_member(self.head, data, standardize=self.standardize, with_classifier=bool(self.classifier_weight))
-                for _ in range(self.n_members)
-            ]
-        networks = [member.network() for member in members] if predicts_labels else []
-        for number, member in enumerate(members):
-            stage = f"embedding_{number + 1}"
-            train, held_out = parts[number]
-            self._log_stage(stage, train, held_out)
-            history = fit_embedding(
-                member.head.to(self.device),
-                *train,
-                loss=LogRatioLoss() if self.loss is None else copy.deepcopy(self.loss),
-                miner=copy.deepcopy(self.miner),
-                classifier=member.classifier,
-                classifier_weight=self.classifier_weight,
-                classifier_loss=copy.deepcopy(label_loss),
-                label_network=networks[number] if networks else None,
-                config=self._config(seed % 100_000 + number, held_out, is_embedding=True),
-                validation=None if held_out is None else held_out.hard,
-                **outputs.arguments(stage),
-            )
-            self.history_.append(history)
-        self.head_ = EmbeddingEnsemble([member.head for member in members]).eval()
+        train = partial(train_members, self, outputs=outputs, predicts_labels=predicts_labels, label_loss=label_loss)
+        if data.views is None or self.fusion != "late":
+            members = train(parts, stage="embedding", seed=seed)
+            self.head_: nn.Module = members.ensemble()
+            self.history_ = members.histories
+            fitted = FittedMembers(members, None, parts, next_seed)
+        else:
+            of_views = {
+                name: train(
+                    ViewParts(parts, name, columns), stage=f"embedding_{name}", seed=seed + view * self.n_members
+                )
+                for view, (name, columns) in enumerate(data.views.items())
+            }
+            self.head_ = fuse_embeddings(of_views, parts)
+            self.history_ = [history for members in of_views.values() for history in members.histories]
+            fitted = FittedMembers(None, of_views, parts, next_seed)
         self._n_features_out = apply_in_batches(self.head_, data.features[:1]).shape[1]
-        return FittedMembers(networks, parts, next_seed)
+        return fitted
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

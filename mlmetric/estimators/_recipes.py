@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, Literal
 
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
+from torch import nn
 
-from mlmetric.heads import EmbeddingHead
+from mlmetric._views import Views
+from mlmetric.heads import EmbeddingHead, FusionHead
 from mlmetric.miners import MultiLabelSemiHardMiner
 
 FEATURE_CLIP = 3.0
 """Standardised features are clipped to the range from minus this to this by the recommended recipe."""
-RECOMMENDED_HEAD = partial(
-    EmbeddingHead,
-    widths=(512, 256),
-    clip=FEATURE_CLIP,
-    input_dropout=0.25,
-    dropout=0.5,
-    activate_last=True,
-    norm_exponent=0.75,
-)
+_RECOMMENDED: dict[str, Any] = {
+    "widths": (512, 256),
+    "clip": FEATURE_CLIP,
+    "input_dropout": 0.25,
+    "dropout": 0.5,
+    "activate_last": True,
+    "norm_exponent": 0.75,
+}
+RECOMMENDED_HEAD = partial(EmbeddingHead, **_RECOMMENDED)
 """The head of the recommended recipe, for standardised features; called with the number of features."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
 """The head of the paper; called with the number of features."""
+
+
+def recommended_head(views: Views | None, fusion: Literal["concat", "gated"]) -> Callable[[int], nn.Module]:
+    """Return a function that makes the head of the recommended recipe from the number of features.
+
+    Args:
+        views: The views of the features; None for features without views.
+        fusion: How the views are fused, "concat" or "gated".
+    """
+    if views is None:
+        return RECOMMENDED_HEAD
+    return partial(FusionHead, views=views, fusion=fusion, **_RECOMMENDED)
 
 
 def paper_loss(margin: float) -> TripletMarginLoss:

@@ -14,6 +14,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from mlmetric._views import check_missing_views, read_views
 from mlmetric.labels import LabelsLike, label_array
 
 LabelsOrNames: TypeAlias = LabelsLike | Sequence[Iterable[str]]
@@ -21,19 +22,36 @@ LabelsOrNames: TypeAlias = LabelsLike | Sequence[Iterable[str]]
 
 
 class TrainingData(NamedTuple):
-    """Features `(n, D)` and labels `(n, L)`, float32, to train on or to validate with."""
+    """Rows to train on or to validate with.
+
+    Attributes:
+        features: Shape `(n, D)`, float32; NaN where a row lacks a view.
+        labels: Shape `(n, L)`, float32.
+        views: The views of the features; None for features without views.
+    """
 
     features: Tensor
     labels: Tensor
+    views: dict[str, slice] | None = None
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Features and labels."""
+        return self.features, self.labels
 
     def select(self, rows: Tensor) -> TrainingData:
         """Return some of the rows."""
-        return TrainingData(self.features[rows], self.labels[rows])
+        return self._replace(features=self.features[rows], labels=self.labels[rows])
+
+    def of_view(self, columns: slice) -> TrainingData:
+        """Return the rows that have a view, with its features only."""
+        features = self.features[:, columns]
+        return TrainingData(features, self.labels).select(~features[:, 0].isnan())
 
     @property
     def hard(self) -> TrainingData:
         """The same rows with labels 0 and 1: soft labels of at least 0.5 become 1."""
-        return TrainingData(self.features, (self.labels >= 0.5).to(self.labels.dtype))
+        return self._replace(labels=(self.labels >= 0.5).to(self.labels.dtype))
 
 
 class LabelColumns(NamedTuple):
@@ -111,25 +129,25 @@ def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
             "of shape (n, L)."
         )
-    features = validate_data(estimator, X, dtype=np.float32, ensure_min_samples=2)
+    features = _read_features(estimator, X, ensure_min_samples=2)
     labels, estimator._label_columns = read_labels(y)
     estimator.classes_ = classes_of(estimator._label_columns)
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
-    return _to_training_data(features, labels)
+    return _to_training_data(features, labels, estimator)
 
 
 def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> TrainingData:
     """Check the validation rows like the training rows; messages name the argument."""
     try:
         X, y = validation
-        features = validate_data(estimator, X, dtype=np.float32, reset=False)
-        return _to_training_data(features, read_labels(y, columns=estimator._label_columns)[0])
+        features = _read_features(estimator, X, reset=False)
+        return _to_training_data(features, read_labels(y, columns=estimator._label_columns)[0], estimator)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`validation` must be a pair of features `X` and labels `y`: {error}") from error
 
 
-def _to_training_data(features: npt.NDArray[np.float32], labels: npt.NDArray[Any]) -> TrainingData:
+def _to_training_data(features: Tensor, labels: npt.NDArray[Any], estimator: Any) -> TrainingData:
     if len(labels) != len(features):
         raise ValueError(f"`X` and `y` must have the same number of rows, got {len(features)} and {len(labels)}.")
     if labels.any() and labels.max() < 0.5:
@@ -139,14 +157,26 @@ def _to_training_data(features: npt.NDArray[np.float32], labels: npt.NDArray[Any
             "`validation`.",
             stacklevel=5,
         )
-    return TrainingData(_to_tensor(features), torch.from_numpy(labels.astype(np.float32)))
+    return TrainingData(features, torch.from_numpy(labels.astype(np.float32)), _views(estimator))
 
 
 def read_features(estimator: Any, X: Any) -> Tensor:
     """Check features `(n, D)` that are passed to a fitted estimator."""
-    return _to_tensor(validate_data(estimator, X, dtype=np.float32, reset=False))
+    return _read_features(estimator, X, reset=False)
 
 
-def _to_tensor(features: npt.NDArray[np.float32]) -> Tensor:
+def _read_features(estimator: Any, X: Any, **settings: Any) -> Tensor:
+    """Check features, and that their NaN are those of missing views."""
+    has_views = estimator.views is not None
+    features = validate_data(
+        estimator, X, dtype=np.float32, ensure_all_finite="allow-nan" if has_views else True, **settings
+    )
     # torch warns about arrays that are not writeable.
-    return torch.from_numpy(features if features.flags.writeable else features.copy())
+    rows = torch.from_numpy(features if features.flags.writeable else features.copy())
+    if has_views:
+        check_missing_views(rows, read_views(estimator.views, rows.shape[1]))
+    return rows
+
+
+def _views(estimator: Any) -> dict[str, slice] | None:
+    return None if estimator.views is None else read_views(estimator.views, estimator.n_features_in_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,50 @@ class Part(NamedTuple):
 
     train: TrainingData
     validation: TrainingData | None
+
+
+class Parts(Protocol):
+    """The training rows and validation rows of each member: `parts[m]` is the part of member m.
+
+    Attributes:
+        data: All rows.
+    """
+
+    data: TrainingData
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, member: int) -> Part: ...
+
+
+class ViewParts:
+    """The rows of each part that have a view, with the features of this view only.
+
+    Args:
+        parts: The parts of all views.
+        name: The name of the view.
+        columns: The columns of the view.
+
+    Raises:
+        ValueError: If fewer than two training rows of a part have the view.
+    """
+
+    def __init__(self, parts: Parts, name: str, columns: slice) -> None:
+        self.data = parts.data.of_view(columns)
+        self._parts, self._columns = parts, columns
+        fewest = min(len(self[number].train.labels) for number in range(len(parts)))
+        if fewest < 2:
+            raise ValueError(
+                f"The view {name!r} is in {len(self.data.labels)} of {len(parts.data.labels)} rows, and in {fewest} of "
+                "the training rows of a member: at least 2 are required. Leave it out, or pass more rows with it."
+            )
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, member: int) -> Part:
+        train, validation = self._parts[member]
+        held_out = None if validation is None else validation.of_view(self._columns)
+        return Part(train.of_view(self._columns), held_out if held_out is not None and len(held_out.labels) else None)
 
 
 class ValidationParts:

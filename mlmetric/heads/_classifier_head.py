@@ -27,6 +27,8 @@ class ClassifierHead(nn.Module):
         clip: Standardised inputs are clipped to the range from `-clip` to `clip`; None does not clip them. Clipping
             limits the effect of rare features, such as a word in few rows, that are tens of standard deviations from
             their mean.
+        fill_missing: Whether NaN in the inputs, such as those of a missing view, are replaced by the mean of the
+            feature, 0 after standardisation.
 
     Raises:
         ValueError: If `activation` is neither of these, or `clip` is not above 0.
@@ -51,6 +53,7 @@ class ClassifierHead(nn.Module):
         *,
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         clip: float | None = None,
+        fill_missing: bool = False,
     ) -> None:
         super().__init__()
         if activation not in ("sigmoid", "softmax"):
@@ -59,6 +62,7 @@ class ClassifierHead(nn.Module):
             raise ValueError(f"`clip` must be None or above 0, got {clip}.")
         self.activation: Literal["sigmoid", "softmax"] = activation
         self.clip = clip
+        self.fill_missing = fill_missing
         self.standardize = Standardize(in_features)
         self.linear = nn.Linear(in_features, num_labels)
 
@@ -100,8 +104,10 @@ class ClassifierHead(nn.Module):
         return logits
 
     def inputs(self, embeddings: Tensor) -> Tensor:
-        """Return the inputs of the linear layer: embeddings, shape `(N, D)`, standardised and clipped."""
+        """Return the inputs of the linear layer: embeddings, shape `(N, D)`, standardised, filled and clipped."""
         standardized: Tensor = self.standardize(embeddings)
+        if self.fill_missing:
+            standardized = standardized.where(~standardized.isnan(), 0)
         return standardized if self.clip is None else standardized.clamp(-self.clip, self.clip)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -130,5 +136,5 @@ class ClassifierHead(nn.Module):
             return functional.binary_cross_entropy(logits.float().softmax(dim=1), target.float())
 
     def extra_repr(self) -> str:
-        """Show activation and clipping."""
-        return f"activation={self.activation!r}, clip={self.clip}"
+        """Show activation, clipping and filling."""
+        return f"activation={self.activation!r}, clip={self.clip}, fill_missing={self.fill_missing}"

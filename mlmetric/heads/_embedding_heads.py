@@ -101,17 +101,22 @@ class EmbeddingHead(nn.Module):
         if self.clip is not None:
             features = features.clamp(-self.clip, self.clip)
         embeddings: Tensor = self.layers(features)
-        if self.norm_exponent == 1:
-            return embeddings
-        if self.norm_exponent == 0:
-            return torch.nn.functional.normalize(embeddings)
-        norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-        rescaled: Tensor = embeddings * norms.clamp(min=_MIN_NORM) ** (self.norm_exponent - 1)
-        return rescaled
+        return rescale_norms(embeddings, self.norm_exponent)
 
     def extra_repr(self) -> str:
         """Show the settings that no submodule shows."""
         return f"clip={self.clip}, norm_exponent={self.norm_exponent}"
+
+
+def rescale_norms(embeddings: Tensor, exponent: float) -> Tensor:
+    """Raise the norm of each embedding, shape `(N, E)`, to a power in [0, 1]; 0 normalises them to unit length."""
+    if exponent == 1:
+        return embeddings
+    if exponent == 0:
+        return torch.nn.functional.normalize(embeddings)
+    norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+    rescaled: Tensor = embeddings * norms.clamp(min=_MIN_NORM) ** (exponent - 1)
+    return rescaled
 
 
 class EmbeddingEnsemble(nn.Module):

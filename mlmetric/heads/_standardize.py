@@ -37,17 +37,20 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
-    def fit(self, features: Tensor) -> Self:
+    def fit(self, features: Tensor, *, skip_nan: bool = False) -> Self:
         """Compute mean and standard deviation (of the population) of training features.
 
         Args:
             features: Shape `(N, D)`, with N >= 1.
+            skip_nan: Whether NaN are left out of the statistics, such as those of rows without a view; each feature
+                must then have at least one number.
 
         Returns:
             The module.
 
         Raises:
-            ValueError: If the shape is wrong, or a feature is not finite.
+            ValueError: If the shape is wrong, or a feature is not finite; with `skip_nan`, if one is infinite or has no
+                number.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean) or len(features) == 0:
             raise ValueError(
@@ -57,8 +60,14 @@ class Standardize(nn.Module):
         # float64 sums over blocks of columns, to avoid a second copy of the features.
         for columns in torch.split(torch.arange(len(self.mean)), 256):
             block = features[:, columns].double()
-            deviation = block.std(dim=0, correction=0)
-            mean[columns] = block.mean(dim=0).to(mean)
+            if skip_nan:
+                center = block.nanmean(dim=0)
+                deviation = (block - center).square().nanmean(dim=0).sqrt()
+                block = block.where(~block.isnan(), center)
+            else:
+                center = block.mean(dim=0)
+                deviation = block.std(dim=0, correction=0)
+            mean[columns] = center.to(mean)
             is_constant = deviation <= 1e-7 * block.abs().amax(dim=0)
             scale[columns] = torch.where(is_constant, 1, deviation).to(scale)
         if not bool(mean.isfinite().all() & scale.isfinite().all()):

@@ -1,0 +1,138 @@
+"""Late fusion of members that were trained on one view each: weights of the views, and outputs of missing ones.
+
+The weights are chosen on rows set aside by greedy selection with replacement (Caruana et al., "Ensemble selection from
+libraries of models", ICML 2004): starting with one vote for each view, the view whose further vote gives the best score
+gets it; the votes with the best score are the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mlmetric.distributed import on_first_rank
+from mlmetric.estimators._label_training import FittedClassifier
+from mlmetric.estimators._members import TrainedMembers
+from mlmetric.estimators._training_data import TrainingData
+from mlmetric.estimators._validation_parts import ValidationParts
+from mlmetric.heads import EmbeddingEnsemble, LateFusionClassifier, LateFusionHead
+from mlmetric.metrics import mean_average_precision, ndcg_at_k
+from mlmetric.training import apply_in_batches
+
+_ROUNDS = 15
+_MAX_QUERIES = 1000
+_TINY = 1e-12
+
+
+def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationParts) -> LateFusionHead:
+    """Concatenate the embeddings of views, with the weights that give the best NDCG@10 on rows set aside.
+
+    Embeddings of the views are compared at the same scale: the weights are divided by the mean squared distance of the
+    training rows from their centre. The rows that the first part sets aside are the queries, its training rows the
+    database; only members that were not trained on the queries embed both.
+
+    Args:
+        members: The trained members of each view.
+        parts: The training rows and validation rows of each member. Without validation rows the weights are equal.
+
+    Returns:
+        The head, in evaluation mode.
+    """
+    views = _views(parts.data)
+    heads = {name: trained.ensemble() for name, trained in members.items()}
+    embeddings = {name: _outputs(heads[name], trained.parts.data.features) for name, trained in members.items()}
+    missing = {name: rows.mean(dim=0) for name, rows in embeddings.items()}
+    spread = {name: float((rows - missing[name]).square().sum(dim=1).mean()) for name, rows in embeddings.items()}
+    train, validation = parts[0]
+    votes = dict.fromkeys(members, 1.0)
+    if validation is not None and bool(validation.hard.labels.any()):
+        spacing = -(-len(validation.labels) // _MAX_QUERIES)
+        queries, target = (rows[::spacing] for rows in validation.hard.pair)
+        pairs = {}
+        for name, columns in views.items():
+            unseen = EmbeddingEnsemble(members[name].heads[:: len(parts)])
+            center = _outputs(unseen, train.of_view(columns).features).mean(dim=0)
+            pairs[name] = [_filled(unseen, rows[:, columns], center) for rows in (queries, train.features)]
+
+        def score(votes: Mapping[str, float]) -> float:
+            scales = {name: (votes[name] / max(spread[name], _TINY)) ** 0.5 for name in views}
+            rows, refs = (torch.cat([scales[name] * pairs[name][part] for name in views], dim=1) for part in (0, 1))
+            return float(ndcg_at_k(rows, target, refs, train.labels))
+
+        votes = on_first_rank(lambda: _choose_votes(score, members))
+    weights = {name: votes[name] / max(spread[name], _TINY) for name in views}
+    return LateFusionHead(parts.data.features.shape[1], views, heads, missing, weights).eval()
+
+
+def fuse_classifiers(
+    classifiers: Mapping[str, FittedClassifier], members: Mapping[str, TrainedMembers], parts: ValidationParts
+) -> FittedClassifier:
+    """Average the logits of the classifiers of views, with the weights that give the best mAP on rows set aside.
+
+    Args:
+        classifiers: The classifier of each view, with the logits of the validation rows that have the view.
+        members: The trained members of each view.
+        parts: The training rows and validation rows of each member. Without validation rows the weights are equal.
+
+    Returns:
+        The classifier, with the logits of all validation rows.
+    """
+    views = _views(parts.data)
+    modules: dict[str, nn.Module] = {name: fitted.module for name, fitted in classifiers.items()}
+    missing = {name: _outputs(modules[name], members[name].parts.data.features).mean(dim=0) for name in modules}
+    votes = dict.fromkeys(modules, 1.0)
+    validation = None
+    held_out = [rows.hard for _, rows in (parts[number] for number in range(len(parts))) if rows is not None]
+    if held_out:
+        target = torch.cat([rows.labels for rows in held_out])
+        logits = {}
+        for name, columns in views.items():
+            present = torch.cat([~rows.features[:, columns.start].isnan() for rows in held_out])
+            logits[name] = missing[name].repeat(len(target), 1)
+            if (scored := classifiers[name].validation) is not None:
+                logits[name][present] = scored[0]
+
+        def mixed(votes: Mapping[str, float]) -> Tensor:
+            weighted = [vote * logits[name] for name, vote in votes.items()]
+            return torch.stack(weighted).sum(dim=0) / sum(votes.values())
+
+        if bool(target.any()):
+            votes = _choose_votes(lambda votes: float(mean_average_precision(mixed(votes), target)), modules)
+        validation = mixed(votes), target
+    module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, votes).eval()
+    histories = [history for fitted in classifiers.values() for history in fitted.histories]
+    return FittedClassifier(module, parts.data.labels.shape[1], histories, validation)
+
+
+def _views(data: TrainingData) -> dict[str, slice]:
+    assert data.views is not None
+    return data.views
+
+
+def _outputs(module: nn.Module, features: Tensor) -> Tensor:
+    """Return the outputs of rows, on the CPU; in a process group, all ranks use those of rank 0."""
+    return on_first_rank(lambda: apply_in_batches(module, features).cpu())
+
+
+def _filled(module: nn.Module, features: Tensor, missing: Tensor) -> Tensor:
+    """Return the outputs of the features of a view; those of rows without the view are `missing`."""
+    present = ~features[:, 0].isnan()
+    outputs = missing.repeat(len(features), 1)
+    if bool(present.any()):
+        outputs[present] = _outputs(module, features[present])
+    return outputs
+
+
+def _choose_votes(score: Callable[[dict[str, float]], float], names: Mapping[str, object]) -> dict[str, float]:
+    """Select views one after the other, and return the number of votes of each that gave the best score."""
+    votes = dict.fromkeys(names, 1.0)
+    best, best_votes = score(votes), votes
+    for _ in range(_ROUNDS):
+        candidates = [votes | {name: votes[name] + 1} for name in votes]
+        scores = [score(candidate) for candidate in candidates]
+        votes = candidates[scores.index(max(scores))]
+        if max(scores) > best:
+            best, best_votes = max(scores), votes
+    return best_votes
