@@ -1,4 +1,4 @@
-"""Images and labels from files, stratified splits of multi-label data, and cached features of a frozen network."""
+"""Images and labels from files, splits of multi-label data, cached features of a network, and views of rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from mlmetric.data._extraction import ExtractedFeatures, extract_features
 from mlmetric.data._image_dataset import BadImagesError, ImageDataset
 from mlmetric.data._image_file import BadImageError, read_image
 from mlmetric.data._image_labels import ImageLabels
+from mlmetric.data._join_views import join_views
 from mlmetric.data._label_text import LabelFileError
 from mlmetric.data._read_image_labels import read_image_labels
 from mlmetric.data._stratified_split import stratified_split
@@ -25,6 +26,7 @@ __all__ = [
     "MultiLabelStratifiedKFold",
     "MultiLabelStratifiedShuffleSplit",
     "extract_features",
+    "join_views",
     "read_image",
     "read_image_labels",
     "stratified_split",

@@ -98,6 +98,7 @@ class FusionHead(nn.Module):
         self.in_features = in_features
         self.embedding_size = widths[-1]
         self.views = read_views(views, in_features)
+        self.width = widths[0]
         self.fusion: Literal["concat", "gated"] = fusion
         self.view_dropout = view_dropout
         self.clip = clip

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mlmetric._digest import sha256_hex
 from mlmetric.heads import FrozenBackbone, WeightsUnavailableError
-from mlmetric.models._module_config import Config, full_name, owned_tensors
+from mlmetric.models._module_config import full_name, owned_tensors
+from mlmetric.models._module_recipes import Config
 from mlmetric.models._preprocessing_config import Transform
 
 REFERENCE, VALUE, MODULE = "reference", "value", "module"

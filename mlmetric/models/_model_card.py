@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlmetric.models._backbone_config import MODULE
-from mlmetric.models._module_config import Config, custom_classes
+from mlmetric.models._module_config import custom_classes
+from mlmetric.models._module_recipes import Config
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _IMAGE_TAGS = ("image-classification", "image-feature-extraction")

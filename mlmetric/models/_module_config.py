@@ -6,139 +6,20 @@ A module is rebuilt from such a configuration by the constructors listed here. N
 from __future__ import annotations
 
 import copy
-import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlmetric.heads import (
-    ClassifierEnsemble,
-    ClassifierHead,
-    EmbeddingEnsemble,
-    EmbeddingHead,
-    GraphConvolution,
-    LabelGraphHead,
-    LabelNetwork,
-    SemanticProjectionHead,
-    Standardize,
-)
+from mlmetric.heads import ClassifierEnsemble, EmbeddingEnsemble, LabelNetwork, Standardize
+from mlmetric.models._module_recipes import RECIPES, Config
 from mlmetric.models._record import to_json
 
-Config = dict[str, Any]
 CustomModules = Mapping[str, nn.Module | Callable[[], nn.Module]]
 _DEEPEST = 50
 
-_LAYERS: tuple[type[nn.Module], ...] = (
-    *(nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.AlphaDropout, nn.Identity, nn.Flatten),
-    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid, nn.Mish),
-    *(nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Softsign),
-    *(nn.Tanh, nn.Tanhshrink),
-)
-
-
-class _Recipe(NamedTuple):
-    """How a class is described and rebuilt.
-
-    Attributes:
-        arguments: Returns the JSON arguments of a module.
-        children: Names of the submodules that are described too; None for all.
-        build: Makes a module from its arguments, and its children by name. Tensors are filled in afterwards.
-    """
-
-    arguments: Callable[[Any], Config]
-    children: tuple[str, ...] | None
-    build: Callable[..., nn.Module]
-
-
-def _layer_arguments(layer: nn.Module) -> Config:
-    """Read the arguments of a layer of torch, which are attributes of the same name; a bias is there or not."""
-    names = [name for name in inspect.signature(type(layer)).parameters if name not in ("device", "dtype")]
-    arguments = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
-    return {name: value is not None if name == "bias" else value for name, value in arguments.items()}
-
-
-def _embedding_head(
-    in_features: int, embedding_size: int, clip: float | None, norm_exponent: float, layers: nn.Sequential
-) -> EmbeddingHead:
-    head = EmbeddingHead(in_features, (embedding_size,), clip=clip, norm_exponent=norm_exponent)
-    head.layers = layers
-    return head
-
-
-def _label_graph_head(in_features: int, label_vectors: list[int], hidden_features: int) -> LabelGraphHead:
-    adjacency = torch.zeros(label_vectors[0], label_vectors[0])
-    return LabelGraphHead(in_features, torch.zeros(label_vectors), adjacency, hidden_features=hidden_features)
-
-
-def _semantic_projection_head(in_features: int, label_vectors: list[int], **settings: Any) -> SemanticProjectionHead:
-    return SemanticProjectionHead(in_features, torch.zeros(label_vectors), **settings)
-
-
-def _graph_convolution(num_labels: int, in_features: int, out_features: int) -> GraphConvolution:
-    return GraphConvolution(torch.zeros(num_labels, num_labels), in_features, out_features)
-
-
-_RECIPES: dict[type[nn.Module], _Recipe] = {layer: _Recipe(_layer_arguments, (), layer) for layer in _LAYERS} | {
-    nn.Sequential: _Recipe(lambda _: {}, None, lambda **children: nn.Sequential(OrderedDict(children))),
-    nn.ModuleList: _Recipe(lambda _: {}, None, lambda **children: nn.ModuleList(children.values())),
-    Standardize: _Recipe(lambda part: {"num_features": len(part.mean)}, (), Standardize),
-    EmbeddingHead: _Recipe(
-        lambda head: {
-            "in_features": head.in_features,
-            "embedding_size": head.embedding_size,
-            "clip": head.clip,
-            "norm_exponent": head.norm_exponent,
-        },
-        ("layers",),
-        _embedding_head,
-    ),
-    EmbeddingEnsemble: _Recipe(lambda _: {}, ("members",), EmbeddingEnsemble),
-    ClassifierHead: _Recipe(
-        lambda head: {
-            "in_features": head.linear.in_features,
-            "num_labels": head.linear.out_features,
-            "activation": head.activation,
-            "clip": head.clip,
-        },
-        (),
-        ClassifierHead,
-    ),
-    LabelNetwork: _Recipe(lambda _: {}, ("head", "classifier"), LabelNetwork),
-    ClassifierEnsemble: _Recipe(lambda _: {}, ("members",), ClassifierEnsemble),
-    GraphConvolution: _Recipe(
-        lambda layer: {
-            "num_labels": len(layer.adjacency),
-            "in_features": layer.weight.shape[0],
-            "out_features": layer.weight.shape[1],
-        },
-        (),
-        _graph_convolution,
-    ),
-    LabelGraphHead: _Recipe(
-        lambda head: {
-            "in_features": len(head.standardize.mean),
-            "label_vectors": list(head.label_vectors.shape),
-            "hidden_features": head.first.weight.shape[1],
-        },
-        (),
-        _label_graph_head,
-    ),
-    SemanticProjectionHead: _Recipe(
-        lambda head: {
-            "in_features": len(head.standardize.mean),
-            "label_vectors": list(head.label_vectors.shape),
-            "distance": head.distance,
-            "num_neighbors": head.num_neighbors,
-            "separation": head.separation,
-        },
-        (),
-        _semantic_projection_head,
-    ),
-}
-_BY_NAME = {cls.__name__: recipe for cls, recipe in _RECIPES.items()}
+_BY_NAME = {cls.__name__: recipe for cls, recipe in RECIPES.items()}
 
 
 def describe_modules(modules: Mapping[str, nn.Module]) -> dict[str, Config]:
@@ -160,7 +41,7 @@ def _describe(module: nn.Module, path: str, paths: dict[nn.Module, str]) -> Conf
     if module in paths:
         return {"same_as": paths[module]}
     paths[module] = path
-    recipe = _RECIPES.get(type(module))
+    recipe = RECIPES.get(type(module))
     if recipe is None:
         return {"class": full_name(type(module))}
     children = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlmetric._repr import short_repr
 from mlmetric.heads import FrozenBackbone
-from mlmetric.models._module_config import Config
+from mlmetric.models._module_recipes import Config
 
 Transform = Callable[[Any], Tensor]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mlmetric._atomic_write import atomic_write
 from mlmetric._digest import sha256_hex
-from mlmetric.models._module_config import Config, set_tensor
+from mlmetric.models._module_config import set_tensor
+from mlmetric.models._module_recipes import Config
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1

@@ -10,7 +10,8 @@ from torch import nn
 
 from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.models._model_parts import reference_tensor
-from mlmetric.models._module_config import Config, build_modules, custom_classes, owned_tensors, set_tensor
+from mlmetric.models._module_config import build_modules, custom_classes, owned_tensors, set_tensor
+from mlmetric.models._module_recipes import Config
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel

@@ -17,7 +17,8 @@ from mlmetric.models import _hub
 from mlmetric.models._backbone_config import REFERENCE, build_backbone, describe_backbone, weights_license
 from mlmetric.models._model_card import model_card
 from mlmetric.models._model_parts import check_names, read_thresholds
-from mlmetric.models._module_config import Config, CustomModules, build_modules, describe_modules, owned_tensors
+from mlmetric.models._module_config import CustomModules, build_modules, describe_modules, owned_tensors
+from mlmetric.models._module_recipes import Config
 from mlmetric.models._preprocessing_config import CUSTOM, Transform, build_transform, describe_transform
 from mlmetric.models._pretrained_folder import FORMAT, FORMAT_VERSION, load_tensors, read_config, write_folder
 from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
