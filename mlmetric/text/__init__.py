@@ -1,0 +1,5 @@
+"""Texts as features: encoders that map each text to a vector."""
+
+from mlmetric.text._tfidf_encoder import TfidfEncoder
+
+__all__ = ["TfidfEncoder"]
