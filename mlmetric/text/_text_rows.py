@@ -27,7 +27,7 @@ def check_texts(texts: Any) -> list[str]:
     for number, value in enumerate(values):
         if not isinstance(value, str):
             raise TypeError(
-                f"`texts` must contain texts only, got {value!r} of type {type(value).__name__} at {number}."
+                f"`texts` must contain texts only, got {value!r} of type {type(value).__name__} at position {number}."
             )
     return values
 
@@ -85,8 +85,8 @@ def _rows_of(X: Any) -> list[Any]:
         values = values[:, 0]
     if values.ndim != 1:
         raise ValueError(
-            f"`X` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a row as a "
-            "list in that column."
+            f"`X` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a row as "
+            "a list in that column."
         )
     return list(values)
 

@@ -151,9 +151,9 @@ class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         missing = sorted({*_SETTINGS, "terms"} - settings.keys()) + sorted(expected - arrays.keys())
         if missing:
             raise ValueError(f"The state of a TfidfEncoder must contain {', '.join(missing)}.")
-        encoder = cls(
-            **{name: tuple(value) if isinstance(value := settings[name], list) else value for name in _SETTINGS}
-        )
+        values: dict[str, Any] = {name: settings[name] for name in _SETTINGS}
+        values |= {name: tuple(values[name]) for name in ("word_ngram_range", "char_ngram_range")}
+        encoder = cls(**values)
         terms = settings["terms"]
         sizes = [len(terms[kind]) for kind in terms]
         projection = np.ascontiguousarray(arrays["projection"], dtype=np.float32)
