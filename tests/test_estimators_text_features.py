@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -217,6 +218,21 @@ def test_callable_can_return_tensors(dtype):
     found = TextFeatures(encoder).fit_transform(["milk", ["go", "stay"]])
     assert found.dtype == np.float32
     assert found.tolist() == [[4, 2], [3, 2]]
+
+
+def test_callable_is_copied_where_possible():
+    class Encoder:
+        def __init__(self, lock=None):
+            self.calls, self.lock = 0, lock
+
+        def __call__(self, texts):
+            self.calls += 1
+            return [[1.0]] * len(texts)
+
+    free, locked = Encoder(), Encoder(threading.Lock())  # a lock cannot be copied
+    for encoder in (free, locked):
+        TextFeatures(encoder).fit(["milk"])
+    assert (free.calls, locked.calls) == (0, 1)
 
 
 def test_name_of_a_model_is_a_sentence_encoder(monkeypatch):
