@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         samplers,
         search,
         similarity,
+        text,
         training,
         under_sampling,
     )
@@ -50,6 +51,7 @@ __all__ = [
     "samplers",
     "search",
     "similarity",
+    "text",
     "training",
     "under_sampling",
 ]

@@ -235,6 +235,7 @@ def test_package_imports_run_one_way():
         "heads": 3,
         "metrics": 2,
         "data": 3,
+        "text": 4,
         "training": 4,
         "models": 5,
         "estimators": 6,

@@ -1,9 +1,9 @@
 """The cache of the features of one network on disk.
 
-The cache of a network is a folder of files named parts: arrays of pairs of an image identity and a feature. A part is
-written to a temporary file and renamed when it is complete, and its name contains the digest of its content, so that a
-truncated or changed file is detected and not used. Runs that share a cache need no lock: a part is only ever replaced
-by a part that contains its rows.
+The cache of a network is a folder of files named parts: arrays of pairs of the identity of an image or a text and its
+feature. A part is written to a temporary file and renamed when it is complete, and its name contains the digest of its
+content, so that a truncated or changed file is detected and not used. Runs that share a cache need no lock: a part is
+only ever replaced by a part that contains its rows.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FeatureCache:
         }
 
     def add(self, identities: Sequence[bytes | None], features: npt.NDArray[np.float32]) -> None:
-        """Add the features of images to the next part, except those of images without identity."""
+        """Add features to the next part, except those of images without identity."""
         self._check_size(features.shape[1])
         pairs = zip(identities, features, strict=True)
         self._new += [(identity, feature) for identity, feature in pairs if identity is not None]
@@ -142,8 +142,8 @@ class FeatureCache:
         known = [part["feature"].shape[1] for part in self.parts[:1]] + [len(feature) for _, feature in self._new[:1]]
         if known and size != known[0]:
             raise ValueError(
-                f"`backbone` must return features of one size, got {known[0]} and {size} for the cache {self.folder}. "
-                "The size must not depend on the images, and `fingerprint` must differ between networks; if both are "
+                f"A network must return features of one size, got {known[0]} and {size} for the cache {self.folder}. "
+                "The size must not depend on the input, and `fingerprint` must differ between networks; if both are "
                 "so, remove this folder."
             )
 
