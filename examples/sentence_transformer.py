@@ -71,13 +71,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         if missing := {"text", "labels"} - set(reader.fieldnames or ()):
             raise ValueError(
-                f"{path} must have the columns `text` and `labels`, got none named {sorted(missing)[0]!r}."
+                f"{path} must have the columns `text` and `labels`; missing: {', '.join(sorted(missing))}."
             )
         rows = []
         for row in reader:
-            if not (row["text"].strip() and (row["labels"] or "").strip("| ")):
+            if not ((row["text"] or "").strip() and (row["labels"] or "").strip("| ")):
                 raise ValueError(f"{path}, line {reader.line_num}: `text` and `labels` must not be empty.")
             rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} has no rows.")
     return rows
 
 
