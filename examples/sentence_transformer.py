@@ -104,7 +104,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"{len(train)} sentences to train, {len(test)} to test, {len(names)} labels")
 
     model = SentenceTransformer(options.model)
-    tokenise = getattr(model, "preprocess", model.tokenize)  # the name from version 5.3 on, and the one before
+    tokenise = getattr(model, "preprocess", model.tokenize)  # older versions have only `tokenize`
     loss = MultiLabelSentenceLoss(model, LogRatioLoss())
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
 
