@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +66,7 @@ def _read_view(name: str, matrix: npt.ArrayLike | None, mask: npt.ArrayLike | No
     block = np.array(matrix, dtype=np.float32)
     if block.ndim != 2 or block.shape[1] == 0:
         raise ValueError(f"The view {name!r} must have shape (n, D) with D >= 1, got {block.shape}.")
-    has_view: npt.NDArray[Any] = ~np.isnan(block).all(axis=1) if mask is None else np.asarray(mask)
+    has_view = np.asarray(~np.isnan(block).all(axis=1) if mask is None else mask)
     if mask is not None:
         if has_view.dtype != np.bool_ or has_view.shape != (len(block),):
             raise ValueError(
