@@ -203,3 +203,16 @@ def test_views_of_join_views():
     joined, views = join_views({"image": X[:, :6], "text": X[:, 6:]}, present={"text": np.arange(120) % 2 == 0})
     classifier = quick(views=views, n_members=1, max_epochs=1).fit(joined, y)
     assert classifier.n_features_in_ == 9
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_views_on_a_device(fusion, two_stage, device):
+    X, y = make_data(60)
+    settings = {"fusion": fusion, "two_stage": two_stage, "n_members": 1, "max_epochs": 1}
+    classifier = quick(**settings, device=str(device)).fit(X, y)
+    for module in (classifier.head_, classifier.classifier_):
+        assert {value.device for value in module.state_dict().values()} == {device}
+    loaded = pickle.loads(pickle.dumps(classifier))
+    assert {value.device.type for value in loaded.classifier_.state_dict().values()} == {"cpu"}
+    np.testing.assert_allclose(loaded.predict_proba(X), classifier.predict_proba(X), rtol=1e-3, atol=1e-5)

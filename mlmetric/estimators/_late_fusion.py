@@ -20,6 +20,7 @@ from mlmetric.estimators._validation_parts import ValidationParts
 from mlmetric.heads import EmbeddingEnsemble, LateFusionClassifier, LateFusionHead
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.training import apply_in_batches
+from mlmetric.training._trainer import device_of
 
 _ROUNDS = 15
 _MAX_QUERIES = 1000
@@ -63,7 +64,8 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
 
         votes = on_first_rank(lambda: _choose_votes(score, members))
     weights = {name: votes[name] / max(spread[name], _TINY) for name in views}
-    return LateFusionHead(parts.data.features.shape[1], views, heads, missing, weights).eval()
+    head = LateFusionHead(parts.data.features.shape[1], views, heads, missing, weights)
+    return head.to(device_of(head)).eval()
 
 
 def fuse_classifiers(
@@ -101,7 +103,8 @@ def fuse_classifiers(
         if bool(target.any()):
             votes = _choose_votes(lambda votes: float(mean_average_precision(mixed(votes), target)), modules)
         validation = mixed(votes), target
-    module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, votes).eval()
+    module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, votes)
+    module.to(device_of(module)).eval()
     histories = [history for fitted in classifiers.values() for history in fitted.histories]
     return FittedClassifier(module, parts.data.labels.shape[1], histories, validation)
 
