@@ -170,6 +170,18 @@ def test_validation_rows_may_lack_views(fusion):
     assert np.isfinite(quick(fusion=fusion, validation_fraction=0.0).fit(X, y).predict_proba(X)).all()
 
 
+def test_patience_if_a_view_is_in_no_validation_row():
+    """The members of that view are trained for all epochs, those of the other one may end earlier."""
+    X, y = make_data()
+    held_out = make_data(30, seed=2, missing=1.0)
+    settings = {"n_members": 1, "patience": 1, "max_epochs": 25, "lr": 0.003}
+    classifier = quick(**settings).fit(X, y, validation=held_out)
+    image, text = classifier.history_[:2]
+    assert len(image) < len(text) == 25
+    assert "val_ndcg_at_10" in image[0]
+    assert "val_ndcg_at_10" not in text[0]
+
+
 def test_wrong_views():
     X, y = make_data()
     with pytest.raises(ValueError, match="Input X contains NaN"):

@@ -116,7 +116,7 @@ class StagedEstimator(BaseEstimator):
             mixup=self.mixup if is_embedding else 0.0,
             items_per_label=self.items_per_label if is_embedding else None,
             keep_best=self.keep_best and validation is not None,
-            patience=self.patience,
+            patience=None if validation is None else self.patience,
             seed=seed,
         )
 
