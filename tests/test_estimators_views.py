@@ -120,6 +120,18 @@ def test_view_that_tells_nothing_gets_the_smaller_weight():
     assert votes["a"] / sum(votes.values()) == pytest.approx(0.8, abs=0.01)
 
 
+def test_constant_view_leaves_the_scale_of_the_embedding():
+    X, y = make_data(missing=0.0)
+    X[:, 6:] = 5.0
+    embedder = quick(MetricEmbedder, n_members=1).fit(X, y)
+    embeddings = embedder.transform(X)
+    alone = quick(MetricEmbedder, n_members=1, views=None).fit(X[:, :6], y).transform(X[:, :6])
+    scale = float(embedder.head_.weights[0]) ** 0.5
+    assert scale > 0.1
+    np.testing.assert_allclose(embeddings[:, :256], scale * alone, rtol=1e-4, atol=1e-6)
+    assert np.ptp(embeddings[:, 256:], axis=0).max() < 1e-6
+
+
 def test_views_in_grid_search_and_pipeline():
     X, y = make_data(60)
     search = GridSearchCV(quick(n_members=1, max_epochs=1), {"fusion": ["late", "gated"]}, cv=2, scoring="roc_auc_ovr")

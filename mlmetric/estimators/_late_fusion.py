@@ -24,15 +24,16 @@ from mlmetric.training._trainer import device_of
 
 _ROUNDS = 15
 _MAX_QUERIES = 1000
-_TINY = 1e-12
+_ROUNDING = 1e-10
 
 
 def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationParts) -> LateFusionHead:
     """Concatenate the embeddings of views, with the weights that give the best NDCG@10 on rows set aside.
 
     Embeddings of the views are compared at the same scale: the weights are divided by the mean squared distance of the
-    training rows from their centre. The rows that the first part sets aside are the queries, its training rows the
-    database; only members that were not trained on the queries embed both.
+    training rows from their centre; a view whose embeddings are all the same keeps its scale. The rows that the first
+    part sets aside are the queries, its training rows the database; only members that were not trained on the queries
+    embed both.
 
     Args:
         members: The trained members of each view.
@@ -45,7 +46,7 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
     heads = {name: trained.ensemble() for name, trained in members.items()}
     embeddings = {name: _outputs(heads[name], trained.parts.data.features) for name, trained in members.items()}
     missing = {name: rows.mean(dim=0) for name, rows in embeddings.items()}
-    spread = {name: float((rows - missing[name]).square().sum(dim=1).mean()) for name, rows in embeddings.items()}
+    spread = {name: _mean_square(rows - missing[name], of=rows) for name, rows in embeddings.items()}
     train, validation = parts[0]
     votes = dict.fromkeys(members, 1.0)
     if validation is not None and bool(validation.hard.labels.any()):
@@ -58,12 +59,12 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
             pairs[name] = [_filled(unseen, rows[:, columns], center) for rows in (queries, train.features)]
 
         def score(votes: Mapping[str, float]) -> float:
-            scales = {name: (votes[name] / max(spread[name], _TINY)) ** 0.5 for name in views}
+            scales = {name: (votes[name] / spread[name]) ** 0.5 for name in views}
             rows, refs = (torch.cat([scales[name] * pairs[name][part] for name in views], dim=1) for part in (0, 1))
             return float(ndcg_at_k(rows, target, refs, train.labels))
 
         votes = on_first_rank(lambda: _choose_votes(score, members))
-    weights = {name: votes[name] / max(spread[name], _TINY) for name in views}
+    weights = {name: votes[name] / spread[name] for name in views}
     head = LateFusionHead(parts.data.features.shape[1], views, heads, missing, weights)
     return head.to(device_of(head)).eval()
 
@@ -112,6 +113,12 @@ def fuse_classifiers(
 def _views(data: TrainingData) -> dict[str, slice]:
     assert data.views is not None
     return data.views
+
+
+def _mean_square(deviations: Tensor, *, of: Tensor) -> float:
+    """Return the mean squared norm of deviations; 1 if they are only rounding errors of what they are deviations of."""
+    square, reference = (float(rows.square().sum(dim=1).mean()) for rows in (deviations, of))
+    return square if square > _ROUNDING * reference else 1.0
 
 
 def _outputs(module: nn.Module, features: Tensor) -> Tensor:
