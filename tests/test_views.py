@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from mlmetric._views import check_missing_views, read_views, view_presence
 from mlmetric.data import join_views
@@ -59,6 +60,12 @@ def test_join_views():
     assert join_views([a, b])[1] == {"0": slice(0, 2), "1": slice(2, 3)}
     broken = np.array([[np.inf, 0], [1, 2]])
     assert np.isnan(join_views([broken], present=[np.array([False, True])])[0][0]).all()
+
+
+@pytest.mark.parametrize("matrix", [sparse.csr_matrix(np.eye(2)), [["a"], ["b"]], [[1.0, 2.0], [3.0]]])
+def test_view_that_is_no_dense_matrix_of_numbers(matrix):
+    with pytest.raises(TypeError, match=f"The view 'a' must be a dense matrix of numbers, got {type(matrix).__name__}"):
+        join_views({"a": matrix})
 
 
 @pytest.mark.parametrize(

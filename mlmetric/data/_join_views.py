@@ -25,6 +25,7 @@ def join_views(
         The features side by side, float32, shape `(n, D)`, NaN where a row lacks a view; and the columns of each view.
 
     Raises:
+        TypeError: If a view is not a dense matrix of numbers.
         ValueError: If there is no view, a matrix has no columns or another number of rows, a row of a view is NaN in
             some columns or has infinite features, or `present` has another shape or name.
 
@@ -63,7 +64,12 @@ def _by_name(values: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike | None
 
 
 def _read_view(name: str, matrix: npt.ArrayLike | None, mask: npt.ArrayLike | None) -> npt.NDArray[np.float32]:
-    block = np.array(matrix, dtype=np.float32)
+    try:
+        block = np.array(matrix, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"The view {name!r} must be a dense matrix of numbers, got {type(matrix).__name__} ({error})."
+        ) from error
     if block.ndim != 2 or block.shape[1] == 0:
         raise ValueError(f"The view {name!r} must have shape (n, D) with D >= 1, got {block.shape}.")
     has_view = np.asarray(~np.isnan(block).all(axis=1) if mask is None else mask)
@@ -78,6 +84,6 @@ def _read_view(name: str, matrix: npt.ArrayLike | None, mask: npt.ArrayLike | No
     if wrong.any():
         raise ValueError(
             f"A row of a view must have finite features, or NaN in all columns, but row {int(wrong.argmax())} of "
-            f"{name!r} has others."
+            f"{name!r} has neither."
         )
     return block
