@@ -141,11 +141,21 @@ def test_anything_but_texts_is_an_error(rows, error, message, lengths):
             take(rows)
 
 
+class ModelOfSentences(torch.nn.Module):
+    """Like a model of sentence-transformers in memory: texts are passed to `encode`, tokens to its call."""
+
+    def encode(self, texts):
+        return np.ones((len(texts), 3))
+
+
 def test_settings_and_texts_that_cannot_be_fitted_are_errors(lengths):
     with pytest.raises(ValueError, match="`X` must contain at least one text, got 2 rows without text"):
         TextFeatures(lengths).fit([None, " "])
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         TextFeatures(lengths, batch_size=0).fit(["Buy now"])
+    with pytest.raises(TypeError, match="`encoder` is a ModelOfSentences: pass its method `encode`"):
+        TextFeatures(ModelOfSentences()).fit(["Buy now"])
+    assert TextFeatures(ModelOfSentences().encode).fit_transform(["Buy now"]).shape == (1, 3)
     for encoder, kind in ((3, "int"), (TfidfEncoder, "the class TfidfEncoder"), (None, "NoneType")):
         with pytest.raises(TypeError, match=f"`encoder` must be 'tfidf', .* got {kind}"):
             TextFeatures(encoder).fit(["Buy now"])
