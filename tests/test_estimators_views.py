@@ -97,6 +97,7 @@ def test_missing_views_have_the_mean_logits_of_their_rows():
             torch.testing.assert_close(missing, module.members[1](text).mean(0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fused_views_predict_better_than_each_alone():
     """On synthetic rows whose views have independent noise."""
     X, y = make_data(400, missing=0.0)

@@ -96,7 +96,7 @@ def test_a_missing_view_has_no_influence_and_gradients_are_finite(fusion):
     assert head.branches[0][0].weight.grad.abs().sum() > 0
 
 
-def test_view_dropout_drops_views_but_never_the_last():
+def test_view_dropout_drops_views_but_never_all():
     head = make("concat", view_dropout=0.5)
     with torch.no_grad():
         for branch in head.branches:

@@ -70,7 +70,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
+        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead`; a torch module whose
+            input is features as passed to `fit`.
         classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
             `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with late fusion a
             `LateFusionClassifier` of one for each view; with `two_stage` a `LabelNetwork` of `head_` and a
@@ -79,8 +80,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member. Then, with `two_stage`, those of the second stage; otherwise
-            for each choice of validation rows those of a logistic regression: one for each `C`, then for the best `C`.
+        history_: A list of epoch records for each member, with late fusion of each view. Then, with `two_stage`, those
+            of the second stage; otherwise for each choice of validation rows, with late fusion of each view, those of a
+            logistic regression: one for each `C`, then for the best `C`.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
         n_samples_fit_: Number of rows of `X`.

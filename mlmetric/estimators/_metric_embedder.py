@@ -68,8 +68,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             whose input is features as passed to `fit`.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member; with late fusion for those of the first view, the second and
-            so on.
+        history_: A list of epoch records for each member; with late fusion for each member of the first view, then of
+            the second, and so on, in the order of their columns.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
         n_samples_fit_: Number of rows of `X`.
@@ -213,7 +213,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         part of every batch.
 
         Args:
-            X: Features, shape `(n, D)`, finite numbers.
+            X: Features, shape `(n, D)`, finite numbers; with `views`, NaN in all columns of a view that a row lacks.
+                Each view must be in at least two rows, and with late fusion in two training rows of each member.
             y: Labels: a matrix `(n, L)` with entries in [0, 1] of any kind that
                 [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
                 or for each row a list of label names. Training uses soft labels unchanged; in validation rows, labels
@@ -236,8 +237,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             The estimator.
 
         Raises:
-            ValueError: If a shape is wrong, a feature is not finite, a label is outside [0, 1], a setting is out of
-                range, or a checkpoint has other settings or data.
+            ValueError: If a shape is wrong, a feature is not finite, a row has no view or NaN in a part of one, a label
+                is outside [0, 1], a setting is out of range, or a checkpoint has other settings or data.
             TypeError: If `y` contains neither numbers nor names, or `head` is a module instead of a function that
                 makes one.
             FloatingPointError: If loss or weights are no longer finite; checkpoints are kept.
@@ -255,7 +256,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         """Compute embeddings, which are compared by the Euclidean distance.
 
         Args:
-            X: Features, shape `(n, D)`.
+            X: Features, shape `(n, D)`; with `views`, NaN in all columns of a view that a row lacks.
 
         Returns:
             float32, shape `(n, E)`; E is the sum of the members' embedding sizes.

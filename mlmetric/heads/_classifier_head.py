@@ -27,8 +27,8 @@ class ClassifierHead(nn.Module):
         clip: Standardised inputs are clipped to the range from `-clip` to `clip`; None does not clip them. Clipping
             limits the effect of rare features, such as a word in few rows, that are tens of standard deviations from
             their mean.
-        fill_missing: Whether NaN in the inputs, such as those of a missing view, are replaced by the mean of the
-            feature, 0 after standardisation.
+        fill_missing: Whether NaN in the inputs, such as those of a missing view, are replaced by 0 after
+            standardisation, which is the mean of the feature.
 
     Raises:
         ValueError: If `activation` is neither of these, or `clip` is not above 0.

@@ -21,8 +21,8 @@ class FusionHead(nn.Module):
     the layers of the other widths follow the fusion of the branches. Features first pass through `standardize`, which
     does nothing until `head.standardize.fit(train_features, skip_nan=True)` is called.
 
-    In training, each row loses each of its views with probability `view_dropout`, but never the last one, so that the
-    head also learns to embed rows from one view alone.
+    In training, each row loses each of its views with probability `view_dropout`, so that the head also learns to embed
+    rows from one view alone. A row that would lose all of its views keeps them.
 
     Args:
         in_features: D, the number of features of all views.
@@ -32,7 +32,7 @@ class FusionHead(nn.Module):
             missing. `"gated"`: a weighted sum of the branches, whose weights depend on the row: `h = sum_v z_v * h_v`,
             where `z` is a softmax, over the views that the row has, of `G_v [x_1, ..., x_V]`, for each hidden unit;
             missing views are 0 in this product.
-        view_dropout: Probability that a row loses a view in training, in [0, 1).
+        view_dropout: Probability with which each view of a row is dropped in training, in [0, 1).
         activation: Called without arguments to make the activation between two layers.
         clip: Standardised features are clipped to the range from `-clip` to `clip`; None does not clip them.
         input_dropout: Dropout probability of the features, in [0, 1).
