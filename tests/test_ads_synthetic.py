@@ -49,6 +49,31 @@ def test_generated_set_is_called_synthetic(ads):
     assert json.loads((ads.image_root / "synthetic.json").read_text())["synthetic"] is True
 
 
+def test_generated_slogans_are_the_headlines_drawn_on_the_posters(ads, monkeypatch, tmp_path):
+    drawn = []
+
+    def draw(rng, shown, headline, size):
+        drawn.append(headline)
+        return draw_poster(rng, shown, headline, size)
+
+    monkeypatch.setattr("ads.synthetic.draw_poster", draw)
+    again = make_synthetic_ads(tmp_path, num_images=NUM_IMAGES, seed=3, size=32)
+    slogans = json.loads(ads.slogans.read_text())
+    assert ads.slogans == ads.annotations.parent / "Slogans.json"
+    assert list(slogans) == list(json.loads(ads.annotations.read_text()))
+    assert list(slogans.values()) == [[headline] for headline in drawn]
+    assert contents(again.image_root) == contents(ads.image_root)
+
+
+def test_a_finished_set_without_slogans_is_completed_with_its_own(ads, monkeypatch, tmp_path):
+    parameters = {"num_images": NUM_IMAGES, "seed": 3, "size": 32}
+    older = make_synthetic_ads(tmp_path, **parameters)
+    older.slogans.unlink()
+    monkeypatch.setattr("ads.synthetic.draw_poster", lambda *_: pytest.fail("drew a poster again"))
+    make_synthetic_ads(tmp_path, **parameters)
+    assert contents(tmp_path) == contents(ads.image_root)
+
+
 def test_generated_images_have_three_to_five_annotators_who_disagree(annotations):
     assert set(annotations.num_annotators.tolist()) == {3, 4, 5}
     votes_per_answer = annotations.votes.sum() / annotations.num_annotators.sum()

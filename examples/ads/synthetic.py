@@ -115,6 +115,11 @@ class SyntheticAds(NamedTuple):
     label_list: Path
     image_root: Path
 
+    @property
+    def slogans(self) -> Path:
+        """The file of the texts on the posters, in the format of the real set: for each image a list of texts."""
+        return self.annotations.with_name("Slogans.json")
+
 
 def make_synthetic_ads(
     root: str | Path,
@@ -159,17 +164,21 @@ def make_synthetic_ads(
     _check_folder(root, parameters)
     shown, answers = _choose_labels(np.random.default_rng(seed), num_images)
     keys = [_key(index) for index in range(num_images)]
+    slogans = {}
     for index in progress(range(num_images)):
+        # A separate generator, so that a poster does not depend on existing ones.
+        rng = np.random.default_rng([seed, index])
+        headline = _headline(rng, shown[index])
+        slogans[keys[index]] = [headline]
         path = root / keys[index]
         if not path.exists():
-            # A separate generator, so that a poster does not depend on existing ones.
-            rng = np.random.default_rng([seed, index])
-            poster = draw_poster(rng, shown[index], _headline(rng, shown[index]), size)
+            poster = draw_poster(rng, shown[index], headline, size)
             write_atomically(path, _encode(poster, path.suffix))
     # The annotations come last, so that a set that has them is complete.
     texts = {
         root / "README.txt": _README.format(**parameters),
         files.label_list: _label_list(),
+        files.slogans: json.dumps(slogans),
         files.annotations: json.dumps(dict(zip(keys, answers, strict=True))),
     }
     for path, text in texts.items():
