@@ -52,7 +52,7 @@ def of_estimator(
     given = {"backbone": backbone, "text_features": text_features}
     if hasattr(estimator, "steps"):
         estimator, parts = _split(estimator)
-        for name, part in parts.items():
+        for name in parts:
             if given[name] is not None:
                 found = type(given[name]).__name__
                 raise ValueError(f"`{name}` must be None for a pipeline that starts with one, got a {found}.")

@@ -164,8 +164,7 @@ class MultiLabelModel(nn.Module):
         Args:
             inputs: A batch of preprocessed images; or, if there is no backbone, features without those of the text, or
                 the features of texts, `(N, D_text)`, if there are no others.
-            text: Features of the texts of images or features, `(N, D_text)`, NaN in rows without text; None if all
-                lack it.
+            text: Features of the texts of images or features, `(N, D_text)`, NaN in rows without text; None for none.
 
         Returns:
             Probabilities and embeddings.
@@ -173,8 +172,7 @@ class MultiLabelModel(nn.Module):
         Raises:
             ValueError: If `text` is given but not read, or not given but needed.
         """
-        features = inputs if self.backbone is None else self.backbone(inputs)
-        features = join_text(self, features, text)
+        features = join_text(self, inputs if self.backbone is None else self.backbone(inputs), text)
         return self._probabilities(features), self.embedding(features)
 
     def predict(
@@ -238,13 +236,12 @@ class MultiLabelModel(nn.Module):
         *,
         backbone: Literal["reference", "value"] = "reference",
     ) -> None:
-        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
+        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`. Terms of a
+        `TfidfEncoder` are in `text_terms.json`.
 
-        Terms of a `TfidfEncoder` are in `text_terms.json`.
-
-        The card shows the record: of its entries `name` is the title, `license` the licence of the model, `data` says
-        what it was trained and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown
-        in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
+        The card shows the record: `name` is the title, `license` the licence of the model, `data` what it was trained
+        and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown in their place, such
+        as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 

@@ -86,8 +86,8 @@ def _rows_of(X: Any, name: str) -> list[Any]:
         values = values[:, 0]
     if values.ndim != 1:
         raise ValueError(
-            f"`{name}` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a row "
-            "as a list in that column."
+            f"`{name}` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a "
+            "row as a list in that column."
         )
     return list(values)
 
