@@ -35,11 +35,11 @@ def model_card(config: Config, *, source: str, backbone_license: str | None) -> 
     """
     record, backbone = config["record"], config["backbone"]
     extras = ["hub", *(["timm"] if backbone is not None and backbone["name"].startswith("timm/") else [])]
-    extras += text_extras(config)
+    install = f"mlmetric[{','.join(extras + text_extras(config))}]"
     sections = [
         _front_matter(config),
         f"# {_line(record.get('name') or 'Multi-label model')}\n\n{_summary(config)}",
-        f'## Use\n\n```sh\npip install "mlmetric[{",".join(extras)}]"\n```\n\n```python\n{_usage(config, source)}\n```',
+        f'## Use\n\n```sh\npip install "{install}"\n```\n\n```python\n{_usage(config, source)}\n```',
         *([f"## Text\n\n{text_section(config)}"] if config.get("text") else []),
         f"## Labels\n\n{_LABELS}\n\n{_table(('label', 'threshold'), _labels(config))}",
         f"## Training\n\n{_training(config)}",

@@ -100,6 +100,11 @@ def missing_views(
     return views, num_text_features > 0 and is_optional(text)
 
 
+def inputs_are_texts(model: MultiLabelModel) -> bool:
+    """Return whether the inputs of a model are texts: all features are those of the text."""
+    return model.num_text_features == model.in_features
+
+
 def texts_as_features(model: MultiLabelModel, inputs: Any) -> Tensor:
     """Return the features of inputs that are texts.
 
@@ -210,7 +215,7 @@ def join_text(model: MultiLabelModel, features: Tensor, text: Tensor | None) -> 
     Raises:
         ValueError: If `text` is given but not read, or not given but needed.
     """
-    if model.num_text_features == 0 or model.inputs_are_texts:
+    if model.num_text_features == 0 or inputs_are_texts(model):
         if text is not None:
             raise ValueError("`text` must be None for a model without text, or whose inputs are the texts.")
         return features
