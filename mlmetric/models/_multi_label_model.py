@@ -228,9 +228,10 @@ class MultiLabelModel(nn.Module):
     ) -> None:
         """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
 
-        A `TfidfEncoder` also has `text_terms.json`. The card shows the record: `name` is the title, `license` the licence of the model, `data` what it was trained
-        and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown in their place, such
-        as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
+        A `TfidfEncoder` also has `text_terms.json`. The card shows the record: `name` is the title, `license` the
+        licence of the model, `data` what it was trained and measured on, `metrics` are the results, a dictionary, or
+        `report` is a text in Markdown in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what
+        users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 
