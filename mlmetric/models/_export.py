@@ -148,4 +148,5 @@ def _exporting(model: MultiLabelModel) -> Iterator[None]:
         # Deprecations inside torch's exporters, which the caller cannot avoid.
         for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(torch|onnx|onnxscript|onnx_ir|copyreg)\b")
+        warnings.filterwarnings("ignore", message=".*axis name: batch will not be used")  # of the second input
         yield

@@ -9,7 +9,7 @@ from typing import Any
 from mlmetric.models._backbone_config import MODULE
 from mlmetric.models._module_config import custom_classes
 from mlmetric.models._module_recipes import Config
-from mlmetric.models._text_card import kind_of, num_inputs, text_extras, text_section, text_usage
+from mlmetric.models._text_card import kind_of, needs_texts, num_inputs, text_extras, text_section, text_usage
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _INPUT_TAGS = {
@@ -101,7 +101,7 @@ def _usage(config: Config, source: str) -> str:
     notes += text_notes
     kind = kind_of(config)
     inputs = {"images": '["photo.jpg"]', "texts": '["Buy one, get one free"]', "features": "features"}[kind]
-    inputs += ', texts=["Buy one, get one free"]' if config.get("text") and kind != "texts" else ""
+    inputs += ', texts=["Buy one, get one free"]' if needs_texts(config) else ""
     if kind == "features":
         notes.append(f"features = np.zeros((1, {num_inputs(config)}), dtype=np.float32)  # in place of your own")
     return "\n".join(
