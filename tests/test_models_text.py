@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -119,6 +120,9 @@ def test_wrong_texts_are_errors(of_texts):
     model = MultiLabelModel.from_estimator(of_texts)
     with pytest.raises(TypeError, match=r"`inputs` must contain a text, .* got 3 of type int at row 0"):
         model.predict([3])
+    for inputs in (Path("a.jpg"), [Path("a.jpg")], images(1)[0]):
+        with pytest.raises(ValueError, match="`inputs` must be texts, since the model has no backbone, got images"):
+            model.predict(inputs)
     with pytest.raises(ValueError, match="`texts` must be None for this model: its inputs are the texts"):
         model.predict(TEXTS, texts=TEXTS)
     with pytest.raises(ValueError, match="`text` must be None"):

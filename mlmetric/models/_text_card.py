@@ -25,7 +25,7 @@ def num_inputs(config: Config) -> int:
 def needs_texts(config: Config) -> bool:
     """Return whether texts are passed beside images or features, since no reader reads them."""
     text = config.get("text")
-    return bool(text) and text["reader"] is None and kind_of(config) != "texts"
+    return text is not None and text["reader"] is None and kind_of(config) != "texts"
 
 
 def text_extras(config: Config) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric.heads import FusionHead, LateFusionHead
+from mlmetric.models._model_inputs import is_pil_image
 from mlmetric.text._text_rows import read_text_rows
 
 if TYPE_CHECKING:
@@ -117,8 +119,11 @@ def texts_as_features(model: MultiLabelModel, inputs: Any) -> Tensor:
 
     Raises:
         TypeError: If an input is anything else.
-        ValueError: If an input has no text.
+        ValueError: If an input has no text, or the inputs are images.
     """
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if is_pil_image(first) or isinstance(first, os.PathLike):
+        raise ValueError("`inputs` must be texts, since the model has no backbone, got images.")
     rows = _text_rows(inputs, "inputs")
     for number, texts in enumerate(rows):
         if not texts:
