@@ -37,7 +37,7 @@ def list_images(inputs: Any) -> list[Any]:
         if inputs.ndim not in (3, 4):
             raise ValueError(f"`inputs` must have shape (C, H, W) or (N, C, H, W), got {tuple(inputs.shape)}.")
         images: list[Any] = list(inputs) if inputs.ndim == 4 else [inputs]
-    elif isinstance(inputs, str | os.PathLike) or _is_pil_image(inputs):
+    elif isinstance(inputs, str | os.PathLike) or is_pil_image(inputs):
         images = [inputs]
     elif isinstance(inputs, np.ndarray) and (inputs.dtype.kind not in "OU" or not inputs.ndim):
         raise TypeError(
@@ -54,7 +54,7 @@ def list_images(inputs: Any) -> list[Any]:
 
 
 def _check_image(image: Any, number: int) -> None:
-    if isinstance(image, str | os.PathLike) or _is_pil_image(image):
+    if isinstance(image, str | os.PathLike) or is_pil_image(image):
         return
     if not isinstance(image, Tensor):
         raise TypeError(f"`inputs[{number}]` must be one of {_ACCEPTED}, got {type(image).__name__}.")
@@ -66,7 +66,8 @@ def _check_image(image: Any, number: int) -> None:
         )
 
 
-def _is_pil_image(value: Any) -> bool:
+def is_pil_image(value: Any) -> bool:
+    """Return whether a value is a PIL image."""
     from PIL import Image
 
     return isinstance(value, Image.Image)
@@ -140,25 +141,28 @@ def finite_features(features: Tensor, start: int) -> Tensor:
     return features
 
 
-def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | None) -> Tensor:
+def read_features(
+    inputs: Any, in_features: int, feature_names: Sequence[str] | None, *, allow_nan: bool = False
+) -> Tensor:
     """Check features, as `MetricClassifier.predict_proba` does.
 
     Args:
         inputs: An array, tensor, data frame or list of shape `(n, D)`.
         in_features: D.
         feature_names: The names of the columns of a data frame; None if they are not checked.
+        allow_nan: Whether features may be NaN.
 
     Returns:
         float32, shape `(n, D)`, on the CPU.
 
     Raises:
         TypeError: If `inputs` does not contain numbers.
-        ValueError: If the shape or the columns are wrong, or a feature is not finite.
+        ValueError: If the shape or the columns are wrong, or a feature is infinite, or NaN where it must not be.
     """
     from sklearn.utils import check_array
 
     first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
-    if isinstance(first, str | os.PathLike) or _is_pil_image(first):
+    if isinstance(first, str | os.PathLike) or is_pil_image(first):
         raise ValueError(
             f"`inputs` must be features of shape (n, {in_features}), since the model has no backbone, got images."
         )
@@ -167,7 +171,14 @@ def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | 
         inputs = inputs.detach().float().cpu().numpy()
     elif isinstance(inputs, list | tuple) and not inputs:
         return torch.empty(0, in_features)
-    features = check_array(inputs, dtype=np.float32, ensure_min_samples=0, ensure_min_features=0, input_name="inputs")
+    features = check_array(
+        inputs,
+        dtype=np.float32,
+        ensure_all_finite="allow-nan" if allow_nan else True,
+        ensure_min_samples=0,
+        ensure_min_features=0,
+        input_name="inputs",
+    )
     if features.shape[1] != in_features:
         raise ValueError(f"`inputs` must have {in_features} features, got {features.shape[1]}.")
     if columns is not None and feature_names is not None and columns != list(feature_names):
