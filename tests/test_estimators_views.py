@@ -24,6 +24,7 @@ from mlmetric.heads import (
     LateFusionHead,
 )
 from mlmetric.losses import LogRatioLoss
+from mlmetric.metrics import best_thresholds
 
 VIEWS = {"image": slice(0, 6), "text": slice(6, 9)}
 FUSIONS = ("late", "concat", "gated")
@@ -181,6 +182,17 @@ def test_validation_rows_may_lack_views(fusion):
     classifier = quick(fusion=fusion).fit(X, y, validation=(held_out, target))
     assert np.isfinite(classifier.thresholds_).any()
     assert np.isfinite(quick(fusion=fusion, validation_fraction=0.0).fit(X, y).predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_thresholds_are_chosen_by_the_predictions_for_validation_rows(fusion):
+    X, y = make_data()
+    held_out, target = make_data(60, seed=2)
+    held_out[(np.arange(60) % 3 == 0) & ~np.isnan(held_out[:, 6]), :6] = np.nan
+    classifier = quick(fusion=fusion).fit(X, y, validation=(held_out, target))
+    probabilities = torch.from_numpy(classifier.predict_proba(held_out))
+    expected = best_thresholds(probabilities, torch.from_numpy(target), average="macro", max_predicted=1.5)
+    np.testing.assert_allclose(classifier.thresholds_, expected, rtol=1e-6)
 
 
 def test_patience_if_a_view_is_in_no_validation_row():
