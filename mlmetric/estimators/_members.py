@@ -149,13 +149,13 @@ def _make_member(estimator: Any, data: TrainingData) -> Member:
             )
         part.fit(data.features, skip_nan=data.views is not None)
     if data.views is not None:
-        _check_missing_views(head, data.features)
+        _check_embeds_missing_views(head, data.features)
     if not estimator.classifier_weight:
         return Member(head, None)
     return Member(head, ClassifierHead(apply_in_batches(head, data.features[:1]).shape[1], data.labels.shape[1]))
 
 
-def _check_missing_views(head: nn.Module, features: Tensor) -> None:
+def _check_embeds_missing_views(head: nn.Module, features: Tensor) -> None:
     """Check that a head embeds rows that lack views, if there are any."""
     rows = features[features.isnan().any(dim=1)][:1]
     if len(rows) and not bool(torch.isfinite(apply_in_batches(head, rows)).all()):

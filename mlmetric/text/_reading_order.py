@@ -32,14 +32,14 @@ class TextBox(NamedTuple):
 def join_in_reading_order(boxes: Iterable[TextBox]) -> str:
     """Join texts line by line from top to bottom, and those of a line from left to right.
 
-    A box belongs to a line if its overlap with the line, in vertical direction, is at least half of the greater of the
-    two heights. Blanks at the ends of a text, or several in a row, are reduced.
+    A box belongs to a line if its overlap with the line, in vertical direction, is at least half of the larger of the
+    two heights. Spaces at the ends of a text are removed, and several in a row are reduced to one.
 
     Args:
         boxes: The boxes, in any order.
 
     Returns:
-        The texts of a line joined by blanks, the lines by line breaks; an empty string if there are no texts.
+        The texts of a line joined by spaces, the lines by line breaks; an empty string if there are no texts.
     """
     lines: list[list[TextBox]] = []
     for box in sorted(boxes, key=lambda box: (box.top + box.bottom, box.left, box.text)):
@@ -54,7 +54,7 @@ def join_in_reading_order(boxes: Iterable[TextBox]) -> str:
 
 
 def _overlap(line: list[TextBox], box: TextBox) -> float:
-    """Return the overlap of a box with a line in vertical direction, as a share of the greater height."""
+    """Return the overlap of a box with a line in vertical direction, as a share of the larger height."""
     top, bottom = fmean(box.top for box in line), fmean(box.bottom for box in line)
     shared = min(bottom, box.bottom) - max(top, box.top)
     return shared / max(bottom - top, box.bottom - box.top, 1e-9)

@@ -57,7 +57,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encode texts; the model ignores the end of a text that is longer than its greatest length.
+        """Encode texts; the model ignores the end of a text that exceeds its maximum length.
 
         Args:
             texts: The texts, one or more.

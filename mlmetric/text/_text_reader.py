@@ -32,7 +32,7 @@ class TextReader:
 
     Text is joined line by line from top to bottom, and the boxes of a line from left to right. Columns are not
     recognised: lines of two columns that are at the same height are joined to one. Upside-down text is not read, and
-    narrow blanks between words can be missing ("simplyimaginative"). The networks read Latin letters and Chinese
+    narrow spaces between words can be missing ("simplyimaginative"). The networks read Latin letters and Chinese
     characters, but not Cyrillic ones.
 
     Readers can be compared and pickled; a copy loads its own networks. `TextReader(**reader.to_config())` is an equal
@@ -42,7 +42,7 @@ class TextReader:
         min_confidence: Text whose confidence, the mean probability of its characters, is below this value is left out.
             Textures that are mistaken for single characters have lower confidences than most lettering.
         image_side: An image is resized to the area of a square of this side, in pixels, before text is detected, but to
-            twice its size at most. Time is proportional to the square of this side. A greater side finds smaller print:
+            twice its size at most. Time is proportional to the square of this side. A larger side finds smaller print:
             with 640, letters whose font size is 1.5 % of the side of the square or more are found.
 
     Raises:
@@ -78,7 +78,7 @@ class TextReader:
             image: An image of any mode, or the path of an image file.
 
         Returns:
-            The text in reading order: the boxes of a line joined by blanks, the lines by line breaks; an empty string
+            The text in reading order: the boxes of a line joined by spaces, the lines by line breaks; an empty string
             if there is no text.
 
         Raises:

@@ -19,7 +19,7 @@ _TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's leaves out words of one letter
 _SETTINGS = ("n_components", "word_ngram_range", "char_ngram_range", "max_features", "random_state")
 
 _NEGLIGIBLE = 1e-5
-"""Singular values below this part of the greatest are rounding errors in float32."""
+"""Singular values below this share of the largest are rounding errors in float32."""
 
 
 class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -36,9 +36,9 @@ class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     Args:
         n_components: D, the number of features. There are fewer if the rank of the TF-IDF matrix of the texts is lower,
             which is at most the number of distinct texts.
-        word_ngram_range: The least and the greatest number of words in a term.
-        char_ngram_range: The least and the greatest number of characters in a term. Spaces at the ends of a word count.
-        max_features: The greatest number of terms of each of the two kinds: the most frequent ones are kept.
+        word_ngram_range: The minimum and maximum number of words in a term.
+        char_ngram_range: The minimum and maximum number of characters in a term. Spaces at the ends of a word count.
+        max_features: The maximum number of terms of each of the two kinds: the most frequent ones are kept.
         random_state: Seed of the randomised singular value decomposition; the same seed gives the same features.
 
     Attributes:
