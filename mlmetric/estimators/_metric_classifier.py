@@ -230,27 +230,11 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         check_label_settings(self)
         outputs = StageOutputs(checkpoint_dir, callback)
         members, of_views, parts, seed = self._fit_members(
-            *self._read(X, y, validation),
-            outputs,
-            num_parts=1 if self.two_stage else self.n_members,
-            predicts_labels=not self.two_stage,
-            label_loss=None if self.two_stage else self.label_loss,
+            *self._read(X, y, validation), outputs, num_parts=1 if self.two_stage else self.n_members
         )
         joint = partial(fit_joint_classifier, standardize=self.standardize, device=self.device, seed=seed)
         if self.two_stage:
-            part = parts[0]
-            self._log_stage("classifier", *part)
-            fitted = fit_frozen_classifier(
-                self.head_,
-                part,
-                activation=self.activation,
-                loss=self.label_loss,
-                standardize=self.standardize,
-                device=self.device,
-                seed=seed,
-                config=self._config(seed % 100_000, part.validation),
-                **outputs.arguments("classifier"),
-            )
+            fitted = fit_frozen_classifier(self, parts[0], outputs=outputs, seed=seed)
         elif members is not None:
             fitted = joint(members)
         else:
@@ -320,14 +304,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     ) -> MultiLabelModel:
         """Make a model that predicts labels of images, texts or features, and can be saved without pickle."""
         check_is_fitted(self, "classifier_")
-        return trained_model(
-            self,
-            backbone=backbone,
-            text_features=text_features,
-            text_reader=text_reader,
-            label_names=label_names,
-            record=record,
-        )
+        parts: dict[str, Any] = {"backbone": backbone, "text_features": text_features, "text_reader": text_reader}
+        return trained_model(self, **parts, label_names=label_names, record=record)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
