@@ -71,13 +71,12 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`; a torch module whose input is features as passed to `fit`.
-        classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
-            `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with late fusion a
-            `LateFusionClassifier` of one for each view; with `two_stage` a `LabelNetwork` of `head_` and a
-            `ClassifierHead`.
-        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
-            predicted.
+        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
+            whose input is features as passed to `fit`.
+        classifier_: The trained classifier, a torch module that maps such features to logits: a `ClassifierEnsemble` of
+            the members' networks and, at the end, the logistic regression, or with late fusion a
+            `LateFusionClassifier` of those; with `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
+        thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
         history_: A list of epoch records for each member. Then, with `two_stage`, those of the second stage; otherwise
