@@ -11,6 +11,7 @@ from torch import nn
 
 from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.estimators._label_training import fit_joint_classifier
+from mlmetric.estimators._members import TrainedMembers
 from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import ValidationParts
@@ -67,10 +68,12 @@ class Expected:
             own = ClassifierHead(X.shape[1], y.shape[1], clip=3.0)
             own.standardize.fit(torch.tensor(X))
             if number == 0:
-                self.histories = [fit_logistic_regression(own, *train, validation=validation)]
+                self.histories = [fit_logistic_regression(own, *train.pair, validation=validation.pair)]
                 best = max(self.histories[0], key=lambda record: record["val_map"])
             else:
-                self.histories.append(fit_logistic_regression(own, *train, C=best["C"], validation=validation))
+                self.histories.append(
+                    fit_logistic_regression(own, *train.pair, C=best["C"], validation=validation.pair)
+                )
             of_networks.append(logits.mean(0))
             of_probes.append(apply_in_batches(own, validation.features))
             targets.append(validation.labels)
@@ -153,13 +156,13 @@ def test_all_shares_are_possible():
     head, classifier = nn.Identity(), ClassifierHead(10, 4)
     nn.init.zeros_(classifier.linear.weight)
     settings = {"standardize": True, "device": "cpu", "seed": 0}
-    constant = fit_joint_classifier([LabelNetwork(head, classifier)], parts, **settings)
+    constant = fit_joint_classifier(TrainedMembers(parts, [head], [LabelNetwork(head, classifier)], []), **settings)
     assert constant.module.weights.tolist() == [0.5, 0.5]  # the most even of equal shares
     assert constant.validation[0].std(0).min() > 0
     better = copy.deepcopy(classifier)
-    fit_logistic_regression(better, *parts[0].validation, C=0.1)  # on these rows better than one of other rows
+    fit_logistic_regression(better, *parts[0].validation.pair, C=0.1)  # on these rows better than one of other rows
     better.linear.weight.data *= 1e-6  # next to which any share of the logistic regression decides
-    faint = fit_joint_classifier([LabelNetwork(head, better)], parts, **settings)
+    faint = fit_joint_classifier(TrainedMembers(parts, [head], [LabelNetwork(head, better)], []), **settings)
     assert faint.module.weights.tolist() == [1, 0]
     features = torch.tensor(X)
     torch.testing.assert_close(apply_in_batches(faint.module, features), apply_in_batches(better, features))
@@ -173,7 +176,7 @@ def test_without_validation_rows_both_have_the_same_share_and_a_fixed_penalty(st
     expected = ClassifierHead(10, 4, clip=3.0 if standardize else None)
     if standardize:
         expected.standardize.fit(torch.tensor(X))
-    records = fit_logistic_regression(expected, *data_of(X, y), C=0.01)
+    records = fit_logistic_regression(expected, *data_of(X, y).pair, C=0.01)
     assert fitted.history_[3:] == [records]
     assert torch.equal(fitted.classifier_.members[-1].linear.weight, expected.linear.weight)
     assert fitted.thresholds_.tolist() == [0.5] * 4
@@ -303,13 +306,13 @@ def test_joint_member_is_that_of_fit_embedding():
     network = LabelNetwork(copy.deepcopy(head), copy.deepcopy(classifier))
     records = fit_embedding(
         head,
-        *train,
+        *train.pair,
         loss=LogRatioLoss(),
         classifier=classifier,
         classifier_weight=0.5,
         label_network=network,
         config=TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, keep_best=True, seed=first % 100_000),
-        validation=validation,
+        validation=validation.pair,
     )
     assert fitted.history_[0] == records
     found = fitted.classifier_.members[0].state_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +17,12 @@ from mlmetric._global_generator import seeded_globally
 from mlmetric.distributed import on_first_rank
 from mlmetric.estimators._members import TrainedMembers
 from mlmetric.estimators._recipes import FEATURE_CLIP
+from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import Part
 from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork, LateFusionClassifier
 from mlmetric.metrics import best_thresholds, mean_average_precision
-from mlmetric.training import EpochRecord, TrainingConfig, apply_in_batches, fit_classifier, fit_logistic_regression
+from mlmetric.training import EpochRecord, apply_in_batches, fit_classifier, fit_logistic_regression
 from mlmetric.training._logistic_regression import INVERSE_PENALTIES
 
 _C_WITHOUT_VALIDATION = 0.01
@@ -167,51 +168,39 @@ def _best_share(logits: Tensor, others: Tensor, target: Tensor) -> float:
     return max(_SHARES, key=score) if bool(target.any()) else _SHARE_WITHOUT_VALIDATION
 
 
-def fit_frozen_classifier(
-    head: nn.Module,
-    part: Part,
-    *,
-    activation: Literal["sigmoid", "softmax"],
-    loss: Callable[[Tensor, Tensor], Tensor] | None,
-    standardize: bool,
-    device: str,
-    seed: int,
-    config: TrainingConfig,
-    **outputs: Any,
-) -> FittedClassifier:
-    """Train a linear classifier on the frozen embedding: stage two of the paper.
+def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, seed: int) -> FittedClassifier:
+    """Train a linear classifier on the frozen embedding of an estimator: stage two of the paper.
 
     Args:
-        head: The trained head.
+        estimator: The `MetricClassifier`, with its settings and the trained `head_`.
         part: The training rows and validation rows.
-        activation: Activation of the classifier.
-        loss: Loss of the logits; None for the binary cross entropy.
-        standardize: Whether to standardise the embeddings.
-        device: The device of the result.
-        seed: Seed of the initial weights, which the label frequencies replace.
-        config: Settings of the training.
-        **outputs: Arguments `checkpoint` and `callback` of `fit_classifier`.
+        outputs: The checkpoints and the callback.
+        seed: Seed of the initial weights, which the label frequencies replace; and of the training.
 
     Returns:
         The classifier, a network of head and linear classifier.
     """
+    head, loss = estimator.head_, estimator.label_loss
+    estimator._log_stage("classifier", *part)
 
     def embed(rows: TrainingData) -> TrainingData:  # in a process group, all ranks use the embeddings of rank 0
         return TrainingData(on_first_rank(lambda: apply_in_batches(head, rows.features).cpu()), rows.labels)
 
     embedded = embed(part.train)
     with seeded_globally(seed):
-        classifier = ClassifierHead(embedded.features.shape[1], embedded.labels.shape[1], activation=activation)
+        classifier = ClassifierHead(
+            embedded.features.shape[1], embedded.labels.shape[1], activation=estimator.activation
+        )
     classifier.init_from_labels(embedded.labels)
-    if standardize:
+    if estimator.standardize:
         classifier.standardize.fit(embedded.features)
     records = fit_classifier(
-        classifier.to(device),
+        classifier.to(estimator.device),
         *embedded.pair,
         loss=copy.deepcopy(loss),
-        config=config,
+        config=estimator._config(seed % 100_000, part.validation),
         validation=None if part.validation is None else embed(part.validation).hard.pair,
-        **outputs,
+        **outputs.arguments("classifier"),
     )
     network = LabelNetwork(head, classifier).eval()
     num_labels = part.train.labels.shape[1]

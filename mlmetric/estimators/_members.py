@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -94,8 +93,6 @@ def train_members(
     outputs: Any,
     stage: str,
     seed: int,
-    predicts_labels: bool,
-    label_loss: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> TrainedMembers:
     """Train the members of an estimator.
 
@@ -105,12 +102,13 @@ def train_members(
         outputs: The checkpoints and the callback, a `StageOutputs`.
         stage: Prefix of the names of the stages, which continue with the number of the member.
         seed: Seed of the weights; that of the training of member m is `seed % 100_000 + m`.
-        predicts_labels: Whether the networks after the best epochs for labels are required.
-        label_loss: Loss of the classifiers; None for the binary cross entropy.
 
     Returns:
         The members, in evaluation mode.
     """
+    # A `MetricClassifier` predicts labels by the networks of its members, unless it has a second stage.
+    predicts_labels = not getattr(estimator, "two_stage", True)
+    label_loss = estimator.label_loss if predicts_labels else None
     with seeded_globally(seed):
         members = [_make_member(estimator, parts.data) for _ in range(estimator.n_members)]
     networks = [member.network() for member in members] if predicts_labels else []

@@ -71,14 +71,12 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead`; a torch module whose
-            input is features as passed to `fit`.
-        classifier_: The trained classifier, a torch module that maps features as passed to `fit` to logits: a
-            `ClassifierEnsemble` of the members' networks and, at the end, the logistic regression; with late fusion a
-            `LateFusionClassifier` of one for each view; with `two_stage` a `LabelNetwork` of `head_` and a
-            `ClassifierHead`.
-        thresholds_: Thresholds of the probabilities, float64, shape `(L,)`; infinity for labels that are never
-            predicted.
+        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
+            whose input is features as passed to `fit`.
+        classifier_: The trained classifier, a torch module that maps such features to logits: a `ClassifierEnsemble` of
+            the members' networks and, at the end, the logistic regression, or with late fusion a
+            `LateFusionClassifier` of those; with `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
+        thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
         history_: A list of epoch records for each member, with late fusion of each view. Then, with `two_stage`, those
@@ -232,27 +230,11 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         check_label_settings(self)
         outputs = StageOutputs(checkpoint_dir, callback)
         members, of_views, parts, seed = self._fit_members(
-            *self._read(X, y, validation),
-            outputs,
-            num_parts=1 if self.two_stage else self.n_members,
-            predicts_labels=not self.two_stage,
-            label_loss=None if self.two_stage else self.label_loss,
+            *self._read(X, y, validation), outputs, num_parts=1 if self.two_stage else self.n_members
         )
         joint = partial(fit_joint_classifier, standardize=self.standardize, device=self.device, seed=seed)
         if self.two_stage:
-            part = parts[0]
-            self._log_stage("classifier", *part)
-            fitted = fit_frozen_classifier(
-                self.head_,
-                part,
-                activation=self.activation,
-                loss=self.label_loss,
-                standardize=self.standardize,
-                device=self.device,
-                seed=seed,
-                config=self._config(seed % 100_000, part.validation),
-                **outputs.arguments("classifier"),
-            )
+            fitted = fit_frozen_classifier(self, parts[0], outputs=outputs, seed=seed)
         elif members is not None:
             fitted = joint(members)
         else:
@@ -322,14 +304,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     ) -> MultiLabelModel:
         """Make a model that predicts labels of images, texts or features, and can be saved without pickle."""
         check_is_fitted(self, "classifier_")
-        return trained_model(
-            self,
-            backbone=backbone,
-            text_features=text_features,
-            text_reader=text_reader,
-            label_names=label_names,
-            record=record,
-        )
+        parts: dict[str, Any] = {"backbone": backbone, "text_features": text_features, "text_reader": text_reader}
+        return trained_model(self, **parts, label_names=label_names, record=record)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

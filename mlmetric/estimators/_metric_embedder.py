@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.estimators._late_fusion import fuse_embeddings
@@ -271,13 +271,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         outputs: StageOutputs,
         *,
         num_parts: int,
-        predicts_labels: bool = False,
-        label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> FittedMembers:
-        """Train the members, and set `head_` and `history_`.
-
-        With `predicts_labels`, the result contains their networks after the epochs that are best for labels.
-        """
+        """Train the members, and set `head_` and `history_`."""
         check_member_settings(self)
         seed, next_seed = outputs.seeds(self.random_state)
         parts = ValidationParts(data, validation, fraction=self.validation_fraction, num_parts=num_parts, seed=seed)
@@ -285,7 +280,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             raise ValueError(
                 "`patience` requires validation rows, got none: increase `validation_fraction`, or pass `validation`."
             )
-        train = partial(train_members, self, outputs=outputs, predicts_labels=predicts_labels, label_loss=label_loss)
+        train = partial(train_members, self, outputs=outputs)
         if data.views is None or self.fusion != "late":
             members = train(parts, stage="embedding", seed=seed)
             self.head_: nn.Module = members.ensemble()
