@@ -79,9 +79,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member, with late fusion of each view. Then, with `two_stage`, those
-            of the second stage; otherwise for each choice of validation rows, with late fusion of each view, those of a
-            logistic regression: one for each `C`, then for the best `C`.
+        history_: A list of epoch records for each member; then, with `two_stage`, of the second stage, otherwise for
+            each choice of validation rows of a logistic regression: each `C`, then the best. Late fusion: of each view.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
         n_samples_fit_: Number of rows of `X`.
