@@ -132,7 +132,7 @@ def test_fusion_head_is_trained_with_mixup_and_missing_views():
     [
         ({"widths": (5,)}, "at least two layers"),
         ({"widths": (5, 0)}, "at least 1"),
-        ({"fusion": "late"}, "'concat' or 'gated'"),
+        ({"fusion": "late"}, "'gated' or 'concat'"),
         ({"view_dropout": 1.0}, "`view_dropout` must be in"),
         ({"clip": 0}, "`clip`"),
         ({"norm_exponent": 2}, "`norm_exponent`"),

@@ -7,6 +7,7 @@ from scipy import sparse
 
 from mlmetric._views import check_missing_views, read_views, view_presence
 from mlmetric.data import join_views
+from mlmetric.training._mixup_batches import MixupRows
 
 NAN = float("nan")
 
@@ -85,3 +86,10 @@ def test_view_that_is_no_dense_matrix_of_numbers(matrix):
 def test_wrong_joins(features, present, text):
     with pytest.raises(ValueError, match=text):
         join_views(features, present=present)
+
+
+def test_mixup_keeps_the_views_that_the_partner_lacks():
+    rows = torch.tensor([[1.0, 2, NAN], [3, NAN, 5], [NAN, 6, 7]])
+    batch = MixupRows(torch.arange(3), torch.tensor([1, 2, 0]), torch.full((3,), 0.75))
+    mixed = torch.tensor([[1.5, 2, NAN], [3, NAN, 5.5], [NAN, 5, 7]])
+    torch.testing.assert_close(batch.mix(rows), mixed, equal_nan=True)

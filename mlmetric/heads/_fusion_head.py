@@ -28,10 +28,10 @@ class FusionHead(nn.Module):
         in_features: D, the number of features of all views.
         views: For each view its name and its columns, a slice; each column is in one view.
         widths: Sizes of the layers: the first is that of each branch, the last is the size of the embedding, E.
-        fusion: `"concat"`: the branches are concatenated; a learnt vector takes the place of a branch whose view is
-            missing. `"gated"`: a weighted sum of the branches, whose weights depend on the row: `h = sum_v z_v * h_v`,
-            where `z` is a softmax, over the views that the row has, of `G_v [x_1, ..., x_V]`, for each hidden unit;
-            missing views are 0 in this product.
+        fusion: `"gated"`: a weighted sum of the branches, whose weights depend on the row: `h = sum_v z_v * h_v`, where
+            `z` is a softmax, over the views that the row has, of `G_v [x_1, ..., x_V]`, for each hidden unit; missing
+            views are 0 in this product. `"concat"`: the branches are concatenated; a learnt vector takes the place of a
+            branch whose view is missing.
         view_dropout: Probability with which each view of a row is dropped in training, in [0, 1).
         activation: Called without arguments to make the activation between two layers.
         clip: Standardised features are clipped to the range from `-clip` to `clip`; None does not clip them.
@@ -72,7 +72,7 @@ class FusionHead(nn.Module):
         views: Views,
         widths: Sequence[int] = (512, 256),
         *,
-        fusion: Literal["concat", "gated"] = "concat",
+        fusion: Literal["gated", "concat"] = "gated",
         view_dropout: float = 0.4,
         activation: Callable[[], nn.Module] = nn.ReLU,
         clip: float | None = None,
@@ -87,8 +87,8 @@ class FusionHead(nn.Module):
                 "`in_features` and `widths` must be sizes of at least 1, with at least two layers, "
                 f"got {in_features} and {tuple(widths)}."
             )
-        if fusion not in ("concat", "gated"):
-            raise ValueError(f"`fusion` must be 'concat' or 'gated', got {fusion!r}.")
+        if fusion not in ("gated", "concat"):
+            raise ValueError(f"`fusion` must be 'gated' or 'concat', got {fusion!r}.")
         if not 0 <= view_dropout < 1:
             raise ValueError(f"`view_dropout` must be in [0, 1), got {view_dropout}.")
         if clip is not None and not clip > 0:
@@ -99,7 +99,7 @@ class FusionHead(nn.Module):
         self.embedding_size = widths[-1]
         self.views = read_views(views, in_features)
         self.width = widths[0]
-        self.fusion: Literal["concat", "gated"] = fusion
+        self.fusion: Literal["gated", "concat"] = fusion
         self.view_dropout = view_dropout
         self.clip = clip
         self.norm_exponent = norm_exponent

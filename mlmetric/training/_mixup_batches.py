@@ -30,13 +30,17 @@ class MixupRows:
         return len(self.rows)
 
     def mix(self, values: Tensor) -> Tensor:
-        """Select these rows of features or labels, shape `(N, ...)`, and mix them with their partners."""
+        """Select these rows of features or labels, shape `(N, ...)`, and mix them with their partners.
+
+        Features that the partner lacks, NaN of a missing view, are not mixed: each row keeps its own views.
+        """
         selected = values[self.rows]
         if self.partners is None or self.weights is None:
             return selected
         dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
         weights = self.weights.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
-        return weights * selected + (1 - weights) * values[self.partners]
+        mixed = weights * selected + (1 - weights) * values[self.partners]
+        return torch.where(mixed.isnan(), selected, mixed)
 
     def chunk(self, index: int, num_chunks: int) -> MixupRows:
         """Return one of `num_chunks` chunks of about equal size."""
