@@ -21,8 +21,9 @@ class TrainingConfig:
         weight_decay: Weight decay of Adam (an L2 penalty).
         mixup: Parameter alpha of mixup, which regularises training on few rows: features and labels of each row are
             averaged with those of another row of the batch. The weight of the row itself is w or 1 - w, whichever is
-            larger, with w drawn from Beta(alpha, alpha). Views that the other row lacks are not mixed. The labels become soft, which losses that require labels 0
-            or 1 do not support, such as losses with a proxy or a margin for each label. 0 turns mixup off.
+            larger, with w drawn from Beta(alpha, alpha). Views that the other row lacks are not mixed. The labels
+            become soft, which losses that require labels 0 or 1 do not support, such as losses with a proxy or a margin
+            for each label. 0 turns mixup off.
         items_per_label: If given, [MultiLabelBatchSampler][mlmetric.samplers.MultiLabelBatchSampler] composes batches
             label by label, with this many rows of each label; rows without labels are then not used.
         keep_best: Whether to end with the weights of the epoch with the best validation score, which requires
