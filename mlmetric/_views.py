@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LONGEST_NAME = 50
 Views = Mapping[str, slice]
 """For each view its name and its columns."""
 
@@ -31,8 +32,10 @@ def read_views(views: Any, num_features: int) -> dict[str, slice]:
     if not views:
         raise ValueError("`views` must contain at least one view, got none.")
     for name in views:
-        if not name or set(name) & set("/\\"):  # checkpoints of a view have its name
-            raise ValueError(f"A name in `views` must be a text without / and \\, got {name!r}.")
+        if not name or len(name) > _LONGEST_NAME or set(name) & set("/\\\0"):  # checkpoints of a view have its name
+            raise ValueError(
+                f"A name in `views` must have 1 to {_LONGEST_NAME} characters, without / and \\, got {name!r:.200}."
+            )
     read = {name: _read_columns(name, columns, num_features) for name, columns in views.items()}
     ordered = dict(sorted(read.items(), key=lambda item: item[1].start))
     stop, before = 0, None

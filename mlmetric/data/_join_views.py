@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mlmetric._views import read_views
+
 
 def join_views(
     features: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike],
@@ -25,7 +27,7 @@ def join_views(
         The features side by side, float32, shape `(n, D)`, NaN where a row lacks a view; and the columns of each view.
 
     Raises:
-        TypeError: If a view is not a dense matrix of numbers.
+        TypeError: If a view is not a dense matrix of numbers, or its name is not a text.
         ValueError: If there is no view, a matrix has no columns or another number of rows, a row of a view is NaN in
             some columns or has infinite features, or `present` has another shape or name.
 
@@ -55,7 +57,7 @@ def join_views(
         blocks.append(block)
         views[name] = slice(start, start + block.shape[1])
         start += block.shape[1]
-    return np.concatenate(blocks, axis=1), views
+    return np.concatenate(blocks, axis=1), read_views(views, start)
 
 
 def _by_name(values: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike | None]) -> dict[str, npt.ArrayLike | None]:

@@ -74,10 +74,7 @@ class EmbeddingHead(nn.Module):
                 "`in_features` and `widths` must be sizes of at least 1, with at least one layer, "
                 f"got {in_features} and {tuple(widths)}."
             )
-        if clip is not None and not clip > 0:
-            raise ValueError(f"`clip` must be None or above 0, got {clip}.")
-        if not 0 <= norm_exponent <= 1:
-            raise ValueError(f"`norm_exponent` must be in [0, 1], got {norm_exponent}.")
+        check_head_settings(clip, norm_exponent)
         self.in_features = in_features
         self.embedding_size = widths[-1]
         self.clip = clip
@@ -106,6 +103,18 @@ class EmbeddingHead(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings that no submodule shows."""
         return f"clip={self.clip}, norm_exponent={self.norm_exponent}"
+
+
+def check_head_settings(clip: float | None, norm_exponent: float) -> None:
+    """Check the settings that embedding heads have in common.
+
+    Raises:
+        ValueError: If `clip` is not above 0, or `norm_exponent` is outside [0, 1].
+    """
+    if clip is not None and not clip > 0:
+        raise ValueError(f"`clip` must be None or above 0, got {clip}.")
+    if not 0 <= norm_exponent <= 1:
+        raise ValueError(f"`norm_exponent` must be in [0, 1], got {norm_exponent}.")
 
 
 def rescale_norms(embeddings: Tensor, exponent: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric._views import Views, read_views, view_presence
-from mlmetric.heads._embedding_heads import rescale_norms
+from mlmetric.heads._embedding_heads import check_head_settings, rescale_norms
 from mlmetric.heads._standardize import Standardize
 
 
@@ -91,10 +91,7 @@ class FusionHead(nn.Module):
             raise ValueError(f"`fusion` must be 'gated' or 'concat', got {fusion!r}.")
         if not 0 <= view_dropout < 1:
             raise ValueError(f"`view_dropout` must be in [0, 1), got {view_dropout}.")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"`clip` must be None or above 0, got {clip}.")
-        if not 0 <= norm_exponent <= 1:
-            raise ValueError(f"`norm_exponent` must be in [0, 1], got {norm_exponent}.")
+        check_head_settings(clip, norm_exponent)
         self.in_features = in_features
         self.embedding_size = widths[-1]
         self.views = read_views(views, in_features)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _log = logging.getLogger(__name__)
+_PROCEDURE = "1"  # changes with the resizing or the reading order, so that texts in older caches are not used
 _ADVICE = "Repair or remove them, or skip them (`on_bad_image='skip'`)."
 _KEPT = " The texts of all other images are in the cache."
 
@@ -185,12 +186,12 @@ class TextReader:
         return {"min_confidence": float(self.min_confidence), "image_side": self.image_side}
 
     def fingerprint(self) -> str:
-        """Return a digest of the parameters and of the version of rapidocr, 64 hexadecimal digits.
+        """Return a digest of what determines a text: parameters, version of rapidocr; 64 hexadecimal digits.
 
         Raises:
             ImportError: If rapidocr is not installed.
         """
-        return sha256_hex([ocr_engine_version(), json.dumps(self.to_config())])
+        return sha256_hex([ocr_engine_version(), json.dumps(self.to_config()), _PROCEDURE])
 
 
 def _is_number(value: Any) -> bool:
