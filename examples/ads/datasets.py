@@ -13,6 +13,7 @@ from .labelled_images import LabelledImages
 from .reader import read_annotations
 from .saved_runs import RUNS
 from .synthetic import make_synthetic_ads
+from .text_files import read_texts
 
 SYNTHETIC_IMAGES = 1500
 
