@@ -193,15 +193,15 @@ def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     is_read = text["source"] == "--ocr"
     source = "The text was read off the images (`--ocr`)" if is_read else f"The texts are those of `{text['source']}`"
     counts = ", ".join(f"{text[part]} of {data[part]} for {use}" for part, use in _PARTS.items())
-    unknown = text["unknown_images"]
+    unknown, fitted = text["unknown_images"], ", fitted on the training part" if text["is_fitted"] else ""
     parts = [
         f"{source}: {text['images']} of {data['images']} images have text ({counts}). The others lack the view."
         + (f" The texts of {unknown} other images were not used: they are not images of this run." if unknown else ""),
-        f"Encoder: `{text['encoder']}`, {text['features']} features, fitted on the training part. The linear probe is "
+        f"Encoder: `{text['encoder']}`, {text['features']} features{fitted}. The linear probe is "
         "trained on the features of image and text; where there is no text, those of the text are the mean of the "
         "training part. It retrieves by the standardised features.",
     ]
-    if "view_weights" in text:
+    if text["view_weights"]:
         weights = ", ".join(f"{view} {weight:.2f}" for view, weight in text["view_weights"].items())
         parts.append(f"Weights of the views in the probabilities: {weights}.")
     if "headlines_read_exactly" in text:

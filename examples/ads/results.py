@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from common.files import write_atomically
+from mlmetric.heads import LateFusionClassifier
 from mlmetric.imbalance import label_cardinality, mean_ir, scumble
 from mlmetric.text import TextReader
 
@@ -119,7 +120,7 @@ def _metrics(run: TrainedRun) -> dict[str, Any]:
             "mean_ir_after": mean_ir(after),
             "scumble_before": scumble(images.labels[run.parts["train"]]),
         },
-        "text": None if run.joined is None else describe_text(run.config, images, run.joined, run.parts),
+        "text": _text(run),
         "method": run.config.method,
         "title": run.title,
         "settings": dict(run.context.settings),
@@ -127,6 +128,15 @@ def _metrics(run: TrainedRun) -> dict[str, Any]:
         "caveats": _caveats(run.extracted),
         "bad_images": run.extracted.bad_images,
     }
+
+
+def _text(run: TrainedRun) -> dict[str, Any] | None:
+    if run.joined is None:
+        return None
+    classifier = getattr(run.fitted[run.title].estimator, "classifier_", None)
+    is_late = isinstance(classifier, LateFusionClassifier)
+    weights = dict(zip(classifier.views, classifier.weights.tolist(), strict=True)) if is_late else None
+    return describe_text(run.config, run.extracted.images, run.joined, run.parts) | {"view_weights": weights}
 
 
 def _save_model(run: TrainedRun, folder: Path, metrics: Mapping[str, Any]) -> None:

@@ -126,6 +126,11 @@ def texts_of(images: LabelledImages) -> list[list[str]]:
     return [list(texts.get(path, ())) for path in images.paths]
 
 
+def text_summary(images: LabelledImages) -> str:
+    """Say in a sentence how many images have text."""
+    return f"{sum(map(bool, texts_of(images))):,} of {len(images.paths):,} images have text."
+
+
 def describe_text(config: Config, images: LabelledImages, joined: JoinedViews, parts: Mapping[str, Tensor]) -> Any:
     """Return what a report says of the text, as a value of `metrics.json`."""
     present = ~joined.features[:, joined.views["text"].start].isnan()
@@ -135,6 +140,7 @@ def describe_text(config: Config, images: LabelledImages, joined: JoinedViews, p
         **{name: int(present[rows].sum()) for name, rows in parts.items()},
         "encoder": config.text_encoder or DEFAULT_TEXT_ENCODER,
         "features": joined.views["text"].stop - joined.views["text"].start,
+        "is_fitted": not isinstance(joined.text_features.encoder_, SentenceEncoder),
         "unknown_images": len((images.texts or {}).keys() - set(images.paths)),
     }
     if config.ocr and images.headlines is not None:
