@@ -216,6 +216,7 @@ def test_package_imports_run_one_way():
         "_global_generator": 0,
         "_evaluation_mode": 0,
         "_repr": 0,
+        "_views": 0,
         "distributed": 0,
         "labels": 0,
         "_fingerprint": 2,

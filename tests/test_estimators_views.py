@@ -41,7 +41,7 @@ def make_data(num_rows=120, seed=0, missing=0.3):
 
 
 def quick(cls=MetricClassifier, **settings):
-    return cls(**{"views": VIEWS, "n_members": 2, "max_epochs": 3, "random_state": 0} | settings)
+    return cls(**{"views": VIEWS, "fusion": "late", "n_members": 2, "max_epochs": 3, "random_state": 0} | settings)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -189,8 +189,11 @@ def test_wrong_views():
         classifier.predict(np.concatenate([X[:1], np.full((1, 9), np.nan)]))
     rare = X.copy()
     rare[1:, 6:] = np.nan
-    with pytest.raises(ValueError, match="The view 'text' is in"):
-        quick().fit(rare, y)
+    with pytest.raises(ValueError, match="The view 'text' is in 1 of 120 rows of `X`"):
+        quick(fusion="gated").fit(rare, y)
+    rare[1, 6:] = 0
+    with pytest.raises(ValueError, match="The view 'text' is in 2 of 120 rows, and in 0 of the training rows"):
+        quick(validation_fraction=0.5).fit(rare, y)
     with pytest.raises(ValueError, match="`head` must embed rows that lack a view"):
         quick(fusion="concat", head=EmbeddingHead).fit(X, y)
 

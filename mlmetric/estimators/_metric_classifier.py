@@ -21,6 +21,7 @@ from mlmetric.estimators._late_fusion import fuse_classifiers
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
+from mlmetric.estimators._text_features import TextFeatures
 from mlmetric.estimators._trained_model import trained_model
 from mlmetric.estimators._training_data import LabelsOrNames, read_features, read_labels
 from mlmetric.heads import FrozenBackbone
@@ -112,7 +113,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: float = 3.0,
         n_members: int = 4,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["late", "concat", "gated"] = "late",
+        fusion: Literal["gated", "concat", "late"] = "gated",
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
@@ -169,7 +170,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: float = 0.0,
         n_members: int = 1,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["late", "concat", "gated"] = "late",
+        fusion: Literal["gated", "concat", "late"] = "late",
         standardize: bool = True,
         max_epochs: int = 10,
         batch_size: int = 256,
@@ -312,12 +313,21 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         self,
         *,
         backbone: FrozenBackbone | None = None,
+        text_features: TextFeatures | None = None,
+        text_reader: Callable[[Any], str] | None = None,
         label_names: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> MultiLabelModel:
-        """Make a model that predicts labels of images, or of features, and can be saved without pickle."""
+        """Make a model that predicts labels of images, texts or features, and can be saved without pickle."""
         check_is_fitted(self, "classifier_")
-        return trained_model(self, backbone=backbone, label_names=label_names, record=record)
+        return trained_model(
+            self,
+            backbone=backbone,
+            text_features=text_features,
+            text_reader=text_reader,
+            label_names=label_names,
+            record=record,
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

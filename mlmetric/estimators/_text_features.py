@@ -134,6 +134,15 @@ class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return np.full((len(rows), self._n_features_out), np.nan, dtype=np.float32)
         return mean_by_row(rows, texts, self._encode(texts, self.progress))
 
+    @classmethod
+    def _of_encoder(cls, encoder: Any, num_features: int, *, batch_size: int) -> Self:
+        """Make a transformer of a fitted or pretrained encoder, without fitting or calling it."""
+        features = cls(encoder, batch_size=batch_size)
+        features.encoder_ = encoder
+        features._fingerprint = None
+        features._n_features_out = num_features
+        return features
+
     def _encode(self, texts: list[str], progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
         encode = getattr(self.encoder_, "transform", self.encoder_)
         cache = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlmetric.estimators._text_features import TextFeatures
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import MultiLabelModel
 
@@ -17,6 +18,8 @@ def trained_model(
     classifier: Any,
     *,
     backbone: FrozenBackbone | None,
+    text_features: TextFeatures | None,
+    text_reader: Callable[[Any], str] | None,
     label_names: Sequence[str] | None,
     record: dict[str, Any] | None,
 ) -> MultiLabelModel:
@@ -24,7 +27,11 @@ def trained_model(
 
     Args:
         classifier: The classifier.
-        backbone: The backbone whose features were passed to `fit`; None for a model of features.
+        backbone: The backbone whose features were passed to `fit`; None for a model of features or texts.
+        text_features: The fitted `TextFeatures` whose features were the last columns that were passed to `fit`; None
+            for a model without text.
+        text_reader: Reads the text on an image, a path or a PIL image, where no texts are passed to the model, such as
+            a `mlmetric.text.TextReader`; None to read none.
         label_names: A different name for each label; None for the names that `y` had, or the indices of the labels.
         record: Added to the record of the training, such as `{"metrics": {...}, "data": "..."}`. That contains the
             parameters of the estimator, the numbers of training rows and features, and the versions of the packages.
@@ -33,18 +40,24 @@ def trained_model(
         The model, with copies of `head_` and `classifier_`, in evaluation mode.
 
     Raises:
-        TypeError: If `backbone` is not a `FrozenBackbone`.
-        ValueError: If the backbone has another number of features, or `label_names` do not match the labels.
-        NotFittedError: If the classifier is not fitted.
+        TypeError: If `backbone` is not a `FrozenBackbone`, or `text_features` not a `TextFeatures`.
+        ValueError: If the backbone or the text has another number of features, `label_names` do not match the labels,
+            or there is a `text_reader` but no backbone or no text.
+        NotFittedError: If the classifier or `text_features` is not fitted.
     """
     # Copied together, since with `two_stage` the classifier contains the head.
     embedding, label_network = copy.deepcopy((classifier.head_, classifier.classifier_))
     names = classifier._label_columns.names if label_names is None else label_names
     feature_names = None if backbone is not None else getattr(classifier, "feature_names_in_", None)
+    if feature_names is not None and isinstance(text_features, TextFeatures):
+        num_others = classifier.n_features_in_ - len(text_features.get_feature_names_out())
+        feature_names = feature_names[:num_others] if num_others > 0 else None
     model = MultiLabelModel(
         embedding,
         label_network,
         backbone=backbone,
+        text_features=text_features,
+        text_reader=text_reader,
         label_names=names,
         thresholds=classifier.thresholds_,
         in_features=classifier.n_features_in_,

@@ -130,6 +130,13 @@ def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
             "of shape (n, L)."
         )
     features = _read_features(estimator, X, ensure_min_samples=2)
+    views = _views(estimator) or {}
+    for name, columns in views.items():
+        if int((present := ~features[:, columns.start].isnan()).sum()) < 2:
+            raise ValueError(
+                f"The view {name!r} is in {int(present.sum())} of {len(features)} rows of `X`, but at least 2 are "
+                "required: leave its columns out, or pass rows with it."
+            )
     labels, estimator._label_columns = read_labels(y)
     estimator.classes_ = classes_of(estimator._label_columns)
     if labels.shape[1] == 0:

@@ -87,7 +87,14 @@ class LateFusionHead(nn.Module):
         return torch.cat([scale * rows for scale, rows in zip(scales, self.outputs(features), strict=True)], dim=1)
 
     def outputs(self, features: Tensor) -> list[Tensor]:
-        """Return the outputs `(N, E_v)` of each view, without weights; those of missing views are `missing`."""
+        """Return the outputs of each view, without weights; those of missing views are `missing`.
+
+        Args:
+            features: Shape `(N, D)`, NaN where a view is missing.
+
+        Returns:
+            For each view its outputs, shape `(N, E_v)`.
+        """
         present = view_presence(features, self.views)
         missing = torch.split(self.missing, self.sizes)
         outputs = []

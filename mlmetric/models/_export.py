@@ -34,10 +34,11 @@ def export_program(
         model: The model.
         path: File to write, usually ending in `.pt2`; None to write none.
         example: A batch of preprocessed images, which fixes their shape; None for the shape that the transform of the
-            backbone returns. Models of features need none.
+            backbone returns. Models of features or texts need none.
 
     Returns:
-        The program. Its batch size is dynamic.
+        The program. Its batch size is dynamic. With text beside images or features, its second input is the features
+        of the text, as for `MultiLabelModel.forward`.
 
     Raises:
         TypeError: If `example` is not a tensor.
@@ -45,9 +46,9 @@ def export_program(
             numbers.
         OSError: If the file cannot be written.
     """
-    batch = _example(model, example)
+    inputs = _example_inputs(model, example)
     with _exporting(model):
-        program = torch.export.export(model, (batch,), dynamic_shapes=_dynamic_batch())
+        program = torch.export.export(model, tuple(inputs.values()), dynamic_shapes=_dynamic_batch(inputs))
     if path is not None:
         with atomic_write(Path(path)) as file:
             torch.export.save(program, file, extra_files={_LABELS_FILE: json.dumps(_labels(model))})
@@ -61,7 +62,7 @@ def export_onnx(model: MultiLabelModel, path: str | os.PathLike[str], example: T
         model: The model.
         path: File to write. Its batch size is dynamic.
         example: A batch of preprocessed images, which fixes their shape; None for the shape that the transform of the
-            backbone returns. Models of features need none.
+            backbone returns. Models of features or texts need none.
 
     Raises:
         TypeError: If `example` is not a tensor.
@@ -75,14 +76,14 @@ def export_onnx(model: MultiLabelModel, path: str | os.PathLike[str], example: T
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('Export to ONNX requires onnx and onnxscript: `pip install "mlmetric[onnx]"`.') from error
-    batch = _example(model, example)
+    inputs = _example_inputs(model, example)
     with _exporting(model):
         program: Any = torch.onnx.export(
             model,
-            (batch,),
+            tuple(inputs.values()),
             dynamo=True,
-            dynamic_shapes=_dynamic_batch(),
-            input_names=["features" if model.backbone is None else "images"],
+            dynamic_shapes=_dynamic_batch(inputs),
+            input_names=list(inputs),
             output_names=["probabilities", "embeddings"],
             verbose=False,
         )
@@ -97,20 +98,33 @@ def _labels(model: MultiLabelModel) -> dict[str, Any]:
     return {"label_names": model.label_names, "thresholds": thresholds_to_json(model.thresholds)}
 
 
-def _dynamic_batch() -> tuple[dict[int, Any]]:
-    return ({0: torch.export.Dim("batch")},)
+def _dynamic_batch(inputs: dict[str, Tensor]) -> tuple[dict[int, Any], ...]:
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} for _ in inputs)
+
+
+def _example_inputs(model: MultiLabelModel, example: Tensor | None) -> dict[str, Tensor]:
+    """Return a batch of two inputs by their names in an ONNX file."""
+    batch = _example(model, example)
+    if model.inputs_are_texts:
+        return {"text_features": batch}
+    inputs = {"features" if model.backbone is None else "images": batch}
+    if model.num_text_features:
+        inputs["text_features"] = torch.zeros(2, model.num_text_features).to(reference_tensor(model))
+    return inputs
 
 
 def _example(model: MultiLabelModel, example: Tensor | None) -> Tensor:
     """Return a batch of two inputs: if none is given, zeros as features, or black images preprocessed."""
     like = reference_tensor(model)
+    num_features = model.in_features if model.inputs_are_texts else model.in_features - model.num_text_features
     if example is not None:
         if not isinstance(example, Tensor):
             raise TypeError(f"`example` must be a tensor, a batch of inputs, got {type(example).__name__}.")
         of_images = model.backbone is not None
-        fits = example.ndim == 4 if of_images else example.ndim == 2 and example.shape[1] == model.in_features
+        fits = example.ndim == 4 if of_images else example.ndim == 2 and example.shape[1] == num_features
         if not fits or not example.is_floating_point() or len(example) == 0:
-            what = "images (N, C, H, W)" if of_images else f"features (N, {model.in_features})"
+            what = "images (N, C, H, W)" if of_images else f"features (N, {num_features})"
             raise ValueError(
                 f"`example` must be a batch of at least one input, {what}, of floating-point numbers, got "
                 f"{example.dtype} of shape {tuple(example.shape)}."
@@ -118,7 +132,7 @@ def _example(model: MultiLabelModel, example: Tensor | None) -> Tensor:
         # With a batch of one, the exporter would take the size of the batch for a constant.
         return torch.cat([example, example])[:2].to(like)
     if model.backbone is None:
-        return torch.zeros(2, model.in_features).to(like)
+        return torch.zeros(2, num_features).to(like)
     if model.backbone.transform is None:
         raise ValueError("`example`, a preprocessed batch of images, is required: the backbone has no transform.")
     from PIL import Image

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlmetric.models._pretrained_folder import CARD, CONFIG, WEIGHTS
+from mlmetric.models._pretrained_folder import CARD, CONFIG, TERMS, WEIGHTS
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -20,7 +20,7 @@ def download(
     local_files_only: bool,
     token: str | bool | None,
 ) -> Path:
-    """Download the three files of a model, unless they are in the cache, and return their folder.
+    """Download the files of a model, unless they are in the cache, and return their folder.
 
     Raises:
         FileNotFoundError: If `repo_id` cannot be an id of the hub.
@@ -38,7 +38,7 @@ def download(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=[CONFIG, WEIGHTS, CARD],
+            allow_patterns=[CONFIG, WEIGHTS, CARD, TERMS],
         )
     except Exception as error:  # of huggingface_hub, its HTTP client and the network
         raise OSError(

@@ -9,9 +9,14 @@ from typing import Any
 from mlmetric.models._backbone_config import MODULE
 from mlmetric.models._module_config import custom_classes
 from mlmetric.models._module_recipes import Config
+from mlmetric.models._text_card import kind_of, num_inputs, text_extras, text_section, text_usage
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
-_IMAGE_TAGS = ("image-classification", "image-feature-extraction")
+_INPUT_TAGS = {
+    "images": ("image-classification", "image-feature-extraction"),
+    "texts": ("text-classification", "feature-extraction"),
+    "features": (),
+}
 _SHOWN_ELSEWHERE = ("name", "license", "metrics", "report", "data", "limits")
 
 
@@ -29,11 +34,13 @@ def model_card(config: Config, *, source: str, backbone_license: str | None) -> 
         Markdown with YAML front matter.
     """
     record, backbone = config["record"], config["backbone"]
-    extras = "hub" if backbone is None or not backbone["name"].startswith("timm/") else "hub,timm"
+    extras = ["hub", *(["timm"] if backbone is not None and backbone["name"].startswith("timm/") else [])]
+    extras += text_extras(config)
     sections = [
         _front_matter(config),
         f"# {_line(record.get('name') or 'Multi-label model')}\n\n{_summary(config)}",
-        f'## Use\n\n```sh\npip install "mlmetric[{extras}]"\n```\n\n```python\n{_usage(config, source)}\n```',
+        f'## Use\n\n```sh\npip install "mlmetric[{",".join(extras)}]"\n```\n\n```python\n{_usage(config, source)}\n```',
+        *([f"## Text\n\n{text_section(config)}"] if config.get("text") else []),
         f"## Labels\n\n{_LABELS}\n\n{_table(('label', 'threshold'), _labels(config))}",
         f"## Training\n\n{_training(config)}",
         f"## Evaluation\n\n{_evaluation(record)}",
@@ -50,19 +57,22 @@ _LABELS = (
 
 
 def _front_matter(config: Config) -> str:
-    tags = _TAGS if config["backbone"] is None else _TAGS + _IMAGE_TAGS
+    own_tags = _INPUT_TAGS[kind_of(config)]
+    tags = _TAGS + own_tags
     lines = ["library_name: mlmetric"]
-    lines += [] if config["backbone"] is None else ["pipeline_tag: image-classification"]
+    lines += [f"pipeline_tag: {own_tags[0]}"] if own_tags else []
     license_name = config["record"].get("license")
     lines += [f"license: {json.dumps(license_name)}"] if isinstance(license_name, str) else []
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
 def _summary(config: Config) -> str:
-    inputs = f"vectors of {config['in_features']} features"
+    kind = kind_of(config)
+    inputs = "texts" if kind == "texts" else f"vectors of {num_inputs(config)} features"
     if config["backbone"] is not None:
         backbone = config["backbone"]
         inputs = f"images, by the features of {_line(backbone['name'])} (weights: {_line(backbone['weights'])})"
+    inputs += ", and the texts that belong to them" if config.get("text") and kind != "texts" else ""
     return (
         f"Predicts {len(config['label_names'])} labels, of which each input can have several or none, and computes an "
         f"embedding in which inputs with similar label sets are near each other, from {inputs}. Made with "
@@ -86,12 +96,17 @@ def _usage(config: Config, source: str) -> str:
             "custom_modules={" + ", ".join(f"{name!r}: {name.rpartition('.')[2]}" for name in custom) + "}"
         )
         notes.append("# The classes of `custom_modules` are the author's own.")
-    inputs = '["photo.jpg"]' if backbone is not None else "features"
-    if backbone is None:
-        notes.append(f"features = np.zeros((1, {config['in_features']}), dtype=np.float32)  # in place of your own")
+    text_arguments, text_notes = text_usage(config)
+    arguments += text_arguments
+    notes += text_notes
+    kind = kind_of(config)
+    inputs = {"images": '["photo.jpg"]', "texts": '["Buy one, get one free"]', "features": "features"}[kind]
+    inputs += ', texts=["Buy one, get one free"]' if config.get("text") and kind != "texts" else ""
+    if kind == "features":
+        notes.append(f"features = np.zeros((1, {num_inputs(config)}), dtype=np.float32)  # in place of your own")
     return "\n".join(
         [
-            *(["import numpy as np"] if backbone is None else []),
+            *(["import numpy as np"] if kind == "features" else []),
             "from mlmetric.models import MultiLabelModel",
             "",
             *notes,

@@ -140,20 +140,23 @@ def finite_features(features: Tensor, start: int) -> Tensor:
     return features
 
 
-def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | None) -> Tensor:
+def read_features(
+    inputs: Any, in_features: int, feature_names: Sequence[str] | None, *, allow_nan: bool = False
+) -> Tensor:
     """Check features, as `MetricClassifier.predict_proba` does.
 
     Args:
         inputs: An array, tensor, data frame or list of shape `(n, D)`.
         in_features: D.
         feature_names: The names of the columns of a data frame; None if they are not checked.
+        allow_nan: Whether features may be NaN.
 
     Returns:
         float32, shape `(n, D)`, on the CPU.
 
     Raises:
         TypeError: If `inputs` does not contain numbers.
-        ValueError: If the shape or the columns are wrong, or a feature is not finite.
+        ValueError: If the shape or the columns are wrong, or a feature is infinite, or NaN where it must not be.
     """
     from sklearn.utils import check_array
 
@@ -167,7 +170,14 @@ def read_features(inputs: Any, in_features: int, feature_names: Sequence[str] | 
         inputs = inputs.detach().float().cpu().numpy()
     elif isinstance(inputs, list | tuple) and not inputs:
         return torch.empty(0, in_features)
-    features = check_array(inputs, dtype=np.float32, ensure_min_samples=0, ensure_min_features=0, input_name="inputs")
+    features = check_array(
+        inputs,
+        dtype=np.float32,
+        ensure_all_finite="allow-nan" if allow_nan else True,
+        ensure_min_samples=0,
+        ensure_min_features=0,
+        input_name="inputs",
+    )
     if features.shape[1] != in_features:
         raise ValueError(f"`inputs` must have {in_features} features, got {features.shape[1]}.")
     if columns is not None and feature_names is not None and columns != list(feature_names):

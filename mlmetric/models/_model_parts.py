@@ -1,22 +1,18 @@
-"""Checks of the parts of a model, and the parts of a fitted estimator."""
+"""Checks of the parts of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models._module_config import input_size
 from mlmetric.models._record import utf8
-
-if TYPE_CHECKING:
-    from mlmetric.models._multi_label_model import MultiLabelModel
 
 
 def features_of(
@@ -25,12 +21,14 @@ def features_of(
     backbone: FrozenBackbone | None,
     in_features: int | None,
     feature_names: Sequence[str] | None,
+    num_text_features: int,
 ) -> int:
     """Check that the parts of a model agree in their number of features, and return it.
 
     Raises:
         TypeError: If a part is of another kind.
-        ValueError: If the numbers differ, none is known, or it is not a whole number from 1.
+        ValueError: If the numbers differ, none is known, it is not a whole number from 1, or the features of the text
+            leave none to the backbone.
     """
     for name, part in (("embedding", embedding), ("classifier", classifier)):
         if not isinstance(part, nn.Module):
@@ -45,16 +43,21 @@ def features_of(
             f"`backbone` must be a `mlmetric.heads.FrozenBackbone`, got {type(backbone).__name__}: make one with "
             "`FrozenBackbone(module, transform=...)`."
         )
+
+    def with_text(size: int | None) -> int | None:
+        return None if size is None else size + num_text_features
+
     sizes = {
         "in_features": in_features,
-        "backbone": None if backbone is None else backbone.feature_size,
+        "backbone": with_text(None if backbone is None else backbone.feature_size),
         "embedding": input_size(embedding),
         "classifier": input_size(classifier),
-        "feature_names": None if feature_names is None else len(feature_names),
+        "feature_names": with_text(None if feature_names is None else len(feature_names)),
     }
     known = {name: size for name, size in sizes.items() if size is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{size} (`{name}`)" for name, size in known.items())
+        listed += f", with the {num_text_features} of the text" if num_text_features else ""
         raise ValueError(f"The parts of a model must agree in their number of features, got {listed}.")
     if not known:
         raise ValueError(
@@ -64,6 +67,11 @@ def features_of(
     size = next(iter(known.values()))
     if not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(f"`in_features` must be a whole number from 1, got {size!r}.")
+    if size < num_text_features + (backbone is not None):
+        raise ValueError(
+            f"The last of {size} features are those of the text, but `text_features` has {num_text_features}"
+            f"{'' if backbone is None else ', which leaves none to the backbone'}."
+        )
     return int(size)
 
 
@@ -133,54 +141,3 @@ def reference_tensor(*modules: nn.Module | None) -> Tensor:
     """Return the first parameter of modules, whose device and dtype their inputs must have."""
     parameters = (part for module in modules if module is not None for part in module.parameters())
     return next((part for part in parameters if part.is_floating_point()), torch.empty(0))
-
-
-def of_estimator(
-    estimator: Any,
-    *,
-    backbone: FrozenBackbone | None,
-    label_names: Sequence[str] | None,
-    record: dict[str, Any] | None,
-) -> MultiLabelModel:
-    """Make a model from a fitted classifier, or from a pipeline that ends with one.
-
-    Args:
-        estimator: A fitted `MetricClassifier`; or a pipeline that ends with one and may start with an `ImageFeatures`,
-            whose backbone becomes that of the model. Undersamplers in between are left out.
-        backbone: The backbone whose features the estimator was fitted on; None for a model of features, or for the
-            backbone of the pipeline.
-        label_names: A different name for each label; None for the names that `y` had, or the indices of the labels.
-        record: Added to the record, which contains the parameters of the estimator, the numbers of training rows and
-            features, and the versions of the packages.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        TypeError: If `estimator` is neither of the two, or the pipeline has another step before the classifier.
-        ValueError: If backbone and estimator differ in their numbers of features, both backbone and pipeline are given,
-            or `label_names` do not match the labels.
-        NotFittedError: If the estimator is not fitted.
-    """
-    if not hasattr(estimator, "steps"):
-        if not hasattr(estimator, "to_model"):
-            raise TypeError(
-                "`estimator` must be a MetricClassifier, or a pipeline that ends with one, got "
-                f"{type(estimator).__name__}. Of a search pass `best_estimator_`."
-            )
-        model: MultiLabelModel = estimator.to_model(backbone=backbone, label_names=label_names, record=record)
-        return model
-    *before, (_, classifier) = estimator.steps
-    if hasattr(classifier, "to_model"):
-        check_is_fitted(classifier, "classifier_")
-    if before and hasattr(before[0][1], "backbone_"):
-        if backbone is not None:
-            raise ValueError("`backbone` must be None for a pipeline that starts with one, got a FrozenBackbone.")
-        backbone = before.pop(0)[1].backbone_
-    for name, step in before:
-        if step not in (None, "passthrough") and not (hasattr(step, "fit_resample") and not hasattr(step, "transform")):
-            raise TypeError(
-                f"`estimator` has the step {name!r} ({type(step).__name__}) before the classifier, which a model does "
-                "not contain. MetricClassifier scales features itself: fit it without this step."
-            )
-    return of_estimator(classifier, backbone=backbone, label_names=label_names, record=record)

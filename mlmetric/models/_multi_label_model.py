@@ -1,10 +1,10 @@
-"""A trained model: from images, or features, to labels and embeddings."""
+"""A trained model: from images, texts, or features, to labels and embeddings."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,11 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import _export, _saved_model
-from mlmetric.models._model_inputs import finite_features, image_batches, list_images, read_features
+from mlmetric.models._estimator_parts import of_estimator
+from mlmetric.models._head_outputs import Progress, head_outputs, predicted_labels
 from mlmetric.models._model_parts import (
     check_names,
     features_of,
-    of_estimator,
     output_sizes,
     read_thresholds,
     reference_tensor,
@@ -27,29 +27,37 @@ from mlmetric.models._model_parts import (
 from mlmetric.models._module_config import CustomModules
 from mlmetric.models._preprocessing_config import Transform
 from mlmetric.models._record import to_json
+from mlmetric.models._text_inputs import ReadText, check_text_reader, copied_features, join_text, missing_views
 
-Progress = Callable[[int, int], None]
-
-_IMAGES_PER_BATCH = 32
-_ROWS_PER_BATCH = 4096
+if TYPE_CHECKING:
+    from mlmetric.estimators import TextFeatures
 
 
 class MultiLabelModel(nn.Module):
-    """A trained model that predicts labels and computes embeddings, of images or of features.
+    """A trained model that predicts labels and computes embeddings, of images, texts or features.
 
-    It consists of an optional frozen backbone, which computes features of images, an embedding and a classifier on
-    these features, a threshold for each label, and the names of the labels. `MetricClassifier.to_model()` makes one.
+    It consists of an optional frozen backbone, which computes features of images, optional features of texts, an
+    embedding and a classifier on these features, a threshold for each label, and the names of the labels.
+    `MetricClassifier.to_model()` makes one.
+
+    With `text_features`, the last D_text of the D features are those of the text. The others are those of the backbone,
+    or else the inputs; if there are no others, the inputs are the texts themselves.
 
     Args:
         embedding: Maps features `(N, D)` to embeddings `(N, E)`.
         classifier: Maps features `(N, D)` to logits `(N, L)`, and these to probabilities by its method
             `probabilities`, such as a `ClassifierEnsemble`, a `ClassifierHead` or a `LabelNetwork`.
-        backbone: Maps images to features; None for a model whose inputs are features.
+        backbone: Maps images to features; None for a model whose inputs are features or texts.
+        text_features: Computes the features of the texts, fitted; None for a model without text. A shallow copy is
+            kept.
+        text_reader: Called with an image, a path or a PIL image, to read the text on it where no texts are passed, such
+            as a `mlmetric.text.TextReader`; None to read none.
         label_names: A different name for each label; None for their indices, "0", "1" and so on.
         thresholds: Lowest probability for which a label is predicted, for all labels or for each, shape `(L,)`;
             infinity for a label that is never predicted.
         in_features: D; None to read it from backbone or heads.
-        feature_names: Names of the features, with which the columns of a data frame are compared; None for no names.
+        feature_names: Names of the features without those of the text, with which the columns of a data frame are
+            compared; None for no names.
         record: How the model was trained and measured; anything that has no form in JSON is replaced by its `repr`, NaN
             and infinity by None. The model card shows it; see `save_pretrained`.
 
@@ -57,18 +65,26 @@ class MultiLabelModel(nn.Module):
         backbone: The backbone, or None.
         embedding: The embedding.
         classifier: The classifier.
+        text_features: The features of texts, or None.
+        text_reader: The reader of the text on images, or None.
         thresholds: The thresholds, float32, shape `(L,)`; a buffer.
         label_names: The names of the labels, a list.
         in_features: D.
+        num_text_features: D_text, 0 without text.
+        inputs_are_texts: Whether all features are those of the text.
+        text_is_optional: Whether inputs may lack text.
+        views: The views of the features, of which rows may lack some, by name; None if rows must have all features.
         embedding_size: E.
         feature_names: The names of the features, a list, or None.
         record: The record, a dictionary.
 
     Raises:
-        TypeError: If a part is not a torch module, `backbone` not a `FrozenBackbone`, or `classifier` has no method
-            `probabilities`.
+        TypeError: If a part is not a torch module, `backbone` not a `FrozenBackbone`, `text_features` not a
+            `TextFeatures`, or `classifier` has no method `probabilities`.
         ValueError: If the parts differ in their numbers of features, this number is not known, the numbers of labels,
-            names and thresholds differ, a name occurs twice, or a threshold is NaN.
+            names and thresholds differ, a name occurs twice, or a threshold is NaN; or if there is a `text_reader` but
+            no backbone or no text.
+        NotFittedError: If `text_features` is not fitted.
 
     Examples:
         >>> import torch
@@ -90,6 +106,8 @@ class MultiLabelModel(nn.Module):
         classifier: nn.Module,
         *,
         backbone: FrozenBackbone | None = None,
+        text_features: TextFeatures | None = None,
+        text_reader: ReadText | None = None,
         label_names: Sequence[str] | None = None,
         thresholds: float | Sequence[float] | npt.ArrayLike | Tensor = 0.5,
         in_features: int | None = None,
@@ -97,7 +115,13 @@ class MultiLabelModel(nn.Module):
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = features_of(embedding, classifier, backbone, in_features, feature_names)
+        self.text_features, self.num_text_features = copied_features(text_features)
+        self.in_features = features_of(
+            embedding, classifier, backbone, in_features, feature_names, self.num_text_features
+        )
+        self.inputs_are_texts = self.num_text_features == self.in_features
+        check_text_reader(text_reader, reads_images=backbone is not None and text_features is not None)
+        self.text_reader = text_reader
         self.feature_names = None if feature_names is None else [str(name) for name in feature_names]
         self.backbone = backbone
         self.embedding = embedding
@@ -106,6 +130,9 @@ class MultiLabelModel(nn.Module):
         with evaluation_mode(self), torch.no_grad():
             row = torch.zeros(1, self.in_features).to(like)
             num_labels, self.embedding_size = output_sizes(row, classifier=self._probabilities, embedding=embedding)
+            self.views, self.text_is_optional = missing_views(
+                row, self.num_text_features, (embedding, classifier), (embedding, self._probabilities)
+            )
         self.label_names = check_names(label_names, num_labels)
         self.register_buffer("thresholds", read_thresholds(thresholds, num_labels).to(like.device))
         self.record: dict[str, Any] = to_json({} if record is None else record)
@@ -116,26 +143,40 @@ class MultiLabelModel(nn.Module):
         estimator: Any,
         *,
         backbone: FrozenBackbone | None = None,
+        text_features: TextFeatures | None = None,
+        text_reader: ReadText | None = None,
         label_names: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> MultiLabelModel:
         """Make a model from a fitted estimator, whose heads are copied."""
-        return of_estimator(estimator, backbone=backbone, label_names=label_names, record=record)
+        return of_estimator(
+            estimator,
+            backbone=backbone,
+            text_features=text_features,
+            text_reader=text_reader,
+            label_names=label_names,
+            record=record,
+        )
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute probabilities `(N, L)` and embeddings `(N, E)`.
 
         Args:
-            inputs: A batch of preprocessed images, or features `(N, D)` if there is no backbone.
+            inputs: A batch of preprocessed images; or, if there is no backbone, features without those of the text, or
+                the features of texts, `(N, D_text)`, if there are no others.
+            text: Features of the texts of images or features, `(N, D_text)`, NaN in rows without text; None for none.
 
         Returns:
             Probabilities and embeddings.
+
+        Raises:
+            ValueError: If `text` is given but not read, or not given but needed.
         """
-        features = inputs if self.backbone is None else self.backbone(inputs)
+        features = join_text(self, inputs if self.backbone is None else self.backbone(inputs), text)
         return self._probabilities(features), self.embedding(features)
 
     def predict(
-        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+        self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[dict[str, float]]:
         """Predict the labels of inputs: those whose probability is at least their threshold.
 
@@ -143,7 +184,12 @@ class MultiLabelModel(nn.Module):
             inputs: With a backbone one or several images: paths, PIL images, uint8 tensors `(3, H, W)`, or preprocessed
                 tensors of floating-point numbers `(C, H, W)`; or a tensor `(N, C, H, W)`. Paths, PIL images and uint8
                 tensors go through the transform of the backbone; floating-point tensors must be what it returns,
-                resized and normalised. Without a backbone features: an array, tensor or data frame `(n, D)`.
+                resized and normalised. Without a backbone features: an array, tensor or data frame `(n, D)`, without
+                the columns of the text, and NaN where a row lacks a view. For a model of texts alone, one or several
+                texts, as for `texts`.
+            texts: The texts of images or features: for each a text, a list of texts, or None if it has none; a text for
+                a single image. None for all of them reads the text by `text_reader`, from paths, PIL images and uint8
+                tensors; without a reader the inputs lack it.
             batch_size: Number of inputs in a batch; None for 32 images, or 4,096 rows of features.
             progress: Called after each batch as `progress(done, total)` with numbers of inputs.
 
@@ -154,38 +200,34 @@ class MultiLabelModel(nn.Module):
             BadImageError: If an image cannot be read; the message names it.
             OSError: If the system is the cause, not the image, such as not enough memory.
             TypeError: If an input is of another kind, or the transform does not return a tensor of numbers.
-            ValueError: If a shape, the number of features or the columns of a data frame are wrong, a feature is not
-                finite, an image requires a transform but there is none, or `batch_size` is no whole number from 1.
+            ValueError: If a shape, the number of features or texts, or the columns of a data frame are wrong, a feature
+                is not finite, other than those of missing views, the text is missing but needed, an image requires a
+                transform but there is none, or `batch_size` is no whole number from 1.
         """
-        probabilities = self.predict_proba(inputs, batch_size=batch_size, progress=progress)
-        present = probabilities >= self.thresholds.detach().float().cpu().numpy()
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        return [
-            {self.label_names[label]: float(probabilities[row, label]) for label in order[row] if present[row, label]}
-            for row in range(len(probabilities))
-        ]
+        probabilities = self.predict_proba(inputs, texts=texts, batch_size=batch_size, progress=progress)
+        return predicted_labels(probabilities, self.thresholds, self.label_names)
 
     @inherit_docs(predict)
     def predict_proba(
-        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+        self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]:
         """Compute the probabilities of all labels.
 
         Returns:
             float32, shape `(n, L)`, columns as in `label_names`.
         """
-        return self._head_outputs(self._probabilities, len(self.label_names), inputs, batch_size, progress)
+        return head_outputs(self, self._probabilities, len(self.label_names), inputs, texts, batch_size, progress)
 
     @inherit_docs(predict)
     def embed(
-        self, inputs: Any, *, batch_size: int | None = None, progress: Progress | None = None
+        self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]:
         """Compute embeddings, which are compared by the Euclidean distance.
 
         Returns:
             float32, shape `(n, E)`.
         """
-        return self._head_outputs(self.embedding, self.embedding_size, inputs, batch_size, progress)
+        return head_outputs(self, self.embedding, self.embedding_size, inputs, texts, batch_size, progress)
 
     @inherit_docs(_saved_model.save_pretrained)
     def save_pretrained(
@@ -194,11 +236,12 @@ class MultiLabelModel(nn.Module):
         *,
         backbone: Literal["reference", "value"] = "reference",
     ) -> None:
-        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
+        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`. Terms of a
+        `TfidfEncoder` are in `text_terms.json`.
 
-        The card shows the record: of its entries `name` is the title, `license` the licence of the model, `data` says
-        what it was trained and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown
-        in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
+        The card shows the record: `name` is the title, `license` the licence of the model, `data` what it was trained
+        and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown in their place, such
+        as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 
@@ -210,6 +253,8 @@ class MultiLabelModel(nn.Module):
         *,
         backbone: nn.Module | None = None,
         transform: Transform | None = None,
+        text_features: TextFeatures | None = None,
+        text_reader: ReadText | None = None,
         custom_modules: CustomModules | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -222,6 +267,8 @@ class MultiLabelModel(nn.Module):
             folder_or_id,
             backbone=backbone,
             transform=transform,
+            text_features=text_features,
+            text_reader=text_reader,
             custom_modules=custom_modules,
             revision=revision,
             cache_dir=cache_dir,
@@ -265,6 +312,8 @@ class MultiLabelModel(nn.Module):
     def export_onnx(self, path: str | os.PathLike[str], *, example: Tensor | None = None) -> None:
         """Export the model as an ONNX file: from "images" or "features" to "probabilities" and "embeddings".
 
+        With text there is also the input "text_features", NaN in rows without text, or only this one.
+
         The metadata of the file contain `label_names` and `thresholds` as JSON.
         """
         _export.export_onnx(self, path, example)
@@ -278,42 +327,3 @@ class MultiLabelModel(nn.Module):
     def _probabilities(self, features: Tensor) -> Tensor:
         probabilities: Tensor = self.classifier.probabilities(self.classifier(features))  # type: ignore[operator]
         return probabilities
-
-    def _head_outputs(
-        self,
-        head: Callable[[Tensor], Tensor],
-        size: int,
-        inputs: Any,
-        batch_size: int | None,
-        progress: Progress | None,
-    ) -> npt.NDArray[np.float32]:
-        """Apply embedding or classifier to inputs in batches, and return its outputs `(n, size)`."""
-        if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-            raise ValueError(f"`batch_size` must be None or a whole number from 1, got {batch_size!r}.")
-        like = reference_tensor(self.embedding, self.classifier)
-        outputs = [torch.empty(0, size)]
-        with evaluation_mode(self), torch.no_grad():
-            if self.backbone is None:
-                features = read_features(inputs, self.in_features, self.feature_names)
-                step, report = batch_size or _ROWS_PER_BATCH, progress
-            else:
-                features = self._image_features(inputs, batch_size or _IMAGES_PER_BATCH, progress)
-                step, report = _ROWS_PER_BATCH, None
-            for start in range(0, len(features), step):
-                rows = features[start : start + step]
-                outputs.append(head(rows.to(like)).float().cpu())
-                if report is not None:
-                    report(start + len(rows), len(features))
-        return torch.cat(outputs).numpy()
-
-    def _image_features(self, inputs: Any, batch_size: int, progress: Progress | None) -> Tensor:
-        assert self.backbone is not None
-        images, like = list_images(inputs), reference_tensor(self.backbone, self.embedding, self.classifier)
-        features = [torch.empty(0, self.in_features)]
-        done = 0
-        for batch in image_batches(images, self.backbone.transform, batch_size=batch_size):
-            features.append(finite_features(self.backbone(batch.to(like)).float().cpu(), done))
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(images))
-        return torch.cat(features)

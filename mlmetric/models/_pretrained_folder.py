@@ -1,4 +1,7 @@
-"""The folder of a saved model: `config.json`, `model.safetensors` and `README.md`; none of them contains code."""
+"""The folder of a saved model: `config.json`, `model.safetensors`, `README.md`, and for some `text_terms.json`.
+
+None of them contains code.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,11 @@ from mlmetric._digest import sha256_hex
 from mlmetric.models._module_config import set_tensor
 from mlmetric.models._module_recipes import Config
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 1
+Terms = dict[str, list[str]]
+
+CONFIG, WEIGHTS, CARD, TERMS = "config.json", "model.safetensors", "README.md", "text_terms.json"
+FORMAT, FORMAT_VERSION = "mlmetric.MultiLabelModel", 2
+"""Version 2 has the entry `text`; models without text are written in version 1."""
 _REQUIRED: dict[str, Any] = {
     "label_names": list,
     "thresholds": list,
@@ -32,8 +38,10 @@ _REQUIRED: dict[str, Any] = {
 }
 
 
-def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str) -> None:
-    """Write the three files, `config.json` last, with the digest of the tensors.
+def write_folder(
+    folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str, terms: Terms | None
+) -> None:
+    """Write the files, `config.json` last, with the digests of tensors and terms.
 
     All files are complete before the first of them replaces an older one. If the process ends between these
     replacements, there is no `config.json`, or its digest is not that of the new tensors: no part of a model can be
@@ -41,20 +49,30 @@ def write_folder(folder: str | os.PathLike[str], config: Config, tensors: dict[s
 
     Args:
         folder: The folder; created if it does not exist.
-        config: The content of `config.json`, without the digest.
+        config: The content of `config.json`, without the digests.
         tensors: The content of `model.safetensors`.
         card: The content of `README.md`.
+        terms: The content of `text_terms.json`; None for no such file.
 
     Raises:
         OSError: If a file cannot be written.
         ImportError: If safetensors is not installed.
     """
-    data = _serialized(tensors)
-    config = config | {"weights": {"file": WEIGHTS, "sha256": sha256_hex([data])}}
+    files = {CARD: card.encode(), WEIGHTS: _serialized(tensors)}
+    config = config | {"weights": _identity(WEIGHTS, files[WEIGHTS])}
+    if terms is not None:
+        files[TERMS] = json.dumps(terms, ensure_ascii=False, indent=0).encode(errors="surrogatepass")
+        config |= {"terms": _identity(TERMS, files[TERMS])}
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     with ExitStack() as stack:  # renames the last file first
-        for name, content in ((CONFIG, text.encode()), (CARD, card.encode()), (WEIGHTS, data)):
+        for name, content in ({CONFIG: text.encode()} | files).items():
             stack.enter_context(atomic_write(Path(folder) / name)).write(content)
+    if terms is None:
+        (Path(folder) / TERMS).unlink(missing_ok=True)
+
+
+def _identity(name: str, content: bytes) -> Config:
+    return {"file": name, "sha256": sha256_hex([content])}
 
 
 def _serialized(tensors: dict[str, Tensor]) -> bytes:
@@ -124,6 +142,32 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+def read_terms(folder: Path, config: Config) -> Terms | None:
+    """Read `text_terms.json`.
+
+    Args:
+        folder: The folder of the model.
+        config: The content of `config.json`.
+
+    Returns:
+        The terms of each kind; None if the model has no such file.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is damaged, or not the file that the model was saved with.
+        OSError: If it cannot be read.
+    """
+    if config.get("terms") is None:
+        return None
+    path = folder / TERMS
+    data = _read(path)
+    _check_digest(path, data, config["terms"])
+    terms = json.loads(data)
+    if not isinstance(terms, dict) or not all(isinstance(values, list) for values in terms.values()):
+        raise ValueError(f"{path} is damaged: it does not contain lists of terms.")
+    return terms
+
+
 def _written_by(config: Config) -> str:
     versions = config.get("versions")
     return f"mlmetric {versions.get('mlmetric')}" if isinstance(versions, dict) else "an unknown version"
@@ -147,10 +191,7 @@ def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[
     """
     path = folder / WEIGHTS
     load = _safetensors().load
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder} contains no complete model: {WEIGHTS} is missing.") from error
+    data = _read(path)
     try:
         loaded: dict[str, Tensor] = load(data)
     except Exception as error:  # the errors of safetensors have no common class with those of its conversion to torch
@@ -166,17 +207,28 @@ def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[
             f"{path} does not match {CONFIG}: missing tensors: {len(missing)}, unexpected: {len(unexpected)}, "
             f"of another shape or type: {len(other)}; the first is {first!r}."
         )
-    if sha256_hex([data]) != config["weights"].get("sha256"):
-        raise ValueError(
-            f"{path} is not the file that {CONFIG} was saved with: their digests differ, as after an interrupted save "
-            "or damage on the disk. Save or download the model again."
-        )
+    _check_digest(path, data, config["weights"])
     with torch.no_grad():
         for name, tensor in tensors.items():
             if tensor.is_meta:
                 set_tensor(module, name, loaded[name])
             else:
                 tensor.data = loaded[name].to(tensor.device)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path.parent} contains no complete model: {path.name} is missing.") from error
+
+
+def _check_digest(path: Path, data: bytes, identity: Any) -> None:
+    if not isinstance(identity, dict) or sha256_hex([data]) != identity.get("sha256"):
+        raise ValueError(
+            f"{path} is not the file that {CONFIG} was saved with: their digests differ, as after an interrupted save "
+            "or damage on the disk. Save or download the model again."
+        )
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:

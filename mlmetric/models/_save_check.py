@@ -33,8 +33,13 @@ def check_heads(model: MultiLabelModel, configs: dict[str, Config]) -> None:
         return
     heads = {"embedding": model.embedding, "classifier": model.classifier}
     tensors = owned_tensors(nn.ModuleDict(heads))
-    row = torch.randn(1, model.in_features, generator=torch.Generator().manual_seed(0))
-    row = row.to(reference_tensor(model.embedding, model.classifier))
+    views = list((model.views or {}).values())
+    rows = torch.randn(1, model.in_features, generator=torch.Generator().manual_seed(0))
+    if len(views) > 1:
+        rows = rows.repeat(1 + len(views), 1)
+        for row, columns in zip(rows[1:], views, strict=True):
+            row[columns] = torch.nan
+    rows = rows.to(reference_tensor(model.embedding, model.classifier))
     try:
         rebuilt = nn.ModuleDict(build_modules(json.loads(json.dumps(configs, allow_nan=False)), {})).eval()
         differing = owned_tensors(rebuilt).keys() ^ tensors.keys()
@@ -44,7 +49,7 @@ def check_heads(model: MultiLabelModel, configs: dict[str, Config]) -> None:
             set_tensor(rebuilt, tensor_name, tensor.detach())
         with evaluation_mode(model), torch.no_grad():
             for name, head in heads.items():
-                expected, found = head(row), rebuilt[name](row)
+                expected, found = head(rows), rebuilt[name](rows)
                 if not torch.allclose(expected, found, rtol=1e-3, atol=1e-5, equal_nan=True):
                     raise ValueError(f"the outputs of `{name}` differ by {float((expected - found).abs().max()):.2g}")
     except (RuntimeError, TypeError, ValueError) as error:

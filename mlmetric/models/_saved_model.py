@@ -13,18 +13,27 @@ from torch import Tensor, nn
 
 import mlmetric
 from mlmetric.heads import FrozenBackbone
-from mlmetric.models import _hub
+from mlmetric.models import _hub, _text_config
 from mlmetric.models._backbone_config import REFERENCE, build_backbone, describe_backbone, weights_license
 from mlmetric.models._model_card import model_card
 from mlmetric.models._model_parts import check_names, read_thresholds
 from mlmetric.models._module_config import CustomModules, build_modules, describe_modules, owned_tensors
 from mlmetric.models._module_recipes import Config
 from mlmetric.models._preprocessing_config import CUSTOM, Transform, build_transform, describe_transform
-from mlmetric.models._pretrained_folder import FORMAT, FORMAT_VERSION, load_tensors, read_config, write_folder
+from mlmetric.models._pretrained_folder import (
+    FORMAT,
+    FORMAT_VERSION,
+    load_tensors,
+    read_config,
+    read_terms,
+    write_folder,
+)
 from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
 from mlmetric.models._save_check import check_heads
+from mlmetric.models._text_inputs import ReadText
 
 if TYPE_CHECKING:
+    from mlmetric.estimators import TextFeatures
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 Model = TypeVar("Model", bound="MultiLabelModel")
@@ -60,9 +69,10 @@ def save_pretrained(
     names = check_names(model.label_names, len(model.label_names))  # names and thresholds may have been changed
     heads = describe_modules({"embedding": model.embedding, "classifier": model.classifier})
     check_heads(model, heads)
+    text = _text_config.describe_text(model)
     config: Config = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if text.config is None else FORMAT_VERSION,
         "library_name": "mlmetric",
         "versions": {"mlmetric": mlmetric.__version__, "torch": str(torch.__version__)},
         "label_names": names,
@@ -72,6 +82,7 @@ def save_pretrained(
         **heads,
         "backbone": None if model.backbone is None else describe_backbone(model.backbone, backbone),
         "preprocessing": None if model.backbone is None else describe_transform(model.backbone),
+        **({} if text.config is None else {"text": text.config}),
         "record": to_json(model.record),
     }
     card = model_card(
@@ -79,7 +90,7 @@ def save_pretrained(
         source=Path(folder).resolve().name if source is None else source,
         backbone_license=None if model.backbone is None else weights_license(model.backbone),
     )
-    write_folder(folder, config, _saved_tensors(model, config), card)
+    write_folder(folder, config, {**_saved_tensors(model, config), **text.tensors}, card, text.terms)
 
 
 def _saved_tensors(model: nn.Module, config: Config) -> dict[str, Tensor]:
@@ -90,7 +101,7 @@ def _saved_tensors(model: nn.Module, config: Config) -> dict[str, Tensor]:
         config: The content of `config.json`.
     """
     is_reference = config["backbone"] is not None and config["backbone"]["kind"] == REFERENCE
-    left_out = ("thresholds", "backbone." if is_reference else "backbone.transform.")
+    left_out = ("thresholds", "text_reader.", "backbone." if is_reference else "backbone.transform.")
     return {name: tensor for name, tensor in owned_tensors(model).items() if not name.startswith(left_out)}
 
 
@@ -100,6 +111,8 @@ def from_pretrained(
     *,
     backbone: nn.Module | None = None,
     transform: Transform | None = None,
+    text_features: TextFeatures | None = None,
+    text_reader: ReadText | None = None,
     custom_modules: CustomModules | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -115,6 +128,10 @@ def from_pretrained(
         backbone: The backbone, or the module in it. Required if it was a module of your own; its tensors are loaded
             into it. With public weights, one that you pass must have those of training.
         transform: The preprocessing of images. Required if it was code of your own; used in place of the saved one.
+        text_features: The fitted `TextFeatures` of training. Required if its encoder was neither a `TfidfEncoder` nor a
+            model of sentence-transformers on the Hugging Face hub; used in place of the saved one.
+        text_reader: The reader of the text on images. Required if it was code of your own, not a `TextReader`; used in
+            place of the saved one.
         custom_modules: For the full name of each class of embedding or classifier that is not of mlmetric or torch,
             such as "my_package.MyHead", a function without arguments that makes such a module, or a module, which is
             copied; its tensors are loaded into it.
@@ -130,9 +147,9 @@ def from_pretrained(
         FileNotFoundError: If the folder does not exist, or lacks a file.
         ValueError: If a file is damaged, truncated, of another library or of a newer version, or a part of your own
             is not given; the message names the file.
-        WeightsUnavailableError: If public weights of the backbone cannot be downloaded.
+        WeightsUnavailableError: If public weights of the backbone, or the encoder of texts, cannot be downloaded.
         OSError: If a file cannot be read, or the model cannot be downloaded.
-        ImportError: If safetensors, huggingface_hub or timm is required but not installed.
+        ImportError: If safetensors, huggingface_hub, timm or sentence-transformers is required but not installed.
     """
     folder = Path(folder_or_id)
     if not folder.is_dir():
@@ -145,10 +162,21 @@ def from_pretrained(
         )
     config = read_config(folder)
     path = folder / "config.json"
+    _in_file(path, lambda: _text_config.check_text_config(config))
+    terms = read_terms(folder, config)
     with torch.random.fork_rng(devices=[]):  # initial values of tensors are drawn, and then replaced
         parts = _in_file(path, lambda: _build_parts(config, backbone, transform, custom_modules or {}))
+    tensors = _in_file(path, lambda: _text_config.text_tensors(config.get("text"), terms))
+    parts.register_module("text_features", tensors)
     load_tensors(folder, config, parts, _saved_tensors(parts, config))
-    return _in_file(path, lambda: _assemble(cls, config, parts)).eval()
+    text: dict[str, Any] = _in_file(
+        path,
+        lambda: {
+            "text_features": _text_config.build_text_features(config.get("text"), terms, tensors, text_features),
+            "text_reader": _text_config.build_text_reader(config.get("text"), text_reader),
+        },
+    )
+    return _in_file(path, lambda: _assemble(cls, config, parts, text)).eval()
 
 
 def _in_file(path: Path, build: Callable[[], Built]) -> Built:
@@ -181,11 +209,12 @@ def _build_parts(
     return parts
 
 
-def _assemble(cls: type[Model], config: Config, parts: Any) -> Model:
+def _assemble(cls: type[Model], config: Config, parts: Any, text: dict[str, Any]) -> Model:
     return cls(
         parts.embedding,
         parts.classifier,
         backbone=parts.backbone,
+        **text,
         label_names=config["label_names"],
         thresholds=thresholds_from_json(config["thresholds"]),
         in_features=config["in_features"],

@@ -32,12 +32,13 @@ def check_texts(texts: Any) -> list[str]:
     return values
 
 
-def read_text_rows(X: Any) -> list[list[str]]:
+def read_text_rows(X: Any, name: str = "X") -> list[list[str]]:
     """Return the texts of each row, without missing and blank ones.
 
     Args:
         X: For each row a text, a list, tuple or array of texts, or a missing value: None, NaN or the missing value of
             pandas. A list, an array or a series of rows, or a matrix or a data frame of one column.
+        name: Name of the argument in error messages.
 
     Returns:
         A list of texts for each row, empty for a row without text.
@@ -47,11 +48,11 @@ def read_text_rows(X: Any) -> list[list[str]]:
         ValueError: If there are no rows, or several columns.
     """
     if isinstance(X, str | os.PathLike):
-        raise TypeError(f"`X` must be a list with the text of each row, got one text: pass [{str(X)!r}].")
-    rows = _rows_of(X)
+        raise TypeError(f"`{name}` must be a list with the text of each row, got one text: pass [{str(X)!r}].")
+    rows = _rows_of(X, name)
     if not rows:
-        raise ValueError("`X` must contain at least one row, got none.")
-    return [_texts_of(value, row) for row, value in enumerate(rows)]
+        raise ValueError(f"`{name}` must contain at least one row, got none.")
+    return [_texts_of(value, row, name) for row, value in enumerate(rows)]
 
 
 def mean_by_row(rows: list[list[str]], texts: list[str], features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -75,29 +76,29 @@ def mean_by_row(rows: list[list[str]], texts: list[str], features: npt.NDArray[n
     return np.asarray(means, dtype=np.float32)
 
 
-def _rows_of(X: Any) -> list[Any]:
+def _rows_of(X: Any, name: str) -> list[Any]:
     if isinstance(X, list | tuple):
         return list(X)
     if not hasattr(X, "__array__"):
-        raise TypeError(f"`X` must be a list, an array, a series or a data frame, got {type(X).__name__}.")
+        raise TypeError(f"`{name}` must be a list, an array, a series or a data frame, got {type(X).__name__}.")
     values = np.asarray(X, dtype=object)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         raise ValueError(
-            f"`X` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a row as "
-            "a list in that column."
+            f"`{name}` must have one column, got {type(X).__name__} of shape {values.shape}. Pass several texts of a "
+            "row as a list in that column."
         )
     return list(values)
 
 
-def _texts_of(value: Any, row: int) -> list[str]:
+def _texts_of(value: Any, row: int, name: str) -> list[str]:
     several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
     texts = [part for part in (value if several else [value]) if not _is_missing(part)]
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(
-                f"`X` must contain a text, a list of texts or None for each row, got {text!r} of type "
+                f"`{name}` must contain a text, a list of texts or None for each row, got {text!r} of type "
                 f"{type(text).__name__} at row {row}."
             )
     return [text for text in texts if text.strip()]
