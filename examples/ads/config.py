@@ -120,7 +120,7 @@ class Config:
         f"{DEFAULT_TEXT_ENCODER})",
     )
     fusion: Literal["gated", "concat", "late"] | None = option(
-        None, "how image and text are combined (default: that of MetricClassifier)"
+        None, "how image and text are combined (default: that of the estimator of the method)"
     )
 
     image_batch_size: int = option(32, "images in a batch of the backbone", least=1)

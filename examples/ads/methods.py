@@ -82,6 +82,8 @@ PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {
     "margin": 1.0,
     "positive_order": "farthest",
 }
+DEFAULT_FUSIONS = {"recommended": MetricClassifier().fusion, "paper": MetricClassifier.paper().fusion}
+"""How image and text are combined by the methods that do so."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     settings = dict(METHODS[config.method].settings)
     settings |= {name: value for name in settings if (value := getattr(config, name, None)) not in (None, ())}
     if config.text_option and config.method in OPTIONS_OF_METHODS["fusion"]:
-        settings["fusion"] = config.fusion or MetricClassifier().fusion
+        settings["fusion"] = config.fusion or DEFAULT_FUSIONS[config.method]
     if config.dry_run and settings:
         settings |= {"epochs": min(settings["epochs"], 2), "batch_size": min(settings["batch_size"], 16)}
     return settings

@@ -193,9 +193,10 @@ def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     is_read = text["source"] == "--ocr"
     source = "The text was read off the images (`--ocr`)" if is_read else f"The texts are those of `{text['source']}`"
     counts = ", ".join(f"{text[part]} of {data[part]} for {use}" for part, use in _PARTS.items())
+    lacking = " The others lack the view." if text["images"] < data["images"] else ""
     unknown, fitted = text["unknown_images"], ", fitted on the training part" if text["is_fitted"] else ""
     parts = [
-        f"{source}: {text['images']} of {data['images']} images have text ({counts}). The others lack the view."
+        f"{source}: {text['images']} of {data['images']} images have text ({counts}).{lacking}"
         + (f" The texts of {unknown} other images were not used: they are not images of this run." if unknown else ""),
         f"Encoder: `{text['encoder']}`, {text['features']} features{fitted}. The linear probe is "
         "trained on the features of image and text; where there is no text, those of the text are the mean of the "

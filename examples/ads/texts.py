@@ -22,6 +22,8 @@ from .labelled_images import LabelledImages
 from .monitoring import collected_warnings, timed
 from .run_folder import save_config
 
+_MIN_TRAIN_TEXTS = 2
+
 
 @dataclass(frozen=True)
 class JoinedViews:
@@ -106,11 +108,15 @@ def join_text(config: Config, extracted: ImageFeatures, train: Tensor, kept: Ten
         The features of both.
 
     Raises:
-        ValueError: If no training image has text.
+        ValueError: If too few of the training images have text.
     """
     texts = texts_of(extracted.images)
-    if not any(texts[row] for row in kept.tolist()):
-        raise ValueError(f"None of the {len(kept)} training images has text: omit {config.text_option}.")
+    count = sum(1 for row in kept.tolist() if texts[row])
+    if count < _MIN_TRAIN_TEXTS:
+        raise ValueError(
+            f"{count} of {len(kept)} training images have text, at least {_MIN_TRAIN_TEXTS} are required: omit "
+            f"{config.text_option}."
+        )
     with progress_bar("text features", unit="texts") as progress:
         text_features = TextFeatures(_encoder(config), cache_dir=config.cache, progress=progress.set)
         text_features.fit([texts[row] for row in train.tolist()])
