@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from mlmetric.text._reading_order import TextBox
 
 NUM_IMAGES = 30
 WORDS = ("fizzy", "engine", "lipstick")  # the word of an image is that of its label
+TRANSFORM = transforms.Compose([transforms.Resize((8, 8)), transforms.ToTensor()])
 QUICK = ["--num-workers", "0", "--weights", "none", "--backbone", "squeezenet1_0"]
 
 
@@ -44,7 +46,7 @@ def text_of(number):
 
 @pytest.fixture
 def read(monkeypatch):
-    """Replace the networks that read text; return the list of the images that they were given.
+    """Replace the networks that read text; return the stub and the numbers of the images that it was given.
 
     The number of an image is its red value, divided by 8.
     """
@@ -60,23 +62,16 @@ def read(monkeypatch):
     engine.fails_after = None
     monkeypatch.setattr("mlmetric.text._text_reader.load_ocr_engine", lambda image_side: engine)
     monkeypatch.setattr("mlmetric.text._text_reader.ocr_engine_version", lambda: "stub 1")
-    numbers_with_engine = _Read(numbers, engine)
-    return numbers_with_engine
-
-
-class _Read:
-    def __init__(self, numbers, engine):
-        self.numbers, self.engine = numbers, engine
+    return SimpleNamespace(numbers=numbers, engine=engine)
 
 
 @pytest.fixture
 def photos(monkeypatch):
     """Write images with the labels of a CSV file; use a small backbone, and draw no figures. Return the options."""
-    transform = transforms.Compose([transforms.Resize((8, 8)), transforms.ToTensor()])
 
     def load_backbone(config, *, synthetic):
         torch.manual_seed(0)
-        return FrozenBackbone(nn.Conv2d(3, 16, 3), transform=transform)
+        return FrozenBackbone(nn.Conv2d(3, 16, 3), transform=TRANSFORM)
 
     monkeypatch.setattr("ads.features.load_backbone", load_backbone)
     monkeypatch.setattr("ads.figures.draw", lambda figures, folder: {})
@@ -153,7 +148,7 @@ def test_a_file_in_another_format_is_an_error_with_the_line_or_image(name, conte
         (["--ocr", "--compare"], "--ocr cannot be combined with --compare: some of its methods read no text."),
         (["--texts", "t.json", "--experiments", "paper"], "--texts cannot be combined with --experiments paper: some"),
         (["--ocr", "--method", "semantic"], "--ocr requires --method recommended or paper or linear-probe, got --meth"),
-        (["--ocr", "--method", "linear-probe", "--fusion", "late"], "--fusion requires --method recommended or paper"),
+        (["--ocr", "--method", "paper", "--fusion", "late"], "--fusion requires --method recommended, got --method p"),
     ],
 )
 def test_options_that_do_not_belong_together_are_an_error(options, message):
@@ -181,7 +176,8 @@ def test_a_package_or_a_model_that_is_missing_is_reported_before_anything_is_wri
 
 def check_model(texts=None):
     """Check that the model of the run gives the probabilities in `predictions.csv`."""
-    model = MultiLabelModel.from_pretrained("run/model")
+    network = FrozenBackbone(nn.Conv2d(3, 16, 3), transform=TRANSFORM)
+    model = MultiLabelModel.from_pretrained("run/model", backbone=network, transform=TRANSFORM)
     with Path("run/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     given = None if texts is None else [texts(row["path"]) for row in rows]
@@ -227,12 +223,15 @@ def test_text_that_is_interrupted_is_not_read_twice_and_gives_the_same_results(p
     assert Path("again/predictions.csv").read_text() == resumed
 
 
-@pytest.mark.parametrize("fusion", ["gated", "concat", "late"])
-@pytest.mark.parametrize("method", ["recommended", "paper"])
+@pytest.mark.parametrize(
+    ("method", "fusion"),
+    [("recommended", "gated"), ("recommended", "concat"), ("recommended", "late"), ("paper", "late")],
+)
 @pytest.mark.filterwarnings("ignore:Training diverges", "ignore:LabelCapUnderSampler")
 def test_a_run_with_texts_at_hand(photos, fusion, method, capsys):
     texts = write_texts(**{"99.png": "so unknown", "98.png": "so unknown"})
-    main(parse([*photos, *texts, "--method", method, "--fusion", fusion, "--epochs", "2", "--batch-size", "8"]))
+    options = ["--fusion", fusion] if method == "recommended" else ["--method", method]
+    main(parse([*photos, *texts, *options, "--epochs", "2", "--batch-size", "8"]))
     assert "\n27 of 30 images have text.\nRun folder: run\n" in capsys.readouterr().out
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["settings"]["fusion"] == fusion
@@ -248,13 +247,15 @@ def test_a_run_with_texts_at_hand(photos, fusion, method, capsys):
     check_model(lambda path: text_of(int(Path(path).stem)) or None)
 
 
-def test_a_linear_probe_and_soft_labels_with_texts(photos, monkeypatch):
+def test_a_linear_probe_and_soft_labels_with_texts(photos):
     main(parse([*photos, *write_texts(), "--method", "linear-probe"]))
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["settings"] == {}
     assert all(np.isfinite(value) for value in metrics["test"][metrics["title"]].values())
     assert not Path("run/model").exists()
     assert "--texts texts.json" not in table_of_runs()
+    lines = Path("labels.csv").read_text().splitlines()
+    Path("labels.csv").write_text("\n".join([*lines, *lines[1::2]]))
     main(parse([*photos, "--texts", "texts.json", "--soft-labels", "--epochs", "1", "--output", "runs/soft"]))
     assert "--texts texts.json" in table_of_runs()
 

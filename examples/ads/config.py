@@ -24,7 +24,7 @@ OPTIONS_OF_METHODS = {
     "margin": ("paper",),
     "positive_order": ("paper",),
     "word_vectors": ("label-graph", "semantic"),
-    "fusion": ("recommended", "paper"),
+    "fusion": ("recommended",),
 }
 """The methods that each of these options applies to."""
 OPTIONS_OF_LABELS = (
@@ -120,7 +120,7 @@ class Config:
         f"{DEFAULT_TEXT_ENCODER})",
     )
     fusion: Literal["gated", "concat", "late"] | None = option(
-        None, "how image and text are combined (default: that of the estimator of the method)"
+        None, "how image and text are combined (default: that of MetricClassifier; --method paper: late)"
     )
 
     image_batch_size: int = option(32, "images in a batch of the backbone", least=1)

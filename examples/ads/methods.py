@@ -30,7 +30,7 @@ from mlmetric.under_sampling import (
     RandomLabelUnderSampler,
 )
 
-from .config import OPTIONS_OF_METHODS, Config
+from .config import Config
 from .metric_names import LINEAR_PROBE
 from .monitoring import monitored_stages, timed
 
@@ -83,7 +83,7 @@ PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {
     "positive_order": "farthest",
 }
 DEFAULT_FUSIONS = {"recommended": MetricClassifier().fusion, "paper": MetricClassifier.paper().fusion}
-"""How image and text are combined by the methods that do so."""
+"""The methods that combine image and text, and how. The head of the paper does not support missing text itself."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     """Return the training settings of a run: those of its method, replaced by the options that are set."""
     settings = dict(METHODS[config.method].settings)
     settings |= {name: value for name in settings if (value := getattr(config, name, None)) not in (None, ())}
-    if config.text_option and config.method in OPTIONS_OF_METHODS["fusion"]:
+    if config.text_option and config.method in DEFAULT_FUSIONS:
         settings["fusion"] = config.fusion or DEFAULT_FUSIONS[config.method]
     if config.dry_run and settings:
         settings |= {"epochs": min(settings["epochs"], 2), "batch_size": min(settings["batch_size"], 16)}
