@@ -224,9 +224,9 @@ def semantic(run: RunContext) -> MethodResult:
 
 
 def linear_probe(run: RunContext) -> MethodResult:
-    """Train a logistic regression of the features for each label; missing features are the mean ones.
+    """Train a logistic regression of the features for each label; missing features are replaced by their means.
 
-    Images are retrieved by their features; those of several views, whose scales differ, are standardised for this.
+    Images are retrieved by the features of the image alone, also if there are those of its text.
     """
     has_views = run.views is not None
     probe = ClassifierHead(run.features.shape[1], run.labels.shape[1], fill_missing=has_views).to(run.device)
@@ -235,7 +235,7 @@ def linear_probe(run: RunContext) -> MethodResult:
     with timed("linear_probe", run.seconds), progress_bar("linear probe"):
         fit_logistic_regression(probe, run.features[run.train], run.targets, validation=validation)
     scores = probe.probabilities(apply_in_batches(probe, run.features)).cpu()
-    return MethodResult(scores, probe.inputs(run.features.to(run.device)).cpu() if has_views else run.features)
+    return MethodResult(scores, run.features if run.views is None else run.features[:, run.views["image"]])
 
 
 @dataclass(frozen=True)

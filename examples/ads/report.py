@@ -199,15 +199,16 @@ def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
         f"{source}: {text['images']} of {data['images']} images have text ({counts}).{lacking}"
         + (f" The texts of {unknown} other images were not used: they are not images of this run." if unknown else ""),
         f"Encoder: `{text['encoder']}`, {text['features']} features{fitted}. The linear probe is "
-        "trained on the features of image and text; where there is no text, those of the text are the mean of the "
-        "training part. It retrieves by the standardised features.",
+        "trained on the features of image and text, with the mean of the training part for an image without text; it "
+        "retrieves by the features of the image alone.",
     ]
     if text["view_weights"]:
         weights = ", ".join(f"{view} {weight:.2f}" for view, weight in text["view_weights"].items())
         parts.append(f"Weights of the views in the probabilities: {weights}.")
     if "headlines_read_exactly" in text:
         parts.append(
-            f"The headlines of these synthetic images are known: {text['headlines_read_exactly']:.1%} were read exactly."
+            f"The headlines of these synthetic images are known: {text['headlines_read_exactly']:.1%} of them were "
+            "read exactly."
         )
     return parts
 

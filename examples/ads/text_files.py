@@ -104,7 +104,7 @@ def _find_column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
     found = [column for column, name in enumerate(header) if name.lower() in names]
     if len(found) != 1:
         raise AnnotationError(
-            f"{path} must have one column named {' or '.join(names)}, got {len(found)}; its columns are {quote(header)}. "
-            "Rename a column, or pass a JSON file, whose name ends in .json."
+            f"{path} must have one column named {' or '.join(names)}, got {len(found)}; its columns are "
+            f"{quote(header)}. Rename a column, or pass a JSON file, whose name ends in .json."
         )
     return found[0]
