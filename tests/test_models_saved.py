@@ -290,11 +290,11 @@ def test_folder_without_its_files_is_named(folder, tmp_path):
         ('{"model_type": "bert"}', "is not the configuration of a model of mlmetric, but of 'bert'"),
         ('{"format": "mlmetric.MultiLabelModel"}', "`format_version` must be a number from 1, got None"),
         (
-            '{"format": "mlmetric.MultiLabelModel", "format_version": 2, "versions": {"mlmetric": "9.0"}}',
-            r"has the format version 2, but this mlmetric reads up to 1: install a newer .* saved by mlmetric 9\.0",
+            '{"format": "mlmetric.MultiLabelModel", "format_version": 3, "versions": {"mlmetric": "9.0"}}',
+            r"has the format version 3, but this mlmetric reads up to 2: install a newer .* saved by mlmetric 9\.0",
         ),
         (
-            '{"format": "mlmetric.MultiLabelModel", "format_version": 2}',
+            '{"format": "mlmetric.MultiLabelModel", "format_version": 3}',
             "was saved by an unknown version",
         ),
     ],
@@ -544,7 +544,7 @@ def test_id_of_the_hub_is_downloaded_unless_there_is_such_a_folder(folder, tmp_p
     options = {"revision": "v1", "cache_dir": tmp_path / "cache", "local_files_only": True, "token": "t"}
     loaded = MultiLabelModel.from_pretrained("user/model", **options)
     assert loaded.predict(ROWS) == small_model().predict(ROWS)
-    files = ["config.json", "model.safetensors", "README.md"]
+    files = ["config.json", "model.safetensors", "README.md", "text_terms.json"]
     assert calls == [("user/model", options | {"allow_patterns": files})]
     small_model(label_names=list("abc")).save_pretrained("user/model")
     assert MultiLabelModel.from_pretrained("user/model").label_names == list("abc")

@@ -73,7 +73,7 @@ class FusionHead(nn.Module):
         widths: Sequence[int] = (512, 256),
         *,
         fusion: Literal["concat", "gated"] = "concat",
-        view_dropout: float = 0.2,
+        view_dropout: float = 0.4,
         activation: Callable[[], nn.Module] = nn.ReLU,
         clip: float | None = None,
         input_dropout: float = 0.0,

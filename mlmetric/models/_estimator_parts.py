@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 def of_estimator(
     estimator: Any,
-    *,
     backbone: FrozenBackbone | None,
     text_features: TextFeatures | None,
     text_reader: ReadText | None,

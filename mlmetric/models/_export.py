@@ -18,6 +18,7 @@ from mlmetric._atomic_write import atomic_write
 from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.models._model_parts import reference_tensor
 from mlmetric.models._record import thresholds_to_json
+from mlmetric.models._text_inputs import inputs_are_texts
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
@@ -106,7 +107,7 @@ def _dynamic_batch(inputs: dict[str, Tensor]) -> tuple[dict[int, Any], ...]:
 def _example_inputs(model: MultiLabelModel, example: Tensor | None) -> dict[str, Tensor]:
     """Return a batch of two inputs by their names in an ONNX file."""
     batch = _example(model, example)
-    if model.inputs_are_texts:
+    if inputs_are_texts(model):
         return {"text_features": batch}
     inputs = {"features" if model.backbone is None else "images": batch}
     if model.num_text_features:
@@ -117,7 +118,7 @@ def _example_inputs(model: MultiLabelModel, example: Tensor | None) -> dict[str,
 def _example(model: MultiLabelModel, example: Tensor | None) -> Tensor:
     """Return a batch of two inputs: if none is given, zeros as features, or black images preprocessed."""
     like = reference_tensor(model)
-    num_features = model.in_features if model.inputs_are_texts else model.in_features - model.num_text_features
+    num_features = model.in_features if inputs_are_texts(model) else model.in_features - model.num_text_features
     if example is not None:
         if not isinstance(example, Tensor):
             raise TypeError(f"`example` must be a tensor, a batch of inputs, got {type(example).__name__}.")
@@ -147,4 +148,5 @@ def _exporting(model: MultiLabelModel) -> Iterator[None]:
         # Deprecations inside torch's exporters, which the caller cannot avoid.
         for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(torch|onnx|onnxscript|onnx_ir|copyreg)\b")
+        warnings.filterwarnings("ignore", message=".*axis name: batch will not be used")  # of the second input
         yield

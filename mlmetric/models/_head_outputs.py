@@ -14,7 +14,14 @@ from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric._views import check_missing_views
 from mlmetric.models._model_inputs import finite_features, image_batches, list_images, read_features
 from mlmetric.models._model_parts import reference_tensor
-from mlmetric.models._text_inputs import check_needed_text, encode_rows, given_texts, read_text, texts_as_features
+from mlmetric.models._text_inputs import (
+    check_needed_text,
+    encode_rows,
+    given_texts,
+    inputs_are_texts,
+    read_text,
+    texts_as_features,
+)
 
 if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
@@ -50,7 +57,7 @@ def head_outputs(
     """
     if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
         raise ValueError(f"`batch_size` must be None or a whole number from 1, got {batch_size!r}.")
-    if texts is not None and (model.text_features is None or model.inputs_are_texts):
+    if texts is not None and (model.text_features is None or inputs_are_texts(model)):
         reason = "it has no `text_features`" if model.text_features is None else "its inputs are the texts"
         raise ValueError(f"`texts` must be None for this model: {reason}.")
     like = reference_tensor(model.embedding, model.classifier)
@@ -93,7 +100,7 @@ def predicted_labels(
 
 def _row_features(model: MultiLabelModel, inputs: Any, texts: Any) -> Tensor:
     """Return the features of inputs that are features, texts, or features with texts."""
-    if model.inputs_are_texts:
+    if inputs_are_texts(model):
         return texts_as_features(model, inputs)
     num_features = model.in_features - model.num_text_features
     features = read_features(inputs, num_features, model.feature_names, allow_nan=model.views is not None)

@@ -9,7 +9,7 @@ from typing import Any
 from mlmetric.models._backbone_config import MODULE
 from mlmetric.models._module_config import custom_classes
 from mlmetric.models._module_recipes import Config
-from mlmetric.models._text_card import kind_of, num_inputs, text_extras, text_section, text_usage
+from mlmetric.models._text_card import kind_of, needs_texts, num_inputs, text_extras, text_section, text_usage
 
 _TAGS = ("multi-label-classification", "metric-learning", "embeddings")
 _INPUT_TAGS = {
@@ -35,11 +35,11 @@ def model_card(config: Config, *, source: str, backbone_license: str | None) -> 
     """
     record, backbone = config["record"], config["backbone"]
     extras = ["hub", *(["timm"] if backbone is not None and backbone["name"].startswith("timm/") else [])]
-    extras += text_extras(config)
+    install = f"mlmetric[{','.join(extras + text_extras(config))}]"
     sections = [
         _front_matter(config),
         f"# {_line(record.get('name') or 'Multi-label model')}\n\n{_summary(config)}",
-        f'## Use\n\n```sh\npip install "mlmetric[{",".join(extras)}]"\n```\n\n```python\n{_usage(config, source)}\n```',
+        f'## Use\n\n```sh\npip install "{install}"\n```\n\n```python\n{_usage(config, source)}\n```',
         *([f"## Text\n\n{text_section(config)}"] if config.get("text") else []),
         f"## Labels\n\n{_LABELS}\n\n{_table(('label', 'threshold'), _labels(config))}",
         f"## Training\n\n{_training(config)}",
@@ -101,7 +101,7 @@ def _usage(config: Config, source: str) -> str:
     notes += text_notes
     kind = kind_of(config)
     inputs = {"images": '["photo.jpg"]', "texts": '["Buy one, get one free"]', "features": "features"}[kind]
-    inputs += ', texts=["Buy one, get one free"]' if config.get("text") and kind != "texts" else ""
+    inputs += ', texts=["Buy one, get one free"]' if needs_texts(config) else ""
     if kind == "features":
         notes.append(f"features = np.zeros((1, {num_inputs(config)}), dtype=np.float32)  # in place of your own")
     return "\n".join(

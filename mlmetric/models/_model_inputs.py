@@ -37,7 +37,7 @@ def list_images(inputs: Any) -> list[Any]:
         if inputs.ndim not in (3, 4):
             raise ValueError(f"`inputs` must have shape (C, H, W) or (N, C, H, W), got {tuple(inputs.shape)}.")
         images: list[Any] = list(inputs) if inputs.ndim == 4 else [inputs]
-    elif isinstance(inputs, str | os.PathLike) or _is_pil_image(inputs):
+    elif isinstance(inputs, str | os.PathLike) or is_pil_image(inputs):
         images = [inputs]
     elif isinstance(inputs, np.ndarray) and (inputs.dtype.kind not in "OU" or not inputs.ndim):
         raise TypeError(
@@ -54,7 +54,7 @@ def list_images(inputs: Any) -> list[Any]:
 
 
 def _check_image(image: Any, number: int) -> None:
-    if isinstance(image, str | os.PathLike) or _is_pil_image(image):
+    if isinstance(image, str | os.PathLike) or is_pil_image(image):
         return
     if not isinstance(image, Tensor):
         raise TypeError(f"`inputs[{number}]` must be one of {_ACCEPTED}, got {type(image).__name__}.")
@@ -66,7 +66,8 @@ def _check_image(image: Any, number: int) -> None:
         )
 
 
-def _is_pil_image(value: Any) -> bool:
+def is_pil_image(value: Any) -> bool:
+    """Return whether a value is a PIL image."""
     from PIL import Image
 
     return isinstance(value, Image.Image)
@@ -161,7 +162,7 @@ def read_features(
     from sklearn.utils import check_array
 
     first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
-    if isinstance(first, str | os.PathLike) or _is_pil_image(first):
+    if isinstance(first, str | os.PathLike) or is_pil_image(first):
         raise ValueError(
             f"`inputs` must be features of shape (n, {in_features}), since the model has no backbone, got images."
         )

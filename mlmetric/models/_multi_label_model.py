@@ -48,8 +48,7 @@ class MultiLabelModel(nn.Module):
         classifier: Maps features `(N, D)` to logits `(N, L)`, and these to probabilities by its method
             `probabilities`, such as a `ClassifierEnsemble`, a `ClassifierHead` or a `LabelNetwork`.
         backbone: Maps images to features; None for a model whose inputs are features or texts.
-        text_features: Computes the features of the texts, fitted; None for a model without text. A shallow copy is
-            kept.
+        text_features: Computes the features of texts, fitted; None for a model without text. A shallow copy is kept.
         text_reader: Called with an image, a path or a PIL image, to read the text on it where no texts are passed, such
             as a `mlmetric.text.TextReader`; None to read none.
         label_names: A different name for each label; None for their indices, "0", "1" and so on.
@@ -70,8 +69,7 @@ class MultiLabelModel(nn.Module):
         thresholds: The thresholds, float32, shape `(L,)`; a buffer.
         label_names: The names of the labels, a list.
         in_features: D.
-        num_text_features: D_text, 0 without text.
-        inputs_are_texts: Whether all features are those of the text.
+        num_text_features: D_text, 0 without text; D if the inputs are texts.
         text_is_optional: Whether inputs may lack text.
         views: The views of the features, of which rows may lack some, by name; None if rows must have all features.
         embedding_size: E.
@@ -119,7 +117,6 @@ class MultiLabelModel(nn.Module):
         self.in_features = features_of(
             embedding, classifier, backbone, in_features, feature_names, self.num_text_features
         )
-        self.inputs_are_texts = self.num_text_features == self.in_features
         check_text_reader(text_reader, reads_images=backbone is not None and text_features is not None)
         self.text_reader = text_reader
         self.feature_names = None if feature_names is None else [str(name) for name in feature_names]
@@ -149,14 +146,7 @@ class MultiLabelModel(nn.Module):
         record: dict[str, Any] | None = None,
     ) -> MultiLabelModel:
         """Make a model from a fitted estimator, whose heads are copied."""
-        return of_estimator(
-            estimator,
-            backbone=backbone,
-            text_features=text_features,
-            text_reader=text_reader,
-            label_names=label_names,
-            record=record,
-        )
+        return of_estimator(estimator, backbone, text_features, text_reader, label_names, record)
 
     def forward(self, inputs: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute probabilities `(N, L)` and embeddings `(N, E)`.
@@ -236,12 +226,12 @@ class MultiLabelModel(nn.Module):
         *,
         backbone: Literal["reference", "value"] = "reference",
     ) -> None:
-        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`. Terms of a
-        `TfidfEncoder` are in `text_terms.json`.
+        """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
 
-        The card shows the record: `name` is the title, `license` the licence of the model, `data` what it was trained
-        and measured on, `metrics` are the results, a dictionary, or `report` is a text in Markdown in their place, such
-        as `str(MultiLabelMetrics.report())`; `limits` says what users must know.
+        A `TfidfEncoder` also has `text_terms.json`. The card shows the record: `name` is the title, `license` the
+        licence of the model, `data` what it was trained and measured on, `metrics` are the results, a dictionary, or
+        `report` is a text in Markdown in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what
+        users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 

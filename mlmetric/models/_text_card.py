@@ -22,6 +22,12 @@ def num_inputs(config: Config) -> int:
     return int(config["in_features"] - (text["num_features"] if text else 0))
 
 
+def needs_texts(config: Config) -> bool:
+    """Return whether texts are passed beside images or features, since no reader reads them."""
+    text = config.get("text")
+    return text is not None and text["reader"] is None and kind_of(config) != "texts"
+
+
 def text_extras(config: Config) -> list[str]:
     """Return the extras of mlmetric that the text requires."""
     text = config.get("text")
@@ -46,7 +52,7 @@ def text_usage(config: Config) -> tuple[list[str], list[str]]:
         arguments.append("text_reader=text_reader")
         notes.append(f"# `text_reader` is the function that reads the text on an image, {_name(reader)}.")
     if reader is not None:
-        notes.append("# Without `texts` the text is read from the images.")
+        notes.append("# The text is read from the images, unless it is passed as `texts=[...]`.")
     return arguments, notes
 
 

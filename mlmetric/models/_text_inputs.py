@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric.heads import FusionHead, LateFusionHead
+from mlmetric.models._model_inputs import is_pil_image
 from mlmetric.text._text_rows import read_text_rows
 
 if TYPE_CHECKING:
@@ -100,6 +102,11 @@ def missing_views(
     return views, num_text_features > 0 and is_optional(text)
 
 
+def inputs_are_texts(model: MultiLabelModel) -> bool:
+    """Return whether the inputs of a model are texts: all features are those of the text."""
+    return model.num_text_features == model.in_features
+
+
 def texts_as_features(model: MultiLabelModel, inputs: Any) -> Tensor:
     """Return the features of inputs that are texts.
 
@@ -112,8 +119,11 @@ def texts_as_features(model: MultiLabelModel, inputs: Any) -> Tensor:
 
     Raises:
         TypeError: If an input is anything else.
-        ValueError: If an input has no text.
+        ValueError: If an input has no text, or the inputs are images.
     """
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if is_pil_image(first) or isinstance(first, os.PathLike):
+        raise ValueError("`inputs` must be texts, since the model has no backbone, got images.")
     rows = _text_rows(inputs, "inputs")
     for number, texts in enumerate(rows):
         if not texts:
@@ -210,7 +220,7 @@ def join_text(model: MultiLabelModel, features: Tensor, text: Tensor | None) -> 
     Raises:
         ValueError: If `text` is given but not read, or not given but needed.
     """
-    if model.num_text_features == 0 or model.inputs_are_texts:
+    if model.num_text_features == 0 or inputs_are_texts(model):
         if text is not None:
             raise ValueError("`text` must be None for a model without text, or whose inputs are the texts.")
         return features
