@@ -175,6 +175,11 @@ class Config:
             raise ValueError(f"--device {self.device} is not available: torch finds {count} devices of type {kind}.")
         return self.device
 
+    @property
+    def _several(self) -> str | None:
+        """The option that makes several runs; None for one run."""
+        return "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
+
     def _check_data(self) -> None:
         if self.annotations is not None and self.labels is not None:
             raise ValueError("--annotations and --labels cannot be combined: choose one.")
@@ -200,10 +205,9 @@ class Config:
     def _check_method(self) -> None:
         if self.compare and self.experiments == "paper":
             raise ValueError("--compare and --experiments paper cannot be combined: choose one.")
-        several = "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
         allowed = {DEFAULT_METHOD} if self.compare else {DEFAULT_METHOD, "paper"}
-        if several and self.method not in allowed:
-            raise ValueError(f"{several} sets --method itself: omit the option, got --method {self.method}.")
+        if self._several and self.method not in allowed:
+            raise ValueError(f"{self._several} sets --method itself: omit the option, got --method {self.method}.")
         if self.experiments == "paper":
             given = [name for name in OPTIONS_OF_METHODS if getattr(self, name) not in (None, ())]
             given += ["undersampler"] * (self.undersampler not in (None, "cap"))
@@ -218,7 +222,7 @@ class Config:
                     raise ValueError(
                         f"{flag(name)} requires --method {' or '.join(methods)}, got --method {self.method}."
                     )
-        undersamples = self.chosen_undersampler != "none" or (several and self.undersampler != "none")
+        undersamples = self.chosen_undersampler != "none" or (self._several and self.undersampler != "none")
         if self.soft_labels and undersamples:
             raise ValueError("--soft-labels requires --undersampler none: undersamplers do not support soft labels.")
 
@@ -231,9 +235,10 @@ class Config:
         self._check_file("texts", self.texts)
         if self.text_option is None:
             return
-        several = "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
-        if several:
-            raise ValueError(f"{self.text_option} cannot be combined with {several}: some of its methods read no text.")
+        if self._several:
+            raise ValueError(
+                f"{self.text_option} cannot be combined with {self._several}, which uses the images alone."
+            )
         if self.method not in _METHODS_WITH_TEXT:
             raise ValueError(
                 f"{self.text_option} requires --method {' or '.join(_METHODS_WITH_TEXT)}, got --method {self.method}."

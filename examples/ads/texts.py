@@ -137,7 +137,9 @@ def text_summary(images: LabelledImages) -> str:
     return f"{sum(map(bool, texts_of(images))):,} of {len(images.paths):,} images have text."
 
 
-def describe_text(config: Config, images: LabelledImages, joined: JoinedViews, parts: Mapping[str, Tensor]) -> Any:
+def describe_text(
+    config: Config, images: LabelledImages, joined: JoinedViews, parts: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Return what a report says of the text, as a value of `metrics.json`."""
     present = ~joined.features[:, joined.views["text"].start].isnan()
     description: dict[str, Any] = {
