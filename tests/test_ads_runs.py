@@ -463,7 +463,7 @@ def test_an_interruption_before_the_first_features_leaves_no_run_and_a_later_one
 def test_the_settings_of_a_method_are_the_options_that_apply_to_it():
     for name, method in METHODS.items():
         options = {option for option, methods in OPTIONS_OF_METHODS.items() if name in methods}
-        assert options - {"word_vectors"} == method.settings.keys() - {"keep_best"}
+        assert options - {"word_vectors", "fusion"} == method.settings.keys() - {"keep_best"}
 
 
 def test_a_comparison_gives_each_method_the_options_that_apply_to_it_only():

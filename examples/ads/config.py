@@ -13,6 +13,7 @@ from common.backbone_names import check_backbone
 DRY_RUN_IMAGES = 48
 DEFAULT_MIN_COUNT = 10
 DEFAULT_METHOD = "recommended"
+DEFAULT_TEXT_ENCODER = "tfidf"
 _TRAINED_BY_EPOCHS = ("recommended", "paper", "label-graph", "semantic")
 OPTIONS_OF_METHODS = {
     "epochs": _TRAINED_BY_EPOCHS,
@@ -23,12 +24,14 @@ OPTIONS_OF_METHODS = {
     "margin": ("paper",),
     "positive_order": ("paper",),
     "word_vectors": ("label-graph", "semantic"),
+    "fusion": ("recommended",),
 }
 """The methods that each of these options applies to."""
 OPTIONS_OF_LABELS = (
     *("path_column", "label_column", "separator", "delimiter", "suffix", "exclude_columns", "min_count"),
 )
 """The options that only label files of your own have, named as the arguments of `read_image_labels`."""
+_METHODS_WITH_TEXT = ("recommended", "paper", "linear-probe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,19 @@ class Config:
         None, "word2vec or GloVe file for label-graph and semantic (default: vectors from the co-occurrence of labels)"
     )
 
+    ocr: bool = option(False, "read the text off the images, as a second view of them")
+    texts: Path | None = option(
+        None, "file of the texts of the images, as a second view: JSON like Slogans.json, or CSV with path and text"
+    )
+    text_encoder: str | None = option(
+        None,
+        f"encoder of the texts: tfidf, or the name or folder of a sentence-transformers model (default: "
+        f"{DEFAULT_TEXT_ENCODER})",
+    )
+    fusion: Literal["gated", "concat", "late"] | None = option(
+        None, "how image and text are combined (default: that of MetricClassifier; --method paper: late)"
+    )
+
     image_batch_size: int = option(32, "images in a batch of the backbone", least=1)
     num_workers: int = option(2, "processes that read images for the backbone", least=0)
     device: str = option("auto", "device of the networks: cpu, cuda, cuda:1 or mps; auto: cuda if available")
@@ -118,6 +134,7 @@ class Config:
         check_ranges(self)
         self._check_data()
         self._check_method()
+        self._check_text()
         self._check_file("word_vectors", self.word_vectors)
         for name in ("output", "cache"):
             folder = getattr(self, name)
@@ -130,6 +147,11 @@ class Config:
     def chosen_undersampler(self) -> str:
         """The undersampler of the run: by default none, for the paper's method its cap."""
         return self.undersampler or ("cap" if self.method == "paper" else "none")
+
+    @property
+    def text_option(self) -> str | None:
+        """The option that says where the text is from; None without text."""
+        return flag("ocr") if self.ocr else None if self.texts is None else flag("texts")
 
     def torch_device(self) -> str:
         """Return the device as torch names it.
@@ -152,6 +174,11 @@ class Config:
         if int(number or 0) >= count:
             raise ValueError(f"--device {self.device} is not available: torch finds {count} devices of type {kind}.")
         return self.device
+
+    @property
+    def _several(self) -> str | None:
+        """The option that makes several runs; None for one run."""
+        return "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
 
     def _check_data(self) -> None:
         if self.annotations is not None and self.labels is not None:
@@ -178,10 +205,9 @@ class Config:
     def _check_method(self) -> None:
         if self.compare and self.experiments == "paper":
             raise ValueError("--compare and --experiments paper cannot be combined: choose one.")
-        several = "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
         allowed = {DEFAULT_METHOD} if self.compare else {DEFAULT_METHOD, "paper"}
-        if several and self.method not in allowed:
-            raise ValueError(f"{several} sets --method itself: omit the option, got --method {self.method}.")
+        if self._several and self.method not in allowed:
+            raise ValueError(f"{self._several} sets --method itself: omit the option, got --method {self.method}.")
         if self.experiments == "paper":
             given = [name for name in OPTIONS_OF_METHODS if getattr(self, name) not in (None, ())]
             given += ["undersampler"] * (self.undersampler not in (None, "cap"))
@@ -196,9 +222,27 @@ class Config:
                     raise ValueError(
                         f"{flag(name)} requires --method {' or '.join(methods)}, got --method {self.method}."
                     )
-        undersamples = self.chosen_undersampler != "none" or (several and self.undersampler != "none")
+        undersamples = self.chosen_undersampler != "none" or (self._several and self.undersampler != "none")
         if self.soft_labels and undersamples:
             raise ValueError("--soft-labels requires --undersampler none: undersamplers do not support soft labels.")
+
+    def _check_text(self) -> None:
+        if self.ocr and self.texts is not None:
+            raise ValueError("--ocr and --texts cannot be combined: choose one.")
+        for name in ("text_encoder", "fusion"):
+            if getattr(self, name) is not None and self.text_option is None:
+                raise ValueError(f"{flag(name)} requires --ocr or --texts.")
+        self._check_file("texts", self.texts)
+        if self.text_option is None:
+            return
+        if self._several:
+            raise ValueError(
+                f"{self.text_option} cannot be combined with {self._several}, which uses the images alone."
+            )
+        if self.method not in _METHODS_WITH_TEXT:
+            raise ValueError(
+                f"{self.text_option} requires --method {' or '.join(_METHODS_WITH_TEXT)}, got --method {self.method}."
+            )
 
     def _check_file(self, name: str, path: Path | None) -> None:
         if path is not None and not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common.progress import progress_bar
@@ -13,6 +14,7 @@ from .labelled_images import LabelledImages
 from .reader import read_annotations
 from .saved_runs import RUNS
 from .synthetic import make_synthetic_ads
+from .text_files import read_texts
 
 SYNTHETIC_IMAGES = 1500
 
@@ -22,10 +24,12 @@ def read_images(config: Config) -> LabelledImages:
 
     Raises:
         FileNotFoundError: If images do not exist and `--on-bad-image` is `error`.
-        ValueError: If a file of labels does not have its format, no image has a label, or soft labels are required and
-            no image was annotated more than once.
+        ValueError: If a file of labels or texts does not have its format, no image has a label, soft labels are
+            required and no image was annotated more than once, or texts are given for other images only.
     """
     images = _read_advertisements(config) if config.labels is None else _read_own(config, config.labels)
+    if config.texts is not None:
+        images = _with_texts(images, config.texts, config.suffix)
     if config.dry_run:
         count = min(DRY_RUN_IMAGES, len(images.paths))
         # Evenly spaced, since the first images may all have the same label.
@@ -33,6 +37,16 @@ def read_images(config: Config) -> LabelledImages:
     if config.on_bad_image == "error":
         _check_exist(images)
     return images
+
+
+def _with_texts(images: LabelledImages, path: Path, suffix: str | None) -> LabelledImages:
+    texts = read_texts(path, images.root, suffix=suffix)
+    if not any(texts.get(image) for image in images.paths):
+        raise ValueError(
+            f"{path} has texts for none of the {len(images.paths)} images: the first image is {images.paths[0]}, the "
+            f"first in the file {next(iter(texts), 'missing')}. Paths must be relative to {images.root}."
+        )
+    return replace(images, texts=texts)
 
 
 def _read_own(config: Config, path: Path) -> LabelledImages:
@@ -47,9 +61,10 @@ def _read_own(config: Config, path: Path) -> LabelledImages:
 
 
 def _read_advertisements(config: Config) -> LabelledImages:
+    headlines = None
     if config.annotations is None:
         num_images = DRY_RUN_IMAGES if config.dry_run else config.synthetic_images or SYNTHETIC_IMAGES
-        annotations, label_list, root = on_first_rank(
+        synthetic = on_first_rank(
             lambda: make_synthetic_ads(
                 RUNS / f"synthetic_ads_{num_images}_seed_{config.seed}",
                 num_images=num_images,
@@ -57,6 +72,8 @@ def _read_advertisements(config: Config) -> LabelledImages:
                 progress=lambda items: progress_bar("posters", items, unit="posters"),
             )
         )
+        annotations, label_list, root = synthetic
+        headlines = read_texts(synthetic.slogans, root)
     else:
         annotations, root = config.annotations, config.image_root or Path()
         label_list = config.label_list or annotations.parent / "Sentiments_List.txt"
@@ -81,6 +98,7 @@ def _read_advertisements(config: Config) -> LabelledImages:
         notes=[f"{count} {what}." for what, count in notes.items() if count],
         soft=config.soft_labels,
         synthetic=config.annotations is None,
+        headlines=headlines,
     )
     images = images.select(labelled.nonzero().squeeze(1))
     if not images.paths:

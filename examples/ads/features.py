@@ -34,7 +34,7 @@ class ImageFeatures:
         bad_images: A message for each image that could not be read.
         backbone: The backbone.
         resolved: The weights and the transform of the backbone, and the cache of the features, for `config.json`.
-        seconds: The duration.
+        seconds: The duration, in `seconds["features"]`.
         warnings: The warnings.
     """
 
@@ -43,7 +43,7 @@ class ImageFeatures:
     bad_images: list[str]
     backbone: FrozenBackbone
     resolved: Mapping[str, str]
-    seconds: float
+    seconds: Mapping[str, float]
     warnings: list[str]
 
 
@@ -91,7 +91,7 @@ def compute_features(config: Config, images: LabelledImages, folder: Path) -> Im
             f"{len(images.paths)} images are too few to train, validate and test: at least {MIN_IMAGES} are required."
         )
     features = torch.from_numpy(np.array(extracted.features))
-    return ImageFeatures(features, images, extracted.bad_images, backbone, resolved, seconds["features"], warning_texts)
+    return ImageFeatures(features, images, extracted.bad_images, backbone, resolved, seconds, warning_texts)
 
 
 def load_backbone(config: Config, *, synthetic: bool) -> FrozenBackbone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,15 @@ class LabelledImages(ImageLabels):
         title: A description of the images, for headings.
         soft: Whether soft labels, the shares of the annotators, are the targets of the training.
         synthetic: Whether the images are synthetic.
+        texts: The texts of images, by path, also of other images; None for a run without text.
+        headlines: The texts that are drawn on synthetic images, by path, to check those that are read off them.
     """
 
     title: str = ""
     soft: bool = False
     synthetic: bool = False
+    texts: Mapping[str, Sequence[str]] | None = None
+    headlines: Mapping[str, Sequence[str]] | None = None
 
     @property
     def targets(self) -> Tensor:

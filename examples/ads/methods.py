@@ -82,6 +82,8 @@ PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {
     "margin": 1.0,
     "positive_order": "farthest",
 }
+DEFAULT_FUSIONS = {"recommended": MetricClassifier().fusion, "paper": MetricClassifier.paper().fusion}
+"""The methods that combine image and text, and how. The head of the paper does not support missing text itself."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class RunContext:
     """The data and settings that methods are trained with.
 
     Attributes:
-        features: The features of every image, shape `(N, D)`.
+        features: The features of every image, shape `(N, D)`; NaN where an image lacks a view.
         labels: The labels of every image, multi-hot, shape `(N, L)`.
         label_names: The names of the L labels.
         train: The indices of the M training images after undersampling.
@@ -118,6 +120,7 @@ class RunContext:
         device: The device of the networks.
         seed: The seed of the weights and batches.
         word_vectors: File of word vectors for the label graph and the semantic projection; None for co-occurrence.
+        views: The columns of the features of each view; None for features of images alone.
         seconds: The duration of each stage; filled in by training.
         histories: The records of each stage; filled in by training.
     """
@@ -133,6 +136,7 @@ class RunContext:
     device: str
     seed: int
     word_vectors: Path | None = None
+    views: Mapping[str, slice] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     histories: dict[str, list[EpochRecord]] = field(default_factory=dict)
 
@@ -145,7 +149,11 @@ class RunContext:
             device=self.device,
             random_state=self.seed,
         )
-        with self._monitored(estimator.n_members + estimator.two_stage) as on_epoch:
+        num_members = estimator.n_members
+        if self.views is not None:
+            estimator.set_params(views=self.views, fusion=settings["fusion"])
+            num_members *= len(self.views) if settings["fusion"] == "late" else 1
+        with self._monitored(num_members + estimator.two_stage) as on_epoch:
             estimator.fit(
                 self.features[self.train],
                 self.targets,
@@ -216,13 +224,18 @@ def semantic(run: RunContext) -> MethodResult:
 
 
 def linear_probe(run: RunContext) -> MethodResult:
-    """Train a logistic regression of the features for each label."""
-    probe = ClassifierHead(run.features.shape[1], run.labels.shape[1]).to(run.device)
-    probe.standardize.fit(run.features[run.train])
+    """Train a logistic regression of the features for each label; missing features are replaced by their means.
+
+    Images are retrieved by the features of the image alone, also if there are those of its text.
+    """
+    has_views = run.views is not None
+    probe = ClassifierHead(run.features.shape[1], run.labels.shape[1], fill_missing=has_views).to(run.device)
+    probe.standardize.fit(run.features[run.train], skip_nan=has_views)
     validation = (run.features[run.validation], run.labels[run.validation])
     with timed("linear_probe", run.seconds), progress_bar("linear probe"):
         fit_logistic_regression(probe, run.features[run.train], run.targets, validation=validation)
-    return MethodResult(probe.probabilities(apply_in_batches(probe, run.features)).cpu(), run.features)
+    scores = probe.probabilities(apply_in_batches(probe, run.features)).cpu()
+    return MethodResult(scores, run.features if run.views is None else run.features[:, run.views["image"]])
 
 
 @dataclass(frozen=True)
@@ -253,6 +266,8 @@ def settings_of(config: Config) -> dict[str, Any]:
     """Return the training settings of a run: those of its method, replaced by the options that are set."""
     settings = dict(METHODS[config.method].settings)
     settings |= {name: value for name in settings if (value := getattr(config, name, None)) not in (None, ())}
+    if config.text_option and config.method in DEFAULT_FUSIONS:
+        settings["fusion"] = config.fusion or DEFAULT_FUSIONS[config.method]
     if config.dry_run and settings:
         settings |= {"epochs": min(settings["epochs"], 2), "batch_size": min(settings["batch_size"], 16)}
     return settings

@@ -24,6 +24,7 @@ from .metric_names import LINEAR_PROBE
 from .monitoring import collected_warnings, timed
 from .results import TrainedRun, write_results
 from .run_folder import save_config
+from .texts import join_text
 
 _SHARES = {"train": 0.7, "validation": 0.2, "test": 0.1}
 
@@ -39,7 +40,7 @@ def run(config: Config, extracted: ImageFeatures, folder: Path) -> dict[str, Any
     Returns:
         The content of `metrics.json`. Only the first of several processes evaluates; the others return an empty dict.
     """
-    images, seconds = extracted.images, {"features": extracted.seconds}
+    images, seconds = extracted.images, dict(extracted.seconds)
     on_first_rank(lambda: save_config(folder, asdict(config), **extracted.resolved))
     with collected_warnings() as warning_texts:
         parts = split(images, folder, seed=config.seed)
@@ -48,8 +49,12 @@ def run(config: Config, extracted: ImageFeatures, folder: Path) -> dict[str, Any
         if config.chosen_undersampler != "none":
             with timed("undersampling", seconds), progress_bar("undersampling"):
                 kept, targets = undersample(config, extracted.features[rows], targets)
+        joined = None
+        if images.texts is not None:
+            with timed("text features", seconds):
+                joined = join_text(config, extracted, rows, rows[kept])
         context = RunContext(
-            features=extracted.features,
+            features=extracted.features if joined is None else joined.features,
             labels=images.labels,
             label_names=images.label_names,
             train=rows[kept],
@@ -60,6 +65,7 @@ def run(config: Config, extracted: ImageFeatures, folder: Path) -> dict[str, Any
             device=config.torch_device(),
             seed=config.seed,
             word_vectors=config.word_vectors,
+            views=None if joined is None else joined.views,
             seconds=seconds,
         )
         fitted = train(config, context)
@@ -67,7 +73,7 @@ def run(config: Config, extracted: ImageFeatures, folder: Path) -> dict[str, Any
             return {}
         with timed("evaluation", seconds):
             evaluation = evaluate(fitted, images.labels, parts, seed=config.seed)
-        trained = TrainedRun(config, extracted, parts, context, fitted, evaluation)
+        trained = TrainedRun(config, extracted, joined, parts, context, fitted, evaluation)
         return write_results(trained, folder, warning_texts)
 
 

@@ -45,7 +45,7 @@ def run_program() -> NoReturn:
             command = shlex.join(["python", sys.argv[0], "--resume", "--output", str(folder)])
             print("interrupted" + (f"; continue with: {command}" if folder else ""), file=sys.stderr)
         raise SystemExit(_EXIT_STATUS_OF_INTERRUPT) from None
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         raise SystemExit(f"error: {error_text(error)}") from error
     raise SystemExit(0)
 

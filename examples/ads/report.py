@@ -38,6 +38,7 @@ _CAPTIONS = {
     "retrieval.png": "Test images and their nearest training images",
 }
 _CURVES = ("embedding_loss.png", "bce.png", "f1.png", "map.png")
+_PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 _INTERVAL_NOTE = (
     "The intervals are bootstrap intervals over test images: they measure the variation between samples of test "
     "images, not that between training runs. Cells of undefined metrics are empty."
@@ -127,6 +128,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     parts += _paper() if is_pittsburgh else []
     parts += ["## Method", f"`{metrics['method']}`" + (f": {settings}." if settings else ", without settings.")]
     parts += ["## Data", *_data(data), *_count_table(metrics["train_labels"], undersampler=data["undersampler"])]
+    parts += ["## Text of the images", *_text(metrics["text"], data)] if metrics.get("text") else []
     parts += ["## Each label (test)", *_label_table(metrics["test_labels"])]
     parts += [
         "## Time",
@@ -184,6 +186,31 @@ def _data(data: Mapping[str, Any]) -> list[str]:
         "IRLbl is the number of images of the most frequent label, divided by that of the label; MeanIR is its mean "
         "over the labels. SCUMBLE, from 0 to 1, is high if frequent and rare labels occur in the same images.",
     ]
+
+
+def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Say where the texts are from, how many images have one, and how they are used."""
+    is_read = text["source"] == "--ocr"
+    source = "The text was read off the images (`--ocr`)" if is_read else f"The texts are those of `{text['source']}`"
+    counts = ", ".join(f"{text[part]} of {data[part]} for {use}" for part, use in _PARTS.items())
+    lacking = " The others lack the view." if text["images"] < data["images"] else ""
+    unknown, fitted = text["unknown_images"], ", fitted on the training part" if text["is_fitted"] else ""
+    parts = [
+        f"{source}: {text['images']} of {data['images']} images have text ({counts}).{lacking}"
+        + (f" The texts of {unknown} other images were not used: they are not images of this run." if unknown else ""),
+        f"Encoder: `{text['encoder']}`, {text['features']} features{fitted}. The linear probe is "
+        "trained on the features of image and text, with the mean of the training part for an image without text; it "
+        "retrieves by the features of the image alone.",
+    ]
+    if text["view_weights"]:
+        weights = ", ".join(f"{view} {weight:.2f}" for view, weight in text["view_weights"].items())
+        parts.append(f"Weights of the views in the probabilities: {weights}.")
+    if "headlines_read_exactly" in text:
+        parts.append(
+            f"The headlines of these synthetic images are known: {text['headlines_read_exactly']:.1%} of them were "
+            "read exactly."
+        )
+    return parts
 
 
 def _count_table(labels: Mapping[str, Mapping[str, float | None]], *, undersampler: str) -> list[str]:

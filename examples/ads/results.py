@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from common.files import write_atomically
+from mlmetric.heads import LateFusionClassifier
 from mlmetric.imbalance import label_cardinality, mean_ir, scumble
+from mlmetric.text import TextReader
 
 from . import figures
 from .config import Config
@@ -21,6 +23,7 @@ from .labelled_images import save_predictions
 from .methods import METHODS, MethodResult, RunContext
 from .monitoring import peak_memory_mb, timed
 from .report import is_pittsburgh, run_report
+from .texts import JoinedViews, describe_text
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class TrainedRun:
     Attributes:
         config: The options.
         extracted: The features and their images.
+        joined: The features joined with those of the texts; None without text.
         parts: The indices of the images of the parts "train", "validation" and "test".
         context: What the methods were trained with, and the records of training.
         fitted: The results of the method and of the linear probe, by title.
@@ -38,6 +42,7 @@ class TrainedRun:
 
     config: Config
     extracted: ImageFeatures
+    joined: JoinedViews | None
     parts: Mapping[str, Tensor]
     context: RunContext
     fitted: Mapping[str, MethodResult]
@@ -115,6 +120,7 @@ def _metrics(run: TrainedRun) -> dict[str, Any]:
             "mean_ir_after": mean_ir(after),
             "scumble_before": scumble(images.labels[run.parts["train"]]),
         },
+        "text": _text(run),
         "method": run.config.method,
         "title": run.title,
         "settings": dict(run.context.settings),
@@ -122,6 +128,15 @@ def _metrics(run: TrainedRun) -> dict[str, Any]:
         "caveats": _caveats(run.extracted),
         "bad_images": run.extracted.bad_images,
     }
+
+
+def _text(run: TrainedRun) -> dict[str, Any] | None:
+    if run.joined is None:
+        return None
+    classifier = getattr(run.fitted[run.title].estimator, "classifier_", None)
+    is_late = isinstance(classifier, LateFusionClassifier)
+    weights = dict(zip(classifier.views, classifier.weights.tolist(), strict=True)) if is_late else None
+    return describe_text(run.config, run.extracted.images, run.joined, run.parts) | {"view_weights": weights}
 
 
 def _save_model(run: TrainedRun, folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -138,7 +153,13 @@ def _save_model(run: TrainedRun, folder: Path, metrics: Mapping[str, Any]) -> No
         "limits": " ".join(metrics["caveats"]),
     }
     names = run.extracted.images.label_names
-    model = estimator.to_model(backbone=run.extracted.backbone, label_names=names, record=record)
+    model = estimator.to_model(
+        backbone=run.extracted.backbone,
+        text_features=None if run.joined is None else run.joined.text_features,
+        text_reader=TextReader() if run.config.ocr else None,
+        label_names=names,
+        record=record,
+    )
     model.thresholds.copy_(run.evaluation.thresholds[run.title])
     model.save_pretrained(folder)
 

@@ -20,6 +20,7 @@ from .metric_names import FIGURE_COLUMNS
 from .pipeline import run
 from .report import comparison_report, comparison_rows, is_pittsburgh, results_of
 from .run_folder import open_run_folder
+from .texts import check_packages, read_off_images, text_summary
 
 # The settings in which the four runs of the paper differ.
 PAPER_RUNS: dict[str, dict[str, Any]] = {
@@ -32,11 +33,18 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
 
 def main(config: Config) -> None:
     """Read the images, compute their features, and make one run, a run of each method, or those of the paper."""
+    check_packages(config)
     images = read_images(config)
     if rank() == 0:
         print(f"Data: {images.title}\n{images.summary()}")
+        if config.texts is not None:
+            print(text_summary(images))
     with open_run_folder(config) as folder:
         extracted = compute_features(config, images, folder)
+        if config.ocr:
+            extracted = read_off_images(config, extracted, folder)
+            if rank() == 0:
+                print(text_summary(extracted.images))
         if config.experiments == "paper":
             settings = {"method": "paper", "undersampler": "cap", "experiments": "one"}
             configs = {name: replace(config, **settings, **options) for name, options in PAPER_RUNS.items()}

@@ -91,6 +91,8 @@ def plot_curve(
     """
     figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
     kept = kept or {}
+    if len(curves) > 10:  # more than the default colours
+        axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     for name, points in curves.items():
         (line,) = axes.plot(*zip(*points, strict=True), label=name, marker="_" if len(points) == 1 else "")
         if name in kept:
