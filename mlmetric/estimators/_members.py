@@ -82,8 +82,8 @@ def check_member_settings(estimator: Any) -> None:
         )
     if estimator.patience is not None and estimator.patience < 1:
         raise ValueError(f"`patience` must be None or at least 1, got {estimator.patience}.")
-    if estimator.fusion not in ("gated", "concat", "late"):
-        raise ValueError(f"`fusion` must be 'gated', 'concat' or 'late', got {estimator.fusion!r}.")
+    if estimator.fusion not in ("late", "gated", "concat"):
+        raise ValueError(f"`fusion` must be 'late', 'gated' or 'concat', got {estimator.fusion!r}.")
 
 
 def train_members(

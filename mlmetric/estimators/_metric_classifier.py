@@ -21,11 +21,11 @@ from mlmetric.estimators._late_fusion import fuse_classifiers
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
-from mlmetric.estimators._text_features import TextFeatures
 from mlmetric.estimators._trained_model import trained_model
 from mlmetric.estimators._training_data import LabelsOrNames, read_features, read_labels
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import MultiLabelModel
+from mlmetric.text._text_features import TextFeatures
 from mlmetric.training import apply_in_batches
 
 
@@ -112,7 +112,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: float = 3.0,
         n_members: int = 4,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["gated", "concat", "late"] = "gated",
+        fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
@@ -169,7 +169,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_weight: float = 0.0,
         n_members: int = 1,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["gated", "concat", "late"] = "late",
+        fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
         max_epochs: int = 10,
         batch_size: int = 256,

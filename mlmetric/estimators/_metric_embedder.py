@@ -46,10 +46,11 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         views: For each view of a row, such as its image and its text, its name and its columns, a slice; each column is
             in one view. A row lacks a view if all its columns are NaN. [join_views][mlmetric.data.join_views] makes
             such a matrix. None for features without views.
-        fusion: How views are combined. `"gated"` and `"concat"` train members on all views, by default with the
-            [FusionHead][mlmetric.heads.FusionHead] of that name; a `head` of your own then gets rows with NaN. `"late"`
-            trains members for each view, on the rows that have it, and concatenates their embeddings with weights that
-            are chosen on the validation rows, see [LateFusionHead][mlmetric.heads.LateFusionHead].
+        fusion: How views are combined. `"late"` trains members for each view, on the rows that have it, and
+            concatenates their embeddings with weights that are chosen on the validation rows, see
+            [LateFusionHead][mlmetric.heads.LateFusionHead]. `"gated"` and `"concat"` train members on all views, by
+            default with the [FusionHead][mlmetric.heads.FusionHead] of that name, which takes less time; a `head` of
+            your own then gets rows with NaN.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the rows of `X`, including those
             set aside. The recommended head clips features: without `standardize`, pass standardised features or use
             another head.
@@ -104,7 +105,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         classifier_weight: float = 3.0,
         n_members: int = 4,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["gated", "concat", "late"] = "gated",
+        fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
         max_epochs: int = 50,
         batch_size: int = 64,
@@ -149,7 +150,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         classifier_weight: float = 0.0,
         n_members: int = 1,
         views: Mapping[str, slice] | None = None,
-        fusion: Literal["gated", "concat", "late"] = "late",
+        fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
         max_epochs: int = 10,
         batch_size: int = 256,

@@ -7,9 +7,9 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlmetric.estimators._text_features import TextFeatures
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import MultiLabelModel
+from mlmetric.text._text_features import TextFeatures
 
 _PACKAGES = ("mlmetric", "torch", "torchvision", "scikit-learn", "numpy")
 

@@ -9,9 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models._text_inputs import ReadText
+from mlmetric.text._text_features import TextFeatures
 
 if TYPE_CHECKING:
-    from mlmetric.estimators import TextFeatures
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 
@@ -84,8 +84,6 @@ def _split(pipeline: Any) -> tuple[Any, dict[str, Any]]:
 
 def _first_parts(step: Any) -> dict[str, Any]:
     """Return the parts of a model that the first step of a pipeline has."""
-    from mlmetric.estimators import TextFeatures  # the estimators import the models
-
     if hasattr(step, "backbone_"):
         return {"backbone": step.backbone_}
     if isinstance(step, TextFeatures):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,7 @@ from mlmetric.models._module_config import CustomModules
 from mlmetric.models._preprocessing_config import Transform
 from mlmetric.models._record import to_json
 from mlmetric.models._text_inputs import ReadText, check_text_reader, copied_features, join_text, missing_views
-
-if TYPE_CHECKING:
-    from mlmetric.estimators import TextFeatures
+from mlmetric.text._text_features import TextFeatures
 
 
 class MultiLabelModel(nn.Module):

@@ -31,9 +31,9 @@ from mlmetric.models._pretrained_folder import (
 from mlmetric.models._record import thresholds_from_json, thresholds_to_json, to_json
 from mlmetric.models._save_check import check_heads
 from mlmetric.models._text_inputs import ReadText
+from mlmetric.text._text_features import TextFeatures
 
 if TYPE_CHECKING:
-    from mlmetric.estimators import TextFeatures
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 Model = TypeVar("Model", bound="MultiLabelModel")

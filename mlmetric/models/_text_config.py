@@ -18,9 +18,9 @@ from mlmetric.models._pretrained_folder import TERMS, Terms
 from mlmetric.models._record import to_json
 from mlmetric.models._text_inputs import ReadText
 from mlmetric.text import SentenceEncoder, TextReader, TfidfEncoder
+from mlmetric.text._text_features import TextFeatures
 
 if TYPE_CHECKING:
-    from mlmetric.estimators import TextFeatures
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 TFIDF, SENTENCE_ENCODER, CUSTOM, OCR = "tfidf", "sentence_encoder", "custom", "TextReader"
@@ -148,8 +148,6 @@ def build_text_features(
         WeightsUnavailableError: If a model of sentence-transformers cannot be loaded.
         ImportError: If sentence-transformers is required but not installed.
     """
-    from mlmetric.estimators import TextFeatures  # the estimators import the models
-
     if config is None:
         if given is not None:
             raise ValueError("the model has no text, so that `text_features` must be None.")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mlmetric.heads import FusionHead, LateFusionHead
 from mlmetric.models._model_inputs import is_pil_image
+from mlmetric.text._text_features import TextFeatures
 from mlmetric.text._text_rows import read_text_rows
 
 if TYPE_CHECKING:
-    from mlmetric.estimators import TextFeatures
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 ReadText = Callable[[Any], str]
@@ -29,8 +29,6 @@ def copied_features(text_features: Any) -> tuple[TextFeatures | None, int]:
         TypeError: If `text_features` is neither None nor a `TextFeatures`.
         NotFittedError: If it is not fitted.
     """
-    from mlmetric.estimators import TextFeatures  # the estimators import the models
-
     if text_features is None:
         return None, 0
     if not isinstance(text_features, TextFeatures):

@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlmetric._fingerprint import fingerprint
 from mlmetric.data._feature_cache import FeatureCache
-from mlmetric.text import SentenceEncoder, TfidfEncoder
+from mlmetric.text._sentence_encoder import SentenceEncoder
 from mlmetric.text._text_extraction import encode_texts
 from mlmetric.text._text_rows import mean_by_row, read_text_rows
+from mlmetric.text._tfidf_encoder import TfidfEncoder
 
 
 class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
