@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -93,9 +94,25 @@ def test_missing_views_have_the_mean_logits_of_their_rows():
     has_text = ~np.isnan(X[:, 6])
     text = torch.from_numpy(X[has_text, 6:].astype(np.float32))
     with torch.no_grad():
-        for module in (classifier.classifier_, classifier.head_):
-            missing = torch.split(module.missing, module.sizes)[1]
-            torch.testing.assert_close(missing, module.members[1](text).mean(0), rtol=1e-4, atol=1e-4)
+        module = classifier.classifier_
+        missing = torch.split(module.missing, module.sizes)[1]
+        torch.testing.assert_close(missing, module.members[1](text).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_embeddings_of_missing_views_are_predicted_by_ridge_regression():
+    X, y = make_data()
+    head = quick(MetricEmbedder, head=partial(EmbeddingHead, widths=(4,)), n_members=1).fit(X, y).head_
+    features, has_text = torch.from_numpy(X.astype(np.float32)), ~np.isnan(X[:, 6])
+    with torch.no_grad():
+        image, text = head.members[0](features[:, :6]).numpy(), head.members[1](features[has_text, 6:]).numpy()
+        found = (head(features)[:, 5:] / head.weights[1].sqrt()).numpy()
+    center = image.mean(axis=0)
+    penalty = np.square(image[has_text] - center).sum() / 4
+    ridge = Ridge(alpha=penalty, fit_intercept=False).fit(image[has_text] - center, text - text.mean(axis=0))
+    predicted = ridge.predict(image - center) + text.mean(axis=0)
+    np.testing.assert_allclose(found[~has_text, :4], predicted[~has_text], rtol=1e-3, atol=1e-4)
+    error = np.sqrt(np.square(predicted[has_text] - text).sum(axis=1).mean())
+    np.testing.assert_allclose(found[:, 4], np.where(has_text, 0, error), rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -150,7 +167,7 @@ def test_embedder_and_head_of_ones_own():
     embedder = quick(MetricEmbedder, fusion="concat", head=make_head).fit(X, y)
     assert embedder.transform(X).shape == (120, 10)
     late = quick(MetricEmbedder, head=partial(EmbeddingHead, widths=(4,))).fit(X, y)
-    assert late.transform(X).shape == (120, 16)
+    assert late.transform(X).shape == (120, 2 * (2 * 4 + 1))
     paper = MetricClassifier.paper(views=VIEWS, max_epochs=2, lr=0.001, random_state=0).fit(X, y)
     assert np.isfinite(paper.predict_proba(X)).all()
 

@@ -148,7 +148,7 @@ def late(cls, weights=None):
     torch.manual_seed(0)
     members = {name: nn.Linear(columns.stop - columns.start, 2) for name, columns in VIEWS.items()}
     missing = {name: torch.randn(2) for name in VIEWS}
-    return cls(7, VIEWS, members, missing, weights).eval(), members, missing
+    return cls(7, VIEWS, members, missing, weights=weights).eval(), members, missing
 
 
 def test_late_fusion_classifier_is_the_weighted_mean():
@@ -174,13 +174,32 @@ def test_late_fusion_head_has_weighted_distances():
         for (name, columns), weight in zip(VIEWS.items(), (1, 2, 5), strict=True)
     ]
     torch.testing.assert_close(distance, sum(parts))
-    assert head.embedding_size == head(rows).shape[1] == 6
+    assert head.embedding_size == head(rows).shape[1] == 6 + 3
     torch.testing.assert_close(late(LateFusionHead)[0].weights, torch.full((3,), 1 / 3))
+
+
+def test_late_fusion_head_predicts_missing_views_from_the_present_ones():
+    _, members, missing = late(LateFusionHead)
+    predictors = {(one, other): nn.Linear(2, 2) for one in VIEWS for other in VIEWS if one != other}
+    deviations = {"image": 1.0, "text": 2.0, "table": 3.0}
+    head = LateFusionHead(7, VIEWS, members, missing, predictors=predictors, deviations=deviations).eval()
+    rows = rows_with_gaps()
+    rows[0] = NAN
+    for row, embedded in zip(rows, head(rows) * 3**0.5, strict=True):
+        known = {name: members[name](row[columns]) for name, columns in VIEWS.items() if not row[columns].isnan().any()}
+        wanted = []
+        for name in VIEWS:
+            others = [predictors[other, name](known[other]) for other in known if other != name]
+            guess = torch.stack(others).mean(dim=0) if others else missing[name]
+            wanted += [known.get(name, guess), torch.tensor([0.0 if name in known else deviations[name]])]
+        torch.testing.assert_close(embedded, torch.cat(wanted))
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"predictors": {("image", "text"): nn.Identity()}}, "`predictors` must have the pairs of views"),
+        ({"deviations": {"image": 0.0}}, "`deviations` must have the names of the views"),
         ({"members": {"image": nn.Identity()}}, "`members` must have the names of the views"),
         ({"missing": {}}, "`missing` must have"),
         ({"weights": {"image": 1.0, "text": 0.0, "table": 1.0}}, "above 0"),

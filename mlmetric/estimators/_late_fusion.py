@@ -8,6 +8,7 @@ gets it; the votes with the best score are the weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,31 +43,69 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
     Returns:
         The head, in evaluation mode.
     """
-    views = _views(parts.data)
-    heads = {name: trained.ensemble() for name, trained in members.items()}
-    embeddings = {name: _outputs(heads[name], trained.parts.data.features) for name, trained in members.items()}
-    missing = {name: rows.mean(dim=0) for name, rows in embeddings.items()}
-    spread = {name: _mean_square(rows - missing[name], of=rows) for name, rows in embeddings.items()}
+    heads = {name: members[name].ensemble() for name in _views(parts.data)}
     train, validation = parts[0]
     votes = dict.fromkeys(members, 1.0)
     if validation is not None and bool(validation.hard.labels.any()):
         spacing = -(-len(validation.labels) // _MAX_QUERIES)
         queries, target = (rows[::spacing] for rows in validation.hard.pair)
-        pairs = {}
-        for name, columns in views.items():
-            unseen = EmbeddingEnsemble(members[name].heads[:: len(parts)])
-            center = _outputs(unseen, train.of_view(columns).features).mean(dim=0)
-            pairs[name] = [_filled(unseen, rows[:, columns], center) for rows in (queries, train.features)]
+        unseen = {name: EmbeddingEnsemble(members[name].heads[:: len(parts)]) for name in heads}
+        head = _fit_head(unseen, train, votes)
+        of_views = [
+            torch.split(_outputs(head, rows), [size + 1 for size in head.sizes], dim=1)
+            for rows in (queries, train.features)
+        ]
 
         def score(votes: Mapping[str, float]) -> float:
-            scales = {name: (votes[name] / spread[name]) ** 0.5 for name in views}
-            rows, refs = (torch.cat([scales[name] * pairs[name][part] for name in views], dim=1) for part in (0, 1))
+            scaled = ([votes[name] ** 0.5 * rows for name, rows in zip(heads, each, strict=True)] for each in of_views)
+            rows, refs = (torch.cat(each, dim=1) for each in scaled)
             return float(ndcg_at_k(rows, target, refs, train.labels))
 
         votes = on_first_rank(lambda: _choose_votes(score, members))
+    return _fit_head(heads, parts.data, votes)
+
+
+def _fit_head(heads: Mapping[str, nn.Module], data: TrainingData, votes: Mapping[str, float]) -> LateFusionHead:
+    """Return the fused head of the heads of the views, in evaluation mode, on their device."""
+    views = _views(data)
+    present = {name: ~data.features[:, columns.start].isnan() for name, columns in views.items()}
+    rows = {name: _filled(heads[name], data.features[:, columns]) for name, columns in views.items()}
+    missing = {name: rows[name][present[name]].mean(dim=0) for name in views}
+    spread = {
+        name: _mean_square(rows[name][present[name]] - missing[name], of=rows[name][present[name]]) for name in views
+    }
+    predictors, deviations = {}, {}
+    for target in views:
+        errors = []
+        for source in views:
+            if source != target:
+                both = present[source] & present[target]
+                known, wanted = rows[source][both], rows[target][both]
+                layer = _fit_ridge(known, wanted, missing[source], missing[target])
+                predictors[source, target] = layer
+                errors.append(
+                    float((wanted - layer(known)).square().sum(dim=1).mean()) if len(known) else spread[target]
+                )
+        deviations[target] = (sum(errors) / max(1, len(errors))) ** 0.5
     weights = {name: votes[name] / spread[name] for name in views}
-    head = LateFusionHead(parts.data.features.shape[1], views, heads, missing, weights)
+    settings: dict[str, Any] = {"predictors": predictors, "deviations": deviations, "weights": weights}
+    head = LateFusionHead(data.features.shape[1], views, heads, missing, **settings)
     return head.to(device_of(head)).eval()
+
+
+def _fit_ridge(source: Tensor, target: Tensor, source_mean: Tensor, target_mean: Tensor) -> nn.Linear:
+    """Fit a ridge regression from the embeddings of a view to those of another.
+
+    The penalty is the mean squared deviation of a column of the source.
+    """
+    layer = nn.Linear(len(source_mean), len(target_mean))
+    centered, wanted = (source - source_mean).double(), (target - target_mean).double()
+    penalty = centered.square().sum() / max(1, len(source_mean))
+    gram = centered.T @ centered + max(float(penalty), _ROUNDING) * torch.eye(len(source_mean), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.linalg.solve(gram, centered.T @ wanted).T)
+        layer.bias.copy_(target_mean - layer.weight @ source_mean)
+    return layer.requires_grad_(False)
 
 
 def fuse_classifiers(
@@ -104,7 +143,7 @@ def fuse_classifiers(
         if bool(target.any()):
             votes = _choose_votes(lambda votes: float(mean_average_precision(mixed(votes), target)), modules)
         validation = mixed(votes), target
-    module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, votes)
+    module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, weights=votes)
     module.to(device_of(module)).eval()
     histories = [history for fitted in classifiers.values() for history in fitted.histories]
     return FittedClassifier(module, parts.data.labels.shape[1], histories, validation)
@@ -126,13 +165,9 @@ def _outputs(module: nn.Module, features: Tensor) -> Tensor:
     return on_first_rank(lambda: apply_in_batches(module, features).cpu())
 
 
-def _filled(module: nn.Module, features: Tensor, missing: Tensor) -> Tensor:
-    """Return the outputs of the features of a view; those of rows without the view are `missing`."""
-    present = ~features[:, 0].isnan()
-    outputs = missing.repeat(len(features), 1)
-    if bool(present.any()):
-        outputs[present] = _outputs(module, features[present])
-    return outputs
+def _filled(module: nn.Module, features: Tensor) -> Tensor:
+    """Return the outputs of the features of a view, on the CPU; those of rows without the view are of any value."""
+    return _outputs(module, features.where(~features.isnan(), 0))
 
 
 def _choose_votes(score: Callable[[dict[str, float]], float], names: Mapping[str, object]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,43 +12,8 @@ from mlmetric._docstrings import inherit_docs
 from mlmetric._views import Views, read_views, view_presence
 
 
-class LateFusionHead(nn.Module):
-    """Concatenate the embeddings of several views of a row, each scaled by the square root of its weight.
-
-    Squared distances are then the weighted sums of those of the views. A row lacks a view if a feature of the view is
-    NaN; a fixed embedding takes the place of that of the view, such as the mean embedding of the training rows, from
-    which all rows have about the same distance.
-
-    Args:
-        in_features: D, the number of features of all views.
-        views: For each of V views its name and its columns, a slice; each column is in one view.
-        members: For each view a module that maps its features `(N, D_v)` to outputs `(N, E_v)`.
-        missing: For each view the output of rows that lack it, shape `(E_v,)`.
-        weights: For each view its weight, above 0; they are divided by their sum. None for equal weights.
-
-    Attributes:
-        in_features: D.
-        views: The views, a dictionary from names to slices, in the order of the columns.
-        members: The modules, a `ModuleList`, in this order.
-        missing: The outputs of missing views, concatenated; a buffer.
-        weights: The weights, whose sum is 1, float32, shape `(V,)`; a buffer.
-
-    Raises:
-        TypeError: If `views` does not map names to slices.
-        ValueError: If `members`, `missing` or `weights` are not those of the views, views overlap or a column is in
-            none, or a weight is not finite and above 0.
-
-    Examples:
-        >>> import torch
-        >>> from mlmetric.heads import LateFusionHead
-        >>> views = {"image": slice(0, 2), "text": slice(2, 3)}
-        >>> members = {"image": torch.nn.Identity(), "text": torch.nn.Identity()}
-        >>> missing = {"image": torch.zeros(2), "text": torch.tensor([5.0])}
-        >>> head = LateFusionHead(3, views, members, missing)
-        >>> head(torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan]])) / 0.5**0.5
-        tensor([[1., 2., 3.],
-                [1., 2., 5.]])
-    """
+class _LateFusion(nn.Module):
+    """The members of the views, their weights, and the outputs of rows that lack a view."""
 
     missing: Tensor
     weights: Tensor
@@ -59,7 +24,7 @@ class LateFusionHead(nn.Module):
         views: Views,
         members: Mapping[str, nn.Module],
         missing: Mapping[str, Tensor],
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
@@ -76,18 +41,8 @@ class LateFusionHead(nn.Module):
         self.register_buffer("weights", (values / values.sum()).float())
         self.register_buffer("missing", torch.cat([missing[name].detach() for name in self.views]))
 
-    @property
-    def embedding_size(self) -> int:
-        """The sum of the embedding sizes of the views."""
-        return sum(self.sizes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Embed features of shape `(N, D)`, NaN where a view is missing, and return shape `(N, sum of all E_v)`."""
-        scales = self.weights.sqrt()
-        return torch.cat([scale * rows for scale, rows in zip(scales, self.outputs(features), strict=True)], dim=1)
-
     def outputs(self, features: Tensor) -> list[Tensor]:
-        """Return the outputs of each view, without weights; those of missing views are `missing`.
+        """Return the outputs of each view, without weights; those of missing views are replaced.
 
         Args:
             features: Shape `(N, D)`, NaN where a view is missing.
@@ -96,13 +51,19 @@ class LateFusionHead(nn.Module):
             For each view its outputs, shape `(N, E_v)`.
         """
         present = view_presence(features, self.views)
-        missing = torch.split(self.missing, self.sizes)
-        outputs = []
-        for number, (columns, member) in enumerate(zip(self.views.values(), self.members, strict=True)):
-            has_view = present[:, number : number + 1]
-            rows = member(features[:, columns].where(has_view, 0))
-            outputs.append(torch.where(has_view, rows, missing[number].to(rows.dtype)))
-        return outputs
+        outputs = [
+            member(features[:, columns].where(present[:, view : view + 1], 0))
+            for view, (columns, member) in enumerate(zip(self.views.values(), self.members, strict=True))
+        ]
+        replacements = self._replacements(outputs, present)
+        return [
+            torch.where(present[:, view : view + 1], rows, replacements[view].to(rows.dtype))
+            for view, rows in enumerate(outputs)
+        ]
+
+    def _replacements(self, outputs: list[Tensor], present: Tensor) -> Sequence[Tensor]:
+        """Return for each view what takes the place of its output in rows that lack it."""
+        return torch.split(self.missing, self.sizes)
 
     def extra_repr(self) -> str:
         """Show views and weights."""
@@ -110,8 +71,114 @@ class LateFusionHead(nn.Module):
         return f"views={columns}, weights={[round(weight, 4) for weight in self.weights.tolist()]}"
 
 
-@inherit_docs(LateFusionHead, members="outputs `(N, E_v)`=>logits `(N, L)`", missing="(E_v,)=>(L,)")
-class LateFusionClassifier(LateFusionHead):
+class LateFusionHead(_LateFusion):
+    """Concatenate the embeddings of several views of a row, each scaled by the square root of its weight.
+
+    Squared distances are then the weighted sums of those of the views. A row lacks a view if a feature of the view is
+    NaN. The embedding of a missing view is predicted from those of the other views, and one more column for each view
+    contains the standard deviation of what the prediction leaves open: the squared distance to a row that has the view
+    is then its expectation. Without this column, rows that lack a view would be nearer to all others, since predictions
+    vary less than embeddings.
+
+    Args:
+        in_features: D, the number of features of all views.
+        views: For each of V views its name and its columns, a slice; each column is in one view.
+        members: For each view a module that maps its features `(N, D_v)` to outputs `(N, E_v)`.
+        missing: For each view the output of rows that lack it, shape `(E_v,)`, where no prediction is possible.
+        predictors: For pairs of views `(source, target)`, all or none, a linear layer that predicts the embedding of
+            the target from that of the source. The mean of the predictions from all views of a row is used. None
+            to use `missing`.
+        deviations: For each view the value of the additional column in rows that lack the view, at least 0: the square
+            root of the mean squared error of the predictions. None for 0.
+        weights: For each view its weight, above 0; they are divided by their sum. None for equal weights.
+
+    Attributes:
+        in_features: D.
+        views: The views, a dictionary from names to slices, in the order of the columns.
+        members: The modules, a `ModuleList`, in this order.
+        predictors: The linear layers, a `ModuleList`: for each target those of its sources; empty if there are none.
+        missing: The outputs of missing views, concatenated; a buffer.
+        deviations: The deviations, float32, shape `(V,)`; a buffer.
+        weights: The weights, whose sum is 1, float32, shape `(V,)`; a buffer.
+
+    Raises:
+        TypeError: If `views` does not map names to slices.
+        ValueError: If an argument does not have an entry for each view, or pair of views, views overlap or a column is
+            in none, or a weight is not finite and above 0.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.heads import LateFusionHead
+        >>> views = {"image": slice(0, 2), "text": slice(2, 3)}
+        >>> members = {"image": torch.nn.Identity(), "text": torch.nn.Identity()}
+        >>> missing = {"image": torch.zeros(2), "text": torch.tensor([5.0])}
+        >>> head = LateFusionHead(3, views, members, missing, deviations={"image": 1.0, "text": 2.0})
+        >>> head(torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan]])) / 0.5**0.5
+        tensor([[1., 2., 0., 3., 0.],
+                [1., 2., 0., 5., 2.]])
+    """
+
+    deviations: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        views: Views,
+        members: Mapping[str, nn.Module],
+        missing: Mapping[str, Tensor],
+        *,
+        predictors: Mapping[tuple[str, str], nn.Module] | None = None,
+        deviations: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(in_features, views, members, missing, weights)
+        pairs = [(source, target) for target in self.views for source in self.views if source != target]
+        if predictors is not None and predictors.keys() != set(pairs):
+            raise ValueError(f"`predictors` must have the pairs of views {pairs}, got {list(predictors)}.")
+        deviations = dict.fromkeys(self.views, 0.0) if deviations is None else deviations
+        if deviations.keys() != self.views.keys():
+            raise ValueError(
+                f"`deviations` must have the names of the views, {list(self.views)}, got {list(deviations)}."
+            )
+        self.predictors = nn.ModuleList([] if predictors is None else [predictors[pair] for pair in pairs])
+        self.register_buffer("deviations", torch.tensor([float(deviations[name]) for name in self.views]))
+
+    @property
+    def embedding_size(self) -> int:
+        """The sum of the embedding sizes of the views, and one for each view."""
+        return sum(self.sizes) + len(self.sizes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features of shape `(N, D)`, NaN where a view is missing, and return shape `(N, sum of all E_v + V)`."""
+        deviations = (~view_presence(features, self.views)) * self.deviations
+        parts = []
+        for view, (scale, rows) in enumerate(zip(self.weights.sqrt(), self.outputs(features), strict=True)):
+            parts += [scale * rows, scale * deviations[:, view : view + 1].to(rows)]
+        return torch.cat(parts, dim=1)
+
+    def _replacements(self, outputs: list[Tensor], present: Tensor) -> Sequence[Tensor]:
+        missing = super()._replacements(outputs, present)
+        if not self.predictors:
+            return missing
+        replacements, layers = [], iter(self.predictors)
+        for target in range(len(outputs)):
+            predicted = []
+            for source in range(len(outputs)):
+                if source != target:
+                    has_source = present[:, source : source + 1]
+                    predicted.append(torch.where(has_source, next(layers)(outputs[source]), 0))
+            total = present.sum(dim=1, keepdim=True) - present[:, target : target + 1].int()
+            mean = torch.stack(predicted).sum(dim=0) / total.clamp(min=1)
+            replacements.append(torch.where(total > 0, mean, missing[target].to(mean.dtype)))
+        return replacements
+
+
+@inherit_docs(
+    LateFusionHead,
+    members="outputs `(N, E_v)`=>logits `(N, L)`",
+    missing="(E_v,)`, where no prediction is possible.=>(L,)`.",
+)
+class LateFusionClassifier(_LateFusion):
     """The weighted mean of the logits of classifiers, one for each view of a row.
 
     A row lacks a view if a feature of the view is NaN; fixed logits take the place of those of the view, such as the
@@ -135,6 +202,17 @@ class LateFusionClassifier(LateFusionHead):
         tensor([[2.],
                 [0.]])
     """
+
+    def __init__(
+        self,
+        in_features: int,
+        views: Views,
+        members: Mapping[str, nn.Module],
+        missing: Mapping[str, Tensor],
+        *,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(in_features, views, members, missing, weights)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the mean logits `(N, L)` of features `(N, D)`, NaN where a view is missing."""

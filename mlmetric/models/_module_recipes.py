@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -74,14 +73,27 @@ def _fusion_head(
     return head
 
 
-def _late_fusion(
-    cls: type[LateFusionHead], in_features: int, views: dict[str, list[int]], sizes: list[int], members: nn.ModuleList
+def _late_fusion_classifier(
+    in_features: int, views: dict[str, list[int]], sizes: list[int], members: nn.ModuleList
+) -> LateFusionClassifier:
+    missing = {name: torch.zeros(size) for name, size in zip(views, sizes, strict=True)}
+    return LateFusionClassifier(in_features, _to_slices(views), dict(zip(views, members, strict=True)), missing)
+
+
+def _late_fusion_head(
+    in_features: int,
+    views: dict[str, list[int]],
+    sizes: list[int],
+    members: nn.ModuleList,
+    predictors: nn.ModuleList,
 ) -> LateFusionHead:
     missing = {name: torch.zeros(size) for name, size in zip(views, sizes, strict=True)}
-    return cls(in_features, _to_slices(views), dict(zip(views, members, strict=True)), missing)
+    head = LateFusionHead(in_features, _to_slices(views), dict(zip(views, members, strict=True)), missing)
+    head.predictors = predictors
+    return head
 
 
-def _late_fusion_arguments(module: LateFusionHead) -> Config:
+def _late_fusion_arguments(module: LateFusionHead | LateFusionClassifier) -> Config:
     return {"in_features": module.in_features, "views": _from_slices(module.views), "sizes": module.sizes}
 
 
@@ -148,8 +160,8 @@ RECIPES: dict[type[nn.Module], Recipe] = {layer: Recipe(_layer_arguments, (), la
     ),
     LabelNetwork: Recipe(lambda _: {}, ("head", "classifier"), LabelNetwork),
     ClassifierEnsemble: Recipe(lambda _: {}, ("members",), ClassifierEnsemble),
-    LateFusionHead: Recipe(_late_fusion_arguments, ("members",), partial(_late_fusion, LateFusionHead)),
-    LateFusionClassifier: Recipe(_late_fusion_arguments, ("members",), partial(_late_fusion, LateFusionClassifier)),
+    LateFusionHead: Recipe(_late_fusion_arguments, ("members", "predictors"), _late_fusion_head),
+    LateFusionClassifier: Recipe(_late_fusion_arguments, ("members",), _late_fusion_classifier),
     GraphConvolution: Recipe(
         lambda layer: {
             "num_labels": len(layer.adjacency),
