@@ -32,7 +32,7 @@ PHRASES = {
     "breakfast": ["the pancakes were cold", "I loved the fresh bread", "coffee was served until noon"],
     "noise": ["trucks woke us at five", "you hear every step upstairs", "the walls are thin"],
     "price": ["we paid far too much", "it is a bargain", "the bill had hidden fees"],
-    "room": ["the mattress sagged", "our balcony faced the sea", "the shower leaked"],
+    "comfort": ["the mattress sagged", "our balcony faced the sea", "the shower leaked"],
     "staff": ["the porter carried our bags", "nobody answered at the desk", "the receptionist smiled"],
     "transport": ["the tram stops outside", "parking was hopeless", "the airport is far away"],
 }

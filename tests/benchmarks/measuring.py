@@ -1,4 +1,4 @@
-"""Measurements of the benchmarks: cases in separate processes, and the memory of a process."""
+"""Measurements of the benchmarks: many cases, cases in separate processes, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def results(run: Callable[..., Any], cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tuple[str, Any]]:
+    """Call a function with each case, in several processes if `jobs` is above 1, and yield each result when it is there.
+
+    Args:
+        run: A function of a module.
+        cases: The arguments by the key of the case.
+        jobs: Number of processes.
+
+    Yields:
+        The key and the result.
+    """
+    if jobs == 1:
+        yield from ((key, run(*case)) for key, case in cases.items())
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run, *case): key for key, case in cases.items()}
+        yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
 def in_own_process(script: str, **case: Any) -> dict[str, Any]:

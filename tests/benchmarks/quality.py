@@ -41,14 +41,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from measuring import results
 from mlmetric._atomic_write import atomic_write
 from mlmetric._fingerprint import fingerprint
 from mlmetric.data import stratified_split
@@ -139,16 +137,6 @@ def run(name: str, parts: Parts, rate: float | None = None) -> dict[str, float]:
     return measure(parts, result) | {"lr": rate}
 
 
-def results(cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Run the cases, in several processes if `jobs` is above 1, and yield each result when it is complete."""
-    if jobs == 1:
-        yield from ((name, run(*case)) for name, case in cases.items())
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, *case): name for name, case in cases.items()}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
-
-
 # Runs, and the file of their results.
 
 
@@ -180,7 +168,7 @@ def run_all(names: list[str], data: MultiLabelSet, seeds: range, jobs: int, outp
                 first = keys[name if source is None else source, 0]
                 rate = done[first]["lr"] if seed or borrow else None
                 cases[key] = (name, parts, rate)
-            for key, result in results(cases, jobs=jobs):
+            for key, result in results(run, cases, jobs=jobs):
                 done[key] = result
                 if output is not None:
                     with atomic_write(output) as file:

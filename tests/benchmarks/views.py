@@ -17,16 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from markdown_table import print_table
+from measuring import results
 from mlmetric._atomic_write import atomic_write
 from mlmetric.data import join_views, stratified_split
 from mlmetric.estimators import MetricClassifier
@@ -156,7 +154,7 @@ def main() -> None:
         for fusion in FUSIONS
     }
     missing = {key: case for key, case in cases.items() if key not in done}
-    for key, result in results(missing, jobs=1 if options.quick else options.jobs):
+    for key, result in results(run, missing, jobs=1 if options.quick else options.jobs):
         done[key] = result
         if options.output is not None:
             with atomic_write(options.output) as file:
@@ -170,16 +168,6 @@ def main() -> None:
                 if where == gaps:
                     by_method.setdefault(method, []).append(row)
         print_table(["method", *MEASURES.values()], (row_of(method, rows) for method, rows in by_method.items()))
-
-
-def results(cases: dict[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tuple[str, Any]]:
-    """Run the cases, in several processes if `jobs` is above 1, and yield each result when it is complete."""
-    if jobs == 1:
-        yield from ((key, run(*case)) for key, case in cases.items())
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, *case): key for key, case in cases.items()}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
 def row_of(method: str, rows: list[dict[str, float]]) -> list[str]:
