@@ -15,7 +15,7 @@ import torch
 
 
 def results(run: Callable[..., Any], cases: Mapping[str, tuple[Any, ...]], *, jobs: int) -> Iterator[tuple[str, Any]]:
-    """Call a function with each case, in several processes if `jobs` is above 1, and yield each result when it is there.
+    """Call a function with each case, in several processes if `jobs` is above 1, and yield results as they come.
 
     Args:
         run: A function of a module.
