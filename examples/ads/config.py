@@ -119,7 +119,7 @@ class Config:
         f"encoder of the texts: tfidf, or the name or folder of a sentence-transformers model (default: "
         f"{DEFAULT_TEXT_ENCODER})",
     )
-    fusion: Literal["gated", "concat", "late"] | None = option(
+    fusion: Literal["late", "gated", "concat"] | None = option(
         None, "how image and text are combined (default: that of MetricClassifier; --method paper: late)"
     )
 
