@@ -101,10 +101,10 @@ def main(options: argparse.Namespace) -> None:
     names = sorted(set().union(*label_sets))
     labels = torch.tensor([[name in row for name in names] for row in label_sets], dtype=torch.int64)
     train, test = split(rows, labels)
-    print(f"{len(train)} sentences to train, {len(test)} to test, {len(names)} labels")
+    print(f"{len(train)} sentences to train, {len(test)} to test, {len(names)} labels: {', '.join(names[:10])}")
 
     model = SentenceTransformer(options.model)
-    tokenise = getattr(model, "preprocess", model.tokenize)  # older versions have only `tokenize`
+    tokenise = model.preprocess if hasattr(model, "preprocess") else model.tokenize  # in older versions
     loss = MultiLabelSentenceLoss(model, LogRatioLoss())
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
 

@@ -102,5 +102,5 @@ def check_missing_views(features: Tensor, views: Views) -> None:
     if bool(without.any()):
         raise ValueError(
             f"Each row must have at least one view, but {int(without.sum())} of {len(features)} have none; the first "
-            f"is row {int(without.nonzero()[0])}."
+            f"is row {int(without.nonzero()[0])}. Leave them out."
         )

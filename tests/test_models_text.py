@@ -112,7 +112,7 @@ def test_model_of_texts_gives_the_numbers_of_its_pipeline(of_texts):
 
 @pytest.mark.parametrize("empty", ["", " \n", None, []])
 def test_input_without_text_is_named(of_texts, empty):
-    with pytest.raises(ValueError, match=r"`inputs\[1\]` must be a text, .* got none"):
+    with pytest.raises(ValueError, match=r"`inputs\[1\]` must contain a text"):
         MultiLabelModel.from_estimator(of_texts).predict(["Drink milk", empty])
 
 
@@ -255,7 +255,7 @@ def test_pipeline_of_images_and_texts_becomes_one_model(tmp_path):
         with pytest.raises(ValueError, match=f"`{name}` must be None for a pipeline that starts with one"):
             MultiLabelModel.from_estimator(pipeline, **options)
     swapped = make_pipeline(ColumnTransformer(columns[::-1]), MetricClassifier(**FAST)).fit(frame[:8], LABELS[:8])
-    with pytest.raises(TypeError, match=r"has the step 'columntransformer' .* images by ImageFeatures and"):
+    with pytest.raises(TypeError, match=r"has the step 'columntransformer' .* ImageFeatures first, then TextFeatures"):
         MultiLabelModel.from_estimator(swapped)
 
 
@@ -585,3 +585,17 @@ def test_search_index_takes_the_embeddings_of_texts(of_texts):
     index = SearchIndex()
     index.add(model.embed(TEXTS))
     assert index.search(model.embed(TEXTS[3]), 1)[0][0].id == 3
+
+
+def test_text_features_of_another_fit_are_refused_at_loading(tmp_path):
+    texts = ["red sky", "blue sea", "green tree", "red sea"]
+    others = ["a1 b1", "c1 d1", "e1 f1", "a1 d1"]
+    fitted, other = (TextFeatures(CountVectorizer()).fit(rows) for rows in (texts, others))
+    size = len(fitted.get_feature_names_out())
+    assert len(other.get_feature_names_out()) == size
+    model = MultiLabelModel(EmbeddingHead(size, (3,)), ClassifierHead(size, 2), text_features=fitted)
+    model.save_pretrained(tmp_path / "model")
+    loaded = MultiLabelModel.from_pretrained(tmp_path / "model", text_features=fitted)
+    np.testing.assert_array_equal(loaded.embed(texts), model.embed(texts))
+    with pytest.raises(ValueError, match="must be those of training"):
+        MultiLabelModel.from_pretrained(tmp_path / "model", text_features=other)

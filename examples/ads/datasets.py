@@ -41,6 +41,8 @@ def read_images(config: Config) -> LabelledImages:
 
 def _with_texts(images: LabelledImages, path: Path, suffix: str | None) -> LabelledImages:
     texts = read_texts(path, images.root, suffix=suffix)
+    if not any(texts.values()):
+        raise ValueError(f"{path} has no text: the texts of all its {len(texts)} images are empty.")
     if not any(texts.get(image) for image in images.paths):
         raise ValueError(
             f"{path} has texts for none of the {len(images.paths)} images: the first image is {images.paths[0]}, the "

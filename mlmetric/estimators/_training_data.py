@@ -175,9 +175,17 @@ def read_features(estimator: Any, X: Any) -> Tensor:
 def _read_features(estimator: Any, X: Any, **settings: Any) -> Tensor:
     """Check features, and that their NaN are those of missing views."""
     has_views = estimator.views is not None
-    features = validate_data(
-        estimator, X, dtype=np.float32, ensure_all_finite="allow-nan" if has_views else True, **settings
-    )
+    try:
+        features = validate_data(
+            estimator, X, dtype=np.float32, ensure_all_finite="allow-nan" if has_views else True, **settings
+        )
+    except ValueError as error:
+        if has_views or "contains NaN" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(error).splitlines()[0]} Where rows lack a text or another view, pass `views=`, or leave these rows "
+            "out if there is only one view; otherwise fill the gaps."
+        ) from error
     # torch warns about arrays that are not writeable.
     rows = torch.from_numpy(features if features.flags.writeable else features.copy())
     if has_views:

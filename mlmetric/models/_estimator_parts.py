@@ -98,5 +98,5 @@ def _first_parts(step: Any) -> dict[str, Any]:
 
 def _advice(step: Any) -> str:
     if hasattr(step, "transformers_"):
-        return "Of several columns it reads images by ImageFeatures and texts by TextFeatures, in this order."
+        return "Its ColumnTransformer must have ImageFeatures first, then TextFeatures, and nothing else."
     return "MetricClassifier scales features itself: fit it without this step."

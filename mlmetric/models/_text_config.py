@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 TFIDF, SENTENCE_ENCODER, CUSTOM, OCR = "tfidf", "sentence_encoder", "custom", "TextReader"
 _KINDS_OF_TERMS = {"words", "characters"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_EXAMPLE_SIZE = 32
 
 
 class SavedText(NamedTuple):
@@ -83,8 +85,17 @@ def describe_text(model: MultiLabelModel) -> SavedText:
         "batch_size": int(model.text_features.batch_size),
         "encoder": described,
         "reader": reader,
+        "example": _example(model.text_features),
     }
     return SavedText(config, terms, tensors)
+
+
+def _example(text_features: TextFeatures) -> Config:
+    """Return a text and its first features, with which text features that are passed at loading are compared."""
+    names = getattr(text_features.encoder_, "get_feature_names_out", None)
+    terms = [] if names is None else [str(name) for name in names()[:_EXAMPLE_SIZE]]
+    text = " ".join(["Buy one, get one free.", *terms])
+    return {"text": text, "features": text_features.transform([text])[0, :_EXAMPLE_SIZE].tolist()}
 
 
 def check_text_config(config: Config) -> None:
@@ -98,6 +109,9 @@ def check_text_config(config: Config) -> None:
         return
     if not isinstance(text, dict) or not all(_is_size(text.get(key)) for key in ("num_features", "batch_size")):
         raise ValueError("`text` is not described by `num_features` and `batch_size`, whole numbers from 1.")
+    example = text.get("example")
+    if not isinstance(example, dict) or not isinstance(example.get("text"), str) or "features" not in example:
+        raise ValueError("`example` of `text` is not described by a text and its features.")
     for key in ("encoder", "reader"):
         part = text.get(key)
         if part is None and key == "reader":
@@ -157,6 +171,12 @@ def build_text_features(
         found = len(given.get_feature_names_out())
         if found != size:
             raise ValueError(f"`text_features` must have {size} features, as in training, got {found}.")
+        example = config["example"]
+        values = given.transform([example["text"]])[0, :_EXAMPLE_SIZE]
+        if not np.allclose(values, example["features"], rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                f"`text_features` must be those of training, but the features of {example['text']!r:.100} differ."
+            )
         return given
     encoder = config["encoder"]
     if encoder["kind"] == TFIDF:

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from mlmetric.heads import FusionHead, LateFusionHead
+from mlmetric.heads import FusionHead, LateFusionClassifier, LateFusionHead
 from mlmetric.models._model_inputs import is_pil_image
 from mlmetric.text._text_features import TextFeatures
 from mlmetric.text._text_rows import read_text_rows
@@ -86,7 +86,7 @@ def missing_views(
 
     size = row.shape[1]
     parts = (part for head in heads for part in head.modules())
-    of_heads = (part.views for part in parts if isinstance(part, FusionHead | LateFusionHead))
+    of_heads = (part.views for part in parts if isinstance(part, FusionHead | LateFusionHead | LateFusionClassifier))
     views = next((views for views in of_heads if list(views.values())[-1].stop == size), None)
     text = slice(size - num_text_features, size)
     if views is not None and num_text_features and text not in views.values():
@@ -125,7 +125,9 @@ def texts_as_features(model: MultiLabelModel, inputs: Any) -> Tensor:
     rows = _text_rows(inputs, "inputs")
     for number, texts in enumerate(rows):
         if not texts:
-            raise ValueError(f"`inputs[{number}]` must be a text, since the model reads nothing else, got none.")
+            raise ValueError(
+                f"`inputs[{number}]` must contain a text, since the model reads nothing else: leave it out."
+            )
     return encode_rows(model, rows)
 
 

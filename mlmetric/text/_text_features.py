@@ -56,7 +56,7 @@ class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ImportError: If sentence-transformers is needed and is not installed; raised by `fit`, as are the others.
         TypeError: If `encoder` is none of these, or `cache_dir` is given and a callable contains an object that cannot
             be inspected; a method `fingerprint()` of its class can then describe it.
-        ValueError: If `batch_size` is below 1.
+        ValueError: If `batch_size` is below 1, or "tfidf" has another spelling.
         WeightsUnavailableError: If a model cannot be downloaded or read.
 
     Examples:
@@ -162,6 +162,8 @@ class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 def _make_encoder(encoder: Any) -> Any:
     """Return a copy of an encoder, so that fitting and calling it do not change the argument."""
+    if isinstance(encoder, str) and encoder != "tfidf" and encoder.lower().replace("-", "") == "tfidf":
+        raise ValueError(f"`encoder` must be 'tfidf', got {encoder!r}.")
     if isinstance(encoder, str | Path):
         return TfidfEncoder() if encoder == "tfidf" else SentenceEncoder(encoder)
     if isinstance(encoder, SentenceEncoder) or _is_fitted_here(encoder):
