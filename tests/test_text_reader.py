@@ -220,6 +220,11 @@ def test_import_of_text_imports_no_large_package():
 # Many files
 
 
+def test_paths_that_are_none_are_named():
+    with pytest.raises(TypeError, match=r"`paths\[1\]` must be a path, got nan of type float"):
+        TextReader().read_files(["a.png", float("nan")])
+
+
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_files_are_read_once_in_the_given_order(engine, folder, tmp_path, num_workers):
     calls = []

@@ -16,7 +16,7 @@ from typing import Any
 
 from .user_files import AnnotationError, image_path, quote, read_file
 
-_PATH_COLUMNS = ("path", "image", "file")
+_PATH_COLUMNS = ("path", "image", "file", "filename")
 _TEXT_COLUMNS = ("text",)
 _DELIMITERS = ",;\t"
 _EXAMPLE = '{"0/49380.jpg": ["Drink milk", "Milk is good"]}'
@@ -27,7 +27,7 @@ def read_texts(path: Path, root: Path, *, suffix: str | None = None) -> dict[str
 
     Args:
         path: The file, in UTF-8; it is JSON if its name ends in .json, otherwise CSV, with fields separated by commas,
-            semicolons or tabs. The columns are found by their names: path, image or file; and text.
+            semicolons or tabs. The columns are found by their names: path, image, file or filename; and text.
         root: The folder of the images. Absolute paths in it are read as relative ones.
         suffix: An extension to append to paths that do not end with it; None to append nothing.
 

@@ -117,7 +117,7 @@ def join_text(config: Config, extracted: ImageFeatures, train: Tensor, kept: Ten
             f"{count} of {len(kept)} training images have text, at least {_MIN_TRAIN_TEXTS} are required: omit "
             f"{config.text_option}."
         )
-    with progress_bar("text features", unit="texts") as progress:
+    with progress_bar("text features", unit="distinct texts") as progress:
         text_features = TextFeatures(_encoder(config), cache_dir=config.cache, progress=progress.set)
         text_features.fit([texts[row] for row in train.tolist()])
         of_text = text_features.transform(texts)

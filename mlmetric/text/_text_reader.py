@@ -137,7 +137,7 @@ class TextReader:
             BadImagesError: If images cannot be read and `on_bad_image` is `"error"`, or if none can be read.
             ImportError: If rapidocr or onnxruntime is not installed.
             OSError: If the system is the cause: the cache cannot be written, or there is not enough memory.
-            TypeError: If `paths` is a single path.
+            TypeError: If `paths` is a single path, or contains anything but paths.
             ValueError: If `on_bad_image` is neither of the two, or `num_workers` is below 1.
         """
         _check_arguments(paths, num_workers, on_bad_image)
@@ -201,6 +201,9 @@ def _is_number(value: Any) -> bool:
 def _check_arguments(paths: Sequence[str | Path], num_workers: int, on_bad_image: str) -> None:
     if isinstance(paths, str | Path):
         raise TypeError(f"`paths` must be a sequence of paths, got a single one, {str(paths)!r}.")
+    for number, path in enumerate(paths):
+        if not isinstance(path, str | Path):
+            raise TypeError(f"`paths[{number}]` must be a path, got {path!r:.100} of type {type(path).__name__}.")
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
     if num_workers < 1:
