@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
+from mlmetric.models import MultiLabelModel
 from mlmetric.search import Hit, SearchIndex
 
 
@@ -148,3 +151,28 @@ def test_no_images_have_no_hits(images):
     index = SearchIndex(model=Empty())
     index.add(images, labels=Model().predict(images))
     assert index.search([], 2) == []
+
+
+def test_a_model_of_images_reads_each_query_once(tmp_path):
+    calls = []
+
+    class Backbone(nn.Module):
+        def forward(self, images):
+            calls.append(len(images))
+            return images.flatten(1)[:, :4]
+
+    backbone = FrozenBackbone(
+        Backbone(), transform=lambda image: torch.tensor(np.array(image)).float().permute(2, 0, 1)
+    )
+    model = MultiLabelModel(EmbeddingHead(4, (3,)), ClassifierHead(4, 2), backbone=backbone, thresholds=0.0)
+    images = [Image.fromarray(np.full((8, 8, 3), shade, dtype=np.uint8)) for shade in (10, 90, 200)]
+    index = SearchIndex(model=model)
+    index.add(images, labels=[["0"], ["1"], ["0", "1"]])
+    calls.clear()
+    hits = index.search(iter(images[:2]), k=1)
+    assert calls == [2]
+    assert [row[0].id for row in hits] == [0, 1]
+    assert [sorted(row[0].shared) for row in hits] == [["0"], ["1"]]
+    labels, embeddings = model.predict_and_embed(images)
+    assert labels == model.predict(images)
+    np.testing.assert_array_equal(embeddings, model.embed(images))

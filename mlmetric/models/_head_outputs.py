@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlmetric.models._multi_label_model import MultiLabelModel
 
 Progress = Callable[[int, int], None]
+HeadName = Literal["probabilities", "embeddings"]
 
 _IMAGES_PER_BATCH = 32
 _ROWS_PER_BATCH = 4096
@@ -34,26 +35,24 @@ _ROWS_PER_BATCH = 4096
 
 def head_outputs(
     model: MultiLabelModel,
-    head: Callable[[Tensor], Tensor],
-    size: int,
+    names: Sequence[HeadName],
     inputs: Any,
     texts: Any,
     batch_size: int | None,
     progress: Progress | None,
-) -> npt.NDArray[np.float32]:
-    """Apply embedding or classifier to inputs in batches.
+) -> list[npt.NDArray[np.float32]]:
+    """Apply embedding, classifier or both to inputs in batches.
 
     Args:
         model: The model.
-        head: Maps features `(N, D)` to outputs `(N, size)`.
-        size: Number of outputs of a row.
+        names: The outputs: "probabilities" of the labels, "embeddings", or both.
         inputs: The inputs, as for `MultiLabelModel.predict`, as are the other arguments.
         texts: Their texts.
         batch_size: Number of inputs in a batch.
         progress: Called after each batch.
 
     Returns:
-        float32, shape `(n, size)`.
+        For each name float32, shape `(n, L)` or `(n, E)`.
     """
     if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
         raise ValueError(f"`batch_size` must be None or a whole number from 1, got {batch_size!r}.")
@@ -61,7 +60,11 @@ def head_outputs(
         reason = "it has no `text_features`" if model.text_features is None else "its inputs are the texts"
         raise ValueError(f"`texts` must be None for this model: {reason}.")
     like = reference_tensor(model.embedding, model.classifier)
-    outputs = [torch.empty(0, size)]
+    heads: dict[HeadName, tuple[Callable[[Tensor], Tensor], int]] = {
+        "probabilities": (model._probabilities, len(model.label_names)),
+        "embeddings": (model.embedding, model.embedding_size),
+    }
+    outputs = {name: [torch.empty(0, heads[name][1])] for name in names}
     with evaluation_mode(model), torch.no_grad():
         if model.backbone is None:
             features = _row_features(model, inputs, texts)
@@ -70,11 +73,12 @@ def head_outputs(
             features = _image_features(model, inputs, texts, batch_size or _IMAGES_PER_BATCH, progress)
             step, report = _ROWS_PER_BATCH, None
         for start in range(0, len(features), step):
-            rows = features[start : start + step]
-            outputs.append(head(rows.to(like)).float().cpu())
+            rows = features[start : start + step].to(like)
+            for name, batches in outputs.items():
+                batches.append(heads[name][0](rows).float().cpu())
             if report is not None:
                 report(start + len(rows), len(features))
-    return torch.cat(outputs).numpy()
+    return [torch.cat(batches).numpy() for batches in outputs.values()]
 
 
 def predicted_labels(

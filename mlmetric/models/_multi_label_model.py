@@ -204,7 +204,7 @@ class MultiLabelModel(nn.Module):
         Returns:
             float32, shape `(n, L)`, columns as in `label_names`.
         """
-        return head_outputs(self, self._probabilities, len(self.label_names), inputs, texts, batch_size, progress)
+        return head_outputs(self, ["probabilities"], inputs, texts, batch_size, progress)[0]
 
     @inherit_docs(predict)
     def embed(
@@ -215,7 +215,19 @@ class MultiLabelModel(nn.Module):
         Returns:
             float32, shape `(n, E)`.
         """
-        return head_outputs(self, self.embedding, self.embedding_size, inputs, texts, batch_size, progress)
+        return head_outputs(self, ["embeddings"], inputs, texts, batch_size, progress)[0]
+
+    @inherit_docs(predict)
+    def predict_and_embed(
+        self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
+    ) -> tuple[list[dict[str, float]], npt.NDArray[np.float32]]:
+        """Predict the labels and compute the embeddings of inputs, each of which is read once.
+
+        Returns:
+            What `predict` and `embed` return.
+        """
+        both = head_outputs(self, ["probabilities", "embeddings"], inputs, texts, batch_size, progress)
+        return predicted_labels(both[0], self.thresholds, self.label_names), both[1]
 
     @inherit_docs(_saved_model.save_pretrained)
     def save_pretrained(
@@ -250,6 +262,7 @@ class MultiLabelModel(nn.Module):
         token: str | bool | None = None,
     ) -> Self:
         """Load a saved model from a folder or from the Hugging Face hub; no code of the files is run."""
+        hub: Any = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         return _saved_model.from_pretrained(
             cls,
             folder_or_id,
@@ -258,10 +271,7 @@ class MultiLabelModel(nn.Module):
             text_features=text_features,
             text_reader=text_reader,
             custom_modules=custom_modules,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
+            **hub,
         )
 
     @inherit_docs(_saved_model.push_to_hub)
@@ -276,15 +286,8 @@ class MultiLabelModel(nn.Module):
         revision: str | None = None,
     ) -> str:
         """Save the model to the Hugging Face hub."""
-        return _saved_model.push_to_hub(
-            self,
-            repo_id,
-            backbone=backbone,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-            revision=revision,
-        )
+        hub: Any = {"private": private, "token": token, "commit_message": commit_message, "revision": revision}
+        return _saved_model.push_to_hub(self, repo_id, backbone=backbone, **hub)
 
     @inherit_docs(_export.export_program)
     def export_program(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -211,3 +211,13 @@ def join(parts: list[Array]) -> Array:
     joined = np.asarray(parts[0]).view()
     joined.flags.writeable = False
     return joined
+
+
+def predict_and_embed(model: Any, images: Any) -> tuple[list[list[str]] | None, Any]:
+    """Return the label names of images, None without images, and their embeddings, at once if the model can do so."""
+    images = list(images) if isinstance(images, Iterator) else images
+    if hasattr(model, "predict_and_embed"):
+        predicted, embeddings = model.predict_and_embed(images)
+    else:
+        predicted, embeddings = model.predict(images), model.embed(images)
+    return [list(names) for names in predicted] or None, embeddings

@@ -22,6 +22,7 @@ from mlmetric.search._rows import (
     is_embedding_matrix,
     join,
     label_matrix,
+    predict_and_embed,
 )
 
 Array = npt.NDArray[Any]
@@ -40,8 +41,8 @@ class SearchIndex:
         metric: `"euclidean"`, or `"cosine"` for 1 - cosine of the angle.
         model: Makes embeddings of images, so that images can be added and searched for: an object with
             `embed(images) -> (n, D)` and `predict(images)`, which returns a collection of label names for each image,
-            such as a dictionary of probabilities. A model on features, which has no backbone, is not accepted, because
-            its features could not be distinguished from embeddings: pass `model.embed(features)` as rows.
+            and if possible `predict_and_embed(images)`, which returns both. A model on features, without a backbone, is
+            not accepted, since its features look like embeddings: pass `model.embed(features)` as rows.
 
     Raises:
         TypeError: If `label_names` is not a list of strings, or `model` lacks a method.
@@ -150,9 +151,8 @@ class SearchIndex:
             TypeError: If an argument has the wrong type.
             ValueError: For the reasons given by `kneighbors`, or if `labels` do not fit the queries or the index.
         """
-        queries = list(queries) if isinstance(queries, Iterator) else queries  # they are read twice
         if labels is None and self._labels and self.model is not None and not is_embedding_matrix(queries):
-            labels = [list(names) for names in self.model.predict(queries)] or None
+            labels, queries = predict_and_embed(self.model, queries)
         distances, indices = self.kneighbors(queries, k)
         return self.hits(distances, indices, labels=labels)
 
