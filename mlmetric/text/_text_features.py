@@ -168,7 +168,8 @@ def _make_encoder(encoder: Any) -> Any:
         return TfidfEncoder() if encoder == "tfidf" else SentenceEncoder(encoder)
     if isinstance(encoder, SentenceEncoder) or _is_fitted_here(encoder):
         return clone(encoder, safe=False)
-    if hasattr(encoder, "encode") and not isinstance(encoder, type):  # a model, whose call takes tokens
+    if hasattr(encoder, "encode") and hasattr(encoder, "forward") and not isinstance(encoder, type):
+        # A model of sentence-transformers, whose call takes tokens.
         raise TypeError(
             f"`encoder` is a {type(encoder).__name__}: pass its method `encode`, or the name or folder of the model."
         )
