@@ -1,4 +1,4 @@
-"""The text of images as a second view: read off the images or at hand, its features, and what a report says of it."""
+"""The text of images as a second view: read off images or from a file, its features, and what a report says of it."""
 
 from __future__ import annotations
 

@@ -11,18 +11,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlmetric._global_generator import seeded_globally
-from mlmetric.distributed import on_first_rank
-from mlmetric.estimators._members import TrainedMembers
+from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._recipes import FEATURE_CLIP
 from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import Part
 from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork, LateFusionClassifier
 from mlmetric.metrics import best_thresholds, mean_average_precision
-from mlmetric.training import EpochRecord, apply_in_batches, fit_classifier, fit_logistic_regression
+from mlmetric.training import EpochRecord, fit_classifier, fit_logistic_regression
 from mlmetric.training._logistic_regression import INVERSE_PENALTIES
 
 _C_WITHOUT_VALIDATION = 0.01
@@ -132,7 +131,7 @@ def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: 
         if validation is not None:
             features, target = validation.hard.pair
             unseen = ClassifierEnsemble(networks[number :: len(parts)])
-            logits.append((_logits(unseen, features), _logits(probe, features)))
+            logits.append((cpu_outputs(unseen, features), cpu_outputs(probe, features)))
             targets.append(target)
         weights.append(probe.linear.weight.detach().clone())
         biases.append(probe.linear.bias.detach().clone())
@@ -146,11 +145,6 @@ def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: 
     share = _best_share(of_networks, of_probe, target)
     mixed = share * of_networks + (1 - share) * of_probe
     return FittedClassifier(_ensemble(networks, probe, share), num_labels, histories, (mixed, target))
-
-
-def _logits(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the logits of rows, on the CPU; in a process group, all ranks use those of rank 0."""
-    return on_first_rank(lambda: apply_in_batches(module, features).cpu())
 
 
 def _ensemble(networks: Sequence[LabelNetwork], probe: ClassifierHead, share: float) -> ClassifierEnsemble:
@@ -184,7 +178,7 @@ def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, 
     estimator._log_stage("classifier", *part)
 
     def embed(rows: TrainingData) -> TrainingData:  # in a process group, all ranks use the embeddings of rank 0
-        return TrainingData(on_first_rank(lambda: apply_in_batches(head, rows.features).cpu()), rows.labels)
+        return TrainingData(cpu_outputs(head, rows.features), rows.labels)
 
     embedded = embed(part.train)
     with seeded_globally(seed):
@@ -207,4 +201,4 @@ def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, 
     if part.validation is None:
         return FittedClassifier(network, num_labels, [records], None)
     features, target = part.validation.hard.pair
-    return FittedClassifier(network, num_labels, [records], (_logits(network, features), target))
+    return FittedClassifier(network, num_labels, [records], (cpu_outputs(network, features), target))

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from mlmetric.distributed import on_first_rank
 from mlmetric.estimators._label_training import FittedClassifier
-from mlmetric.estimators._members import TrainedMembers
+from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import ValidationParts
 from mlmetric.heads import EmbeddingEnsemble, LateFusionClassifier, LateFusionHead
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
-from mlmetric.training import apply_in_batches
 from mlmetric.training._trainer import device_of
 
 _ROUNDS = 15
@@ -52,7 +51,7 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
         unseen = {name: EmbeddingEnsemble(members[name].heads[:: len(parts)]) for name in heads}
         head = _fit_head(unseen, train, votes)
         of_views = [
-            torch.split(_outputs(head, rows), [size + 1 for size in head.sizes], dim=1)
+            torch.split(cpu_outputs(head, rows), [size + 1 for size in head.sizes], dim=1)
             for rows in (queries, train.features)
         ]
 
@@ -123,7 +122,7 @@ def fuse_classifiers(
     """
     views = _views(parts.data)
     modules: dict[str, nn.Module] = {name: fitted.module for name, fitted in classifiers.items()}
-    missing = {name: _outputs(modules[name], members[name].parts.data.features).mean(dim=0) for name in modules}
+    missing = {name: cpu_outputs(modules[name], members[name].parts.data.features).mean(dim=0) for name in modules}
     votes = dict.fromkeys(modules, 1.0)
     validation = None
     held_out = [rows.hard for _, rows in (parts[number] for number in range(len(parts))) if rows is not None]
@@ -160,14 +159,9 @@ def _mean_square(deviations: Tensor, *, of: Tensor) -> float:
     return square if square > _ROUNDING * reference else 1.0
 
 
-def _outputs(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the outputs of rows, on the CPU; in a process group, all ranks use those of rank 0."""
-    return on_first_rank(lambda: apply_in_batches(module, features).cpu())
-
-
 def _filled(module: nn.Module, features: Tensor) -> Tensor:
     """Return the outputs of the features of a view, on the CPU; those of rows without the view are of any value."""
-    return _outputs(module, features.where(~features.isnan(), 0))
+    return cpu_outputs(module, features.where(~features.isnan(), 0))
 
 
 def _choose_votes(score: Callable[[dict[str, float]], float], names: Mapping[str, object]) -> dict[str, float]:

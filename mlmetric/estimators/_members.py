@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric._global_generator import seeded_globally
+from mlmetric.distributed import on_first_rank
 from mlmetric.estimators._recipes import recommended_head
+from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import Parts, ValidationParts
 from mlmetric.heads import ClassifierHead, EmbeddingEnsemble, LabelNetwork, Standardize
@@ -90,7 +92,7 @@ def train_members(
     estimator: Any,
     parts: Parts,
     *,
-    outputs: Any,
+    outputs: StageOutputs,
     stage: str,
     seed: int,
 ) -> TrainedMembers:
@@ -99,7 +101,7 @@ def train_members(
     Args:
         estimator: The estimator, with its settings.
         parts: The training rows and validation rows of each member.
-        outputs: The checkpoints and the callback, a `StageOutputs`.
+        outputs: The checkpoints and the callback.
         stage: Prefix of the names of the stages, which continue with the number of the member.
         seed: Seed of the weights; that of the training of member m is `seed % 100_000 + m`.
 
@@ -132,6 +134,11 @@ def train_members(
         )
         histories.append(history)
     return TrainedMembers(parts, [member.head.eval() for member in members], networks, histories)
+
+
+def cpu_outputs(module: nn.Module, features: Tensor) -> Tensor:
+    """Return the outputs of rows, on the CPU; in a process group, all ranks use those of rank 0."""
+    return on_first_rank(lambda: apply_in_batches(module, features).cpu())
 
 
 def _make_member(estimator: Any, data: TrainingData) -> Member:

@@ -116,6 +116,10 @@ class LateFusionHead(_LateFusion):
         >>> head(torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan]])) / 0.5**0.5
         tensor([[1., 2., 0., 3., 0.],
                 [1., 2., 0., 5., 2.]])
+
+    Source:
+        Late fusion: Snoek et al., "Early versus late fusion in semantic video analysis", ACM Multimedia 2005. The
+        predictions and the additional columns are ours; `MetricEmbedder` fits the predictors by ridge regression.
     """
 
     deviations: Tensor
@@ -201,6 +205,10 @@ class LateFusionClassifier(_LateFusion):
         >>> classifier(torch.tensor([[1.0, 5.0], [1.0, torch.nan]]))
         tensor([[2.],
                 [0.]])
+
+    Source:
+        Late fusion as in `LateFusionHead`. `MetricClassifier` chooses the weights by greedy selection: Caruana et al.,
+        "Ensemble selection from libraries of models", ICML 2004.
     """
 
     def __init__(

@@ -4,12 +4,12 @@ python tests/benchmarks/views.py --data FILE --output JSON    # .npz: view_NAME 
 python tests/benchmarks/views.py --quick                      # a quick check on a synthetic set, without meaning
 
 Protocol. The first `n_development` rows are training rows of every split; the other rows are split anew by each seed,
-stratified, so that 30 % of all rows are test rows. The default of `fusion` and the dropout of views were chosen on
-development rows only. In half of the rows, drawn at random, the last view is missing: in no part of the rows, in the
-test rows, in the training rows, or in both. Each fusion is a `MetricClassifier` with default settings. A view alone is
-the classifier, and the head, that late fusion trains for this view, on the rows that have it; test rows without the
-view get the mean logits and the mean embedding of the training rows. Test rows are the queries, all training rows the
-database. Seconds are CPU seconds of one training, on one thread.
+stratified, so that 30 % of all rows are test rows. The dropout of views and the embeddings of missing views were chosen
+on development rows only, the default of `fusion` on synthetic posters. In half of the rows, drawn at random, the last
+view is missing: in no part of the rows, in the test rows, in the training rows, or in both. Each fusion is a
+`MetricClassifier` with default settings. A view alone is the classifier, and the head, that late fusion trains for this
+view, on the rows that have it; test rows without the view get the mean logits and the mean embedding of the training
+rows. Test rows are the queries, all training rows the database. Seconds are CPU seconds of one training, on one thread.
 """
 
 from __future__ import annotations
