@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
+from pytorch_metric_learning.distances import CosineSimilarity
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric._pml import BaseDistance
 from mlmetric.losses._base_loss import LossDict, MultiLabelBaseLoss, element_loss, zero_loss_dict
 from mlmetric.losses._loss_inputs import LossInputs
+from mlmetric.losses._squared_euclidean_distance import SquaredEuclideanDistance
 from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
 
 
@@ -85,14 +86,6 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         squares = (inputs.distances(self.distance) - inputs.similarity(self.similarity).to(inputs.dtype)).square()
         losses = torch.where(pairs, squares, 0).sum(dim=1)[anchors] / counts[anchors]
         return {"loss": element_loss(losses, anchors)}
-
-
-class SquaredEuclideanDistance(LpDistance):  # type: ignore[misc, unused-ignore]
-    """Squared Euclidean distance from differences: rounding errors of matrix products are too large for logarithms."""
-
-    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
-        """Return the Euclidean distances, which the base class squares."""
-        return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @inherit_docs(MultiLabelBaseLoss)
@@ -171,9 +164,9 @@ class LogRatioLoss(MultiLabelBaseLoss):
         self.eps = eps
         self.add_to_recordable_attributes(list_of_names=["min_label_distance"], is_stat=False)
 
-    def get_default_distance(self) -> LpDistance:
+    def get_default_distance(self) -> SquaredEuclideanDistance:
         """Return the default distance: squared Euclidean, without normalisation."""
-        return SquaredEuclideanDistance(normalize_embeddings=False, p=2, power=2)
+        return SquaredEuclideanDistance()
 
     @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:

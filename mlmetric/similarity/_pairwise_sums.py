@@ -9,6 +9,9 @@ from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
 
+_CHUNK_ELEMENTS = 2**20
+"""Number of elements of the (rows, M, L) minima that are computed together."""
+
 
 class PairwiseSums:
     """Sums over labels for the pairs of rows of two label matrices, which have one dtype and device.
@@ -75,11 +78,10 @@ class PairwiseSums:
             return self.product()
         if self.paired:
             return (torch.minimum(self.labels, self.ref_labels) * self.weights).sum(1)
-        shared = self.labels.new_zeros(len(self.labels), len(self.ref_labels))
-        # Label by label: exactly 0 for disjoint sets, in O(N*M) memory.
-        for column, ref_column, weight in zip(self.labels.T, self.ref_labels.T, self.weights, strict=True):
-            shared += weight * torch.minimum(column[:, None], ref_column)
-        return shared
+        # Sums of minima are exactly 0 for disjoint sets, unlike differences of sums.
+        rows_per_chunk = max(1, _CHUNK_ELEMENTS // max(1, self.ref_labels.numel()))
+        chunks = self.labels.split(rows_per_chunk)
+        return torch.cat([torch.minimum(rows[:, None], self.ref_labels) @ self.weights for rows in chunks])
 
     @property
     def sizes(self) -> Tensor:

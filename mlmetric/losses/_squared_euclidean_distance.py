@@ -1,0 +1,75 @@
+"""The squared Euclidean distance of all pairs of rows, accurate for near rows too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_SMALL_DISTANCE = 1e-9
+"""Share of the squared norms up to which a squared distance is computed from the difference of the two rows."""
+
+
+class SquaredEuclideanDistance(LpDistance):  # type: ignore[misc, unused-ignore]
+    """Squared Euclidean distance without normalisation, whose logarithm is accurate for near embeddings too.
+
+    The rounding errors of float32 matrix products are too large for logarithms of small distances. On the CPU, products
+    of float64 are several times faster than the differences of all pairs of rows; only the few smallest distances are
+    computed from differences.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(normalize_embeddings=False)
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """Return the squared distances of float32 or float64 rows, shape `(N, M)`."""
+        if query_emb.device.type != "cpu" or query_emb.dtype != torch.float32:
+            return _squared_differences(query_emb, ref_emb)
+        distances: Tensor = _SquaredDistances.apply(query_emb, None if ref_emb is query_emb else ref_emb)
+        return distances
+
+    def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """Return the squared distance of each row of `query_emb` to the same row of `ref_emb`, shape `(N,)`."""
+        return (query_emb - ref_emb).square().sum(dim=1)
+
+
+def _squared_differences(query: Tensor, refs: Tensor) -> Tensor:
+    return torch.cdist(query, refs, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """Squared distances of float32 rows from products of float64; `refs` is None for `query` itself."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, refs: Tensor | None) -> Tensor:
+        rows = query.double()
+        others = rows if refs is None else refs.double()
+        centre = others.mean(dim=0)
+        rows = rows - centre
+        others = rows if refs is None else others - centre
+        ctx.save_for_backward(rows, None if refs is None else others)
+        norms = rows.square().sum(dim=1)[:, None] + others.square().sum(dim=1)
+        distances = torch.addmm(norms, rows, others.T, alpha=-2)
+        row, other = (distances <= _SMALL_DISTANCE * norms).nonzero(as_tuple=True)
+        if len(row) > 4 * max(distances.shape):  # many equal rows, whose differences would need much memory
+            return _squared_differences(query, query if refs is None else refs)
+        distances[row, other] = (rows[row] - others[other]).square().sum(dim=1)
+        return distances.float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        rows, others = ctx.saved_tensors
+        grad = grad.double()
+        if others is None:
+            grad = grad + grad.T
+            return _gradient(grad, rows, rows), None
+        return _gradient(grad, rows, others), _gradient(grad.T, others, rows)
+
+
+def _gradient(grad: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """Return the gradient of `rows`: twice the weighted sum of their differences from the others, as float32."""
+    return torch.addmm(grad.sum(dim=1, keepdim=True) * rows, grad, others, alpha=-1).mul_(2).float()
