@@ -122,7 +122,7 @@ def train_members(
         history = fit_embedding(
             member.head.to(estimator.device),
             *train.pair,
-            loss=LogRatioLoss() if estimator.loss is None else copy.deepcopy(estimator.loss),
+            loss=LogRatioLoss(validate_args=False) if estimator.loss is None else copy.deepcopy(estimator.loss),
             miner=copy.deepcopy(estimator.miner),
             classifier=member.classifier,
             classifier_weight=estimator.classifier_weight,

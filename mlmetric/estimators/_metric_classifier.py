@@ -71,11 +71,10 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
-            whose input is features as passed to `fit`.
-        classifier_: The trained classifier, a torch module that maps such features to logits: a `ClassifierEnsemble` of
-            the members' networks and, at the end, the logistic regression, or with late fusion a
-            `LateFusionClassifier` of those; with `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
+        head_: The trained head, a torch module: an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those.
+        classifier_: The trained classifier, a torch module that maps features to logits: a `ClassifierEnsemble` of the
+            members' networks and the logistic regression, or with late fusion a `LateFusionClassifier` of those; with
+            `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
         thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
@@ -94,13 +93,11 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         >>> classifier = MetricClassifier(n_members=1, max_epochs=5, random_state=0).fit(X, y)
         >>> classifier.predict(X).shape, classifier.predict_proba(X).shape
         ((60, 3), (60, 3))
-        >>> tags = [["sun", "sea"] if row[0] else ["city"] for row in y]
-        >>> classifier.fit(X, tags).classes_
-        array(['city', 'sea', 'sun'], dtype=object)
+        >>> classifier.fit(X, [["sun", "sea"] if row[0] else ["city"] for row in y]).classes_.tolist()
+        ['city', 'sea', 'sun']
 
     Source:
-        The members as in `MetricEmbedder`. With `two_stage`, "From image to emotion: multi-label image classification
-        based on triplet loss" (2021), by default with sigmoid and chosen thresholds.
+        As in `MetricEmbedder`; with `two_stage`, also stage two of the paper, by default with sigmoid and thresholds.
     """
 
     def __init__(
@@ -114,11 +111,12 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         views: Mapping[str, slice] | None = None,
         fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
-        max_epochs: int = 50,
+        max_epochs: int = 15,
         batch_size: int = 64,
-        lr: float = 0.001,
+        lr: float = 0.006,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 0.4,
+        ema_decay: float = 0.999,
+        mixup: float = 0.2,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         keep_best: bool = True,
@@ -144,6 +142,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             batch_size=batch_size,
             lr=lr,
             lr_drops=lr_drops,
+            ema_decay=ema_decay,
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,
@@ -175,6 +174,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         batch_size: int = 256,
         lr: float = 0.01,
         lr_drops: tuple[int, ...] = (),
+        ema_decay: float = 0.0,
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
@@ -203,6 +203,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             batch_size=batch_size,
             lr=lr,
             lr_drops=lr_drops,
+            ema_decay=ema_decay,
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,
@@ -263,8 +264,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         Returns:
             float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
-        logits = torch.from_numpy(self.decision_function(X))
-        return self.classifier_.probabilities(logits).numpy()
+        return self.classifier_.probabilities(torch.from_numpy(self.decision_function(X))).numpy()
 
     @inherit_docs(MetricEmbedder.transform)
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -107,11 +107,12 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         views: Mapping[str, slice] | None = None,
         fusion: Literal["late", "gated", "concat"] = "late",
         standardize: bool = True,
-        max_epochs: int = 50,
+        max_epochs: int = 15,
         batch_size: int = 64,
-        lr: float = 0.001,
+        lr: float = 0.006,
         lr_drops: tuple[int, ...] = (),
-        mixup: float = 0.4,
+        ema_decay: float = 0.999,
+        mixup: float = 0.2,
         items_per_label: int | None = None,
         validation_fraction: float = 0.2,
         keep_best: bool = True,
@@ -131,6 +132,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         self.batch_size = batch_size
         self.lr = lr
         self.lr_drops = lr_drops
+        self.ema_decay = ema_decay
         self.mixup = mixup
         self.items_per_label = items_per_label
         self.validation_fraction = validation_fraction
@@ -156,6 +158,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         batch_size: int = 256,
         lr: float = 0.01,
         lr_drops: tuple[int, ...] = (),
+        ema_decay: float = 0.0,
         mixup: float = 0.0,
         items_per_label: int | None = None,
         validation_fraction: float = 0.0,
@@ -190,6 +193,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
             batch_size=batch_size,
             lr=lr,
             lr_drops=lr_drops,
+            ema_decay=ema_decay,
             mixup=mixup,
             items_per_label=items_per_label,
             validation_fraction=validation_fraction,

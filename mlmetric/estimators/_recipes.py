@@ -20,7 +20,7 @@ _RECOMMENDED: dict[str, Any] = {
     "widths": (512, 256),
     "clip": FEATURE_CLIP,
     "input_dropout": 0.25,
-    "dropout": 0.5,
+    "dropout": 0.3,
     "activate_last": True,
     "norm_exponent": 0.75,
 }

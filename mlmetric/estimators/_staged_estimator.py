@@ -113,6 +113,7 @@ class StagedEstimator(BaseEstimator):
             batch_size=self.batch_size,
             lr=self.lr,
             lr_drops=tuple(self.lr_drops),
+            ema_decay=self.ema_decay,
             mixup=self.mixup if is_embedding else 0.0,
             items_per_label=self.items_per_label if is_embedding else None,
             keep_best=self.keep_best and validation is not None,

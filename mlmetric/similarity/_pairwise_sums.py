@@ -80,7 +80,7 @@ class PairwiseSums:
             return (torch.minimum(self.labels, self.ref_labels) * self.weights).sum(1)
         # Sums of minima are exactly 0 for disjoint sets, unlike differences of sums.
         rows_per_chunk = max(1, _CHUNK_ELEMENTS // max(1, self.ref_labels.numel()))
-        chunks = self.labels.split(rows_per_chunk)
+        chunks = torch.split(self.labels, rows_per_chunk)
         return torch.cat([torch.minimum(rows[:, None], self.ref_labels) @ self.weights for rows in chunks])
 
     @property

@@ -19,6 +19,10 @@ class TrainingConfig:
         lr: Learning rate.
         lr_drops: Epochs after which the learning rate is divided by 10.
         weight_decay: Weight decay of Adam (an L2 penalty).
+        ema_decay: Decay of an exponential moving average of the weights, in [0, 1); 0 for no average. The average, not
+            the last weights, is validated and returned: with 0.99, about that of the last 100 batches. The decay after
+            n batches is at most (1 + n) / (10 + n), so that the first weights are soon forgotten. Averages allow a
+            constant, high learning rate, and so fewer epochs.
         mixup: Parameter alpha of mixup, which regularises training on few rows: features and labels of each row are
             averaged with those of another row of the batch. The weight of the row itself is w or 1 - w, whichever is
             larger, with w drawn from Beta(alpha, alpha). Views that the other row lacks are not mixed. The labels
@@ -45,7 +49,10 @@ class TrainingConfig:
         64
 
     Source:
-        Mixup: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
+        Mixup: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018. Averages of weights: Polyak and
+        Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 1992; with a moving
+        average as in Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017. The smaller decay of
+        the first batches is that of `tf.train.ExponentialMovingAverage`.
     """
 
     max_epochs: int = 50
@@ -53,6 +60,7 @@ class TrainingConfig:
     lr: float = 0.001
     lr_drops: tuple[int, ...] = ()
     weight_decay: float = 0.0
+    ema_decay: float = 0.0
     mixup: float = 0.0
     items_per_label: int | None = None
     keep_best: bool = False
@@ -72,6 +80,8 @@ class TrainingConfig:
         for name in ("weight_decay", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must be in [0, 1), got {self.ema_decay}.")
         for name in ("items_per_label", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,18 +29,22 @@ class MixupRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def mix(self, values: Tensor) -> Tensor:
+    def mix(self, values: Tensor, *, skip_nan: bool = False) -> Tensor:
         """Select these rows of features or labels, shape `(N, ...)`, and mix them with their partners.
 
-        Features that the partner lacks, NaN of a missing view, are not mixed: each row keeps its own views.
+        Args:
+            values: Shape `(N, ...)`.
+            skip_nan: Whether features may be NaN, those of a missing view; each row then keeps its own views, and
+                features that the partner lacks are not mixed.
         """
         selected = values[self.rows]
         if self.partners is None or self.weights is None:
             return selected
         dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
         weights = self.weights.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
-        mixed = weights * selected + (1 - weights) * values[self.partners]
-        return torch.where(mixed.isnan(), selected, mixed)
+        selected = selected.to(dtype)
+        mixed = torch.lerp(values[self.partners].to(dtype), selected, weights)
+        return torch.where(mixed.isnan(), selected, mixed) if skip_nan else mixed
 
     def chunk(self, index: int, num_chunks: int) -> MixupRows:
         """Return one of `num_chunks` chunks of about equal size."""
@@ -53,23 +57,28 @@ class MixupRows:
         return MixupRows(chunk_of(self.rows), chunk_of(self.partners), chunk_of(self.weights))
 
 
-def draw_mixup(rows: Tensor, alpha: float) -> MixupRows:
-    """Draw partners and weights for the rows of a batch from torch's global generator; alpha 0 draws none.
+def draw_mixup(batches: Sequence[Tensor], alpha: float) -> list[MixupRows]:
+    """Draw partners and weights for the rows of batches from torch's global generator; alpha 0 draws none.
 
     Args:
-        rows: Row indices, shape `(B,)`.
+        batches: The row indices of each batch, shape `(B,)`.
         alpha: A row has weight w or 1 - w, whichever is larger, with w drawn from Beta(alpha, alpha).
 
     Returns:
-        The rows; each of them is the partner of one row.
+        The rows of each batch; each of them is the partner of one row of its batch.
     """
     if not alpha:
-        return MixupRows(rows)
-    weights = torch.distributions.Beta(alpha, alpha).sample((len(rows),))
-    return MixupRows(rows, rows[torch.randperm(len(rows))], torch.maximum(weights, 1 - weights))
+        return [MixupRows(rows) for rows in batches]
+    sizes = [len(rows) for rows in batches]
+    weights = torch.distributions.Beta(alpha, alpha).sample((sum(sizes),))
+    weights = torch.maximum(weights, 1 - weights)
+    return [
+        MixupRows(rows, rows[torch.randperm(len(rows))], part)
+        for rows, part in zip(batches, torch.split(weights, sizes), strict=True)
+    ]
 
 
-def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> Iterator[MixupRows]:
+def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[MixupRows]:
     """Draw the batches of an epoch, from torch's global generator unless `items_per_label` is set.
 
     Args:
@@ -78,11 +87,10 @@ def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: i
         seed: Seed of the sampler for `items_per_label`.
         epoch: Number of the epoch, from 0.
 
-    Yields:
+    Returns:
         The rows of each batch.
     """
-    for rows in _row_batches(labels, config, seed=seed, epoch=epoch):
-        yield draw_mixup(rows, config.mixup)
+    return draw_mixup(_row_batches(labels, config, seed=seed, epoch=epoch), config.mixup)
 
 
 def _row_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
@@ -23,6 +24,7 @@ from mlmetric.training._checkpoint import check_progress, read_checkpoint, seria
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import all_weights_finite, check_epoch_finite, warn_if_diverging
 from mlmetric.training._mixup_batches import MixupRows, mixup_batches
+from mlmetric.training._weight_average import WeightAverage
 
 EpochRecord = dict[str, float]
 """Measurements of an epoch by name: `epoch`, from 1, `loss`, `lr`, and others that depend on the stage."""
@@ -72,6 +74,7 @@ class Trainer:
             fused=device_of(module).type in ("cpu", "cuda") or None,  # faster; supported on these devices only
         )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(self.config.lr_drops), gamma=0.1)
+        self.average = WeightAverage(self.trained, self.config.ema_decay)
         self.history: list[EpochRecord] = []
         self.best = BestEpochs(
             keep_weights=self.config.keep_best,
@@ -80,18 +83,19 @@ class Trainer:
         self.seed = 0
         self.rank_generator = torch.Generator()
         self.first_loss = math.nan
+        self.has_missing = False
         self.warned = False
 
     def forward(self, inputs: Tensor, batch: MixupRows) -> Tensor:
         """Return the outputs of the module for a batch; each rank computes a chunk of them."""
         device = device_of(self.module)
         if num_ranks() == 1:
-            outputs: Tensor = self.module(batch.mix(inputs).to(device))
+            outputs: Tensor = self.module(batch.mix(inputs, skip_nan=self.has_missing).to(device))
             return outputs
         chunk = batch.chunk(rank(), num_ranks())
         seed = int(torch.randint(2**62, (), generator=self.rank_generator))
         with seeded_globally(seed, device):  # dropout must differ between ranks, draws of a miner must not
-            outputs = self.module(chunk.mix(inputs).to(device))
+            outputs = self.module(chunk.mix(inputs, skip_nan=self.has_missing).to(device))
         return gather_rows(outputs)
 
     def fit(
@@ -121,6 +125,7 @@ class Trainer:
         needs_scores = self.config.keep_best or self.config.patience is not None
         if validation is None and needs_scores:
             raise ValueError("`keep_best` and `patience` require `validation` rows to score epochs, got None.")
+        self.has_missing = inputs.is_floating_point() and bool(inputs.isnan().any())
         self.settings = self._settings(inputs, labels, validation if needs_scores else None)
         self._check_same_on_all_ranks()
         self.seed = on_first_rank(draw_seed) if self.config.seed is None else self.config.seed
@@ -136,16 +141,23 @@ class Trainer:
                     record["loss"], first_loss=self.first_loss, epoch=len(self.history), lr=self.config.lr
                 )
             if validation is not None:
-                measured, scores = on_first_rank(validate)  # the same scores on all ranks, so that they stop together
-                record |= measured
-                self.best.update(scores, len(self.history), self.weights)
+                with self.average.applied():
+                    measured, scores = on_first_rank(validate)  # the same on all ranks, so that they stop together
+                    record |= measured
+                    self.best.update(scores, len(self.history), self.weights)
             self._save()
             self._log(record)
             self._call_back(record)
-        if best_weights := self.best.weights():
-            self._load_weights(best_weights)
+        if final_weights := self.best.weights() or self._average_weights():
+            self._load_weights(final_weights)
             self._save()  # the checkpoint of a finished stage has the final weights
         return self.history
+
+    def _average_weights(self) -> Weights | None:
+        if not self.config.ema_decay:
+            return None
+        with self.average.applied():
+            return copy.deepcopy(self.weights())
 
     def _patience_is_over(self) -> bool:
         patience = self.config.patience
@@ -162,6 +174,7 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             sum_over_ranks(part.grad for part in self.module.parameters() if part.grad is not None)
             self.optimizer.step()
+            self.average.update()
             if math.isnan(self.first_loss) or self.first_loss == 0:  # 0: a batch without pairs
                 self.first_loss = float(loss.detach())
             total_loss += loss.detach() * len(batch)
@@ -263,6 +276,7 @@ class Trainer:
             raise ValueError("The weights are not finite.")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        self.average.load_state_dict(state["average"])
         self.history = list(state["history"])
         self.first_loss = state["first_loss"]
         self.seed = int(state["seed"])
@@ -284,6 +298,7 @@ class Trainer:
             "best": self.best.by_score,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "average": self.average.state_dict(),
             "history": self.history,
             "first_loss": self.first_loss,
             "seed": self.seed,
