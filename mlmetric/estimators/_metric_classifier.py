@@ -71,7 +71,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, a torch module: an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those.
+        head_: The trained head, a torch module: an `EmbeddingEnsemble`, with late fusion a `LateFusionHead` of those.
         classifier_: The trained classifier, a torch module that maps features to logits: a `ClassifierEnsemble` of the
             members' networks and the logistic regression, or with late fusion a `LateFusionClassifier` of those; with
             `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
