@@ -393,6 +393,8 @@ def test_different_numbers_of_rows_and_labels_are_an_error(rows):
         ({"seed": True}, "`seed` must be None or an integer from 0 to 4294967295, got True"),
         ({"seed": "1"}, "`seed` must be None or an integer from 0 to 4294967295, got '1'"),
         ({"weight_decay": -0.1}, r"`weight_decay` must be at least 0 and finite, got -0\.1"),
+        ({"ema_decay": 1.0}, r"`ema_decay` must be in \[0, 1\), got 1\.0"),
+        ({"ema_decay": float("nan")}, r"`ema_decay` must be in \[0, 1\), got nan"),
         ({"mixup": float("inf")}, "`mixup` must be at least 0 and finite, got inf"),
     ],
 )

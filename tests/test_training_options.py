@@ -29,6 +29,7 @@ from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training._checkpoint import write_checkpoint
 
 CONFIG = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, seed=1)
 
@@ -236,6 +237,60 @@ def test_keep_best_and_patience_without_validation_are_an_error(rows, setting):
         embed(rows, config=changed(**setting))
 
 
+# Averages of weights
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.999])
+def test_fit_returns_the_exponential_moving_average_of_the_weights(rows, decay):
+    head = make_head()
+    weights = []
+
+    def loss(embeddings, labels):
+        weights.append(copy.deepcopy(head.state_dict()))  # before each step
+        return SimilarityRegressionLoss()(embeddings, labels)
+
+    def after_each_epoch(record):
+        if record["epoch"] == 3:
+            weights.append(copy.deepcopy(head.state_dict()))
+
+    fit_embedding(head, *rows, loss=loss, config=changed(ema_decay=decay), callback=after_each_epoch)
+    expected = weights[0]
+    for step, current in enumerate(weights[1:]):
+        share = min(decay, (1 + step) / (10 + step))
+        expected = {name: share * expected[name] + (1 - share) * current[name] for name in expected}
+    assert len(weights) == 3 * 7 + 1
+    torch.testing.assert_close(dict(head.state_dict()), expected)
+
+
+def test_epochs_are_scored_by_the_average_of_the_weights(rows):
+    train, validation = split(rows, 150)
+    head, history = embed(train, config=changed(ema_decay=0.9), validation=validation)
+    embeddings, refs = (apply_in_batches(head, features) for features in (validation[0], train[0]))
+    score = float(ndcg_at_k(embeddings, validation[1], refs, train[1]))
+    assert history[-1]["val_ndcg_at_10"] == pytest.approx(score, abs=1e-12)
+    plain, _ = embed(train, config=CONFIG, validation=validation)
+    assert not torch.equal(plain.layers[0].weight, head.layers[0].weight)
+
+
+def test_fit_with_an_average_and_keep_best_returns_the_average_of_the_best_epoch(noise):
+    train, validation = split(noise, 80)
+    head, history = embed(train, config=changed(ema_decay=0.9, keep_best=True, max_epochs=8), validation=validation)
+    embeddings, refs = (apply_in_batches(head, features) for features in (validation[0], train[0]))
+    score = float(ndcg_at_k(embeddings, validation[1], refs, train[1]))
+    assert max(record["val_ndcg_at_10"] for record in history) == pytest.approx(score, abs=1e-12)
+
+
+def test_fit_with_a_damaged_average_in_the_checkpoint_fails(noise, tmp_path):
+    path = tmp_path / "stage.pt"
+    config = changed(ema_decay=0.9, max_epochs=2)
+    embed(noise, config=config, checkpoint=path)
+    state = torch.load(path)
+    state["average"]["averages"][0].fill_(float("nan"))
+    write_checkpoint(path, state)
+    with pytest.raises(OSError, match="does not match the module to train"):
+        embed(noise, config=config, checkpoint=path)
+
+
 # Checkpoints
 
 
@@ -251,8 +306,16 @@ OPTIONS = {
     "keep_best": {"keep_best": True},
     "patience": {"patience": 4},
     "mixup": {"mixup": 0.4},
+    "ema_decay": {"ema_decay": 0.9},
     "items_per_label": {"items_per_label": 3},
-    "all": {"keep_best": True, "patience": 4, "mixup": 0.4, "items_per_label": 3, "lr_drops": (3,)},
+    "all": {
+        "keep_best": True,
+        "patience": 4,
+        "ema_decay": 0.9,
+        "mixup": 0.4,
+        "items_per_label": 3,
+        "lr_drops": (3,),
+    },
 }
 
 
