@@ -150,7 +150,7 @@ class FrozenBackbone(nn.Module):
             self.autocast = autocast
         if channels_last:
             self.channels_last = True
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         if compile:
             self.compiled = True
             self.model.compile()
@@ -163,7 +163,7 @@ class FrozenBackbone(nn.Module):
         super().__setattr__(name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self.compiled:  # what was compiled is in no state
             self.model.compile()
 
