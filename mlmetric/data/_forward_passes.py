@@ -84,7 +84,7 @@ def compute_missing(
             progress(done, total)
 
     try:
-        with closing(read_batches(dataset, missing, num_workers)) as read:
+        with closing(read_batches(dataset, missing, num_workers, pin_memory=passes.pin_memory)) as read:
             for batch in read:
                 bad |= batch.reasons
                 passes.start(batch)
@@ -139,6 +139,11 @@ class _ForwardPasses:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches should be in pinned memory."""
+        return self._copies is not None
+
     def start(self, batch: ImageBatch) -> None:
         """Start the forward pass of a batch, which may have no images."""
         features = None
@@ -170,7 +175,8 @@ class _ForwardPasses:
     def _on_device(self, images: Tensor) -> Tensor:
         if self._copies is None:
             return images.to(self._like, non_blocking=True)
-        pinned = images.to(self._like.dtype).pin_memory()  # torch converts on the CPU, into memory that is not pinned
+        images = images.to(self._like.dtype)  # torch would convert it on the CPU, too, into memory that is not pinned
+        pinned = images if images.is_pinned() else images.pin_memory()
         with torch.cuda.stream(self._copies):
             moved = pinned.to(self._like.device, non_blocking=True)
         computing = torch.cuda.current_stream(self._like.device)
