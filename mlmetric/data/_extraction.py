@@ -50,6 +50,10 @@ def extract_features(
 
     With a process group of torch.distributed, call this in each process with the same data set and a cache folder that
     all processes can access. Each process computes a part of the features, and all return the features of all images.
+    Without a process group, [extract_shard][mlmetric.data.extract_shard] computes a part.
+
+    On CUDA, reading, copying and computing overlap: the features of a batch are read back when the next one has been
+    started.
 
     If the extraction ends early, by an error or Ctrl-C, the features of all previous batches are in the cache.
 

@@ -21,11 +21,22 @@ class JoinedFeatures:
     A data loader of torch can read it, since it has a length and items. A pickle contains the names of the files and
     the places of the rows, and no features.
 
+    [join_shards][mlmetric.data.join_shards] makes it, and has an example.
+
+    Args:
+        paths: The files: arrays with the field `feature`, float32, shape `(D,)`, in the format of NumPy.
+        part_numbers: The number of the file of each row, int64, shape `(K,)`.
+        part_rows: The row in this file, int64, shape `(K,)`.
+        indices: As the attribute.
+
     Attributes:
         shape: `(K, D)`.
         dtype: float32.
         ndim: 2.
         indices: The indices of these rows in the data set, int64, shape `(K,)`, ascending.
+
+    Raises:
+        OSError: If a file does not exist.
     """
 
     dtype = np.dtype(np.float32)
@@ -54,6 +65,7 @@ class JoinedFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return `(K, D)`."""
         return len(self._part_numbers), self._parts[0].shape[1]
 
     def __len__(self) -> int:
