@@ -55,7 +55,7 @@ class JoinedFeatures:
 
     def _open(self) -> None:
         try:
-            self._parts = [np.load(path, mmap_mode="r")["feature"] for path in self._paths]
+            self._parts = [np.asarray(np.load(path, mmap_mode="r"))["feature"] for path in self._paths]
         except FileNotFoundError as error:
             raise OSError(
                 error.errno,
