@@ -133,6 +133,7 @@ def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, 
 
 def test_extract_killed_in_the_middle_continues_from_the_last_part(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class Dies(MeanColour):
         def __call__(self, images):
@@ -455,6 +456,7 @@ def test_extract_leaves_out_an_image_that_appears_meanwhile(folder, tmp_path):
 
 def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_features(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class Removes(MeanColour):
         def __call__(self, images):
@@ -471,6 +473,7 @@ def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_f
 
 def test_extract_says_that_features_are_kept_only_where_they_are(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
     cache = tmp_path / "cache"
 
     class Replaces(MeanColour):

@@ -85,6 +85,7 @@ def test_shards_in_any_order_give_the_features_computed_at_once(num_shards, fold
 
 def test_batches_of_shards_are_those_of_the_whole_set_and_one_file_each(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class Batches(MeanColour):
         batches = []  # noqa: RUF012, of all instances
@@ -119,6 +120,7 @@ def test_shard_computed_twice_computes_nothing_and_changes_no_file(folder, tmp_p
 
 def test_two_runs_of_one_shard_at_the_same_time_leave_its_features(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class OtherRunMeanwhile(MeanColour):
         def __call__(self, images):
@@ -133,6 +135,7 @@ def test_two_runs_of_one_shard_at_the_same_time_leave_its_features(folder, tmp_p
 
 def test_merge_of_a_shard_leaves_parts_with_other_images_alone(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
     extract_features(MeanColour(), dataset(folder, [0, 1, 10]), tmp_path / "cache", batch_size=3, num_workers=0)
     (other,) = (tmp_path / "cache").glob("*/part-*.npy")
     shard_of(folder, tmp_path / "cache", 0)
@@ -387,7 +390,7 @@ PROGRAM = textwrap.dedent(
     from mlmetric.data import _forward_passes
     from mlmetric.heads import FrozenBackbone
 
-    _forward_passes._BATCHES_PER_PART = 1
+    _forward_passes._BATCHES_PER_PART, _forward_passes._WORK_PER_WRITE = 1, 0
     folder, shard, dies_after = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU())

@@ -68,6 +68,31 @@ def test_next_forward_pass_starts_before_features_of_the_previous_one_are_kept(t
     ]
 
 
+def test_parts_are_written_after_eight_batches_and_twenty_times_as_long_as_one_takes(tmp_path, monkeypatch):
+    seconds, written = 0.0, []
+
+    class Clock:
+        def monotonic(self):
+            return seconds
+
+    def batch_takes_a_second(features):
+        nonlocal seconds
+        seconds += 1
+        return features
+
+    def write(cache, *, still_to_come):
+        nonlocal seconds
+        seconds += 1
+        written.append(100 - still_to_come)
+
+    monkeypatch.setattr(passes_module, "time", Clock())
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureCache, "write", write)
+        with pytest.raises(OSError, match="are not in"):  # since nothing is written
+            extract(Mean(batch_takes_a_second), 100, tmp_path, batch_size=1)
+    assert written == [8, 28, 48, 68, 88, 100]
+
+
 def interrupt(_):
     raise KeyboardInterrupt
 

@@ -164,6 +164,12 @@ def test_repr_shows_only_options_that_are_set():
     assert shown == f"{first}, autocast='bfloat16', channels_last=True"
 
 
+def test_compiled_backbone_is_exported_as_any(compiled):
+    backbone = make(compile=True)
+    expected = backbone(IMAGES)
+    torch.testing.assert_close(torch.export.export(backbone, (IMAGES,)).module()(IMAGES), expected)
+
+
 def test_exported_backbone_computes_in_the_precision_of_its_weights():
     program = torch.export.export(make(autocast="bfloat16"), (IMAGES,))
     torch.testing.assert_close(program.module()(IMAGES), make()(IMAGES))

@@ -149,7 +149,25 @@ def join_shards(
         OSError: If a folder does not exist or cannot be read.
 
     Examples:
-        See [extract_shard][mlmetric.data.extract_shard].
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from mlmetric.data import ImageDataset, extract_shard, join_shards
+        >>> from mlmetric.heads import FrozenBackbone
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> names = ["sea.png", "sun.png", "tree.png"]
+        >>> for name in names:
+        ...     Image.new("RGB", (30, 20)).save(folder / name)
+        >>> backbone = FrozenBackbone("squeezenet1_0", weights=None)
+        >>> dataset = ImageDataset(folder, names, transform=backbone.transform)
+        >>> for shard in range(2):
+        ...     cache = folder / f"machine {shard}"
+        ...     done = extract_shard(backbone, dataset, cache, shard=shard, num_shards=2, batch_size=2, num_workers=0)
+        >>> features = join_shards(backbone, dataset, [folder / "machine 0", folder / "machine 1"])
+        >>> features[1].shape, features[[2, 0]].shape
+        ((512,), (2, 512))
+        >>> [(start, block.shape) for start, block in features.blocks(rows=2)]
+        [(0, (2, 512)), (2, (1, 512))]
     """
     if on_missing not in ("error", "skip"):
         raise ValueError(f"`on_missing` must be 'error' or 'skip', got {on_missing!r}.")
