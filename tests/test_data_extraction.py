@@ -16,8 +16,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
 from mlmetric.data import BadImagesError, ImageDataset, extract_features
-from mlmetric.data import _extraction as extraction_module
 from mlmetric.data import _feature_cache as cache_module
+from mlmetric.data import _forward_passes as passes_module
 from mlmetric.data._feature_cache import _locked
 from mlmetric.heads import FrozenBackbone
 
@@ -132,7 +132,8 @@ def test_extract_detects_a_damaged_part_and_computes_it_again(folder, tmp_path, 
 
 
 def test_extract_killed_in_the_middle_continues_from_the_last_part(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class Dies(MeanColour):
         def __call__(self, images):
@@ -151,10 +152,11 @@ def test_extract_killed_in_the_middle_continues_from_the_last_part(folder, tmp_p
 def test_extract_resumed_forms_the_batches_of_a_run_never_killed(folder, tmp_path):
     (folder / "1.png").write_text("bad")
     grid = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    identities = [dataset(folder).identity(i) for i in range(10)]
-    assert extraction_module._missing_batches(identities, {}, 2) == grid
+    identities = {i: dataset(folder).identity(i) for i in range(10)}
+    batches = passes_module.grid(10, 2)
+    assert passes_module.missing_batches(identities, {}, batches) == grid
     done = {identities[i]: None for i in (0, 2, 3)}
-    assert extraction_module._missing_batches(identities, done, 2) == [[1], *grid[2:]]
+    assert passes_module.missing_batches(identities, done, batches) == [[1], *grid[2:]]
 
 
 def test_extract_with_bad_images_names_how_many_and_the_first_and_loses_nothing(folder, tmp_path):
@@ -453,7 +455,8 @@ def test_extract_leaves_out_an_image_that_appears_meanwhile(folder, tmp_path):
 
 
 def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_features(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
 
     class Removes(MeanColour):
         def __call__(self, images):
@@ -469,7 +472,8 @@ def test_extract_whose_cache_folder_vanishes_meanwhile_makes_it_again_with_all_f
 
 
 def test_extract_says_that_features_are_kept_only_where_they_are(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_BATCHES_PER_PART", 1)
+    monkeypatch.setattr(passes_module, "_WORK_PER_WRITE", 0)
     cache = tmp_path / "cache"
 
     class Replaces(MeanColour):

@@ -15,6 +15,7 @@ import torch
 
 from mlmetric.data import BadImageError
 from mlmetric.data import _reader_processes as reader_processes
+from mlmetric.data import _tensor_pipe as tensor_pipe
 from mlmetric.data._reader_processes import read_batches
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="local functions reach forked processes only")
@@ -236,6 +237,30 @@ def is_running(pid):
         return False
 
 
-def test_answers_are_whole_pickles_of_what_was_read():
-    indices, array, dtype, reasons = pickle.loads(reader_processes._pickled_batch(Numbers(), [3]))
-    assert (indices, array.nbytes, dtype, reasons) == ([3], 8, torch.float32, {})
+def test_answers_are_whole_pickles_of_what_was_read_and_its_images():
+    answer, images = reader_processes._answer(Numbers(), [3])
+    assert pickle.loads(answer) == ([3], {}, (torch.float32, torch.Size([1, 1, 2])))
+    assert images.tolist() == [[[3.0, 3.0]]]
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_batches_larger_than_a_pipe_and_without_content_arrive_whole(is_stream, monkeypatch):
+    monkeypatch.setattr(tensor_pipe, "_IS_STREAM", is_stream)
+    numbers = torch.arange(2_000_000, dtype=torch.int32)
+    for batch in read(Numbers(lambda index: numbers + index), 2):
+        assert torch.equal(batch.images, torch.stack([numbers + index for index in batch.indices]))
+    assert [batch.images.shape for batch in read(Numbers(lambda index: torch.zeros(3, 0)), 2)] == [(2, 3, 0)] * 5
+
+
+def test_batches_are_received_in_pinned_memory_if_asked(monkeypatch):
+    empty, pinned = torch.empty, []
+
+    def note(*shape, pin_memory=False, **options):
+        pinned.append(pin_memory)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", note)
+    for pin_memory in (True, False):
+        pinned.clear()
+        assert len(list(read_batches(Numbers(), BATCHES, 2, pin_memory=pin_memory))) == 5
+        assert pinned == [pin_memory] * 5

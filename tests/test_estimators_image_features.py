@@ -1,5 +1,6 @@
 """ImageFeatures: paths of all kinds, compatibility with scikit-learn, the cache and errors."""
 
+import copy
 import pickle
 from functools import partial
 from pathlib import Path
@@ -187,6 +188,16 @@ def test_fit_does_not_change_the_module(make):
     make(backbone=module).fit(NAMES)
     assert module.training
     assert module.layer.weight.requires_grad
+
+
+def test_precision_of_a_frozen_backbone_is_kept_and_has_its_own_cache(make, tmp_path):
+    plain = FrozenBackbone(Counting(), transform=TO_TENSOR, pooling="max")
+    half = FrozenBackbone(copy.deepcopy(plain.model), transform=TO_TENSOR, pooling="max", autocast="bfloat16")
+    options = {"image_transform": None, "cache_dir": tmp_path / "cache"}
+    exact, rounded = (make(backbone=backbone, **options).fit_transform(NAMES) for backbone in (plain, half))
+    assert rounded.dtype == np.float32
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded, exact, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

@@ -322,3 +322,45 @@ def test_preprocessing_that_cannot_be_rebuilt_is_named(tmp_path, preprocessing, 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocessing": preprocessing}))
     with pytest.raises(ValueError, match=rf"config\.json: .*{message}"):
         MultiLabelModel.from_pretrained(tmp_path, backbone=Small())
+
+
+def test_precision_of_a_backbone_is_saved_and_restored(hub, tmp_path):
+    model = image_model(FrozenBackbone("squeezenet1_1", autocast="bfloat16", channels_last=True)).eval()
+    model.save_pretrained(tmp_path)
+    assert saved_backbone(tmp_path)[0]["autocast"] == "bfloat16"
+    loaded = MultiLabelModel.from_pretrained(tmp_path)
+    assert (loaded.backbone.autocast, loaded.backbone.channels_last) == ("bfloat16", False)
+    np.testing.assert_allclose(loaded.predict_proba(IMAGES), model.predict_proba(IMAGES), atol=0.02)
+    given = MultiLabelModel.from_pretrained(tmp_path, backbone=FrozenBackbone("squeezenet1_1", autocast="bfloat16"))
+    np.testing.assert_array_equal(given.predict_proba(IMAGES), loaded.predict_proba(IMAGES))
+    message = r"`backbone` must have the precision `autocast='bfloat16'`, as in training, got None.* after loading"
+    with pytest.raises(ValueError, match=message):
+        MultiLabelModel.from_pretrained(tmp_path, backbone=FrozenBackbone("squeezenet1_1"))
+
+
+def test_backbone_without_autocast_is_saved_as_before_there_was_one(hub, tmp_path):
+    image_model(FrozenBackbone("squeezenet1_1")).save_pretrained(tmp_path)
+    assert "autocast" not in saved_backbone(tmp_path)[0]
+
+
+def test_precision_that_is_unknown_is_refused(hub, tmp_path):
+    image_model(FrozenBackbone("squeezenet1_1", autocast="float16")).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"float16"', '"float8"'))
+    with pytest.raises(
+        ValueError, match="`autocast` of `backbone` must be None, 'bfloat16' or 'float16', got 'float8'"
+    ):
+        MultiLabelModel.from_pretrained(tmp_path)
+
+
+def test_compiled_backbone_in_channels_last_is_saved_by_value(tmp_path, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **options: compile_(call, backend="eager", **options))
+    backbone = FrozenBackbone("squeezenet1_1", weights=None, compile=True, channels_last=True)
+    model = image_model(backbone).eval()
+    probabilities = model.predict_proba(IMAGES)
+    model.save_pretrained(tmp_path)
+    loaded = MultiLabelModel.from_pretrained(tmp_path)
+    assert not loaded.backbone.compiled
+    np.testing.assert_allclose(loaded.predict_proba(IMAGES), probabilities, atol=1e-5)
+    torch.compiler.reset()

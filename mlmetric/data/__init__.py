@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlmetric.data._extraction import ExtractedFeatures, extract_features
+from mlmetric.data._feature_shards import ExtractedShard, extract_shard, join_shards
 from mlmetric.data._image_dataset import BadImagesError, ImageDataset
 from mlmetric.data._image_file import BadImageError, read_image
 from mlmetric.data._image_labels import ImageLabels
 from mlmetric.data._join_views import join_views
+from mlmetric.data._joined_features import JoinedFeatures
 from mlmetric.data._label_text import LabelFileError
 from mlmetric.data._read_image_labels import read_image_labels
 from mlmetric.data._stratified_split import stratified_split
@@ -20,12 +22,16 @@ __all__ = [
     "BadImageError",
     "BadImagesError",
     "ExtractedFeatures",
+    "ExtractedShard",
     "ImageDataset",
     "ImageLabels",
+    "JoinedFeatures",
     "LabelFileError",
     "MultiLabelStratifiedKFold",
     "MultiLabelStratifiedShuffleSplit",
     "extract_features",
+    "extract_shard",
+    "join_shards",
     "join_views",
     "read_image",
     "read_image_labels",

@@ -5,35 +5,19 @@ Only missing features are computed: an interrupted run, an added image and a rep
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from mlmetric._evaluation_mode import evaluation_mode
 from mlmetric.data._feature_cache import FeatureCache
+from mlmetric.data._forward_passes import Backbone, compute_missing, grid
 from mlmetric.data._image_dataset import BadImagesError
-from mlmetric.data._reader_processes import IdentifiedImages, name_of, read_batches
+from mlmetric.data._reader_processes import IdentifiedImages, name_of
 from mlmetric.distributed import gather_objects, num_ranks, on_first_rank, rank
-
-_BATCHES_PER_PART = 8
-
-
-@runtime_checkable
-class Backbone(Protocol):
-    """A network whose features can be cached, such as `mlmetric.heads.FrozenBackbone`."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map a batch of images to features `(N, D)`."""
-
-    def fingerprint(self) -> str:
-        """Return a digest of everything but the image that determines a feature."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,10 @@ def extract_features(
 
     With a process group of torch.distributed, call this in each process with the same data set and a cache folder that
     all processes can access. Each process computes a part of the features, and all return the features of all images.
+    Without a process group, [extract_shard][mlmetric.data.extract_shard] computes a part.
+
+    On CUDA, reading, copying and computing overlap: the features of a batch are read back when the next one has been
+    started.
 
     If the extraction ends early, by an error or Ctrl-C, the features of all previous batches are in the cache.
 
@@ -102,56 +90,28 @@ def extract_features(
             process that dies or does not respond for ten minutes. This is raised even with `on_bad_image="skip"`,
             because the image file is not the cause. Also if processes of a process group do not share the cache folder.
     """
-    _check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
-    cache = FeatureCache(Path(cache_dir) / backbone.fingerprint()[:32])
-    network = backbone if isinstance(backbone, nn.Module) else nn.Module()
-    parameter = next(network.parameters(), None)
-    like = torch.empty(0) if parameter is None else parameter
-    identities = [dataset.identity(index) for index in range(len(dataset))]
-    known = cache.known()
-    own = [index for batch in _grid_batches(len(dataset), batch_size) for index in batch]
-    done = sum(identities[index] in known for index in own)
-    bad: dict[int, str] = {}
-    missing = _missing_batches(identities, known, batch_size)
-    try:
-        with closing(read_batches(dataset, missing, num_workers)) as batches:
-            for number, batch in enumerate(batches, start=1):
-                bad |= batch.reasons
-                if batch.images is not None:
-                    with evaluation_mode(network), torch.inference_mode():
-                        output = backbone(batch.images.to(like, non_blocking=True))
-                    features = _checked_features(output, dataset, batch.indices)
-                    cache.add([identities[index] for index in batch.indices], features)
-                done += len(batch.indices) + len(batch.reasons)
-                if number % _BATCHES_PER_PART == 0:
-                    cache.write(still_to_come=len(own) - done)
-                if progress is not None:
-                    progress(done, len(own))
-    finally:
-        cache.write(still_to_come=0)
-    not_found = {
-        index: f"{name_of(dataset, index)} did not exist when the extraction began: run again."
-        for index, identity in enumerate(identities)
-        if identity is None
-    }
-    gathered = gather_objects((not_found, bad))  # every process has written before any continues
+    check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
+    cache = FeatureCache(cache_folder(backbone, cache_dir))
+    identities = {index: dataset.identity(index) for index in range(len(dataset))}
+    own = grid(len(dataset), batch_size)[rank() :: num_ranks()]
+    bad = compute_missing(backbone, dataset, cache, identities, own, num_workers=num_workers, progress=progress)
+    # Every process has written before any continues.
+    gathered = gather_objects((not_found(dataset, identities), bad))
     all_bad: dict[int, str] = {}
-    for reasons in [not_found for not_found, _ in gathered] + [bad for _, bad in gathered]:
+    for reasons in [absent for absent, _ in gathered] + [bad for _, bad in gathered]:
         all_bad |= reasons
-
     bad_images = [all_bad[index] for index in sorted(all_bad)]
     if bad_images and (on_bad_image == "error" or len(bad_images) == len(dataset)):
         raise BadImagesError(bad_images, len(dataset))
-    good = {
-        index: identity for index, identity in enumerate(identities) if index not in all_bad and identity is not None
-    }
+    good = {index: identity for index, identity in identities.items() if index not in all_bad and identity is not None}
     features = _gather(cache, list(good.values()))
     return ExtractedFeatures(features, np.array(list(good), dtype=np.int64), bad_images)
 
 
-def _check_arguments(
+def check_arguments(
     backbone: Backbone, dataset: IdentifiedImages, batch_size: int, num_workers: int, on_bad_image: str
 ) -> None:
+    """Raise TypeError or ValueError for arguments that `extract_features` does not accept."""
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}.")
     if batch_size < 1:
@@ -172,46 +132,18 @@ def _check_arguments(
         raise ValueError("`dataset` must contain at least one image, got none.")
 
 
-def _checked_features(output: Any, dataset: IdentifiedImages, indices: list[int]) -> npt.NDArray[np.float32]:
-    """Return the output of the backbone as an array, or raise an error if it is not a matrix of finite features."""
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"`backbone` must return a tensor of features (N, D), got {type(output).__name__}. Wrap the network in a "
-            "module that selects the features from its output."
-        )
-    if output.layout != torch.strided or output.is_meta or output.is_complex():
-        raise TypeError(
-            "`backbone` must return a dense tensor of real numbers, got one of layout "
-            f"{output.layout}, {output.dtype}, on {output.device}."
-        )
-    if output.ndim != 2 or len(output) != len(indices):
-        raise ValueError(
-            f"`backbone` must return features of shape ({len(indices)}, D) for {len(indices)} images, got "
-            f"{tuple(output.shape)}."
-        )
-    features: npt.NDArray[np.float32] = output.float().cpu().numpy()
-    broken = ~np.isfinite(features).all(1)
-    if broken.any():
-        first = name_of(dataset, indices[int(broken.argmax())])
-        raise ValueError(
-            f"`backbone` must return finite features, got NaN or infinite ones for {broken.sum()} of {len(indices)} "
-            f"images, the first: {first}. Check its weights, its precision and the preprocessing. The features of "
-            "previous batches are kept; those of this batch are not."
-        )
-    return features
+def not_found(dataset: IdentifiedImages, identities: Mapping[int, bytes | None]) -> dict[int, str]:
+    """Return a message for each image without identity."""
+    return {
+        index: f"{name_of(dataset, index)} did not exist when the extraction began: run again."
+        for index, identity in identities.items()
+        if identity is None
+    }
 
 
-def _grid_batches(num_images: int, batch_size: int) -> list[range]:
-    """Return the batches of image indices of this process, on a fixed grid."""
-    starts = range(0, num_images, batch_size)[rank() :: num_ranks()]
-    return [range(start, min(start + batch_size, num_images)) for start in starts]
-
-
-def _missing_batches(identities: list[bytes | None], known: dict[bytes, Any], batch_size: int) -> list[list[int]]:
-    """Return the missing images of each batch of the grid, so that batches do not depend on interruptions."""
-    grid = _grid_batches(len(identities), batch_size)
-    batches = ([index for index in batch if identities[index] not in known] for batch in grid)
-    return [batch for batch in batches if batch]
+def cache_folder(backbone: Backbone, cache_dir: str | Path) -> Path:
+    """Return the folder of the features of a network."""
+    return Path(cache_dir) / backbone.fingerprint()[:32]
 
 
 def _gather(cache: FeatureCache, identities: list[bytes]) -> npt.NDArray[np.float32]:

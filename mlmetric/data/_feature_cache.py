@@ -97,7 +97,23 @@ class FeatureCache:
         """Merge all parts into one with the images in this order, if these are exactly the cached images."""
         places = self.known()
         if set(identities) == places.keys() and not self._is_in_order(identities):
-            self._merge([places[identity] for identity in identities])
+            self._merge([places[identity] for identity in identities], range(len(self.parts)))
+
+    def merge_parts_of(self, identities: list[bytes]) -> None:
+        """Merge the parts that have no other images than these into one, in this order; others stay as they are."""
+        wanted = set(identities)
+        own = [
+            number
+            for number, part in enumerate(self.parts)
+            if all(identity.tobytes() in wanted for identity in part["identity"])
+        ]
+        if len(own) > 1:
+            places = {
+                identity.tobytes(): (number, row)
+                for number in own
+                for row, identity in enumerate(self.parts[number]["identity"])
+            }
+            self._merge([places[identity] for identity in dict.fromkeys(identities) if identity in places], own)
 
     def gather(self, identities: list[bytes]) -> npt.NDArray[np.float32]:
         """Return the features of these images: a memory map if they are one part in this order, otherwise a copy."""
@@ -151,13 +167,15 @@ class FeatureCache:
         wanted = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(-1, 32)
         return len(self.parts) == 1 and np.array_equal(self.parts[0]["identity"][: len(wanted)], wanted)
 
-    def _merge(self, order: list[tuple[int, int]]) -> None:
+    def _merge(self, order: list[tuple[int, int]], merged: Sequence[int]) -> None:
+        """Replace parts by one part that contains the rows of `order`, pairs of a part number and a row."""
         parts, paths = self.parts, self.paths
 
         def blocks() -> Iterator[npt.NDArray[Any]]:
             for start in range(0, len(order), _ROWS_PER_BLOCK):
                 yield np.stack([parts[part][row] for part, row in order[start : start + _ROWS_PER_BLOCK]])
 
+        others = [number for number in range(len(parts)) if number not in set(merged)]
         self.parts, self.paths = [], []
         try:
             self._write(blocks, len(order), parts[0].dtype, 0)
@@ -165,9 +183,11 @@ class FeatureCache:
             _log.warning("%s The parts of the cache are unchanged.", error)
             self.parts, self.paths = parts, paths
             return
-        for path in set(paths) - set(self.paths):
+        for path in {paths[number] for number in merged} - set(self.paths):
             with suppress(OSError):  # an additional part is harmless
                 path.unlink()
+        self.parts += [parts[number] for number in others]
+        self.paths += [paths[number] for number in others]
 
     def _write(
         self, blocks: Callable[[], Iterable[npt.NDArray[Any]]], num_rows: int, dtype: Any, still_to_come: int

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mlmetric.data._image_file import BadImageError
+from mlmetric.data._tensor_pipe import receive_tensor, send_tensor
 
 _TIMEOUT_SECONDS = 600.0
 _POLL_SECONDS = 5.0
@@ -65,7 +64,7 @@ class ImageBatch:
 
 
 def read_batches(
-    dataset: IdentifiedImages, batches: Sequence[list[int]], num_workers: int
+    dataset: IdentifiedImages, batches: Sequence[list[int]], num_workers: int, *, pin_memory: bool = False
 ) -> Generator[ImageBatch, None, None]:
     """Read batches of images in the given order.
 
@@ -75,6 +74,7 @@ def read_batches(
         dataset: The images.
         batches: The indices of the images of each batch.
         num_workers: Number of worker processes; 0 to read in this process.
+        pin_memory: Whether worker processes write into pinned memory, from which CUDA copies without waiting.
 
     Yields:
         The batches.
@@ -92,7 +92,7 @@ def read_batches(
     readers: list[_Reader] = []
     try:
         for indices in batches[:num_workers]:
-            readers.append(_Reader(dataset))
+            readers.append(_Reader(dataset, pin_memory))
             readers[-1].request(indices)
         for number in range(len(batches)):
             reader = readers[number % num_workers]
@@ -108,7 +108,8 @@ def read_batches(
 class _Reader:
     """A worker process, controlled from the main process."""
 
-    def __init__(self, dataset: IdentifiedImages) -> None:
+    def __init__(self, dataset: IdentifiedImages, pin_memory: bool) -> None:
+        self._pin_memory = pin_memory
         # Only forked processes allow transforms that are lambdas, and scripts without a `__main__` guard.
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         try:
@@ -137,8 +138,12 @@ class _Reader:
             raise self._worker_died() from error
         if isinstance(answer, BaseException):
             raise answer
-        indices, array, dtype, reasons = answer
-        return ImageBatch(indices, None if array is None else torch.from_numpy(array).view(dtype), reasons)
+        indices, reasons, form = answer
+        try:
+            images = None if form is None else receive_tensor(self._connection, *form, pin_memory=self._pin_memory)
+        except (EOFError, OSError) as error:
+            raise self._worker_died() from error
+        return ImageBatch(indices, images, reasons)
 
     def _wait(self) -> None:
         """Wait until there is an answer or the process has died."""
@@ -173,20 +178,21 @@ def _run_worker(connection: Connection, worker_end: Connection, dataset: Identif
             while not connection.poll(_POLL_SECONDS):
                 if os.getppid() != parent:
                     return
-            connection.send_bytes(_pickled_batch(dataset, connection.recv()))
+            answer, images = _answer(dataset, connection.recv())
+            connection.send_bytes(answer)
+            if images is not None:
+                send_tensor(connection, images)
 
 
-def _pickled_batch(dataset: IdentifiedImages, indices: list[int]) -> bytes:
+def _answer(dataset: IdentifiedImages, indices: list[int]) -> tuple[bytes, Tensor | None]:
+    """Return a pickle of the batch without its images, or of an error; and the images, which are sent behind it."""
     try:
         batch = _read_batch(dataset, indices)
-        return pickle.dumps((batch.indices, *_as_array(batch.images), batch.reasons), pickle.HIGHEST_PROTOCOL)
+        images = None if batch.images is None else batch.images.detach().contiguous()
+        form = None if images is None else (images.dtype, images.shape)
+        return pickle.dumps((batch.indices, batch.reasons, form), pickle.HIGHEST_PROTOCOL), images
     except Exception as error:
-        return _pickled_error(error)
-
-
-def _as_array(images: Tensor | None) -> tuple[npt.NDArray[np.uint8] | None, torch.dtype | None]:
-    """Return the bytes of a tensor and its dtype, which NumPy may not support."""
-    return (None, None) if images is None else (images.detach().contiguous().view(torch.uint8).numpy(), images.dtype)
+        return _pickled_error(error), None
 
 
 def _pickled_error(error: Exception) -> bytes:

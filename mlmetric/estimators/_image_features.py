@@ -34,7 +34,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Args:
         backbone: The name of a network or a module, as for [FrozenBackbone][mlmetric.heads.FrozenBackbone], or a
-            `FrozenBackbone`. `fit` copies a module.
+            `FrozenBackbone`, such as one with `autocast`. `fit` copies a module.
         weights: The weights of the network, as for `FrozenBackbone`. Random weights (None) differ between fits.
         image_transform: Preprocessing of an image; None for that of the network.
         pooling: Pooling of feature maps or tokens, as for `FrozenBackbone`.

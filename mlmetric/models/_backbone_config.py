@@ -37,6 +37,8 @@ def describe_backbone(backbone: FrozenBackbone, store: Literal["reference", "val
         "pooling": backbone.pooling,
         "unfrozen": list(backbone.unfrozen),
     }
+    if backbone.autocast is not None:
+        config["autocast"] = backbone.autocast
     if backbone.weights == "as given" or not _has_public_architecture(backbone.name):
         return config | {"class": full_name(type(backbone.model))}
     if store == REFERENCE and _has_public_weights(backbone.name, backbone.weights) and _is_unchanged(backbone):
@@ -91,10 +93,18 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
     unfrozen = config.get("unfrozen")
     if not isinstance(unfrozen, list) or not all(isinstance(part, str) for part in unfrozen):
         raise ValueError(f"`unfrozen` of `backbone` must be a list of names, got {unfrozen!r}.")
-    settings: Any = {"pooling": config.get("pooling"), "unfrozen": unfrozen}
+    autocast = config.get("autocast")
+    if autocast not in (None, "bfloat16", "float16"):
+        raise ValueError(f"`autocast` of `backbone` must be None, 'bfloat16' or 'float16', got {autocast!r}.")
+    settings: Any = {"pooling": config.get("pooling"), "unfrozen": unfrozen, "autocast": autocast}
     if isinstance(given, FrozenBackbone):
         if given.pooling != settings["pooling"]:
             raise ValueError(f"`backbone` must pool by {settings['pooling']!r}, as in training, got {given.pooling!r}.")
+        if given.autocast != autocast:
+            raise ValueError(
+                f"`backbone` must have the precision `autocast={autocast!r}`, as in training, got {given.autocast!r}. "
+                "Another can be set after loading: `model.backbone.autocast = ...`."
+            )
         backbone = given
     elif given is not None:
         backbone = FrozenBackbone(given, **settings)

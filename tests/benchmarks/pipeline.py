@@ -40,9 +40,18 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_workers: int) -> None:
+def bench_extraction(
+    backbone_name: str,
+    num_images: int,
+    rounds: int,
+    num_workers: int,
+    *,
+    device: str = "cpu",
+    batch_size: int = BATCH_SIZE,
+    **options: Any,
+) -> None:
     """Time feature extraction from JPEG files and, alternating, the forward pass on as many preloaded images."""
-    backbone = FrozenBackbone(backbone_name, weights=None)
+    backbone = FrozenBackbone(backbone_name, weights=None, **options).to(device)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{i}.jpg" for i in range(num_images)]
@@ -50,15 +59,16 @@ def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_worke
             coarse = Image.fromarray(rng.integers(0, 255, (32, 40, 3), dtype=np.uint8))
             coarse.resize((500, 400), Image.Resampling.BICUBIC).save(Path(folder) / name, quality=90)
         dataset = ImageDataset(folder, names, transform=backbone.transform)
-        batch = torch.stack([dataset[i][0] for i in range(min(BATCH_SIZE, num_images))])
+        batch = torch.stack([dataset[i][0] for i in range(min(batch_size, num_images))]).to(device)
 
         def forward() -> None:
-            with torch.no_grad():
-                for start in range(0, num_images, BATCH_SIZE):
-                    backbone(batch[: num_images - start])
+            with torch.inference_mode():
+                for start in range(0, num_images, batch_size):
+                    features = backbone(batch[: num_images - start])
+                features.cpu()  # waits for the device
 
         def extract(cache: str) -> None:
-            extract_features(backbone, dataset, cache, batch_size=BATCH_SIZE, num_workers=num_workers)
+            extract_features(backbone, dataset, cache, batch_size=batch_size, num_workers=num_workers)
 
         forward()
         forward_seconds, extract_seconds = [], []
@@ -67,7 +77,7 @@ def bench_extraction(backbone_name: str, num_images: int, rounds: int, num_worke
             extract_seconds.append(seconds(lambda number=number: extract(f"{folder}/cache{number}")))  # type: ignore[misc]
     ratios = [first / second for first, second in zip(forward_seconds, extract_seconds, strict=True)]
     settings = f"{num_images} images of 500 x 400, {num_workers} workers, median of {rounds} alternating rounds"
-    print(f"\n{backbone_name}, {settings}")
+    print(f"\n{backbone_name} on {device}, batches of {batch_size}, {options}, {settings}")
     print(f"| forward pass      | {num_images / statistics.median(forward_seconds):8.2f} images/s |")
     print(f"| extract_features  | {num_images / statistics.median(extract_seconds):8.2f} images/s |")
     median, lowest, highest = statistics.median(ratios), min(ratios), max(ratios)
@@ -187,6 +197,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=192, help="images in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="device of the extraction")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--autocast", choices=["bfloat16", "float16"])
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--recipe-only", action="store_true")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -207,7 +222,9 @@ def main() -> None:
         if not arguments.extraction_only:
             bench_stages(30_340, 2048, epochs=20)
             print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
-        bench_extraction(arguments.backbone, arguments.images, arguments.rounds, arguments.num_workers)
+        names = ("device", "batch_size", "autocast", "channels_last", "compile")
+        options = {name: getattr(arguments, name) for name in names}
+        bench_extraction(arguments.backbone, arguments.images, arguments.rounds, arguments.num_workers, **options)
 
 
 if __name__ == "__main__":
