@@ -3,10 +3,11 @@
 python tests/benchmarks/streamed_retrieval.py --folder /tmp --rows 10000000    # 5 GB of embeddings in a memory map
 python tests/benchmarks/streamed_retrieval.py --quick                          # a smoke test with meaningless figures
 
-The database, random normal clusters with labels, is written to a temporary folder in `--folder`, which is removed at the
-end. The product and the metric take turns on shards of a million rows, each of which is read once before. The product is
-that of the same blocks: 2,048 rows with at most 512 queries, in float32. Memory is the highest anonymous resident memory
-of the process during both, sampled every 5 ms: without the pages of the memory map, which the system can drop.
+The database, random normal clusters with labels, is written to a temporary folder in `--folder`, which is removed at
+the end. The product and the metric take turns on shards of a million rows, each of which is read once before. The
+product is that of the same blocks: 2,048 rows with at most 512 queries, in float32. Memory is the highest anonymous
+resident memory of the process during both, sampled every 5 ms: without the pages of the memory map, which the system
+can drop.
 """
 
 from __future__ import annotations
