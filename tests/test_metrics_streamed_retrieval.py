@@ -408,3 +408,29 @@ def test_empty_shards_and_shards_without_labels_columns(rows):
     assert_equal(streamed_table(queries, (embeddings, labels), ends=[0, 0, 300]), expected_table(*rows))
     without = (queries[0], queries[1][:, :0]), (embeddings, labels[:, :0])
     assert_equal(streamed_table(*without), expected_table(*without))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_rows_on_a_device_give_the_values_of_the_cpu(rows, device, metric):
+    queries, (embeddings, labels) = rows
+    expected = expected_table(*rows, metric=metric)
+    shards = [
+        (embeddings[:120], labels[:120]),
+        [torch.from_numpy(part[120:]).to(device) for part in (embeddings, labels)],
+    ]
+    table = streamed_table([torch.from_numpy(part).to(device) for part in queries], metric=metric)
+    for shard in shards:  # of which one is on the CPU
+        table.update_ref(*shard)
+    other = streamed_table(queries, metric=metric, device=device)
+    other.merge_state(table)
+    for each in (table, other):
+        assert {value.device for value in each.compute().values()} == {device}
+        assert values_of(each) == pytest.approx(values_of(expected), nan_ok=True)
+
+
+def test_bfloat16_rows_are_converted_exactly(rows):
+    queries, (embeddings, labels) = rows
+    half, soft = torch.from_numpy(embeddings).bfloat16(), torch.from_numpy(labels).bfloat16() / 2
+    found = streamed_table((queries[0], torch.from_numpy(queries[1]).bfloat16()), (half, soft), similarity=Dice())
+    queries = (queries[0], queries[1].astype(np.float32))
+    assert_equal(found, expected_table(queries, (half.float(), soft.float()), similarity=Dice()))

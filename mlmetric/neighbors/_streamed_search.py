@@ -195,7 +195,7 @@ class StreamedSearch:
         thresholds = self._find_thresholds(bounds)
         block = bounds.prepare_refs(torch.arange(refs.shape[0], device=refs.device))
         # A distance from differences takes about as long as the bounds of a hundred pairs.
-        max_pairs = len(queries) * (refs.shape[0] // 32 + 2 * self.k)
+        max_pairs = len(queries) * (refs.shape[0] // 32 + min(2 * self.k, refs.shape[0] // 4))
         found = []
         for part in even_slices(len(queries), self._max_product // refs.shape[0]):
             lower = bounds.between(queries[part], block)
