@@ -152,6 +152,17 @@ def test_search_of_many_rows_in_blocks_of_the_usual_size_finds_the_rows_of_kneig
     np.testing.assert_array_equal(streamed_ranking(refs, 10, queries, 15_000), ranking(refs, 10, queries))
 
 
+def test_search_of_rows_of_two_dtypes_far_from_the_origin_finds_the_rows_of_kneighbors():
+    rng = np.random.default_rng(0)
+    refs = 100.123 + 1e-4 * rng.standard_normal((5000, 12))
+    queries = 100.123 + 1e-4 * rng.standard_normal((500, 12))
+    refs[100:] = refs[100:].astype(np.float32)
+    search = StreamedSearch(torch.from_numpy(queries), 5)
+    for part in (torch.from_numpy(refs[:100]), *torch.from_numpy(refs[100:]).float().split(500)):
+        search.add(part, float(part.max()))
+    np.testing.assert_array_equal(search.nearest().indices, ranking(refs, 5, queries))
+
+
 def test_search_in_products_of_lower_precision_finds_the_rows_of_kneighbors():
     rng = np.random.default_rng(0)
     refs, queries = (rng.standard_normal((size, 24)).astype(np.float32) for size in (5000, 30))
@@ -330,7 +341,7 @@ def test_queries_after_the_database_raise(rows):
     table.update_ref(*refs)
     with pytest.raises(ValueError, match="`update` must add all queries before the first `update_ref`"):
         table.update(*queries)
-    with pytest.raises(ValueError, match="`forward` requires the database of a batch"):
+    with pytest.raises(ValueError, match="`forward` evaluates each batch with the database"):
         table(*queries)
     assert_equal(table, expected_table(*rows))
 

@@ -46,8 +46,7 @@ class LabelSetCounts:
         """Return the key of each row, shape `(R,)`; of soft labels only after `is_soft` has been set."""
         values = self._to_array(labels)
         if self.is_soft:
-            rows = np.ascontiguousarray(values + values.dtype.type(0))  # -0.0 becomes 0.0
-            return rows.view(self._key_dtype()).ravel()
+            return np.ascontiguousarray(values).view(self._key_dtype()).ravel()
         packed = np.packbits(values if values.dtype == np.bool_ else values != 0, axis=1)
         if packed.shape[1] > _BYTES_OF_INTEGER:
             return packed.view(self._key_dtype()).ravel()

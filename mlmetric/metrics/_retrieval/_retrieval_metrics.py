@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -81,6 +81,12 @@ class RetrievalMetrics(StatefulMetric):
         >>> values = metrics.compute()
         >>> f"{values['ndcg_at_2']:.3f} {values['map']:.3f} {values['queries_without_relevant']:.0f}"
         '0.336 0.667 1'
+        >>> metrics = RetrievalMetrics(k=2, streamed=True, full_ranking=False)
+        >>> metrics.update(torch.tensor([[0.0], [1.0]]), torch.tensor([[1, 1, 0], [0, 0, 1]]))
+        >>> for ref_emb, ref_labels in [([[3.0]], [[1, 0, 0]]), ([[7.0], [0.0]], [[1, 1, 0], [0, 0, 1]])]:
+        ...     metrics.update_ref(ref_emb, ref_labels)  # such as the files of a database, each read once
+        >>> f"{metrics.compute()['ndcg_at_2']:.3f}"
+        '0.620'
     """
 
     def __init__(
@@ -162,26 +168,6 @@ class RetrievalMetrics(StatefulMetric):
             raise ValueError("`update` must add the queries before `update_ref` with `streamed=True`, got none yet.")
         database.add(ref_emb, ref_labels)
         self._database = database  # not before, so that queries can be added after an error
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Add a batch of queries and return the values of this batch alone, in this process.
-
-        Args:
-            *args: Positional arguments of `update`.
-            **kwargs: Keyword arguments of `update`.
-
-        Returns:
-            The keys of `compute`.
-
-        Raises:
-            ValueError: With `streamed=True`, or for the reasons given by `update` and `compute`.
-        """
-        if self.streamed:
-            raise ValueError(
-                "`forward` requires the database of a batch, which `streamed=True` does not keep: call `update`."
-            )
-        values: dict[str, Tensor] = super().forward(*args, **kwargs)
-        return values
 
     @property
     def update_count(self) -> int:
@@ -272,6 +258,11 @@ class RetrievalMetrics(StatefulMetric):
         )
 
     def _reference_batches(self) -> list[tuple[str, Tensor, Tensor]]:
+        if self.streamed:
+            raise ValueError(
+                "`forward` evaluates each batch with the database, which `streamed=True` does not store: call `update` "
+                "and `compute`."
+            )
         return [batch for batch in self._batches if batch[0] == "ref"]
 
     def _compute(self, *, synced: bool) -> dict[str, Tensor]:
