@@ -36,6 +36,7 @@ from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training import TrainingConfig, fit_classifier, fit_embedding, fit_logistic_regression
 
 NUM_ROWS = 12
+METRICS = ("euclidean", "cosine")
 UNEVEN = {2: [7, 5], 3: [8, 4, 0]}
 CAPPED = {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1, "max_triplets_per_anchor": 1}
 SETTINGS = {
@@ -353,6 +354,37 @@ def retrieved(_):
     return within.compute(), between.compute()
 
 
+def streamed(_):
+    """Values of a database whose parts the processes stream, and the errors where their queries differ."""
+    queries, parts = make_batch(), [torch.split(part, UNEVEN[num_ranks()]) for part in make_batch()]
+    features, labels = (part[rank()] for part in parts)
+    tables = [RetrievalMetrics(k=(1, 3), full_ranking=False, streamed=True, metric=each) for each in METRICS]
+    for table in tables:
+        table.update(*queries)
+        if len(features):
+            table.update_ref(features[:2], labels[:2])
+            table.update_ref(features[2:], labels[2:])
+    soft = RetrievalMetrics(k=(1, 3), full_ranking=False, streamed=True)
+    soft.update(queries[0], queries[1].float())
+    soft.update_ref(features, labels / (1 + rank()))
+    alone = RetrievalMetrics(k=1, full_ranking=False, streamed=True, sync_on_compute=False)
+    alone.update(*queries)
+    alone.update_ref(queries[0][rank() :], queries[1][rank() :])
+    for different in (queries[0] + rank(), None if rank() else queries[0]):
+        table = RetrievalMetrics(full_ranking=False, streamed=True)
+        if different is not None:
+            table.update(different, queries[1])
+        with pytest.raises(ValueError, match="`update` must add the same queries in each process"):
+            table.compute()
+    with pytest.raises(ValueError, match="has no queries yet"):
+        RetrievalMetrics(full_ranking=False, streamed=True).compute()
+    empty = RetrievalMetrics(full_ranking=False, streamed=True)
+    empty.update(*queries)
+    with pytest.raises(ValueError, match="`streamed=True` requires a database"):
+        empty.compute()
+    return [table.compute() for table in (*tables, soft, alone)], tables[0].report(n_resamples=20).intervals
+
+
 def sampled(_):
     """Batches of samplers whose generators differ between the processes."""
     torch.manual_seed(rank())
@@ -385,6 +417,7 @@ CASES = [
     extracted,
     measured,
     retrieved,
+    streamed,
     sampled,
 ]
 
@@ -654,6 +687,28 @@ def test_retrieval_of_uneven_rows_is_that_of_one_process(joined):
     for result in joined:
         for found, table in zip(result["retrieved"], (within, between), strict=True):
             torch.testing.assert_close(found, table.compute(), rtol=0, atol=1e-12)
+
+
+def test_streamed_retrieval_of_parts_is_that_of_one_process(joined):
+    (features, labels), sizes = make_batch(), UNEVEN[len(joined)]
+    divisors = torch.arange(1, 1 + len(sizes)).repeat_interleave(torch.tensor(sizes))[:, None]
+    expected = []
+    for options, refs in [
+        *(({"metric": metric}, (features, labels)) for metric in METRICS),
+        ({}, (features, labels / divisors)),
+    ]:
+        table = RetrievalMetrics(k=(1, 3), full_ranking=False, **options)
+        table.update(features, labels.to(refs[1].dtype))
+        table.update_ref(*refs)
+        expected.append(table.compute())
+    for number, result in enumerate(joined):
+        (*values, alone), intervals = result["streamed"]
+        torch.testing.assert_close(values, expected, rtol=0, atol=1e-12, equal_nan=True)
+        assert intervals == joined[0]["streamed"][1]
+        table = RetrievalMetrics(k=1, full_ranking=False)
+        table.update(features, labels)
+        table.update_ref(features[number:], labels[number:])
+        torch.testing.assert_close(alone, table.compute(), rtol=0, atol=1e-12)
 
 
 def test_batch_samplers_of_all_processes_use_the_base_seed_of_the_first(joined):

@@ -651,7 +651,7 @@ def test_retrieval_metrics_without_k_raise(k):
 def test_repr_of_retrieval_metrics_shows_the_arguments():
     expected = (
         "RetrievalMetrics(k=(1, 10), full_ranking=True, similarity=jaccard, relevance_threshold=None, "
-        "metric='cosine', zero_division=nan, device=None, sync_on_compute=True)"
+        "metric='cosine', zero_division=nan, device=None, sync_on_compute=True, streamed=False)"
     )
     assert repr(RetrievalMetrics(k=(1, 10), metric="cosine")) == expected
 

@@ -136,7 +136,7 @@ class StatefulMetric(torch.nn.Module):
 
     @property
     def _update_count(self) -> int:
-        return len(self._batches)
+        return self.update_count
 
     @property
     def _update_signature(self) -> inspect.Signature:

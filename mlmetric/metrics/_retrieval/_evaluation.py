@@ -106,10 +106,11 @@ def _retrieve(
     relevant = grades > 0 if relevance_threshold is None else reaches(grades, relevance_threshold)
     # A copy, because the diagonal is overwritten and `similarity` may keep a reference to its result.
     grades = grades.to(torch.float64, copy=True)
-    total_labels = num_labels.sum().expand(shape[0])
+    counts = inputs.counts
+    total_labels = (num_labels if counts is None else num_labels * counts).sum().expand(shape[0])
     if inputs.exclude_self:
         grades[:, queries].fill_diagonal_(-torch.inf)
         relevant[:, queries].fill_diagonal_(False)
         total_labels = total_labels - num_labels[queries]
     ranked = inputs.ranking.top(queries, k)
-    return RetrievalResults(ranked, grades, relevant, num_labels, total_labels / inputs.database_size)
+    return RetrievalResults(ranked, grades, relevant, num_labels, total_labels / inputs.database_size, counts)

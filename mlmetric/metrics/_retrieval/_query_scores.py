@@ -46,22 +46,42 @@ class RetrievalResults:
         num_relevant: Number of relevant rows in the database, float64 `(B,)`.
         num_labels: Number of labels of each row, float64 `(M,)`.
         mean_num_labels: Mean number of labels of the rows that a query can retrieve, float64 `(B,)`.
+        counts: Number of rows of the database that each of the M rows stands for, int64 `(M,)`; None for one each.
     """
 
     def __init__(
-        self, ranked: Tensor, grades: Tensor, relevant: Tensor, num_labels: Tensor, mean_num_labels: Tensor
+        self,
+        ranked: Tensor,
+        grades: Tensor,
+        relevant: Tensor,
+        num_labels: Tensor,
+        mean_num_labels: Tensor,
+        counts: Tensor | None = None,
     ) -> None:
         self.ranked = ranked
         self.is_padded = bool((ranked[:, -1:] < 0).any())
         self.grades = grades
         self.relevant = relevant
-        self.num_relevant = count_true(relevant, dim=1).double()
+        self.counts = counts
+        if counts is None:
+            self.num_relevant = count_true(relevant, dim=1).double()
+        else:
+            self.num_relevant = relevant.double() @ counts.double()
         self.num_labels = num_labels
         self.mean_num_labels = mean_num_labels
 
     def grades_at(self, k: int) -> Tensor:
         """Return the grades of the first k, float64 `(B, k)`; 0 where nothing was retrieved."""
         return self._take(k, self.grades, 0.0)
+
+    def highest_grades(self, k: int) -> Tensor:
+        """Return the k highest grades in the database in descending order, float64 `(B, k)`."""
+        values, rows = self.grades.topk(min(k, self.grades.shape[1]), dim=1)
+        if self.counts is None:
+            return values
+        ends = self.counts[rows].cumsum(dim=1)
+        places = torch.arange(k, device=ends.device).expand(len(ends), -1).contiguous()
+        return values.gather(1, torch.searchsorted(ends, places, right=True))
 
     def relevant_at(self, k: int) -> Tensor:
         """Return which of the first k are relevant, bool `(B, k)`; False where nothing was retrieved."""
@@ -107,7 +127,7 @@ def ndcg(results: RetrievalResults, k: int, gain: Gain) -> Tensor:
         gains = grades if gain == "linear" else torch.exp2(grades) - 1
         return gains @ (1 / torch.arange(2, k + 2, dtype=torch.float64, device=grades.device).log2())
 
-    return dcg(results.grades_at(k)) / dcg(results.grades.topk(k, dim=1).values)
+    return dcg(results.grades_at(k)) / dcg(results.highest_grades(k))
 
 
 def mean_grade(results: RetrievalResults, k: int) -> Tensor:

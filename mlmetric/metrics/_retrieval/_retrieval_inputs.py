@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +24,14 @@ class RetrievalInputs(NamedTuple):
     exclude_self: bool
     """Whether the queries are the database, so that each query is excluded from its own results."""
 
+    counts: Tensor | None = None
+    """Number of rows of the database that each row of `ref_labels` stands for, int64 `(M,)`; None for one each."""
+
     @property
     def database_size(self) -> int:
         """Number of rows that a query can retrieve."""
+        if self.counts is not None:
+            return int(self.counts.sum())
         return len(self.ref_labels) - self.exclude_self
 
     def clip_k(self, k: int | None) -> int:
@@ -76,15 +81,15 @@ def check_retrieval_inputs(
     database_labels = query_labels
     if ref_labels is not None:
         database_labels = _check_labels(ref_labels, "ref_labels", refs, "ref_emb").to(query_labels.device)
-    _check_columns(query_labels, database_labels, "labels", "ref_labels")
+    check_columns(query_labels, database_labels, "labels", "ref_labels")
     if refs is not None:
-        _check_columns(queries, refs, "embeddings", "ref_emb")
+        check_columns(queries, refs, "embeddings", "ref_emb")
     exclude_self = ref_labels is None
     ranking: Ranking
     if by_embeddings:
         ranking = EmbeddingRanking(
-            _check_embeddings(queries, "embeddings", metric),
-            None if refs is None else _check_embeddings(refs, "ref_emb", metric),
+            check_embeddings(queries, "embeddings", metric),
+            None if refs is None else check_embeddings(refs, "ref_emb", metric),
         )
     elif metric == "precomputed":
         distances = _check_distances(queries, len(database_labels), exclude_self=exclude_self)
@@ -115,7 +120,8 @@ def _check_labels(labels: LabelsLike, name: str, embeddings: Tensor | None, embe
     return matrix.to(embeddings.device)
 
 
-def _check_columns(queries: Tensor, refs: Tensor, name: str, ref_name: str) -> None:
+def check_columns(queries: Any, refs: Any, name: str, ref_name: str) -> None:
+    """Check that two matrices have the same number of columns."""
     if queries.shape[1] != refs.shape[1]:
         raise ValueError(
             f"`{name}` and `{ref_name}` must have the same number of columns, "
@@ -123,8 +129,15 @@ def _check_columns(queries: Tensor, refs: Tensor, name: str, ref_name: str) -> N
         )
 
 
-def _check_embeddings(embeddings: Tensor, name: str, metric: Metric) -> Tensor:
-    """Return embeddings as float64; with `metric="cosine"`, scaled to unit length."""
+def check_embeddings(embeddings: Tensor, name: str, metric: Metric, start: int = 0) -> Tensor:
+    """Return embeddings as float64; with `metric="cosine"`, scaled to unit length.
+
+    Args:
+        embeddings: Shape `(N, D)`.
+        name: Name of the argument in error messages.
+        metric: `"euclidean"` or `"cosine"`.
+        start: Number of the first row in error messages.
+    """
     values = embeddings.double()
     if not bool(values.isfinite().all()):
         raise ValueError(f"`{name}` must be finite, got {values[~values.isfinite()][0].item()}.")
@@ -136,7 +149,7 @@ def _check_embeddings(embeddings: Tensor, name: str, metric: Metric) -> Tensor:
     if bool((largest == 0).any()):
         raise ValueError(
             f'`{name}` must contain no zero row with `metric="cosine"`, because it has no direction; got one at row '
-            f"{int((largest == 0).int().argmax())}."
+            f"{start + int((largest == 0).int().argmax())}."
         )
     scaled = values / largest  # so that squares neither overflow nor all underflow
     unit: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
