@@ -19,7 +19,7 @@ from mlmetric import similarity as sim
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.miners import _triplet_selection as selection_module
 from mlmetric.miners._array_ops import argsort_rows
-from mlmetric.miners._negative_candidates import sample_without_replacement
+from mlmetric.miners._sampling import sample_without_replacement
 
 KINDS = ["hard", "semihard", "all", "easy"]
 SIMILARITIES = {

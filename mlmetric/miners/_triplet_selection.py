@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.miners._anchor_chunk import AnchorChunk, TripletGroups, TripletKind, TripletRule
-from mlmetric.miners._array_ops import copy_into, empty, repeat
+from mlmetric.miners._array_ops import copy_into, empty, repeat, to_array, to_tensor
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 
@@ -77,6 +77,6 @@ def _repeat_in_chunks(values: Tensor, counts: Tensor, chunk_size: int) -> Tensor
     ends = torch.stack([part[-1] for part in chunks[2]]).tolist()
     repeated, done = empty(ends[-1], torch.int64, values.device), 0
     for some, times, end in zip(*chunks[:2], ends, strict=True):
-        copy_into(repeated[done:end], repeat(some, times, end - done))
+        copy_into(repeated[done:end], to_tensor(repeat(to_array(some), to_array(times), end - done)))
         done = end
     return repeated

@@ -1,0 +1,135 @@
+"""The references of each anchor in two lists, partial and disjoint negatives, from which candidates are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlmetric.miners._array_ops import (
+    Array,
+    arange,
+    concatenate,
+    expand,
+    minimum,
+    nonzero,
+    repeat,
+    running_minimum,
+    searchsorted,
+    stack_columns,
+    to_int,
+)
+
+Rand = Callable[..., Array]
+"""A function that returns uniform random numbers in [0, 1), float64, of a shape."""
+
+# An element of a range that is looked up by its index takes about as long as this many elements of a matrix of all
+# pairs and references.
+_RANGE_COST = 8
+# Rounds in which a random reference is drawn and rejected if it is not a candidate.
+_ROUNDS = 6
+
+
+class NegativeLists:
+    """The references of R anchors: for each one the partial ones, then the disjoint ones, each from the nearest on.
+
+    The candidates of an (anchor, positive) pair are, in a range of either list, those less similar than the positive.
+
+    Args:
+        refs: References of each row in the order of the lists, shape `(R, M)`, int32.
+        similarity: Their similarities, shape `(R, M)`; of references that are never candidates the largest number.
+    """
+
+    def __init__(self, refs: Array, similarity: Array) -> None:
+        self.num_refs = refs.shape[1]
+        self.refs = refs.reshape(-1)
+        self._similarity = similarity
+        self._lowest: Array | None = None
+
+    def find(self, rows: Array, begin: Array, end: Array, similarity: Array) -> tuple[Array, Array]:
+        """Find the candidates of P pairs.
+
+        Args:
+            rows: Shape `(P,)`, int64, in `[0, R)`.
+            begin: First position of either range in the order of the lists, shape `(P, 2)`.
+            end: Last position of either range plus 1, shape `(P, 2)`, at least `begin`.
+            similarity: Similarity of the positive, shape `(P,)`.
+
+        Returns:
+            Indices of candidates in `refs`, flat: of one pair after the other, partial before disjoint ones, each from
+            the nearest to the farthest; and the index of the first candidate of each range, and the number of all
+            candidates, shape `(2 P + 1,)`.
+        """
+        lengths = (end - begin).reshape(-1)
+        if _RANGE_COST * int(lengths.sum()) < len(rows) * self.num_refs:
+            return self._find_in_ranges(rows, begin.reshape(-1), lengths, similarity)
+        return self._find_in_matrix(rows, begin, end, similarity)
+
+    def _find_in_ranges(self, rows: Array, begin: Array, lengths: Array, similarity: Array) -> tuple[Array, Array]:
+        """Find candidates by a comparison of the references in the ranges."""
+        per_pair = lengths.reshape(-1, 2).sum(1)
+        index = expand(begin + self.num_refs * stack_columns(rows, rows).reshape(-1), lengths)
+        found = nonzero(self._similarity.reshape(-1)[index] < repeat(similarity, per_pair))[0]
+        ends = lengths.cumsum(0)
+        return index[found], searchsorted(found, concatenate([0 * ends[:1], ends]))
+
+    def _find_in_matrix(self, rows: Array, begin: Array, end: Array, similarity: Array) -> tuple[Array, Array]:
+        """Find candidates by a comparison of all references of each pair."""
+        bits = 16 if self.num_refs < 2**15 else 32
+        column = to_int(arange(self.num_refs, rows), bits)
+        begins, ends = to_int(begin, bits), to_int(end, bits)
+        mask = (column >= begins[:, :1]) & (column < ends[:, :1])
+        mask |= (column >= begins[:, 1:]) & (column < ends[:, 1:])
+        mask &= self._similarity[rows] < similarity[:, None]
+        found = nonzero(mask.reshape(-1))[0]
+        first = self.num_refs * arange(len(rows) + 1, rows)
+        edges = searchsorted(found, concatenate([(first[:-1, None] + begin).reshape(-1), first[-1:]]))
+        found += repeat(self.num_refs * rows - first[:-1], edges[2::2] - edges[:-1:2], len(found))
+        return found, edges
+
+    def draw(
+        self, rows: Array, begin: Array, end: Array, similarity: Array, rand: Rand, *, chunk_size: int
+    ) -> Array:
+        """Draw one of the candidates in each of P ranges, with equal probabilities.
+
+        Args:
+            rows: Shape `(P,)`, int64.
+            begin: First position of the range, shape `(P,)`.
+            end: Last position plus 1, shape `(P,)`, at least `begin`.
+            similarity: Similarity of the positive, shape `(P,)`.
+            rand: Source of random numbers.
+            chunk_size: Number of elements that are processed together.
+
+        Returns:
+            Index in `refs`, or -1 if there is no candidate, shape `(P,)`, int64.
+        """
+        drawn = 0 * rows - 1
+        if self._lowest is None:
+            self._lowest = running_minimum(self._similarity).reshape(-1)
+        first, size = self.num_refs * rows + begin, end - begin
+        # The references of a list before the range are not candidates, but if they are all as similar as the positive,
+        # so are those in the range; partial references are more similar than all disjoint ones.
+        left = nonzero((size > 0) & (self._lowest[first + size - 1] < similarity))[0]
+        values = self._similarity.reshape(-1)
+        first, size, bound = first[left], size[left], similarity[left]
+        for _ in range(_ROUNDS):
+            if len(left) * self.num_refs <= chunk_size:
+                break
+            index = first + pick(size, rand)
+            accepted = values[index] < bound
+            hit, miss = nonzero(accepted)[0], nonzero(~accepted)[0]
+            drawn[left[hit]] = index[hit]
+            left, first, size, bound = left[miss], first[miss], size[miss], bound[miss]
+        step = max(1, chunk_size // self.num_refs)
+        for some in (left[start : start + step] for start in range(0, len(left), step)):
+            last = end[some]
+            found, edges = self.find(
+                rows[some], stack_columns(begin[some], last), stack_columns(last, last), similarity[some]
+            )
+            count = edges[2::2] - edges[:-1:2]
+            nonempty = nonzero(count)[0]
+            drawn[some[nonempty]] = found[edges[:-1:2][nonempty] + pick(count[nonempty], rand)]
+        return drawn
+
+
+def pick(population: Array, rand: Rand) -> Array:
+    """Return a random integer below each of `population`, all with the same probability, int64."""
+    return minimum(to_int(rand(*population.shape) * population, 64), population - 1)
