@@ -24,7 +24,6 @@ from mlmetric.miners._array_ops import (
     stack_columns,
     to_array,
     to_int,
-    to_tensor,
     where,
 )
 from mlmetric.miners._negative_lists import NegativeLists
@@ -35,6 +34,8 @@ TripletKind = Literal["hard", "semihard", "all", "easy"]
 
 # Elements of a matrix of pairs and references that take about as long as the calls of functions for any number of them.
 _QUICK_ELEMENTS = 2**15
+# Elements of such a matrix from which on negatives are drawn without it, if one of each list is enough.
+_DRAW_ELEMENTS = 2**18
 # Memory for each pair, in elements, if one negative is drawn without a matrix.
 _PAIR_ELEMENTS = 16
 
@@ -56,19 +57,19 @@ class TripletRule:
 
 
 class TripletGroups(NamedTuple):
-    """Triplets grouped by (anchor, positive) pair.
+    """Triplets grouped by (anchor, positive) pair, as int32 arrays.
 
     Attributes:
         anchors: Shape `(P,)`.
         positives: Shape `(P,)`.
         counts: Number of negatives of each pair, shape `(P,)`.
-        negatives: Negatives of one pair after the other, int32, flat.
+        negatives: Negatives of one pair after the other, flat.
     """
 
-    anchors: Tensor
-    positives: Tensor
-    counts: Tensor
-    negatives: Tensor
+    anchors: Array
+    positives: Array
+    counts: Array
+    negatives: Array
 
 
 class AnchorChunk:
@@ -99,9 +100,10 @@ class AnchorChunk:
         self.anchor_cap = _cap(rule.max_triplets_per_anchor, self.num_refs**2)
         self.partial_cap = _cap(rule.max_partial_per_positive, min(self.num_refs, self.anchor_cap))
         self.disjoint_cap = _cap(rule.max_disjoint_per_positive, min(self.num_refs, self.anchor_cap))
+        self.capped = min(self.partial_cap, self.disjoint_cap) < self.num_refs or rule.max_triplets_per_anchor is not None
         partial = to_array(exceeds(similarity, rule.partial_threshold))
-        positive = partial
-        if ref_includes_query or rule.positive_threshold != rule.partial_threshold:
+        positive = partial  # which includes an anchor itself in neither, if it is a reference
+        if rule.positive_threshold != rule.partial_threshold:
             positive = to_array(exceeds(similarity, rule.positive_threshold))
         values, distances = to_array(similarity), to_array(distance)
         self.row = arange(self.num_rows, distances)
@@ -136,12 +138,7 @@ class AnchorChunk:
         if self.rule.max_triplets_per_anchor is not None and len(groups) > 1:
             groups = [_sort_by_anchor(*(concatenate(list(part)) for part in zip(*groups, strict=True)))]
         return [
-            TripletGroups(
-                to_tensor(to_int(rows + self.first, 32)),
-                to_tensor(to_int(positives, 32)),
-                to_tensor(counts),
-                to_tensor(negatives),
-            )
+            TripletGroups(to_int(rows + self.first, 32), to_int(positives, 32), to_int(counts, 32), negatives)
             for rows, positives, counts, negatives in groups
         ]
 
@@ -187,7 +184,7 @@ class AnchorChunk:
         begin, end = self._ranges(rows, ranks)
         pair = self.ranked.reshape(-1)[self.num_refs * rows + ranks]
         similarity = self.similarity[pair]
-        if self.draws and len(rows) * self.num_refs > _QUICK_ELEMENTS:
+        if self.draws and len(rows) * self.num_refs > _DRAW_ELEMENTS:
             twice = (stack_columns(part, part).reshape(-1) for part in (rows, similarity))
             ranges = next(twice), begin.reshape(-1), end.reshape(-1), next(twice)
             index = self.negatives.draw(*ranges, self._rand, chunk_size=chunk_size)
@@ -195,9 +192,10 @@ class AnchorChunk:
             index = index[nonzero(num.reshape(-1))[0]]
         else:
             index, edges = self.negatives.find(rows, begin, end, similarity)
-            available = edges[1:] - edges[:-1]
-            num = self._apply_caps(rows, available.reshape(-1, 2)).reshape(-1)
-            if int(num.sum()) < len(index):
+            num = available = edges[1:] - edges[:-1]
+            if self.capped:
+                num = self._apply_caps(rows, available.reshape(-1, 2)).reshape(-1)
+            if self.capped and int(num.sum()) < len(index):
                 index = index[self._keep(edges[:-1], available, num)]
         counts = num.reshape(-1, 2).sum(1)
         some = nonzero(counts)[0]
@@ -246,11 +244,17 @@ class AnchorChunk:
         offset = rows * self.num_refs
         distance = self.distance[offset + ranks]
         if gap == 0:
-            # The positive itself, unless references have its distance; then the search below is needed.
-            before = self.distance[offset + maximum(ranks, 1) - 1]
-            if not bool(((before - distance >= gap) & (ranks > 0)).any()):
-                return ranks
-        low, high = 0 * rows, 0 * rows + self.num_refs
+            # That of the positive itself, unless nearer references have the same distance.
+            tied = nonzero((self.distance[offset + maximum(ranks, 1) - 1] == distance) & (ranks > 0))[0]
+            ranks = ranks + 0  # a copy
+            if len(tied):
+                ranks[tied] = self._search_rank(offset[tied], distance[tied], gap)
+            return ranks
+        return self._search_rank(offset, distance, gap)
+
+    def _search_rank(self, offset: Array, distance: Array, gap: float) -> Array:
+        """Return the first rank, in the row from `offset`, of a distance at least `gap` above `distance`."""
+        low, high = 0 * offset, 0 * offset + self.num_refs
         for _ in range(self.num_refs.bit_length()):
             middle = (low + high) // 2
             nearer = self.distance[offset + minimum(middle, self.num_refs - 1)] - distance < gap

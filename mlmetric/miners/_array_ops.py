@@ -97,7 +97,12 @@ def concatenate(parts: list[Array]) -> Array:
 
 def stack_columns(*columns: Array) -> Array:
     """Return `(P,)` arrays as the columns of one array."""
-    return np.stack(columns, axis=1) if isinstance(columns[0], np.ndarray) else torch.stack(columns, dim=1)
+    if not isinstance(columns[0], np.ndarray):
+        return torch.stack(columns, dim=1)
+    stacked = np.empty((len(columns[0]), len(columns)), columns[0].dtype)
+    for number, column in enumerate(columns):
+        stacked[:, number] = column
+    return stacked
 
 
 def searchsorted(ascending: Array, values: Array) -> Array:
@@ -134,17 +139,17 @@ def to_int(values: Array, bits: int) -> Array:
     return values.astype(name) if isinstance(values, np.ndarray) else values.to(getattr(torch, name))
 
 
-def empty(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return uninitialised memory; numpy requests large pages from the system, which are faster to write."""
-    like = torch.empty(0, dtype=dtype, device="cpu")
-    if device.type == "cpu":
-        return torch.from_numpy(np.empty(length, like.numpy().dtype))
-    return torch.empty(length, dtype=dtype, device=device)
-
-
-def copy_into(target: Tensor, values: Tensor) -> None:
-    """Copy values into uninitialised memory, on the CPU with one thread: threads that share a large page block."""
-    if target.device.type == "cpu":
-        np.copyto(target.numpy(), values.numpy())
+def join(parts: list[Array]) -> Array:
+    """Concatenate int32 arrays as int64, and free each one after it is copied."""
+    if len(parts) == 1:
+        return to_int(parts.pop(), 64)
+    length, done = sum(len(part) for part in parts), 0
+    if isinstance(parts[0], np.ndarray):
+        joined = np.empty(length, np.int64)
     else:
-        target.copy_(values)
+        joined = torch.empty(length, dtype=torch.int64, device=parts[0].device)
+    while parts:
+        part = parts.pop(0)
+        joined[done : done + len(part)] = part
+        done += len(part)
+    return joined

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from mlmetric.miners._array_ops import (
     Array,
@@ -26,6 +30,8 @@ Rand = Callable[..., Array]
 _RANGE_COST = 8
 # Rounds in which a random reference is drawn and rejected if it is not a candidate.
 _ROUNDS = 6
+# Largest number of references for which a table of all ranges is used.
+_LARGEST_TABLE = 512
 
 
 class NegativeLists:
@@ -73,12 +79,8 @@ class NegativeLists:
 
     def _find_in_matrix(self, rows: Array, begin: Array, end: Array, similarity: Array) -> tuple[Array, Array]:
         """Find candidates by a comparison of all references of each pair."""
-        bits = 16 if self.num_refs < 2**15 else 32
-        column = to_int(arange(self.num_refs, rows), bits)
-        begins, ends = to_int(begin, bits), to_int(end, bits)
-        mask = (column >= begins[:, :1]) & (column < ends[:, :1])
-        mask |= (column >= begins[:, 1:]) & (column < ends[:, 1:])
-        mask &= self._similarity[rows] < similarity[:, None]
+        mask = self._similarity[rows] < similarity[:, None]
+        mask &= _in_ranges(begin, end, self.num_refs)
         found = nonzero(mask.reshape(-1))[0]
         first = self.num_refs * arange(len(rows) + 1, rows)
         edges = searchsorted(found, concatenate([(first[:-1, None] + begin).reshape(-1), first[-1:]]))
@@ -114,9 +116,8 @@ class NegativeLists:
             if len(left) * self.num_refs <= chunk_size:
                 break
             index = first + pick(size, rand)
-            accepted = values[index] < bound
-            hit, miss = nonzero(accepted)[0], nonzero(~accepted)[0]
-            drawn[left[hit]] = index[hit]
+            drawn[left] = index
+            miss = nonzero(values[index] >= bound)[0]
             left, first, size, bound = left[miss], first[miss], size[miss], bound[miss]
         step = max(1, chunk_size // self.num_refs)
         for some in (left[start : start + step] for start in range(0, len(left), step)):
@@ -125,9 +126,32 @@ class NegativeLists:
                 rows[some], stack_columns(begin[some], last), stack_columns(last, last), similarity[some]
             )
             count = edges[2::2] - edges[:-1:2]
+            drawn[some] = -1
             nonempty = nonzero(count)[0]
             drawn[some[nonempty]] = found[edges[:-1:2][nonempty] + pick(count[nonempty], rand)]
         return drawn
+
+
+def _in_ranges(begin: Array, end: Array, length: int) -> Array:
+    """Return which of `length` positions are in one of two disjoint ranges, `(P, 2)` each, shape `(P, length)`."""
+    if length <= _LARGEST_TABLE and isinstance(begin, np.ndarray):
+        below = _positions_below(length)
+        mask: Array = below.take(end[:, 0], axis=0)
+        for bounds in (end[:, 1], begin[:, 1], begin[:, 0]):
+            mask ^= below.take(bounds, axis=0)
+        return mask
+    bits = 16 if length < 2**15 else 32
+    position = to_int(arange(length, begin), bits)
+    begin, end = to_int(begin, bits), to_int(end, bits)
+    mask = (position >= begin[:, :1]) & (position < end[:, :1])
+    mask |= (position >= begin[:, 1:]) & (position < end[:, 1:])
+    return mask
+
+
+@lru_cache(maxsize=4)
+def _positions_below(length: int) -> npt.NDArray[np.bool_]:
+    """Return, for 0, 1, ..., `length`, which positions are below it: rows are copied faster than they are compared."""
+    return np.tri(length + 1, length, -1, dtype=bool)
 
 
 def pick(population: Array, rand: Rand) -> Array:
