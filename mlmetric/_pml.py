@@ -13,6 +13,7 @@ from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.reducers import ClassWeightedReducer
 from torch import Tensor
 
+from mlmetric._autocast import without_autocast
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 
@@ -95,7 +96,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         for name, value in {"embeddings": embeddings, "ref_emb": ref_emb}.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
-        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(embeddings.device):
             same_labels = ref_labels is labels
             labels = self._check(embeddings, labels, "embeddings", "labels")
             if same_labels and ref_emb is embeddings:
@@ -189,7 +190,7 @@ def distance_matrix(
         check_norms(query, "embeddings")
         if refs is not query:
             check_norms(refs, "ref_emb")
-    result: Tensor = distance(query, refs)
+    result: Tensor = distance(query) if refs is query else distance(query, refs)  # which would normalise twice
     # The maximum is NaN if any entry is, and ten times faster than `isnan().any()`.
     if validate_args and result.numel() and bool(result.max().isnan()):
         raise ValueError("`embeddings` or `ref_emb` contain NaN: their distances are NaN. Did training diverge?")

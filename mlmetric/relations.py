@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mlmetric._autocast import without_autocast
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
@@ -96,7 +97,7 @@ class LabelRelation(nn.Module):
             ref_labels = labels
         else:
             ref_labels = label_tensor(ref_labels, name="ref_labels", validate_args=self.validate_args)
-        with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(labels.device):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
             positive = exceeds(similarity, self.positive_threshold).to(torch.int8)
             negative = ~exceeds(similarity, self.negative_threshold) & ~similarity.isnan()

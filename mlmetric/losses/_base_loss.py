@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlmetric._autocast import without_autocast
 from mlmetric._pml import (
     BaseDistance,
     BaseMetricLossFunction,
@@ -136,7 +137,7 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
             check_norms(query.detach(), "embeddings")
             if not same_emb:
                 check_norms(ref_emb.detach(), "ref_emb")
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             return self._evaluate(query, labels, indices_tuple, ref_emb, ref_labels, ref_includes_query)
 
     def compute_loss(self, inputs: LossInputs) -> LossDict:
