@@ -26,7 +26,7 @@ from mlmetric.miners._array_ops import (
     to_int,
     where,
 )
-from mlmetric.miners._negative_lists import NegativeLists
+from mlmetric.miners._negative_lists import NegativeLists, pick
 from mlmetric.miners._sampling import sample_without_replacement
 from mlmetric.similarity import exceeds
 
@@ -191,12 +191,14 @@ class AnchorChunk:
             num = self._apply_caps(rows, to_int(index >= 0, 64).reshape(-1, 2))
             index = index[nonzero(num.reshape(-1))[0]]
         else:
-            index, edges = self.negatives.find(rows, begin, end, similarity)
-            num = available = edges[1:] - edges[:-1]
+            found = self.negatives.find(rows, begin, end, similarity)
+            index = found.index
+            num = available = found.edges[1:] - found.edges[:-1]
             if self.capped:
                 num = self._apply_caps(rows, available.reshape(-1, 2)).reshape(-1)
-            if self.capped and int(num.sum()) < len(index):
-                index = index[self._keep(edges[:-1], available, num)]
+                if int(num.sum()) < len(index):
+                    index = index[self._keep(found.edges[:-1], available, num)]
+            index += repeat(found.shifts, num.reshape(-1, 2).sum(1), len(index))
         counts = num.reshape(-1, 2).sum(1)
         some = nonzero(counts)[0]
         return rows[some], (pair - self.num_refs * rows)[some], counts[some], self.negatives.refs[index]
@@ -205,6 +207,9 @@ class AnchorChunk:
         """Return which candidates are kept, in `negative_order`: `num` of `available` ones from index `first`."""
         if self.rule.negative_order == "hardest":
             return expand(first, num)
+        if self.draws:
+            some = nonzero(num)[0]
+            return first[some] + pick(available[some], self._rand)
         return sample_without_replacement(first, available, num, self._rand)
 
     def _ranges(self, rows: Array, ranks: Array) -> tuple[Array, Array]:

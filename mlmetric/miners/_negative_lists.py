@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,21 @@ _ROUNDS = 6
 _LARGEST_TABLE = 512
 
 
+class Candidates(NamedTuple):
+    """Candidates of P (anchor, positive) pairs.
+
+    Attributes:
+        index: Index of each candidate in the references, less the shift of its pair, flat.
+        shifts: Shift of each pair, shape `(P,)`.
+        edges: For each pair the number of the first partial and of the first disjoint candidate, in `index`, then the
+            number of all candidates, shape `(2 P + 1,)`.
+    """
+
+    index: Array
+    shifts: Array
+    edges: Array
+
+
 class NegativeLists:
     """The references of R anchors: for each one the partial ones, then the disjoint ones, each from the nearest on.
 
@@ -50,7 +66,7 @@ class NegativeLists:
         self._similarity = similarity
         self._lowest: Array | None = None
 
-    def find(self, rows: Array, begin: Array, end: Array, similarity: Array) -> tuple[Array, Array]:
+    def find(self, rows: Array, begin: Array, end: Array, similarity: Array) -> Candidates:
         """Find the candidates of P pairs.
 
         Args:
@@ -60,32 +76,30 @@ class NegativeLists:
             similarity: Similarity of the positive, shape `(P,)`.
 
         Returns:
-            Indices of candidates in `refs`, flat: of one pair after the other, partial before disjoint ones, each from
-            the nearest to the farthest; and the index of the first candidate of each range, and the number of all
-            candidates, shape `(2 P + 1,)`.
+            The candidates of one pair after the other, partial before disjoint ones, each from the nearest on.
         """
         lengths = (end - begin).reshape(-1)
         if _RANGE_COST * int(lengths.sum()) < len(rows) * self.num_refs:
             return self._find_in_ranges(rows, begin.reshape(-1), lengths, similarity)
         return self._find_in_matrix(rows, begin, end, similarity)
 
-    def _find_in_ranges(self, rows: Array, begin: Array, lengths: Array, similarity: Array) -> tuple[Array, Array]:
+    def _find_in_ranges(self, rows: Array, begin: Array, lengths: Array, similarity: Array) -> Candidates:
         """Find candidates by a comparison of the references in the ranges."""
         per_pair = lengths.reshape(-1, 2).sum(1)
         index = expand(begin + self.num_refs * stack_columns(rows, rows).reshape(-1), lengths)
         found = nonzero(self._similarity.reshape(-1)[index] < repeat(similarity, per_pair))[0]
         ends = lengths.cumsum(0)
-        return index[found], searchsorted(found, concatenate([0 * ends[:1], ends]))
+        return Candidates(index[found], 0 * rows, searchsorted(found, concatenate([0 * ends[:1], ends])))
 
-    def _find_in_matrix(self, rows: Array, begin: Array, end: Array, similarity: Array) -> tuple[Array, Array]:
+    def _find_in_matrix(self, rows: Array, begin: Array, end: Array, similarity: Array) -> Candidates:
         """Find candidates by a comparison of all references of each pair."""
-        mask = self._similarity[rows] < similarity[:, None]
-        mask &= _in_ranges(begin, end, self.num_refs)
+        width = int(end.max())
+        mask = self._similarity[:, :width][rows] < similarity[:, None]
+        mask &= _in_ranges(begin, end, width)
         found = nonzero(mask.reshape(-1))[0]
-        first = self.num_refs * arange(len(rows) + 1, rows)
+        first = width * arange(len(rows) + 1, rows)
         edges = searchsorted(found, concatenate([(first[:-1, None] + begin).reshape(-1), first[-1:]]))
-        found += repeat(self.num_refs * rows - first[:-1], edges[2::2] - edges[:-1:2], len(found))
-        return found, edges
+        return Candidates(found, self.num_refs * rows - first[:-1], edges)
 
     def draw(
         self, rows: Array, begin: Array, end: Array, similarity: Array, rand: Rand, *, chunk_size: int
@@ -122,13 +136,14 @@ class NegativeLists:
         step = max(1, chunk_size // self.num_refs)
         for some in (left[start : start + step] for start in range(0, len(left), step)):
             last = end[some]
-            found, edges = self.find(
+            found = self.find(
                 rows[some], stack_columns(begin[some], last), stack_columns(last, last), similarity[some]
             )
-            count = edges[2::2] - edges[:-1:2]
             drawn[some] = -1
-            nonempty = nonzero(count)[0]
-            drawn[some[nonempty]] = found[edges[:-1:2][nonempty] + pick(count[nonempty], rand)]
+            edges = found.edges[::2]
+            nonempty = nonzero(edges[1:] - edges[:-1])[0]
+            chosen = edges[nonempty] + pick((edges[1:] - edges[:-1])[nonempty], rand)
+            drawn[some[nonempty]] = found.index[chosen] + found.shifts[nonempty]
         return drawn
 
 
