@@ -102,13 +102,14 @@ class AnchorChunk:
         self.disjoint_cap = _cap(rule.max_disjoint_per_positive, min(self.num_refs, self.anchor_cap))
         self.capped = min(self.partial_cap, self.disjoint_cap) < self.num_refs or rule.max_triplets_per_anchor is not None
         partial = to_array(exceeds(similarity, rule.partial_threshold))
-        positive = partial  # which includes an anchor itself in neither, if it is a reference
+        positive = partial + False  # a copy
         if rule.positive_threshold != rule.partial_threshold:
             positive = to_array(exceeds(similarity, rule.positive_threshold))
         values, distances = to_array(similarity), to_array(distance)
         self.row = arange(self.num_rows, distances)
         if ref_includes_query:
             positive[self.row, self.row + first] = False
+            partial[self.row, self.row + first] = True
             values = values + 0  # a copy
             values[self.row, self.row + first] = _largest(similarity.dtype)  # never below that of a positive
 
@@ -122,10 +123,11 @@ class AnchorChunk:
         partial_before = partial.cumsum(1)
         self.num_partial = partial_before[:, -1]
         position = where(partial, partial_before - 1, rank - partial_before + self.num_partial[:, None])
+        self.position = (position + offset).reshape(-1)  # in the order of the lists, for each rank
         order = 0 * self.ranked
-        order.reshape(-1)[(position + offset).reshape(-1)] = self.ranked.reshape(-1)
+        order.reshape(-1)[self.position] = self.ranked.reshape(-1)
         self.partial_before = partial_before.reshape(-1)
-        self.negatives = NegativeLists(to_int(order - offset, 32), self.similarity[order])
+        self.negatives = NegativeLists(to_int(order - offset, 32), self.similarity[order], self.num_partial)
         self.num_selected = 0 * self.row
 
     def select(self, *, chunk_size: int) -> list[TripletGroups]:
@@ -185,9 +187,12 @@ class AnchorChunk:
         pair = self.ranked.reshape(-1)[self.num_refs * rows + ranks]
         similarity = self.similarity[pair]
         if self.draws and len(rows) * self.num_refs > _DRAW_ELEMENTS:
-            twice = (stack_columns(part, part).reshape(-1) for part in (rows, similarity))
-            ranges = next(twice), begin.reshape(-1), end.reshape(-1), next(twice)
-            index = self.negatives.draw(*ranges, self._rand, chunk_size=chunk_size)
+            both, positives = (
+                stack_columns(part, part).reshape(-1) for part in (rows, self.position[self.num_refs * rows + ranks])
+            )
+            index = self.negatives.draw(
+                both, begin.reshape(-1), end.reshape(-1), positives, self._rand, chunk_size=chunk_size
+            )
             num = self._apply_caps(rows, to_int(index >= 0, 64).reshape(-1, 2))
             index = index[nonzero(num.reshape(-1))[0]]
         else:

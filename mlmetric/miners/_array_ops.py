@@ -67,6 +67,13 @@ def running_minimum(values: Array) -> Array:
     return values.cummin(dim=1).values
 
 
+def running_maximum(values: Array) -> Array:
+    """Return the largest of the first 1, 2, ..., M values of each row."""
+    if isinstance(values, np.ndarray):
+        return np.maximum.accumulate(values, axis=1)
+    return values.cummax(dim=1).values
+
+
 def nonzero(mask: Array) -> tuple[Array, ...]:
     """Return the indices where a mask is True, one array for each dimension."""
     return mask.nonzero() if isinstance(mask, np.ndarray) else mask.nonzero(as_tuple=True)

@@ -12,25 +12,32 @@ import numpy.typing as npt
 from mlmetric.miners._array_ops import (
     Array,
     arange,
+    argsort_rows,
     concatenate,
     expand,
+    maximum,
     minimum,
     nonzero,
     repeat,
+    running_maximum,
     running_minimum,
     searchsorted,
     stack_columns,
     to_int,
+    where,
 )
 
 Rand = Callable[..., Array]
 """A function that returns uniform random numbers in [0, 1), float64, of a shape."""
+LookUp = Callable[[Array, Array], tuple[Array, Array]]
+"""A function that returns the indices of drawn references, and whether they are candidates of the given ranges."""
 
 # An element of a range that is looked up by its index takes about as long as this many elements of a matrix of all
 # pairs and references.
 _RANGE_COST = 8
 # Rounds in which a random reference is drawn and rejected if it is not a candidate.
-_ROUNDS = 6
+_ROUNDS = 4
+_EXACT_SHARE = 4
 # Largest number of references for which a table of all ranges is used.
 _LARGEST_TABLE = 512
 
@@ -58,13 +65,16 @@ class NegativeLists:
     Args:
         refs: References of each row in the order of the lists, shape `(R, M)`, int32.
         similarity: Their similarities, shape `(R, M)`; of references that are never candidates the largest number.
+        num_partial: Length of the partial list, shape `(R,)`. Its similarities are above those of the disjoint list.
     """
 
-    def __init__(self, refs: Array, similarity: Array) -> None:
+    def __init__(self, refs: Array, similarity: Array, num_partial: Array) -> None:
         self.num_refs = refs.shape[1]
         self.refs = refs.reshape(-1)
         self._similarity = similarity
+        self._num_partial = num_partial
         self._lowest: Array | None = None
+        self._num_less: Array | None = None
 
     def find(self, rows: Array, begin: Array, end: Array, similarity: Array) -> Candidates:
         """Find the candidates of P pairs.
@@ -101,16 +111,17 @@ class NegativeLists:
         edges = searchsorted(found, concatenate([(first[:-1, None] + begin).reshape(-1), first[-1:]]))
         return Candidates(found, self.num_refs * rows - first[:-1], edges)
 
-    def draw(
-        self, rows: Array, begin: Array, end: Array, similarity: Array, rand: Rand, *, chunk_size: int
-    ) -> Array:
+    def draw(self, rows: Array, begin: Array, end: Array, positives: Array, rand: Rand, *, chunk_size: int) -> Array:
         """Draw one of the candidates in each of P ranges, with equal probabilities.
+
+        References are drawn until one is a candidate: from the range, or, if they are fewer, from the references of the
+        list that are less similar than the positive. A candidate is then equally likely to be any of them.
 
         Args:
             rows: Shape `(P,)`, int64.
             begin: First position of the range, shape `(P,)`.
             end: Last position plus 1, shape `(P,)`, at least `begin`.
-            similarity: Similarity of the positive, shape `(P,)`.
+            positives: Index of the positive in `refs`, shape `(P,)`.
             rand: Source of random numbers.
             chunk_size: Number of elements that are processed together.
 
@@ -118,33 +129,80 @@ class NegativeLists:
             Index in `refs`, or -1 if there is no candidate, shape `(P,)`, int64.
         """
         drawn = 0 * rows - 1
+        offset = self.num_refs * rows
+        first, last = offset + begin, offset + end
+        values = self._similarity.reshape(-1)
+        similarity = values[positives]
         if self._lowest is None:
             self._lowest = running_minimum(self._similarity).reshape(-1)
-        first, size = self.num_refs * rows + begin, end - begin
         # The references of a list before the range are not candidates, but if they are all as similar as the positive,
         # so are those in the range; partial references are more similar than all disjoint ones.
-        left = nonzero((size > 0) & (self._lowest[first + size - 1] < similarity))[0]
-        values = self._similarity.reshape(-1)
-        first, size, bound = first[left], size[left], similarity[left]
-        for _ in range(_ROUNDS):
-            if len(left) * self.num_refs <= chunk_size:
-                break
-            index = first + pick(size, rand)
-            drawn[left] = index
-            miss = nonzero(values[index] >= bound)[0]
-            left, first, size, bound = left[miss], first[miss], size[miss], bound[miss]
+        left = nonzero((begin < end) & (self._lowest[maximum(last - 1, 0)] < similarity))[0]
+
+        def from_range(left: Array, index: Array) -> tuple[Array, Array]:
+            return index, values[index] < similarity[left]
+
+        def from_less_similar(left: Array, index: Array) -> tuple[Array, Array]:
+            index = self._ascending[index]
+            return index, (index >= first[left]) & (index < last[left])
+
         step = max(1, chunk_size // self.num_refs)
+        left = _reject(drawn, left, first[left], (last - first)[left], from_range, rand, rounds=1)
+        if len(left) > step // _EXACT_SHARE:
+            least, most = self._less_similar(offset[left], begin[left], positives[left])
+            fewer = most - least < (last - first)[left]
+            some, others = nonzero(fewer)[0], nonzero(~fewer)[0]
+            by_similarity = left[some], least[some], (most - least)[some], from_less_similar
+            left = left[others]
+            by_distance = left, first[left], (last - first)[left], from_range
+            left = concatenate([_reject(drawn, *way, rand, rounds=_ROUNDS) for way in (by_similarity, by_distance)])
         for some in (left[start : start + step] for start in range(0, len(left), step)):
-            last = end[some]
+            ends = end[some]
             found = self.find(
-                rows[some], stack_columns(begin[some], last), stack_columns(last, last), similarity[some]
+                rows[some], stack_columns(begin[some], ends), stack_columns(ends, ends), similarity[some]
             )
-            drawn[some] = -1
             edges = found.edges[::2]
             nonempty = nonzero(edges[1:] - edges[:-1])[0]
             chosen = edges[nonempty] + pick((edges[1:] - edges[:-1])[nonempty], rand)
+            drawn[some] = -1
             drawn[some[nonempty]] = found.index[chosen] + found.shifts[nonempty]
         return drawn
+
+    def _less_similar(self, offset: Array, begin: Array, positives: Array) -> tuple[Array, Array]:
+        """Return where in `_ascending` the references of a list begin, and where those less similar than the positive end.
+
+        Args:
+            offset: Index of the first reference of the row, shape `(P,)`.
+            begin: A position in the list, shape `(P,)`.
+            positives: Index of the positive, shape `(P,)`.
+        """
+        if self._num_less is None:
+            starts = self.num_refs * arange(len(self._similarity), offset)[:, None]
+            order = argsort_rows(self._similarity) + starts
+            ascending = self._similarity.reshape(-1)[order]
+            rank = 0 * order + arange(self.num_refs, order)
+            rank[:, 1:] *= ascending[:, 1:] != ascending[:, :-1]
+            self._ascending, self._num_less = order.reshape(-1), 0 * order.reshape(-1)
+            self._num_less[self._ascending] = running_maximum(rank).reshape(-1)
+        num_partial = self._num_partial[offset // self.num_refs]
+        num_disjoint, is_partial = self.num_refs - num_partial, begin < num_partial
+        most = self._num_less[positives]
+        # Of the similarities of a row, those of the disjoint list are the lowest ones.
+        most = where(is_partial, most, minimum(most, num_disjoint))
+        return offset + num_disjoint * is_partial, offset + most
+
+
+def _reject(
+    drawn: Array, left: Array, first: Array, size: Array, look_up: LookUp, rand: Rand, *, rounds: int
+) -> Array:
+    """Draw one of `size` numbers from `first` for each of `left`, and return those of `left` without a candidate."""
+    for _ in range(rounds):
+        if len(left) == 0:
+            break
+        drawn[left], accepted = look_up(left, first + pick(size, rand))
+        miss = nonzero(~accepted)[0]
+        left, first, size = left[miss], first[miss], size[miss]
+    return left
 
 
 def _in_ranges(begin: Array, end: Array, length: int) -> Array:
