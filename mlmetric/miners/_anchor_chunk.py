@@ -100,7 +100,9 @@ class AnchorChunk:
         self.anchor_cap = _cap(rule.max_triplets_per_anchor, self.num_refs**2)
         self.partial_cap = _cap(rule.max_partial_per_positive, min(self.num_refs, self.anchor_cap))
         self.disjoint_cap = _cap(rule.max_disjoint_per_positive, min(self.num_refs, self.anchor_cap))
-        self.capped = min(self.partial_cap, self.disjoint_cap) < self.num_refs or rule.max_triplets_per_anchor is not None
+        self.capped = (
+            min(self.partial_cap, self.disjoint_cap) < self.num_refs or rule.max_triplets_per_anchor is not None
+        )
         partial = to_array(exceeds(similarity, rule.partial_threshold))
         positive = partial + False  # a copy
         if rule.positive_threshold != rule.partial_threshold:
@@ -146,57 +148,50 @@ class AnchorChunk:
 
     def _positive_pairs(self, chunk_size: int) -> Iterator[tuple[Array, Array]]:
         """Yield rows and ranks of positives in `positive_order`, for anchors that have not reached their cap."""
-        num_positives = self.positive.sum(1)
-        ranks = self._ordered_positives(num_positives)
-        first = num_positives.cumsum(0) - num_positives
+        rows, ranks, num_positives = self._ordered_positives()
         self.draws = self.rule.negative_order == "random" and max(self.partial_cap, self.disjoint_cap) <= 1
         pairs_per_chunk = max(1, chunk_size // (_PAIR_ELEMENTS if self.draws else self.num_refs))
-
-        start, width = 0, self.num_refs
+        if self.rule.max_triplets_per_anchor is None:
+            yield from _split(rows, ranks, pairs_per_chunk)
+            return
+        first = num_positives.cumsum(0) - num_positives
+        # The fewest positives that can reach the cap; then twice as many each time, so that there are few rounds, and
+        # as many as take little time.
+        start, width = 0, -(-self.anchor_cap // max(1, self.partial_cap + self.disjoint_cap))
         active = nonzero(num_positives)[0]
         while len(active) > 0:
-            if self.rule.max_triplets_per_anchor is not None:
-                # The fewest positives that can reach the cap; then twice as many each time, so that there are few
-                # rounds, and as many as take little time.
-                least = -(-self.anchor_cap // max(1, self.partial_cap + self.disjoint_cap)) if start == 0 else start
-                width = max(least, _QUICK_ELEMENTS // (len(active) * self.num_refs))
+            width = max(width, _QUICK_ELEMENTS // (len(active) * self.num_refs))
             counts = minimum(num_positives[active] - start, width)
-            rows = repeat(active, counts)
-            next_ranks = ranks[expand(first[active] + start, counts)]
-            for some in range(0, len(rows), pairs_per_chunk):
-                yield rows[some : some + pairs_per_chunk], next_ranks[some : some + pairs_per_chunk]
-            start += width
-            if self.rule.max_triplets_per_anchor is None:
-                return
+            yield from _split(repeat(active, counts), ranks[expand(first[active] + start, counts)], pairs_per_chunk)
+            start, width = start + width, 2 * width
             active = active[(num_positives[active] > start) & (self.num_selected[active] < self.anchor_cap)]
 
-    def _ordered_positives(self, num_positives: Array) -> Array:
-        """Return the ranks of all positives in `positive_order`, row by row, flat."""
+    def _ordered_positives(self) -> tuple[Array, Array, Array]:
+        """Return rows and ranks of all positives, row by row in `positive_order`, and their number in each row."""
+        num_positives = self.positive.sum(1)
         rows, ranks = nonzero(self.positive)
         if self.rule.positive_order == "farthest":
-            first = num_positives.cumsum(0) - num_positives
-            # Row by row in reverse: the last entry of a row and its first one change places.
-            return ranks[(2 * first + num_positives - 1)[rows] - arange(len(rows), rows)]
+            # In each row the last one and the first one change places, and so on.
+            ends = num_positives.cumsum(0)
+            return rows, ranks[(2 * ends - num_positives - 1)[rows] - arange(len(rows), rows)], num_positives
         key = self._rand(self.num_rows, self.num_refs, dtype=torch.float32)
-        order = argsort_rows(key + 2 * ~self.positive)
-        return order[arange(self.num_refs, order) < num_positives[:, None]]
+        order = argsort_rows(where(self.positive, key, 2.0))
+        return rows, order[arange(self.num_refs, order) < num_positives[:, None]], num_positives
 
     def _select(self, rows: Array, ranks: Array, chunk_size: int) -> tuple[Array, Array, Array, Array]:
         """Select negatives for (anchor, positive) pairs, sorted by anchor; pairs without negatives are omitted."""
         begin, end = self._ranges(rows, ranks)
-        pair = self.ranked.reshape(-1)[self.num_refs * rows + ranks]
-        similarity = self.similarity[pair]
+        ranks = self.num_refs * rows + ranks
+        pair = self.ranked.reshape(-1)[ranks]
         if self.draws and len(rows) * self.num_refs > _DRAW_ELEMENTS:
-            both, positives = (
-                stack_columns(part, part).reshape(-1) for part in (rows, self.position[self.num_refs * rows + ranks])
-            )
+            both, positives = (stack_columns(part, part).reshape(-1) for part in (rows, self.position[ranks]))
             index = self.negatives.draw(
                 both, begin.reshape(-1), end.reshape(-1), positives, self._rand, chunk_size=chunk_size
             )
             num = self._apply_caps(rows, to_int(index >= 0, 64).reshape(-1, 2))
             index = index[nonzero(num.reshape(-1))[0]]
         else:
-            found = self.negatives.find(rows, begin, end, similarity)
+            found = self.negatives.find(rows, begin, end, self.similarity[pair])
             index = found.index
             num = available = found.edges[1:] - found.edges[:-1]
             if self.capped:
@@ -298,6 +293,11 @@ class AnchorChunk:
     def _rand(self, *shape: int, dtype: torch.dtype = torch.float64) -> Array:
         device = self.device if self.generator is None else self.generator.device
         return to_array(torch.rand(*shape, generator=self.generator, dtype=dtype, device=device).to(self.device))
+
+
+def _split(rows: Array, ranks: Array, size: int) -> Iterator[tuple[Array, Array]]:
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size], ranks[first : first + size]
 
 
 def _sort_by_anchor(rows: Array, positives: Array, counts: Array, negatives: Array) -> tuple[Array, ...]:

@@ -158,9 +158,7 @@ class NegativeLists:
             left = concatenate([_reject(drawn, *way, rand, rounds=_ROUNDS) for way in (by_similarity, by_distance)])
         for some in (left[start : start + step] for start in range(0, len(left), step)):
             ends = end[some]
-            found = self.find(
-                rows[some], stack_columns(begin[some], ends), stack_columns(ends, ends), similarity[some]
-            )
+            found = self.find(rows[some], stack_columns(begin[some], ends), stack_columns(ends, ends), similarity[some])
             edges = found.edges[::2]
             nonempty = nonzero(edges[1:] - edges[:-1])[0]
             chosen = edges[nonempty] + pick((edges[1:] - edges[:-1])[nonempty], rand)
@@ -169,7 +167,7 @@ class NegativeLists:
         return drawn
 
     def _less_similar(self, offset: Array, begin: Array, positives: Array) -> tuple[Array, Array]:
-        """Return where in `_ascending` the references of a list begin, and where those less similar than the positive end.
+        """Return where in `_ascending` the references of a list begin, and those less similar than the positive end.
 
         Args:
             offset: Index of the first reference of the row, shape `(P,)`.
@@ -192,9 +190,7 @@ class NegativeLists:
         return offset + num_disjoint * is_partial, offset + most
 
 
-def _reject(
-    drawn: Array, left: Array, first: Array, size: Array, look_up: LookUp, rand: Rand, *, rounds: int
-) -> Array:
+def _reject(drawn: Array, left: Array, first: Array, size: Array, look_up: LookUp, rand: Rand, *, rounds: int) -> Array:
     """Draw one of `size` numbers from `first` for each of `left`, and return those of `left` without a candidate."""
     for _ in range(rounds):
         if len(left) == 0:

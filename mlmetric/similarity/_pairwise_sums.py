@@ -104,6 +104,7 @@ class PairwiseSums:
 
     def _weighted(self, values: Tensor) -> Tensor:
         return values if self.weights is None else values * self.weights
+
     def round_result(self, similarity: Tensor) -> Tensor:
         """Round a similarity to 12 digits, and convert it to the dtype of the result."""
         if similarity.dtype == torch.float64:
