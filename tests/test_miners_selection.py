@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_ways_to_find_candidates_give_the_same_triplets_in_the_same_order(batch,
 @given(
     batch=BATCHES,
     options=OPTIONS,
-    caps=st.tuples(*[st.sampled_from([0, 1])] * 2, st.sampled_from([None, 1, 3])),
+    caps=st.tuples(*[st.sampled_from([0, 1, 2, 3])] * 2, st.sampled_from([None, 1, 3])),
     positive_order=st.sampled_from(["farthest", "random"]),
     elements=st.integers(1, 400),
 )
@@ -137,27 +138,33 @@ def test_ways_to_draw_take_candidates_and_as_many_of_each_kind(batch, options, c
 
 
 @pytest.mark.parametrize("way", WAYS_TO_DRAW.values(), ids=WAYS_TO_DRAW)
-@pytest.mark.parametrize("kind", ["hard", "all", pytest.param("semihard", marks=pytest.mark.slow)])
-def test_each_candidate_is_drawn_with_the_same_probability_in_every_way(way, kind):
+@pytest.mark.parametrize(
+    ("kind", "cap"), [("hard", 1), ("hard", 2), ("all", 1), pytest.param("semihard", 1, marks=pytest.mark.slow)]
+)
+def test_each_set_of_candidates_is_drawn_with_the_same_probability_in_every_way(way, kind, cap):
     batch, options = random_batch(3, 14), {"similarity": sim.Jaccard(), "margin": 0.4, "type_of_triplets": kind}
     labels = batch[1]
     partial = sim.jaccard(labels) > 0
     generator = torch.Generator().manual_seed(1)
-    caps = {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1}
+    caps = {"max_partial_per_positive": cap, "max_disjoint_per_positive": cap}
     miner = MultiLabelSemiHardMiner(**options, **caps, generator=generator)
-    free = torch.stack(MultiLabelSemiHardMiner(**options)(*batch), 1)
-    groups = defaultdict(list)
-    for a, p, n in free.tolist():
-        groups[a, p, bool(partial[a, n])].append(n)
-    trials = 300
-    draws = Counter()
+
+    def groups(triplets):
+        grouped = defaultdict(list)
+        for a, p, n in torch.stack(triplets, 1).tolist():
+            grouped[a, p, bool(partial[a, n])].append(n)
+        return grouped
+
+    trials, draws = 300, Counter()
     for _ in range(trials):
-        draws.update(map(tuple, torch.stack(mine(way, miner, batch), 1).tolist()))
+        for key, negatives in groups(mine(way, miner, batch)).items():
+            draws[key, frozenset(negatives)] += 1
     chi_square = degrees = 0
-    for (a, p, _), negatives in groups.items():
-        expected = trials / len(negatives)
-        chi_square += sum((draws[a, p, n] - expected) ** 2 / expected for n in negatives)
-        degrees += len(negatives) - 1
+    for key, negatives in groups(MultiLabelSemiHardMiner(**options)(*batch)).items():
+        sets = [frozenset(chosen) for chosen in combinations(negatives, min(cap, len(negatives)))]
+        expected = trials / len(sets)
+        chi_square += sum((draws[key, chosen] - expected) ** 2 / expected for chosen in sets)
+        degrees += len(sets) - 1
     assert degrees > 200
     assert chi_square < degrees + 3.3 * math.sqrt(2 * degrees)
 

@@ -27,6 +27,7 @@ from mlmetric.miners._array_ops import (
     where,
 )
 from mlmetric.miners._negative_lists import NegativeLists, pick
+from mlmetric.miners._random_negatives import RandomNegatives
 from mlmetric.miners._sampling import sample_without_replacement
 from mlmetric.similarity import exceeds
 
@@ -36,6 +37,7 @@ TripletKind = Literal["hard", "semihard", "all", "easy"]
 _QUICK_ELEMENTS = 2**15
 # Elements of such a matrix from which on negatives are drawn without it, if one of each list is enough.
 _DRAW_ELEMENTS = 2**18
+_MOST_DRAWN = 8
 # Memory for each pair, in elements, if one negative is drawn without a matrix.
 _PAIR_ELEMENTS = 16
 
@@ -100,9 +102,10 @@ class AnchorChunk:
         self.anchor_cap = _cap(rule.max_triplets_per_anchor, self.num_refs**2)
         self.partial_cap = _cap(rule.max_partial_per_positive, min(self.num_refs, self.anchor_cap))
         self.disjoint_cap = _cap(rule.max_disjoint_per_positive, min(self.num_refs, self.anchor_cap))
-        self.capped = (
-            min(self.partial_cap, self.disjoint_cap) < self.num_refs or rule.max_triplets_per_anchor is not None
-        )
+        most = max(self.partial_cap, self.disjoint_cap)
+        # The number of negatives to draw from either list, if that can be faster than a list of all candidates.
+        self.draws = most if rule.negative_order == "random" and most <= _MOST_DRAWN else 0
+        self.capped = self.anchor_cap < self.num_refs**2 or min(self.partial_cap, self.disjoint_cap) < self.num_refs
         partial = to_array(exceeds(similarity, rule.partial_threshold))
         positive = partial + False  # a copy
         if rule.positive_threshold != rule.partial_threshold:
@@ -149,8 +152,7 @@ class AnchorChunk:
     def _positive_pairs(self, chunk_size: int) -> Iterator[tuple[Array, Array]]:
         """Yield rows and ranks of positives in `positive_order`, for anchors that have not reached their cap."""
         rows, ranks, num_positives = self._ordered_positives()
-        self.draws = self.rule.negative_order == "random" and max(self.partial_cap, self.disjoint_cap) <= 1
-        pairs_per_chunk = max(1, chunk_size // (_PAIR_ELEMENTS if self.draws else self.num_refs))
+        pairs_per_chunk = max(1, chunk_size // (_PAIR_ELEMENTS * self.draws or self.num_refs))
         if self.rule.max_triplets_per_anchor is None:
             yield from _split(rows, ranks, pairs_per_chunk)
             return
@@ -183,13 +185,13 @@ class AnchorChunk:
         begin, end = self._ranges(rows, ranks)
         ranks = self.num_refs * rows + ranks
         pair = self.ranked.reshape(-1)[ranks]
-        if self.draws and len(rows) * self.num_refs > _DRAW_ELEMENTS:
-            both, positives = (stack_columns(part, part).reshape(-1) for part in (rows, self.position[ranks]))
-            index = self.negatives.draw(
-                both, begin.reshape(-1), end.reshape(-1), positives, self._rand, chunk_size=chunk_size
+        if self.draws and len(rows) * self.num_refs > self.draws * _DRAW_ELEMENTS:
+            positives = self.position[ranks]
+            drawn = RandomNegatives(
+                self.negatives, rows, begin, end, positives, self.draws, self._rand, chunk_size=chunk_size
             )
-            num = self._apply_caps(rows, to_int(index >= 0, 64).reshape(-1, 2))
-            index = index[nonzero(num.reshape(-1))[0]]
+            num = self._apply_caps(rows, drawn.available)
+            index = drawn.take(num.reshape(-1))
         else:
             found = self.negatives.find(rows, begin, end, self.similarity[pair])
             index = found.index
@@ -207,7 +209,7 @@ class AnchorChunk:
         """Return which candidates are kept, in `negative_order`: `num` of `available` ones from index `first`."""
         if self.rule.negative_order == "hardest":
             return expand(first, num)
-        if self.draws:
+        if self.draws == 1:
             some = nonzero(num)[0]
             return first[some] + pick(available[some], self._rand)
         return sample_without_replacement(first, available, num, self._rand)

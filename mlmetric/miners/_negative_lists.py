@@ -111,6 +111,14 @@ class NegativeLists:
         edges = searchsorted(found, concatenate([(first[:-1, None] + begin).reshape(-1), first[-1:]]))
         return Candidates(found, self.num_refs * rows - first[:-1], edges)
 
+    def find_in_one_range(self, rows: Array, begin: Array, end: Array, positives: Array) -> tuple[Array, Array]:
+        """Return the indices of all candidates in each of P ranges, flat, and their numbers, shape `(P,)`."""
+        similarity = self._similarity.reshape(-1)[positives]
+        found = self.find(rows, stack_columns(begin, end), stack_columns(end, end), similarity)
+        edges = found.edges[::2]
+        counts = edges[1:] - edges[:-1]
+        return found.index + repeat(found.shifts, counts, len(found.index)), counts
+
     def draw(self, rows: Array, begin: Array, end: Array, positives: Array, rand: Rand, *, chunk_size: int) -> Array:
         """Draw one of the candidates in each of P ranges, with equal probabilities.
 
@@ -157,13 +165,11 @@ class NegativeLists:
             by_distance = left, first[left], (last - first)[left], from_range
             left = concatenate([_reject(drawn, *way, rand, rounds=_ROUNDS) for way in (by_similarity, by_distance)])
         for some in (left[start : start + step] for start in range(0, len(left), step)):
-            ends = end[some]
-            found = self.find(rows[some], stack_columns(begin[some], ends), stack_columns(ends, ends), similarity[some])
-            edges = found.edges[::2]
-            nonempty = nonzero(edges[1:] - edges[:-1])[0]
-            chosen = edges[nonempty] + pick((edges[1:] - edges[:-1])[nonempty], rand)
+            index, count = self.find_in_one_range(rows[some], begin[some], end[some], positives[some])
             drawn[some] = -1
-            drawn[some[nonempty]] = found.index[chosen] + found.shifts[nonempty]
+            nonempty = nonzero(count)[0]
+            chosen = (count.cumsum(0) - count)[nonempty] + pick(count[nonempty], rand)
+            drawn[some[nonempty]] = index[chosen]
         return drawn
 
     def _less_similar(self, offset: Array, begin: Array, positives: Array) -> tuple[Array, Array]:
