@@ -46,7 +46,8 @@ class RandomNegatives:
             self.drawn = lists.draw(*ranges, rand=rand, chunk_size=chunk_size)[:, None]
         else:
             times = (arange(len(rows), rows)[:, None] + 0 * arange(most, rows)).reshape(-1)
-            drawn = lists.draw(*(part[times] for part in ranges), rand=rand, chunk_size=chunk_size)
+            repeated = rows[times], ranges[1][times], ranges[2][times], positives[times]
+            drawn = lists.draw(*repeated, rand=rand, chunk_size=chunk_size)
             self.drawn = drawn.reshape(-1, most)
         found = self.drawn[:, 0] >= 0
         available = most * found
