@@ -97,6 +97,10 @@ class LabelRelation(nn.Module):
             ref_labels = labels
         else:
             ref_labels = label_tensor(ref_labels, name="ref_labels", validate_args=self.validate_args)
+        return self._relate(labels, ref_labels)
+
+    def _relate(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
+        """Compute the relation of tensors that are checked."""
         with torch.no_grad(), without_autocast(labels.device):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
             positive = exceeds(similarity, self.positive_threshold).to(torch.int8)

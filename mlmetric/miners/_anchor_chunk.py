@@ -36,10 +36,10 @@ TripletKind = Literal["hard", "semihard", "all", "easy"]
 # Elements of a matrix of pairs and references that take about as long as the calls of functions for any number of them.
 _QUICK_ELEMENTS = 2**15
 # Elements of such a matrix from which on negatives are drawn without it, if one of each list is enough.
-_DRAW_ELEMENTS = 2**18
+_DRAW_ELEMENTS = 2**16
 _MOST_DRAWN = 8
-# Memory for each pair, in elements, if one negative is drawn without a matrix.
-_PAIR_ELEMENTS = 16
+# Elements of the memory of a pair for each negative that is drawn without a matrix; few pairs at once fit the caches.
+_PAIR_ELEMENTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
