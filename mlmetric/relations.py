@@ -103,6 +103,9 @@ class LabelRelation(nn.Module):
         """Compute the relation of tensors that are checked."""
         with torch.no_grad(), without_autocast(labels.device):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
-            positive = exceeds(similarity, self.positive_threshold).to(torch.int8)
-            negative = ~exceeds(similarity, self.negative_threshold) & ~similarity.isnan()
-            return positive - negative.to(torch.int8)
+            positive = exceeds(similarity, self.positive_threshold)
+            equal = self.negative_threshold == self.positive_threshold
+            negative = ~(positive if equal else exceeds(similarity, self.negative_threshold))
+            if not self.validate_args:  # otherwise there is no NaN
+                negative &= ~similarity.isnan()
+            return positive.to(torch.int8) - negative.to(torch.int8)

@@ -35,11 +35,11 @@ TripletKind = Literal["hard", "semihard", "all", "easy"]
 
 # Elements of a matrix of pairs and references that take about as long as the calls of functions for any number of them.
 _QUICK_ELEMENTS = 2**15
-# Elements of such a matrix from which on negatives are drawn without it, if one of each list is enough.
-_DRAW_ELEMENTS = 2**16
-_MOST_DRAWN = 8
-# Elements of the memory of a pair for each negative that is drawn without a matrix; few pairs at once fit the caches.
-_PAIR_ELEMENTS = 64
+# Elements of such a matrix, for each negative of a list, from which on negatives are drawn without it; and the largest
+# number of negatives of a list for which they are.
+_DRAW_ELEMENTS, _MOST_DRAWN = 2**18, 8
+# Memory of a pair, in elements, for each negative that is drawn without a matrix.
+_PAIR_ELEMENTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,9 @@ LookUp = Callable[[Array, Array], tuple[Array, Array]]
 # An element of a range that is looked up by its index takes about as long as this many elements of a matrix of all
 # pairs and references.
 _RANGE_COST = 8
-# Rounds in which a random reference is drawn and rejected if it is not a candidate.
-_ROUNDS = 4
-_EXACT_SHARE = 4
+# Rounds in which a random reference is drawn and rejected if it is not a candidate, after the first one; there are none
+# if all candidates of the rest are found in this share of a chunk.
+_ROUNDS, _EXACT_SHARE = 4, 4
 # Largest number of references for which a table of all ranges is used.
 _LARGEST_TABLE = 512
 
