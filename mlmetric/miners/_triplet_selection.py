@@ -12,8 +12,8 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 __all__ = ["TripletKind", "TripletRule", "Triplets", "select_triplets"]
 
-# Number of elements of the (anchors, M) and of the (pairs, M) matrices that are processed together: a bound of the memory
-# in addition to O(N*M) and the output.
+# Number of elements of the (anchors, M) and of the (pairs, M) matrices that are processed together: a bound of the
+# memory in addition to O(N*M) and the output.
 _CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**21}
 
 
