@@ -13,7 +13,6 @@ from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.reducers import ClassWeightedReducer
 from torch import Tensor
 
-from mlmetric._autocast import without_autocast
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 
@@ -96,7 +95,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         for name, value in {"embeddings": embeddings, "ref_emb": ref_emb}.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}.")
-        with torch.no_grad(), without_autocast(embeddings.device):
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             same_labels = ref_labels is labels
             labels = self._check(embeddings, labels, "embeddings", "labels")
             if same_labels and ref_emb is embeddings:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mlmetric._autocast import without_autocast
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
+from mlmetric.similarity._autocast import without_autocast
 
 __all__ = ["LabelRelation"]
 

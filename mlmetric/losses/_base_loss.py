@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlmetric._autocast import without_autocast
 from mlmetric._pml import (
     BaseDistance,
     BaseMetricLossFunction,
@@ -23,6 +22,7 @@ from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.losses._indices_tuple import IndicesTuple
 from mlmetric.losses._loss_inputs import LossInputs, check_indices_tuple, check_inputs
+from mlmetric.similarity._autocast import without_autocast
 
 LossDict = dict[str, dict[str, Any]]
 """Input of the reducers of pytorch-metric-learning: for each sub-loss its values, their indices and reduction type."""

@@ -7,8 +7,8 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from mlmetric._autocast import without_autocast
 from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.similarity._autocast import without_autocast
 
 
 class PairwiseSums:

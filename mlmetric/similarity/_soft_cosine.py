@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlmetric._autocast import without_autocast
 from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.similarity._autocast import without_autocast
 from mlmetric.similarity._pairwise_sums import PairwiseSums, ratio
 from mlmetric.similarity._similarity_classes import Similarity
 
