@@ -189,7 +189,7 @@ def distance_matrix(
         check_norms(query, "embeddings")
         if refs is not query:
             check_norms(refs, "ref_emb")
-    result: Tensor = distance(query, refs)
+    result: Tensor = distance(query) if refs is query else distance(query, refs)  # which would normalise twice
     # The maximum is NaN if any entry is, and ten times faster than `isnan().any()`.
     if validate_args and result.numel() and bool(result.max().isnan()):
         raise ValueError("`embeddings` or `ref_emb` contain NaN: their distances are NaN. Did training diverge?")

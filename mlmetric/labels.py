@@ -70,7 +70,10 @@ def check_labels(
             f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(matrix.shape)}. "
             "Convert class ids with `torch.nn.functional.one_hot`."
         )
-    if validate_args and not bool(((matrix >= 0) & (matrix <= 1)).all()):
+    values: Any = matrix
+    if validate_args and isinstance(matrix, torch.Tensor) and matrix.numel():
+        values = torch.stack(matrix.detach().aminmax())  # NaN if any entry is
+    if validate_args and not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(
             f"`{name}` must contain numbers in [0, 1], got {_first_outside(matrix)}. "
             "Convert annotator votes with `mlmetric.labels.votes_to_labels`."
@@ -313,8 +316,5 @@ def cooccurrence(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
                 [2., 1., 2.]], dtype=torch.float64)
     """
     matrix = check_labels(labels)
-    if isinstance(matrix, torch.Tensor):
-        values = matrix.double()
-        return values.T @ values
-    array = matrix.astype(np.float64)
-    return array.T @ array
+    values: Any = matrix.double() if isinstance(matrix, torch.Tensor) else matrix.astype(np.float64)
+    return cast(torch.Tensor | npt.NDArray[np.float64], values.T @ values)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
+from mlmetric.similarity._autocast import without_autocast
 
 __all__ = ["LabelRelation"]
 
@@ -96,8 +97,15 @@ class LabelRelation(nn.Module):
             ref_labels = labels
         else:
             ref_labels = label_tensor(ref_labels, name="ref_labels", validate_args=self.validate_args)
-        with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
+        return self._relate(labels, ref_labels)
+
+    def _relate(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
+        """Compute the relation of tensors that are checked."""
+        with torch.no_grad(), without_autocast(labels.device):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
-            positive = exceeds(similarity, self.positive_threshold).to(torch.int8)
-            negative = ~exceeds(similarity, self.negative_threshold) & ~similarity.isnan()
-            return positive - negative.to(torch.int8)
+            positive = exceeds(similarity, self.positive_threshold)
+            equal = self.negative_threshold == self.positive_threshold
+            negative = ~(positive if equal else exceeds(similarity, self.negative_threshold))
+            if not self.validate_args:  # otherwise there is no NaN
+                negative &= ~similarity.isnan()
+            return positive.to(torch.int8) - negative.to(torch.int8)

@@ -22,6 +22,7 @@ from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.losses._indices_tuple import IndicesTuple
 from mlmetric.losses._loss_inputs import LossInputs, check_indices_tuple, check_inputs
+from mlmetric.similarity._autocast import without_autocast
 
 LossDict = dict[str, dict[str, Any]]
 """Input of the reducers of pytorch-metric-learning: for each sub-loss its values, their indices and reduction type."""
@@ -136,7 +137,7 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
             check_norms(query.detach(), "embeddings")
             if not same_emb:
                 check_norms(ref_emb.detach(), "ref_emb")
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             return self._evaluate(query, labels, indices_tuple, ref_emb, ref_labels, ref_includes_query)
 
     def compute_loss(self, inputs: LossInputs) -> LossDict:

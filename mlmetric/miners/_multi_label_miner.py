@@ -105,7 +105,7 @@ class MultiLabelMiner(MultiLabelBaseMiner):
         ref_includes_query: bool = False,
     ) -> tuple[Tensor, ...]:
         """Mine pairs or triplets, in undefined order."""
-        relation = self.relation(labels, ref_labels)
+        relation = self.relation._relate(labels, ref_labels)
         if ref_includes_query:
             relation.fill_diagonal_(0)
         if relation.numel() == 0:

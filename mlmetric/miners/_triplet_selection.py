@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from mlmetric.miners._anchor_chunk import AnchorChunk, TripletGroups, TripletKind, TripletRule
-from mlmetric.miners._array_ops import copy_into, empty, repeat
+from mlmetric.miners._array_ops import join, repeat, to_tensor
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 
 __all__ = ["TripletKind", "TripletRule", "Triplets", "select_triplets"]
 
-# Number of elements of the (anchors, M) matrices that are processed together, and of triplets that are written
-# together: a bound of the memory in addition to O(N*M) and the output.
+# Number of elements of the (anchors, M) and of the (pairs, M) matrices that are processed together: a bound of the
+# memory in addition to O(N*M) and the output.
 _CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**21}
 
 
@@ -48,35 +48,21 @@ def select_triplets(
             distance[rows], similarity[rows], first, rule, ref_includes_query=ref_includes_query, generator=generator
         )
         groups += anchors.select(chunk_size=elements)
-    return _concatenate(groups, 8 * elements // max(1, num_refs), distance.device)
+    if not groups:
+        nothing = torch.empty(0, dtype=torch.int64, device=distance.device)
+        return nothing, nothing.clone(), nothing.clone()
+    return _concatenate(groups)
 
 
-def _concatenate(groups: list[TripletGroups], pairs_per_chunk: int, device: torch.device) -> Triplets:
-    """Concatenate triplets, column by column; the int32 negatives of each part are freed after the copy."""
-    pairs = [part[:3] for part in groups]
-    total = sum(len(part.negatives) for part in groups)
-    negatives, done = empty(total, torch.int64, device), 0
-    while groups:
-        part = groups.pop(0).negatives
-        copy_into(negatives[done : done + len(part)], part)
-        done += len(part)
-    if total == 0:
-        return torch.empty_like(negatives), torch.empty_like(negatives), negatives
-    anchors, positives, counts = (torch.cat(part) for part in zip(*pairs, strict=True))
-    del pairs
+def _concatenate(groups: list[TripletGroups]) -> Triplets:
+    """Concatenate triplets, column by column."""
+    anchors, positives, counts, negatives = (list(part) for part in zip(*groups, strict=True))
+    groups.clear()
+    per_pair = join(counts)
+    all_negatives = join(negatives)
+    total = len(all_negatives)
     return (
-        _repeat_in_chunks(anchors, counts, pairs_per_chunk),
-        _repeat_in_chunks(positives, counts, pairs_per_chunk),
-        negatives,
+        to_tensor(repeat(join(anchors), per_pair, total)),
+        to_tensor(repeat(join(positives), per_pair, total)),
+        to_tensor(all_negatives),
     )
-
-
-def _repeat_in_chunks(values: Tensor, counts: Tensor, chunk_size: int) -> Tensor:
-    """Repeat each value `counts` times, int64, `chunk_size` values at a time."""
-    chunks = [torch.split(part, max(1, chunk_size)) for part in (values, counts, counts.cumsum(0))]
-    ends = torch.stack([part[-1] for part in chunks[2]]).tolist()
-    repeated, done = empty(ends[-1], torch.int64, values.device), 0
-    for some, times, end in zip(*chunks[:2], ends, strict=True):
-        copy_into(repeated[done:end], repeat(some, times, end - done))
-        done = end
-    return repeated

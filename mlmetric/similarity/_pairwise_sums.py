@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.similarity._autocast import without_autocast
 
 _CHUNK_ELEMENTS = 2**20
 """Number of elements of the (rows, M, L) minima that are computed together."""
@@ -55,7 +56,7 @@ class PairwiseSums:
         dtype = self.out_dtype if self.multi_hot and weights is None else torch.float64
         self.labels = labels.to(dtype)
         self.ref_labels = self.labels if ref_labels is labels else ref_labels.to(self.labels)
-        self.weights = self.labels.new_ones(num_labels) if weights is None else weights.to(self.labels)
+        self.weights = None if weights is None else weights.to(self.labels)
 
     def complement(self) -> PairwiseSums:
         """Return the sums for the complements of the label sets."""
@@ -65,11 +66,11 @@ class PairwiseSums:
 
     def product(self) -> Tensor:
         """Return the weighted inner products."""
-        weighted = self.labels * self.weights
+        weighted = self._weighted(self.labels)
         if self.paired:
             return (weighted * self.ref_labels).sum(1)
         # Autocast would count in half precision.
-        with torch.autocast(self.labels.device.type, enabled=False):
+        with without_autocast(self.labels.device):
             return weighted @ self.ref_labels.T
 
     def intersection(self) -> Tensor:
@@ -77,34 +78,33 @@ class PairwiseSums:
         if self.multi_hot:
             return self.product()
         if self.paired:
-            return (torch.minimum(self.labels, self.ref_labels) * self.weights).sum(1)
+            return self._weighted(torch.minimum(self.labels, self.ref_labels)).sum(1)
         # Sums of minima are exactly 0 for disjoint sets, unlike differences of sums.
         rows_per_chunk = max(1, _CHUNK_ELEMENTS // max(1, self.ref_labels.numel()))
-        chunks = torch.split(self.labels, rows_per_chunk)
-        return torch.cat([torch.minimum(rows[:, None], self.ref_labels) @ self.weights for rows in chunks])
+        minima = (torch.minimum(rows[:, None], self.ref_labels) for rows in torch.split(self.labels, rows_per_chunk))
+        return torch.cat([self._weighted(part).sum(2) for part in minima])
 
-    @property
-    def sizes(self) -> Tensor:
-        """Weighted sizes of the sets in `labels`, as a column that broadcasts against `ref_sizes`."""
-        return self._column((self.labels * self.weights).sum(1))
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return the weighted sizes of the sets in `labels`, as a column, and of those in `ref_labels`, as a row."""
+        return self._sums(self.labels, self.ref_labels)
 
-    @property
-    def ref_sizes(self) -> Tensor:
-        """Weighted sizes of the sets in `ref_labels`."""
-        return (self.ref_labels * self.weights).sum(1)
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Return the weighted sums of squares of the rows of `labels`, as a column, and of `ref_labels`, as a row."""
+        squares = self.labels.square()
+        return self._sums(squares, squares if self.ref_labels is self.labels else self.ref_labels.square())
 
-    @property
-    def squares(self) -> Tensor:
-        """Weighted sums of squares of the rows of `labels`, as a column that broadcasts against `ref_squares`."""
-        return self._column((self.labels.square() * self.weights).sum(1))
+    def total_weight(self) -> Tensor | int:
+        """Return the sum of the weights of all labels."""
+        return self.labels.shape[1] if self.weights is None else self.weights.sum()
 
-    @property
-    def ref_squares(self) -> Tensor:
-        """Weighted sums of squares of the rows of `ref_labels`."""
-        return (self.ref_labels.square() * self.weights).sum(1)
+    def _sums(self, values: Tensor, ref_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted sums of rows, so that they broadcast to the pairs."""
+        sums = self._weighted(values).sum(1)
+        ref_sums = sums if ref_values is values else self._weighted(ref_values).sum(1)
+        return sums if self.paired else sums[:, None], ref_sums
 
-    def _column(self, values: Tensor) -> Tensor:
-        return values if self.paired else values[:, None]
+    def _weighted(self, values: Tensor) -> Tensor:
+        return values if self.weights is None else values * self.weights
 
     def round_result(self, similarity: Tensor) -> Tensor:
         """Round a similarity to 12 digits, and convert it to the dtype of the result."""

@@ -67,7 +67,8 @@ def jaccard(
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
     shared = sums.intersection()
-    return sums.round_result(ratio(shared, (sums.sizes + sums.ref_sizes).sub_(shared)))
+    sizes, ref_sizes = sums.sizes()
+    return sums.round_result(ratio(shared, (sizes + ref_sizes).sub_(shared)))
 
 
 @inherit_docs(inner_product)
@@ -90,7 +91,8 @@ def dice(
         Dice (1945), Sorensen (1948).
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
-    return sums.round_result(ratio(sums.intersection().mul_(2), sums.sizes + sums.ref_sizes))
+    sizes, ref_sizes = sums.sizes()
+    return sums.round_result(ratio(sums.intersection().mul_(2), sizes + ref_sizes))
 
 
 @inherit_docs(inner_product)
@@ -113,7 +115,7 @@ def overlap(
         Szymkiewicz (1934), Simpson (1960).
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
-    return sums.round_result(ratio(sums.intersection(), torch.minimum(sums.sizes, sums.ref_sizes)))
+    return sums.round_result(ratio(sums.intersection(), torch.minimum(*sums.sizes())))
 
 
 @inherit_docs(inner_product)
@@ -137,7 +139,8 @@ def cosine(
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
     # In float64: a square root in float32 could give different values for equal cosines.
-    lengths = (sums.squares.double() * sums.ref_squares).sqrt_()
+    squares, ref_squares = sums.squares()
+    lengths = (squares.double() * ref_squares).sqrt_()
     return sums.round_result(ratio(sums.product().double(), lengths))
 
 
@@ -163,4 +166,4 @@ def hamming(
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
     # Without a subtraction, so that the result is exactly 0 where all labels differ.
-    return sums.round_result((sums.intersection() + sums.complement().intersection()) / sums.weights.sum())
+    return sums.round_result((sums.intersection() + sums.complement().intersection()) / sums.total_weight())

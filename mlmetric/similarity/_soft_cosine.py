@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
+from mlmetric.similarity._autocast import without_autocast
 from mlmetric.similarity._pairwise_sums import PairwiseSums, ratio
 from mlmetric.similarity._similarity_classes import Similarity
 
@@ -115,7 +116,7 @@ class SoftCosine(Similarity):
             raise ValueError(
                 f"`labels` must have {len(self.label_similarity)} columns like `label_similarity`, got {num_labels}."
             )
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             matrix = self.label_similarity.to(device)
             values, ref_values = sums.labels.double(), sums.ref_labels.double()
             products = values @ matrix

@@ -1,6 +1,7 @@
 """Time and memory of mining, compared with pytorch-metric-learning, a loop, and computing and sorting the distances.
 
 python tests/benchmarks/mining.py            # each case in its own process, alternating with the peer
+python tests/benchmarks/mining.py --only small    # 16 to 512 rows, calls alternating with those of the peers
 python tests/benchmarks/mining.py --quick    # a smoke test with meaningless figures
 python tests/benchmarks/mining.py --device cuda
 
@@ -18,14 +19,17 @@ import pstats
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from pytorch_metric_learning.distances import LpDistance
-from pytorch_metric_learning.miners import TripletMarginMiner
+from pytorch_metric_learning.losses import ContrastiveLoss
+from pytorch_metric_learning.miners import BatchEasyHardMiner, TripletMarginMiner
 from torch import Tensor
 
 from measuring import in_own_process, limit_memory, peak_mb, resident_mb
+from mlmetric.losses import MultiLabelLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import Jaccard, jaccard
 
@@ -34,7 +38,7 @@ CAPS = {
     "3/3, 100 per anchor": (3, 3, 100),
 }
 SETTINGS = ["1/1, 1 per anchor", "1/1, 1 per anchor, random order", "3/3, 100 per anchor"]
-TABLES = ["one-hot", "without-caps", "with-caps", "profile"]
+TABLES = ["small", "one-hot", "without-caps", "with-caps", "profile"]
 Triplets = tuple[Tensor, Tensor, Tensor]
 
 
@@ -84,10 +88,10 @@ def method(section: str, setting: str, name: str, n: int, device: str) -> Callab
         return lambda: loop(embeddings, labels)
     if name == "cdist and torch.sort":
         return lambda: torch.cdist(embeddings, embeddings).sort(dim=1)
-    partial, disjoint, per_anchor = CAPS.get(setting.removesuffix(", random order"), (None, None, None))
+    related, disjoint, per_anchor = CAPS.get(setting.removesuffix(", random order"), (None, None, None))
     capped = MultiLabelSemiHardMiner(
         similarity=Jaccard(),
-        max_partial_per_positive=partial,
+        max_partial_per_positive=related,
         max_disjoint_per_positive=disjoint,
         max_triplets_per_anchor=per_anchor,
         positive_order="random" if "random order" in setting else "farthest",
@@ -193,6 +197,60 @@ def shares(n: int, setting: str, device: str) -> str:
     return f"| {n} | {setting} | {1e3 * total:,.1f} | {' | '.join(cells)} |"
 
 
+def small_calls(n: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Return the calls that are timed alternately for one batch size: those of this library, then the peers."""
+    embeddings, ids = one_hot_batch(n, "8 per class", device)
+    one_hot = torch.nn.functional.one_hot(ids)
+    _, labels = multi_hot_batch(n, device)
+    graded = {
+        "1/1 caps": {"max_partial_per_positive": 1, "max_disjoint_per_positive": 1},
+        "ten of random positives": {"positive_order": "random", "max_triplets_per_anchor": 10},
+        "no caps": {},
+    }
+    miners = {name: MultiLabelSemiHardMiner(similarity=Jaccard(), **caps) for name, caps in graded.items()}
+    own, triplet_margin, easy_hard = (
+        MultiLabelSemiHardMiner(),
+        TripletMarginMiner(type_of_triplets="hard"),
+        BatchEasyHardMiner(),
+    )
+    return {
+        "one-hot": lambda: own(embeddings, one_hot),
+        **{name: partial(miner, embeddings, labels) for name, miner in miners.items()},
+        "`TripletMarginMiner`": lambda: triplet_margin(embeddings, ids),
+        "`BatchEasyHardMiner`": lambda: easy_hard(embeddings, ids),
+        "cdist and sort": lambda: torch.cdist(embeddings, embeddings).sort(dim=1),
+        "`MultiLabelLoss`": partial(forward_and_backward, MultiLabelLoss(ContrastiveLoss()), embeddings, one_hot),
+        "`ContrastiveLoss`": partial(forward_and_backward, ContrastiveLoss(), embeddings, ids),
+    }
+
+
+def forward_and_backward(loss: Any, embeddings: Tensor, labels: Tensor) -> None:
+    """Compute a loss and its gradient."""
+    loss(embeddings.clone().requires_grad_(), labels).backward()
+
+
+def small_table(quick: bool, device: str, rounds: int) -> None:
+    """Print the times of small batches: medians of calls that alternate in this process, on the CPU of CPU time."""
+    rows, clock = [], time.perf_counter if device == "cuda" else time.process_time
+    for n in (16,) if quick else (16, 32, 64, 128, 256, 512):
+        calls = small_calls(n, device)
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for repetition in range(2 if quick else max(4, 10 * rounds * 32 // n)):
+            for name, call in calls.items():
+                start = clock()
+                call()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                if repetition:  # the first call loads modules and allocates memory
+                    times[name].append(clock() - start)
+        rows.append([str(n), *(f"{1e3 * statistics.median(values):.2f}" for values in times.values())])
+    print("\nSmall batches: ms; the second to the fourth with 30 skewed labels and Jaccard, the peers on class ids\n")
+    print(f"| N | {' | '.join(calls)} |")
+    print(f"| ---: |{' ---: |' * len(calls)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,7 +305,9 @@ def profile_table(quick: bool, device: str, rounds: int) -> None:
         print(shares(n, setting, device), flush=True)
 
 
-TABLE_OF = dict(zip(TABLES, (one_hot_table, without_caps_table, with_caps_table, profile_table), strict=True))
+TABLE_OF = dict(
+    zip(TABLES, (small_table, one_hot_table, without_caps_table, with_caps_table, profile_table), strict=True)
+)
 
 
 if __name__ == "__main__":
