@@ -37,13 +37,14 @@ class MixupRows:
             skip_nan: Whether features may be NaN, those of a missing view; each row then keeps its own views, and
                 features that the partner lacks are not mixed.
         """
-        selected = values[self.rows]
+        selected = values.index_select(0, self.rows.to(values.device))  # faster than indexing
         if self.partners is None or self.weights is None:
             return selected
         dtype = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float32
         weights = self.weights.to(values.device, dtype).view(-1, *[1] * (values.ndim - 1))
         selected = selected.to(dtype)
-        mixed = torch.lerp(values[self.partners].to(dtype), selected, weights)
+        partners = values.index_select(0, self.partners.to(values.device))
+        mixed = torch.lerp(partners.to(dtype), selected, weights)
         return torch.where(mixed.isnan(), selected, mixed) if skip_nan else mixed
 
     def chunk(self, index: int, num_chunks: int) -> MixupRows:
