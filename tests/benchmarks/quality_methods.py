@@ -31,7 +31,6 @@ from quality_training import (
     SINGLE,
     UNIT,
     Method,
-    averaged_head,
     embed,
     label_graph,
     metric,
@@ -120,6 +119,9 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("features clipped at 3", "head", {"clip": 3.0}),
     ("norms to the power 0.75", "head", {"norm_exponent": 0.75}),
     ("BCE weight 3", "embedder", {"classifier_weight": 3.0}),
+    ("averaged weights, 15 epochs, lr 0.006", "embedder", {"ema_decay": 0.999, "max_epochs": 15, "lr": 0.006}),
+    ("mixup 0.2", "embedder", {"mixup": 0.2}),
+    ("dropout 0.3 between layers", "head", {"dropout": 0.3}),
 )
 RECOMMENDED = "recommended"
 ONE_MEMBER = "recommended, one member"
@@ -173,6 +175,5 @@ METHODS: dict[str, Method] = {
     "one member, unit length": one_member(head=partial(RECOMMENDED_HEAD, norm_exponent=0.0)),
     "one member, mixup 1": one_member(mixup=1.0),
     "one member, label-balanced batches": one_member(items_per_label=4),
-    "one member, averaged weights": one_member(head=averaged_head),
     "one member, raw features concatenated": one_member(feature_weight=0.5),
 }

@@ -12,9 +12,8 @@ import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mlmetric.estimators import RECOMMENDED_HEAD, MetricEmbedder
+from mlmetric.estimators import MetricEmbedder
 from mlmetric.heads import (
     ClassifierHead,
     EmbeddingHead,
@@ -76,35 +75,16 @@ def no_loss(embeddings: Tensor, labels: Tensor) -> Tensor:
     return embeddings.sum() * 0
 
 
-class Averaged(nn.Module):
-    """A head that embeds with the exponential moving average of its weights in evaluation mode."""
-
-    def __init__(self, head: nn.Module, decay: float = 0.99) -> None:
-        super().__init__()
-        self.head = head
-        self.average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Embed features, `(N, D)`."""
-        if self.training:
-            self.average.update_parameters(self.head)
-            return self.head(features)
-        return self.average(features)
-
-
-def averaged_head(num_features: int) -> nn.Module:
-    """Make the recommended head with averaged weights."""
-    return Averaged(RECOMMENDED_HEAD(num_features))
-
-
 DROPOUT = {"input_dropout": 0.25, "dropout": 0.5}
 PLAIN_DROPOUT = partial(EmbeddingHead, **DROPOUT)
 UNIT = partial(EmbeddingHead, norm_exponent=0.0)
 UNIT_DROPOUT = partial(EmbeddingHead, norm_exponent=0.0, **DROPOUT)
 PERCEPTRON = partial(EmbeddingHead, activate_last=True)  # the embedding is its second hidden layer
 PERCEPTRON_DROPOUT = partial(EmbeddingHead, activate_last=True, **DROPOUT)
-# One head, no mixup, no classifier trained with it: the settings that the compared methods have in common.
-SINGLE: dict[str, Any] = {"n_members": 1, "mixup": 0.0, "classifier_weight": 0.0}
+# The best of 50 epochs: the training of all methods but the recommended ones.
+BEST_OF_50: dict[str, Any] = {"max_epochs": 50, "batch_size": 64}
+# One head, no averages, no mixup, no classifier trained with it: what the compared embeddings have in common.
+SINGLE: dict[str, Any] = {**BEST_OF_50, "n_members": 1, "ema_decay": 0.0, "mixup": 0.0, "classifier_weight": 0.0}
 
 
 def triplet_settings(
@@ -186,8 +166,8 @@ def perceptron(parts: Parts, lr: float, *, label_loss: nn.Module) -> Result:
 
 
 def training_config(parts: Parts, lr: float) -> TrainingConfig:
-    """Return the defaults of the estimators."""
-    return TrainingConfig(max_epochs=50, batch_size=64, lr=lr, keep_best=True, seed=parts.seed)
+    """Return the settings of the methods that classify features."""
+    return TrainingConfig(**BEST_OF_50, lr=lr, keep_best=True, seed=parts.seed)
 
 
 def label_graph(parts: Parts, lr: float) -> Result:
