@@ -77,6 +77,7 @@ def _training_settings(estimator: MetricClassifier) -> dict[str, Any]:
 
 
 DEFAULT_SETTINGS = _training_settings(MetricClassifier())
+HEAD_SETTINGS = {"epochs": 50, "batch_size": 64, "lr": 0.001, "lr_drops": (), "keep_best": True}
 PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {  # the paper has no validation images
     "activation": MetricClassifier.paper().activation,
     "margin": 1.0,
@@ -256,8 +257,8 @@ class Method:
 METHODS = {
     "recommended": Method("recommended embedding", recommended, DEFAULT_SETTINGS),
     "paper": Method("paper's triplet embedding", paper, PAPER_SETTINGS),
-    "label-graph": Method("label graph (ML-GCN)", label_graph, DEFAULT_SETTINGS),
-    "semantic": Method("semantic projection", semantic, DEFAULT_SETTINGS),
+    "label-graph": Method("label graph (ML-GCN)", label_graph, HEAD_SETTINGS),
+    "semantic": Method("semantic projection", semantic, HEAD_SETTINGS),
     "linear-probe": Method(LINEAR_PROBE, linear_probe, {}),
 }
 
