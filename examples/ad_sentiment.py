@@ -23,7 +23,7 @@ parser.add_argument("--posters", type=int, default=1000, help="number of generat
 parser.add_argument("--backbone", default="resnet18", help="torchvision model or timm/NAME (default: %(default)s)")
 parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
 parser.add_argument("--undersample", action="store_true", help="cap the frequent labels, as the paper does")
-parser.add_argument("--epochs", type=int, default=15, help="epochs of each member (default: %(default)s)")
+parser.add_argument("--epochs", type=int, default=20, help="epochs of each member (default: %(default)s)")
 parser.add_argument("--output", type=Path, default=Path("runs/ad_sentiment"), help="(default: %(default)s)")
 
 if __name__ == "__main__":  # the options are checked before the imports below, which take seconds

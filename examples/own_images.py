@@ -33,7 +33,7 @@ parser.add_argument(
 parser.add_argument("--min-count", type=int, default=10, help="images that a label must have (default: %(default)s)")
 parser.add_argument("--backbone", default="resnet50", help="torchvision model or timm/NAME (default: %(default)s)")
 parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
-parser.add_argument("--epochs", type=int, default=15, help="epochs of each member (default: %(default)s)")
+parser.add_argument("--epochs", type=int, default=20, help="epochs of each member (default: %(default)s)")
 parser.add_argument("--output", type=Path, default=Path("runs/own_images"), help="(default: %(default)s)")
 LABELS = ["path_column", "label_column", "separator", "delimiter", "suffix", "split_column"]
 LABELS += ["exclude_columns", "min_votes", "min_count"]

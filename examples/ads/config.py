@@ -94,12 +94,12 @@ class Config:
     compare: bool = option(False, "run every method on the same features, and print one table")
     experiments: Literal["one", "paper"] = option("one", "paper: the four runs of the paper, with its settings")
     epochs: int | None = option(
-        None, "epochs of each stage (default: 15; --method paper: 10, label-graph and semantic: 50)", least=1
+        None, "epochs of each stage (default: 20; --method paper: 10, label-graph and semantic: 50)", least=1
     )
     batch_size: int | None = option(None, "rows of a batch (default: 64, with --method paper 256)", least=2)
     lr: float | None = option(
         None,
-        "learning rate of each stage (default: 0.006; --method paper: 0.01, label-graph and semantic: 0.001)",
+        "learning rate of each stage (default: 0.004; --method paper: 0.01, label-graph and semantic: 0.001)",
         above=0,
     )
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate is divided by 10", least=1)

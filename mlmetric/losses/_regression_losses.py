@@ -191,7 +191,8 @@ def _mean_squared_difference(values: Tensor, keep: Tensor) -> tuple[Tensor, Tens
     """
     count = keep.sum(dim=1)
     rows = (count > 1).nonzero().squeeze(1)
-    values, keep, count = values[rows], keep[rows], count[rows]
+    if len(rows) < len(values):
+        values, keep, count = values[rows], keep[rows], count[rows]
     mean = torch.where(keep, values, 0).sum(dim=1) / count
     squares = torch.where(keep, values - mean[:, None], 0).square().sum(dim=1)
     return 2 * squares / (count - 1), rows
