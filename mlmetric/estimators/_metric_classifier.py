@@ -232,15 +232,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         members, of_views, parts, seed = self._fit_members(
             *self._read(X, y, validation), outputs, num_parts=1 if self.two_stage else self.n_members
         )
-        joint = partial(fit_joint_classifier, standardize=self.standardize, device=self.device, seed=seed)
         if self.two_stage:
             fitted = fit_frozen_classifier(self, parts[0], outputs=outputs, seed=seed)
-        elif members is not None:
-            fitted = joint(members)
         else:
-            assert of_views is not None
-            fitted = fuse_classifiers({name: joint(trained) for name, trained in of_views.items()}, of_views, parts)
-        if not self.two_stage:
+            joint = partial(fit_joint_classifier, standardize=self.standardize, device=self.device, seed=seed)
+            if of_views is not None:
+                fitted = fuse_classifiers({name: joint(part) for name, part in of_views.items()}, of_views, parts)
+            elif members is not None:
+                fitted = joint(members)
             outputs.save("classifier_ensemble", fitted.module)
         self.classifier_ = fitted.module
         self.history_ += fitted.histories
@@ -264,7 +263,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         Returns:
             float32, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
-        return self.classifier_.probabilities(torch.from_numpy(self.decision_function(X))).numpy()
+        logits = torch.from_numpy(self.decision_function(X))
+        return self.classifier_.probabilities(logits).numpy()
 
     @inherit_docs(MetricEmbedder.transform)
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
