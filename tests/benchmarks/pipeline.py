@@ -1,4 +1,4 @@
-"""Time and memory of the pipeline at full size: feature extraction, both stages, and the recommended recipe.
+"""Time and memory of the pipeline at full size: feature extraction, and both stages with the settings of the paper.
 
 python tests/benchmarks/pipeline.py            # ResNet-50 on synthetic images, 30,340 x 2,048 synthetic features
 python tests/benchmarks/pipeline.py --quick    # a quick check, without meaning
@@ -7,7 +7,6 @@ python tests/benchmarks/pipeline.py --quick    # a quick check, without meaning
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import tempfile
@@ -23,9 +22,7 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor
 
-from measuring import in_own_process, peak_mb, resident_mb
 from mlmetric.data import ImageDataset, extract_features, stratified_split
-from mlmetric.estimators import MetricClassifier
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
@@ -139,50 +136,6 @@ def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
         print(f"| {step:9} | {value:8.1f} s |")
 
 
-CLASSIFIERS: dict[str, dict[str, Any]] = {
-    "recommended": {},
-    "recommended, two stages": {"two_stage": True},
-    "one member with BCE only": {
-        "loss": lambda embeddings, labels: embeddings.sum() * 0,
-        "classifier_weight": 1.0,
-        "n_members": 1,
-        "mixup": 0.0,
-        "validation_fraction": 0.0,
-    },
-}
-
-
-def recipe_case(name: str, num_rows: int, num_features: int) -> dict[str, float]:
-    """Time fits of one and of two epochs on random features."""
-    features, labels = (part.numpy() for part in random_rows(num_rows, num_features))
-    MetricClassifier(n_members=1, max_epochs=1).fit(features[:64], labels[:64])  # imports and warms up
-    before = resident_mb()
-    took = [
-        seconds(
-            lambda epochs=epochs: MetricClassifier(max_epochs=epochs, random_state=0, **CLASSIFIERS[name]).fit(
-                features, labels
-            )
-        )
-        for epochs in (1, 2)
-    ]
-    return {"seconds": took[0], "seconds_of_two": took[1], "before_mb": before, "peak_mb": peak_mb()}
-
-
-def bench_recipe(num_rows: int, num_features: int) -> None:
-    """Print time and memory of `MetricClassifier`, each setting in a separate process."""
-    print(f"\n{num_rows} x {num_features} synthetic features, MetricClassifier\n")
-    print("| setting | seconds with 1 epoch | each further epoch | 50 epochs, computed | MB before | MB at the peak |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in CLASSIFIERS:
-        measured = in_own_process(__file__, name=name, num_rows=num_rows, num_features=num_features)
-        if measured["seconds"] is None:
-            print(f"| {name} | killed, out of memory | | | | |")
-            continue
-        first, epoch = measured["seconds"], measured["seconds_of_two"] - measured["seconds"]
-        memory = f"{measured['before_mb']:.0f} | {measured['peak_mb']:.0f}"
-        print(f"| {name} | {first:.1f} | {epoch:.1f} | {first + 49 * epoch:.0f} | {memory} |", flush=True)
-
-
 def peak_memory_gb() -> float:
     """Return the largest resident set of this process so far, in GB (10^9 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -202,23 +155,13 @@ def main() -> None:
     parser.add_argument("--autocast", choices=["bfloat16", "float16"])
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--recipe-only", action="store_true")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(recipe_case(**json.loads(arguments.case))))
-        return
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {peak_memory_gb():.2f} GB at the start")
     if arguments.quick:
         bench_stages(300, 32, epochs=2)
-        bench_recipe(300, 32)
         bench_extraction("squeezenet1_0", 4, rounds=1, num_workers=0)
     else:
-        if not arguments.extraction_only:
-            bench_recipe(30_340, 2048)
-        if arguments.recipe_only:
-            return
         if not arguments.extraction_only:
             bench_stages(30_340, 2048, epochs=20)
             print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
