@@ -109,6 +109,7 @@ def extract_shard(
     own = batches[shard * len(batches) // num_shards : (shard + 1) * len(batches) // num_shards]
     cache = FeatureCache(cache_folder(backbone, cache_dir))
     identities = {index: dataset.identity(index) for batch in own for index in batch}
+    cache.close_parts_without(identities.values())
     bad = compute_missing(backbone, dataset, cache, identities, own, num_workers=num_workers, progress=progress)
     bad = not_found(dataset, identities) | bad
     cache.merge_parts_of([identity for identity in identities.values() if identity is not None])
