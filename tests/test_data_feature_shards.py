@@ -174,6 +174,21 @@ def test_features_of_another_size_than_those_of_other_shards_raise(folder, tmp_p
         shard_of(folder, tmp_path / "cache", 1, backbone=Other())
 
 
+def test_fingerprint_is_computed_once_for_all_folders(folder, tmp_path):
+    class Counting(MeanColour):
+        count = 0
+
+        def fingerprint(self):
+            self.count += 1
+            return MeanColour().fingerprint()
+
+    for shard in range(3):
+        shard_of(folder, tmp_path / str(shard), shard)
+    backbone = Counting()
+    joined = join_shards(backbone, dataset(folder), [tmp_path / str(shard) for shard in range(3)])
+    assert (len(joined), backbone.count) == (NUM_IMAGES, 1)
+
+
 def test_caches_of_several_machines_are_joined_in_the_order_of_the_data_set(folder, tmp_path):
     caches = [tmp_path / f"machine {shard}" for shard in range(3)]
     for shard, cache in enumerate(caches):

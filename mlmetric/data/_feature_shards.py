@@ -174,6 +174,7 @@ def join_shards(
         raise ValueError(f"`on_missing` must be 'error' or 'skip', got {on_missing!r}.")
     check_arguments(backbone, dataset, batch_size=1, num_workers=0, on_bad_image="error")
     folders = [Path(folder) for folder in ([cache_dirs] if isinstance(cache_dirs, str | Path) else cache_dirs)]
+    name = cache_folder(backbone, "").name  # once, because the weights are read for it
     if not folders:
         raise ValueError("`cache_dirs` must contain at least one folder, got none.")
     paths: list[Path] = []
@@ -182,8 +183,8 @@ def join_shards(
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"The cache folder {folder} of `cache_dirs` does not exist or is not a folder.")
-        if cache_folder(backbone, folder).is_dir():
-            cache = FeatureCache(cache_folder(backbone, folder))
+        if (folder / name).is_dir():
+            cache = FeatureCache(folder / name)
             places |= {identity: (len(paths) + part, row) for identity, (part, row) in cache.known().items()}
             paths += cache.paths
             sizes |= {part["feature"].shape[1] for part in cache.parts}
