@@ -218,6 +218,32 @@ def test_shards_of_each_kind_give_the_same_values(rows, tmp_path):
     assert_equal(found, lists)
 
 
+class MatrixInFile:
+    """A matrix that is read where it is sliced, as of h5py or `join_shards`."""
+
+    def __init__(self, matrix):
+        self._matrix, self.shape, self.dtype = matrix, matrix.shape, matrix.dtype
+        self.sizes = []
+
+    def __getitem__(self, rows):
+        self.sizes.append(len(self._matrix[rows]))
+        return self._matrix[rows]
+
+    def __array__(self, dtype=None, copy=None):
+        raise MemoryError
+
+
+def test_matrices_in_files_are_read_in_blocks(rows, monkeypatch):
+    monkeypatch.setattr("mlmetric.metrics._retrieval._streamed_database._VALUES_PER_BLOCK", 4)
+    monkeypatch.setattr("mlmetric.neighbors._streamed_search._BLOCK_ROWS", 128)
+    queries, refs = rows
+    in_files = [MatrixInFile(part) for part in refs]
+    found = streamed_table(queries)
+    found.update_ref(*in_files)
+    assert_equal(found, expected_table(*rows))
+    assert [part.sizes for part in in_files] == [[128, 128, 44], [128, 128, 44]]
+
+
 def test_large_shards_are_converted_in_blocks():
     queries, (embeddings, labels) = make_rows(0, 9, 600, 5), make_rows(1, 5000, 600, 5)
     assert_equal(streamed_table(queries, (embeddings, labels)), expected_table(queries, (embeddings, labels)))

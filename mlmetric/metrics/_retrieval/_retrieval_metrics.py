@@ -147,8 +147,10 @@ class RetrievalMetrics(StatefulMetric):
     def update_ref(self, ref_emb: TensorLike, ref_labels: LabelsLike) -> None:
         """Add a batch of rows to the database.
 
-        With `streamed=True`, arrays, memory maps, tensors and sparse matrices are converted block by block, and
-        embeddings may have another dtype than those of the queries, such as float16.
+        With `streamed=True`, arrays, memory maps, tensors and sparse matrices are converted block by block, and so are
+        matrices in files with the attributes `shape` and `dtype` whose slices are arrays, such as
+        [JoinedFeatures][mlmetric.data.JoinedFeatures] and data sets of h5py. Embeddings may have another dtype than
+        those of the queries, such as float16.
 
         Args:
             ref_emb: Embeddings of the database, shape `(M, D)`, any real dtype.
