@@ -346,6 +346,12 @@ def test_merged_state_of_other_queries_or_options_raises(rows):
             other.merge_state(table)
     with pytest.raises(TypeError, match="`other` must be of class RetrievalMetrics, got int"):
         table.merge_state(3)
+
+    class Other(RetrievalMetrics):
+        pass
+
+    with pytest.raises(TypeError, match="`other` must be of class Other, got RetrievalMetrics"):
+        Other(streamed=True, full_ranking=False).merge_state(table)
     assert_equal(table, expected_table(queries, refs))
 
 

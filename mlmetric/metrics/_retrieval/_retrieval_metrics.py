@@ -195,7 +195,7 @@ class RetrievalMetrics(StatefulMetric):
             ValueError: If the number of columns or the dtype differs; with `streamed=True`, if the queries, `k`,
                 `metric` or `streamed` differ.
         """
-        if isinstance(other, RetrievalMetrics) and self.streamed | other.streamed:
+        if type(other) is type(self) and self.streamed | other.streamed:
             self._database = merge_databases(self._streamed_database(), other._streamed_database())
         else:
             super().merge_state(other)
