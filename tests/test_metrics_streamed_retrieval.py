@@ -393,8 +393,8 @@ INVALID = {
     "labels": (lambda e, y: (e, y[:, :3]), ValueError, "`labels` and `ref_labels` must have the same number"),
     "label dtype": (lambda e, y: (e, y.astype(bool)), ValueError, r"must be of torch\.uint8, .* got torch\.bool"),
     "label value": (lambda e, y: (e, changed(y, 2)), ValueError, r"numbers in \[0, 1\], got 2 at row 290, label 1"),
-    "NaN": (lambda e, y: (changed(e, np.nan), y), ValueError, "`ref_emb` must be finite, got nan"),
-    "infinity": (lambda e, y: (changed(e, np.inf), y), ValueError, "`ref_emb` must be finite, got inf"),
+    "NaN": (lambda e, y: (changed(e, np.nan), y), ValueError, "`ref_emb` must be finite, got nan at row 290"),
+    "infinity": (lambda e, y: (changed(e, np.inf), y), ValueError, "`ref_emb` must be finite, got inf at row 290"),
     "names": (lambda e, y: (e, [["a"]] * 300), TypeError, "`ref_labels` must contain numbers"),
     "complex": (lambda e, y: (e.astype(complex), y), TypeError, "`ref_emb` must contain real numbers"),
 }  # fmt: skip
