@@ -55,7 +55,8 @@ class RetrievalMetrics(StatefulMetric):
             each query. Without them, only the first k rows are searched for, which is several times faster. It must be
             False with `streamed=True`.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`. Grades must
-            be >= 0. None for [`jaccard`][mlmetric.similarity.jaccard].
+            be >= 0. With `streamed=True`, `ref_labels` are the distinct label sets, so that a grade must depend on the
+            labels of its query and its row only. None for [`jaccard`][mlmetric.similarity.jaccard].
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0.
         metric: How the database is ranked. `"euclidean"`: by Euclidean distance. `"cosine"`: by cosine distance.
