@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,51 @@ def test_merge_of_a_shard_leaves_parts_with_other_images_alone(folder, tmp_path,
     shard_of(folder, tmp_path / "cache", 0)
     assert other.exists()
     assert len(list(other.parent.iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_files_of_other_shards_are_closed_while_a_shard_is_computed(folder, tmp_path):
+    class MappedFiles(MeanColour):
+        def __call__(self, images):
+            self.mapped = [part.name for part in parts if part.name in Path("/proc/self/maps").read_text()]
+            return super().__call__(images)
+
+    shard_of(folder, tmp_path / "cache", 0)
+    extract_features(MeanColour(), dataset(folder, [4]), tmp_path / "own", batch_size=1, num_workers=0)
+    (own,) = (tmp_path / "own").glob("*/part-*.npy")
+    own.rename(next((tmp_path / "cache").iterdir()) / own.name)
+    parts = list((tmp_path / "cache").glob("*/part-*.npy"))
+    backbone = MappedFiles()
+    shard_of(folder, tmp_path / "cache", 1, backbone=backbone)
+    assert (len(parts), backbone.mapped, backbone.seen) == (2, [own.name], 3)
+
+
+def test_features_of_another_size_than_those_of_other_shards_raise(folder, tmp_path):
+    class Other(MeanColour):
+        def __call__(self, images):
+            return super().__call__(images)[:, :2]
+
+        def fingerprint(self):
+            return MeanColour().fingerprint()
+
+    shard_of(folder, tmp_path / "cache", 0)
+    with pytest.raises(ValueError, match=r"must return features of one size, got 3 and 2"):
+        shard_of(folder, tmp_path / "cache", 1, backbone=Other())
+
+
+def test_fingerprint_is_computed_once_for_all_folders(folder, tmp_path):
+    class Counting(MeanColour):
+        count = 0
+
+        def fingerprint(self):
+            self.count += 1
+            return MeanColour().fingerprint()
+
+    for shard in range(3):
+        shard_of(folder, tmp_path / str(shard), shard)
+    backbone = Counting()
+    joined = join_shards(backbone, dataset(folder), [tmp_path / str(shard) for shard in range(3)])
+    assert (len(joined), backbone.count) == (NUM_IMAGES, 1)
 
 
 def test_caches_of_several_machines_are_joined_in_the_order_of_the_data_set(folder, tmp_path):

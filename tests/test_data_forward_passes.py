@@ -68,6 +68,12 @@ def test_next_forward_pass_starts_before_features_of_the_previous_one_are_kept(t
     ]
 
 
+def test_features_in_memory_that_the_network_writes_to_again_are_kept(tmp_path):
+    memory = torch.empty(2, 2)
+    found = extract(Mean(memory.copy_), 8, tmp_path).features
+    assert found[:, 0].tolist() == list(range(8))
+
+
 def test_parts_are_written_after_eight_batches_and_twenty_times_as_long_as_one_takes(tmp_path, monkeypatch):
     seconds, written = 0.0, []
 

@@ -218,6 +218,32 @@ def test_shards_of_each_kind_give_the_same_values(rows, tmp_path):
     assert_equal(found, lists)
 
 
+class MatrixInFile:
+    """A matrix that is read where it is sliced, as of h5py or `join_shards`."""
+
+    def __init__(self, matrix):
+        self._matrix, self.shape, self.dtype = matrix, matrix.shape, matrix.dtype
+        self.sizes = []
+
+    def __getitem__(self, rows):
+        self.sizes.append(len(self._matrix[rows]))
+        return self._matrix[rows]
+
+    def __array__(self, dtype=None, copy=None):
+        raise MemoryError
+
+
+def test_matrices_in_files_are_read_in_blocks(rows, monkeypatch):
+    monkeypatch.setattr("mlmetric.metrics._retrieval._streamed_database._VALUES_PER_BLOCK", 4)
+    monkeypatch.setattr("mlmetric.neighbors._streamed_search._BLOCK_ROWS", 128)
+    queries, refs = rows
+    in_files = [MatrixInFile(part) for part in refs]
+    found = streamed_table(queries)
+    found.update_ref(*in_files)
+    assert_equal(found, expected_table(*rows))
+    assert [part.sizes for part in in_files] == [[128, 128, 44], [128, 128, 44]]
+
+
 def test_large_shards_are_converted_in_blocks():
     queries, (embeddings, labels) = make_rows(0, 9, 600, 5), make_rows(1, 5000, 600, 5)
     assert_equal(streamed_table(queries, (embeddings, labels)), expected_table(queries, (embeddings, labels)))
@@ -320,6 +346,12 @@ def test_merged_state_of_other_queries_or_options_raises(rows):
             other.merge_state(table)
     with pytest.raises(TypeError, match="`other` must be of class RetrievalMetrics, got int"):
         table.merge_state(3)
+
+    class Other(RetrievalMetrics):
+        pass
+
+    with pytest.raises(TypeError, match="`other` must be of class Other, got RetrievalMetrics"):
+        Other(streamed=True, full_ranking=False).merge_state(table)
     assert_equal(table, expected_table(queries, refs))
 
 
@@ -361,8 +393,8 @@ INVALID = {
     "labels": (lambda e, y: (e, y[:, :3]), ValueError, "`labels` and `ref_labels` must have the same number"),
     "label dtype": (lambda e, y: (e, y.astype(bool)), ValueError, r"must be of torch\.uint8, .* got torch\.bool"),
     "label value": (lambda e, y: (e, changed(y, 2)), ValueError, r"numbers in \[0, 1\], got 2 at row 290, label 1"),
-    "NaN": (lambda e, y: (changed(e, np.nan), y), ValueError, "`ref_emb` must be finite, got nan"),
-    "infinity": (lambda e, y: (changed(e, np.inf), y), ValueError, "`ref_emb` must be finite, got inf"),
+    "NaN": (lambda e, y: (changed(e, np.nan), y), ValueError, "`ref_emb` must be finite, got nan at row 290"),
+    "infinity": (lambda e, y: (changed(e, np.inf), y), ValueError, "`ref_emb` must be finite, got inf at row 290"),
     "names": (lambda e, y: (e, [["a"]] * 300), TypeError, "`ref_labels` must contain numbers"),
     "complex": (lambda e, y: (e.astype(complex), y), TypeError, "`ref_emb` must contain real numbers"),
 }  # fmt: skip

@@ -52,6 +52,7 @@ class FeatureCache:
         self.parts: list[npt.NDArray[Any]] = []
         self.paths: list[Path] = []
         self._new: list[tuple[bytes, npt.NDArray[np.float32]]] = []
+        self._size: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,6 +99,20 @@ class FeatureCache:
         places = self.known()
         if set(identities) == places.keys() and not self._is_in_order(identities):
             self._merge([places[identity] for identity in identities], range(len(self.parts)))
+
+    def close_parts_without(self, identities: Iterable[bytes | None]) -> None:
+        """Close the parts that have none of these images, which their own runs may merge and remove meanwhile.
+
+        On a network file system, reading a mapped file that another machine has removed ends the process.
+        """
+        wanted = set(identities)
+        kept = [
+            number
+            for number, part in enumerate(self.parts)
+            if any(identity.tobytes() in wanted for identity in part["identity"])
+        ]
+        self.parts = [self.parts[number] for number in kept]
+        self.paths = [self.paths[number] for number in kept]
 
     def merge_parts_of(self, identities: list[bytes]) -> None:
         """Merge the parts that have no other images than these into one, in this order; others stay as they are."""
@@ -155,10 +170,11 @@ class FeatureCache:
 
     def _check_size(self, size: int) -> None:
         """Raise ValueError for features of another size than the cached and added ones."""
-        known = [part["feature"].shape[1] for part in self.parts[:1]] + [len(feature) for _, feature in self._new[:1]]
-        if known and size != known[0]:
+        if self._size is None:
+            self._size = size
+        if size != self._size:
             raise ValueError(
-                f"A network must return features of one size, got {known[0]} and {size} for the cache {self.folder}. "
+                f"A network must return features of one size, got {self._size} and {size} for the cache {self.folder}. "
                 "The size must not depend on the input, and `fingerprint` must differ between networks; if both are "
                 "so, remove this folder."
             )

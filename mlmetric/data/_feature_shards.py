@@ -109,6 +109,7 @@ def extract_shard(
     own = batches[shard * len(batches) // num_shards : (shard + 1) * len(batches) // num_shards]
     cache = FeatureCache(cache_folder(backbone, cache_dir))
     identities = {index: dataset.identity(index) for batch in own for index in batch}
+    cache.close_parts_without(identities.values())
     bad = compute_missing(backbone, dataset, cache, identities, own, num_workers=num_workers, progress=progress)
     bad = not_found(dataset, identities) | bad
     cache.merge_parts_of([identity for identity in identities.values() if identity is not None])
@@ -173,6 +174,7 @@ def join_shards(
         raise ValueError(f"`on_missing` must be 'error' or 'skip', got {on_missing!r}.")
     check_arguments(backbone, dataset, batch_size=1, num_workers=0, on_bad_image="error")
     folders = [Path(folder) for folder in ([cache_dirs] if isinstance(cache_dirs, str | Path) else cache_dirs)]
+    name = cache_folder(backbone, "").name  # once, because the weights are read for it
     if not folders:
         raise ValueError("`cache_dirs` must contain at least one folder, got none.")
     paths: list[Path] = []
@@ -181,8 +183,8 @@ def join_shards(
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"The cache folder {folder} of `cache_dirs` does not exist or is not a folder.")
-        if cache_folder(backbone, folder).is_dir():
-            cache = FeatureCache(cache_folder(backbone, folder))
+        if (folder / name).is_dir():
+            cache = FeatureCache(folder / name)
             places |= {identity: (len(paths) + part, row) for identity, (part, row) in cache.known().items()}
             paths += cache.paths
             sizes |= {part["feature"].shape[1] for part in cache.parts}

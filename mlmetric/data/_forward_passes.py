@@ -200,7 +200,8 @@ class _Features:
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(output.device))
         else:
-            self._values = output.float().cpu()
+            # A copy, because the network may write the next features to the same memory.
+            self._values = output.float().to("cpu", copy=True)
 
     def read(self) -> npt.NDArray[np.float32]:
         """Wait for the features, and return them."""

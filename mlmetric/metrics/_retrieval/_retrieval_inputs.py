@@ -140,7 +140,8 @@ def check_embeddings(embeddings: Tensor, name: str, metric: Metric, start: int =
     """
     values = embeddings.double()
     if not bool(values.isfinite().all()):
-        raise ValueError(f"`{name}` must be finite, got {values[~values.isfinite()][0].item()}.")
+        row, column = (~values.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"`{name}` must be finite, got {values[row, column].item()} at row {start + row}.")
     if not values.shape[1]:
         raise ValueError(f"`{name}` must have at least one column, got shape {tuple(values.shape)}.")
     if metric == "euclidean":

@@ -55,7 +55,8 @@ class RetrievalMetrics(StatefulMetric):
             each query. Without them, only the first k rows are searched for, which is several times faster. It must be
             False with `streamed=True`.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`. Grades must
-            be >= 0. None for [`jaccard`][mlmetric.similarity.jaccard].
+            be >= 0. With `streamed=True`, `ref_labels` are the distinct label sets, so that a grade must depend on the
+            labels of its query and its row only. None for [`jaccard`][mlmetric.similarity.jaccard].
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0.
         metric: How the database is ranked. `"euclidean"`: by Euclidean distance. `"cosine"`: by cosine distance.
@@ -147,8 +148,10 @@ class RetrievalMetrics(StatefulMetric):
     def update_ref(self, ref_emb: TensorLike, ref_labels: LabelsLike) -> None:
         """Add a batch of rows to the database.
 
-        With `streamed=True`, arrays, memory maps, tensors and sparse matrices are converted block by block, and
-        embeddings may have another dtype than those of the queries, such as float16.
+        With `streamed=True`, arrays, memory maps, tensors and sparse matrices are converted block by block, and so are
+        matrices in files with the attributes `shape` and `dtype` whose slices are arrays, such as
+        [JoinedFeatures][mlmetric.data.JoinedFeatures] and data sets of h5py. Embeddings may have another dtype than
+        those of the queries, such as float16.
 
         Args:
             ref_emb: Embeddings of the database, shape `(M, D)`, any real dtype.
@@ -193,7 +196,7 @@ class RetrievalMetrics(StatefulMetric):
             ValueError: If the number of columns or the dtype differs; with `streamed=True`, if the queries, `k`,
                 `metric` or `streamed` differ.
         """
-        if isinstance(other, RetrievalMetrics) and self.streamed | other.streamed:
+        if type(other) is type(self) and self.streamed | other.streamed:
             self._database = merge_databases(self._streamed_database(), other._streamed_database())
         else:
             super().merge_state(other)

@@ -210,8 +210,11 @@ def merge_databases(first: StreamedDatabase | None, second: StreamedDatabase | N
 
 def _sliceable(values: Any) -> Any:
     """Return values whose rows can be taken without a conversion of all of them, or None."""
-    if isinstance(values, Tensor) and values.layout is torch.strided:
-        return values.detach()
-    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        return values
-    return values.tocsr() if sparse.issparse(values) else None
+    if isinstance(values, Tensor):
+        return values.detach() if values.layout is torch.strided else None
+    if sparse.issparse(values):
+        return values.tocsr()
+    # Arrays, and matrices in files that are read where they are sliced, such as `JoinedFeatures` and those of h5py.
+    dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", ())
+    is_sliceable = isinstance(dtype, np.dtype) and dtype.kind in "biuf" and len(shape) == 2
+    return values if is_sliceable else None
