@@ -5,8 +5,9 @@ python tests/benchmarks/fits.py --sizes 2000x512x20 --rounds 3 --threads 1
 python tests/benchmarks/fits.py --quick             # a quick check, without meaning
 
 Each fit runs in a separate process, after a small fit that imports and initialises everything. A size is rows x
-features x labels. The perceptron has the layers of the recommended head and trains for 50 epochs; it has no validation, ensemble
-or embedding. The four runs of the paper train one embedding each, for 10 or 20 epochs, and a classifier on it.
+features x labels. The perceptron has the layers of the recommended head and trains for 50 epochs; it has no
+validation, ensemble or embedding. The four runs of the paper train one embedding each, for 10 or 20 epochs, and a
+classifier on it.
 """
 
 from __future__ import annotations
