@@ -443,6 +443,29 @@ def test_log_ratio_of_equal_embeddings_in_float32_is_that_in_float64():
     torch.testing.assert_close(LogRatioLoss()(case.x.float(), case.y).double(), exact, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("with_refs", [False, True])
+def test_log_ratio_in_float32_has_the_second_derivatives_and_the_functional_gradient_of_float64(with_refs):
+    case = case_of(11, n=12)
+    x = torch.randn(len(case.y), 5, generator=torch.Generator().manual_seed(0))
+    refs = (x.flip(1) + 1, case.y) if with_refs else ()
+
+    def penalty(dtype):
+        inputs = [part.to(dtype, copy=True).requires_grad_() for part in (x, *refs[:1])]
+        loss = LogRatioLoss()(inputs[0], case.y, None, *inputs[1:], *refs[1:])
+        gradients = torch.autograd.grad(loss, inputs, create_graph=True)
+        return torch.autograd.grad(sum(part.square().sum() for part in gradients), inputs)
+
+    def functional(dtype):
+        def loss(embeddings):
+            return LogRatioLoss()(embeddings, case.y, None, *(part.to(dtype) for part in refs[:1]), *refs[1:])
+
+        return torch.func.grad(loss)(x.to(dtype))
+
+    for single, double in zip(penalty(torch.float32), penalty(torch.float64), strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(functional(torch.float32).double(), functional(torch.float64), rtol=1e-4, atol=1e-6)
+
+
 def test_log_ratio_floors_the_distance_of_equal_labels():
     case = case_of()
     values = {floor: case.call(LogRatioLoss(min_label_distance=floor)) for floor in (0.1, 1e-3)}

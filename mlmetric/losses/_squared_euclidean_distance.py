@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from pytorch_metric_learning.distances import LpDistance
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _SMALL_DISTANCE = 1e-9
 """Share of the squared norms up to which a squared distance is computed from the difference of the two rows."""
@@ -44,13 +43,8 @@ class _SquaredDistances(torch.autograd.Function):
     """Squared distances of float32 rows from products of float64; `refs` is None for `query` itself."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, refs: Tensor | None) -> Tensor:
-        rows = query.double()
-        others = rows if refs is None else refs.double()
-        centre = others.mean(dim=0)
-        rows = rows - centre
-        others = rows if refs is None else others - centre
-        ctx.save_for_backward(rows, None if refs is None else others)
+    def forward(query: Tensor, refs: Tensor | None) -> Tensor:
+        rows, others = _centred(query, refs)
         norms = rows.square().sum(dim=1)[:, None] + others.square().sum(dim=1)
         distances = torch.addmm(norms, rows, others.T, alpha=-2)
         row, other = (distances <= _SMALL_DISTANCE * norms).nonzero(as_tuple=True)
@@ -60,16 +54,32 @@ class _SquaredDistances(torch.autograd.Function):
         return distances.float()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        rows, others = ctx.saved_tensors
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        query, refs = ctx.saved_tensors
+        rows, others = _centred(query, refs)
         grad = grad.double()
-        if others is None:
-            grad = grad + grad.T
-            return _gradient(grad, rows, rows), None
-        return _gradient(grad, rows, others), _gradient(grad.T, others, rows)
+        if refs is None:
+            return _gradient(grad + grad.T, rows, rows), None
+        of_query, of_refs = ctx.needs_input_grad
+        return (
+            _gradient(grad, rows, others) if of_query else None,
+            _gradient(grad.T, others, rows) if of_refs else None,
+        )
+
+
+def _centred(query: Tensor, refs: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return both as float64, less the mean of the references, which makes the rounding errors of products smaller."""
+    rows = query.double()
+    others = rows if refs is None else refs.double()
+    centre = others.detach().mean(dim=0)  # no distance depends on it
+    rows = rows - centre
+    return rows, rows if refs is None else others - centre
 
 
 def _gradient(grad: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """Return the gradient of `rows`: twice the weighted sum of their differences from the others, as float32."""
-    return torch.addmm(grad.sum(dim=1, keepdim=True) * rows, grad, others, alpha=-1).mul_(2).float()
+    return torch.addmm(grad.sum(dim=1, keepdim=True) * rows, grad, others, alpha=-1).mul(2).float()

@@ -35,8 +35,9 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
 
     Memory is proportional to the `(N, M)` distances and similarities and the number of returned triplets. Time is a
     small multiple of that for computing and sorting the distances, plus the output. Triplets that the caps (the
-    `max_...` parameters) exclude take no memory; all positives are visited unless `max_triplets_per_anchor` is reached,
-    and for each one its candidates are listed, except for caps of up to 8 random negatives in large batches.
+    `max_...` parameters) exclude take no memory, but time: all positives are visited unless `max_triplets_per_anchor`
+    is reached, and each one is compared with up to M references, except for caps of up to 8 random negatives in large
+    batches.
 
     Args:
         positive_threshold: A reference is a positive if its similarity to the anchor exceeds this by more than a

@@ -10,7 +10,7 @@ from torch import Tensor
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity._autocast import without_autocast
 
-_CHUNK_ELEMENTS = 2**20
+_CHUNK_ELEMENTS = 2**18
 """Number of elements of the (rows, M, L) minima that are computed together."""
 
 

@@ -22,7 +22,8 @@ class TrainingConfig:
         ema_decay: Decay of an exponential moving average of the weights, in [0, 1); 0 for no average. The average, not
             the last weights, is validated and returned: with 0.99, about that of the last 100 batches. The decay after
             n batches is at most (1 + n) / (10 + n), so that the first weights are soon forgotten. Averages allow a
-            constant, high learning rate, and so fewer epochs.
+            constant, high learning rate, and so fewer epochs. Buffers, such as the statistics of batch normalisation,
+            are not averaged: they are those of the last batch.
         mixup: Parameter alpha of mixup, which regularises training on few rows: features and labels of each row are
             averaged with those of another row of the batch. The weight of the row itself is w or 1 - w, whichever is
             larger, with w drawn from Beta(alpha, alpha). Views that the other row lacks are not mixed. The labels

@@ -125,7 +125,8 @@ class Trainer:
         needs_scores = self.config.keep_best or self.config.patience is not None
         if validation is None and needs_scores:
             raise ValueError("`keep_best` and `patience` require `validation` rows to score epochs, got None.")
-        self.has_missing = inputs.is_floating_point() and bool(inputs.isnan().any())
+        # Only mixup needs to know, and the check takes a pass over all rows.
+        self.has_missing = bool(self.config.mixup) and inputs.is_floating_point() and bool(inputs.isnan().any())
         self.settings = self._settings(inputs, labels, validation if needs_scores else None)
         self._check_same_on_all_ranks()
         self.seed = on_first_rank(draw_seed) if self.config.seed is None else self.config.seed
