@@ -550,7 +550,7 @@ def test_fit_without_a_random_state_resumes_with_the_seeds_of_its_folder(tmp_pat
 @pytest.mark.parametrize(
     ("settings", "others", "message"),
     [
-        ({}, {"lr": 0.002}, r"embedding_1\.pt has other settings or data: lr was 0\.004 and is 0\.002"),
+        ({}, {"lr": 0.002}, r"embedding_1\.pt has other settings or data: lr was 0\.003 and is 0\.002"),
         ({}, {"classifier_weight": 1.0}, r"embedding_1\.pt has other settings or data: classifier_weight was 3\.0"),
         ({}, {"random_state": 1}, r"embedding_1\.pt has other settings or data: seed was \d+ and is \d+"),
         ({}, {"label_loss": AsymmetricLoss()}, r"embedding_1\.pt has other settings or data: classifier_loss was None"),

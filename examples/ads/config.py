@@ -99,7 +99,7 @@ class Config:
     batch_size: int | None = option(None, "rows of a batch (default: 64, with --method paper 256)", least=2)
     lr: float | None = option(
         None,
-        "learning rate of each stage (default: 0.004; --method paper: 0.01, label-graph and semantic: 0.001)",
+        "learning rate of each stage (default: 0.003; --method paper: 0.01, label-graph and semantic: 0.001)",
         above=0,
     )
     lr_drops: tuple[int, ...] = option((), "epochs after which the learning rate is divided by 10", least=1)

@@ -33,11 +33,11 @@ from mlmetric.similarity import exceeds
 
 TripletKind = Literal["hard", "semihard", "all", "easy"]
 
-# Elements of a matrix of pairs and references that take about as long as the calls of functions for any number of them.
+# Up to this number of (pair, reference) elements, the time is that of the function calls, whatever the number.
 _QUICK_ELEMENTS = 2**15
-# Elements of such a matrix, for each negative of a list, from which on negatives are drawn without it; and the largest
-# number of negatives of a list for which they are.
-_DRAW_ELEMENTS, _MOST_DRAWN = 2**18, 8
+# Negatives are drawn without a list of all candidates if there are more than this number of (pair, reference) elements
+# for each negative to draw, and at most the second number of negatives to draw.
+_DRAW_ELEMENTS, _MOST_DRAWN = 2**18, 16
 # Memory of a pair, in elements, for each negative that is drawn without a matrix.
 _PAIR_ELEMENTS = 16
 

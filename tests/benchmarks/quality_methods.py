@@ -119,8 +119,8 @@ STEPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("features clipped at 3", "head", {"clip": 3.0}),
     ("norms to the power 0.75", "head", {"norm_exponent": 0.75}),
     ("BCE weight 3", "embedder", {"classifier_weight": 3.0}),
-    ("averaged weights, 20 epochs, lr 0.004", "embedder", {"ema_decay": 0.999, "max_epochs": 20, "lr": 0.004}),
-    ("mixup 0.2", "embedder", {"mixup": 0.2}),
+    ("averaged weights, 20 epochs, lr 0.003", "embedder", {"ema_decay": 0.999, "max_epochs": 20, "lr": 0.003}),
+    ("mixup 0.3", "embedder", {"mixup": 0.3}),
     ("dropout 0.3 between layers", "head", {"dropout": 0.3}),
 )
 RECOMMENDED = "recommended"
