@@ -156,7 +156,7 @@ def test_ads_writes_all_files(finished):
         metrics["data"][part] for part in ("train", "validation", "test")
     ]
     assert len(metrics["history"]["embedding_4"]) == 2
-    assert metrics["settings"] == {"epochs": 2, "batch_size": 16, "lr": 0.001, "lr_drops": [], "keep_best": True}
+    assert metrics["settings"] == {"epochs": 2, "batch_size": 16, "lr": 0.003, "lr_drops": [], "keep_best": True}
     assert metrics["data"]["undersampler"] == "none"
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
