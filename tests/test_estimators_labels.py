@@ -124,7 +124,7 @@ def test_memorised_noise_does_not_look_predictable():
 
 def test_each_network_has_the_weights_of_its_best_epoch_by_map():
     X, y = table()
-    fitted = MetricClassifier(**FAST | {"max_epochs": 8, "lr": 0.03, "ema_decay": 0.0}).fit(X, y)
+    fitted = MetricClassifier(**FAST | {"max_epochs": 12, "lr": 0.05, "ema_decay": 0.0}).fit(X, y)
     parts, epochs = parts_of(fitted, X, y), []
     for number, network in enumerate(fitted.classifier_.members[:-1]):
         records, (_, validation) = fitted.history_[number], parts[number]

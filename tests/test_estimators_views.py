@@ -130,11 +130,14 @@ def test_fused_views_predict_better_than_each_alone():
         assert score(quick(fusion=fusion, max_epochs=8), slice(None)) > max(alone) + 0.01, fusion
 
 
-def test_view_that_tells_nothing_gets_the_smaller_weight():
+def test_view_that_tells_nothing_contributes_least_to_the_logits():
     X, y = make_data(300, missing=0.0)
     X[:, :6] = np.random.default_rng(3).normal(size=(300, 6))
-    classifier = quick(max_epochs=8).fit(X, y)
-    assert classifier.classifier_.weights[0] < 0.4
+    fused = quick(max_epochs=8).fit(X, y).classifier_
+    with torch.no_grad():
+        outputs = fused.outputs(torch.from_numpy(X.astype(np.float32)))
+    of_noise, of_text = (weight * rows.std(dim=0) for weight, rows in zip(fused.weights, outputs, strict=True))
+    assert (of_noise < of_text / 2).all()
     votes = _choose_votes(lambda votes: -abs(votes["a"] / sum(votes.values()) - 0.8), {"a": 0, "b": 0})
     assert votes["a"] / sum(votes.values()) == pytest.approx(0.8, abs=0.01)
 
