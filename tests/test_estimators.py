@@ -1245,10 +1245,20 @@ def test_features_are_standardised_with_statistics_of_the_rows_of_x(validation):
 
 def test_lr_drops_apply_to_both_stages():
     X, y = table()
-    fitted = MetricClassifier(**FAST | {"max_epochs": 4}, lr=0.1, lr_drops=[1, 3], two_stage=True).fit(X, y)
+    rates = {"lr": 0.1, "classifier_lr": None, "lr_drops": [1, 3]}
+    fitted = MetricClassifier(**FAST | {"max_epochs": 4}, **rates, two_stage=True).fit(X, y)
     for records in fitted.history_:
         assert [record["lr"] for record in records] == pytest.approx([0.1, 0.01, 0.01, 0.001])
     assert len(fitted.history_) == 2
+
+
+def test_classifier_lr_is_the_rate_of_the_second_stage():
+    X, y = table()
+    fitted = MetricClassifier(**FAST, lr=0.1, classifier_lr=0.02, two_stage=True).fit(X, y)
+    rates = [{record["lr"] for record in records} for records in fitted.history_]
+    assert rates == [{0.1}, {0.02}]
+    paper = MetricClassifier.paper(**FAST | {"mixup": 0.0}, lr=0.05).fit(X, y)
+    assert [{record["lr"] for record in records} for records in paper.history_] == [{0.05}, {0.05}]
 
 
 def test_batch_size_applies_to_both_stages():
@@ -1491,13 +1501,14 @@ def test_parameters_out_of_range_are_an_error(estimator, setting, message):
         ({"threshold": "weighted"}, "`threshold` must be a number, 'macro' or 'micro', got 'weighted'"),
         ({"activation": "tanh"}, "`activation` must be 'sigmoid', or with .* 'softmax', got 'tanh'"),
         ({"max_predicted": 0.0}, r"`max_predicted` must be a number above 0, got 0\.0"),
+        ({"classifier_lr": 0.0}, r"`classifier_lr` must be None or above 0 and finite, got 0\.0"),
         (
             {"activation": "softmax"},
             "`activation` must be 'sigmoid', or with `two_stage=True` 'softmax', got 'softmax'",
         ),
         ({"classifier_weight": 0}, "`classifier_weight` must be above 0, or `two_stage` be True"),
     ],
-    ids=["threshold", "activation", "max_predicted", "softmax", "classifier_weight"],
+    ids=["threshold", "activation", "max_predicted", "classifier_lr", "softmax", "classifier_weight"],
 )
 def test_classifier_parameters_out_of_range_are_an_error_before_training(setting, message):
     X, y = table()

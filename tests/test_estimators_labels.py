@@ -275,7 +275,7 @@ def test_two_stages_are_an_embedder_and_a_classifier_on_its_embeddings():
     classifier = ClassifierHead(4, 4).init_from_labels(train.labels)
     classifier.standardize.fit(embeddings)
     _, seed = StageOutputs(None, None).seeds(0)
-    config = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, ema_decay=0.999, keep_best=True, seed=seed % 100_000)
+    config = TrainingConfig(max_epochs=3, batch_size=32, lr=0.001, ema_decay=0.999, keep_best=True, seed=seed % 100_000)
     validation_of_stage = held_out, validation.labels
     records = fit_classifier(classifier, embeddings, train.labels, config=config, validation=validation_of_stage)
     assert fitted.history_ == [*embedder.history_, records]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -85,6 +86,8 @@ def check_label_settings(classifier: Any) -> None:
         raise ValueError(f"`threshold` must be a number, 'macro' or 'micro', got {threshold!r}.")
     if label_loss is not None and not callable(label_loss):
         raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {label_loss!r}.")
+    if classifier.classifier_lr is not None and not 0 < classifier.classifier_lr < math.inf:
+        raise ValueError(f"`classifier_lr` must be None or above 0 and finite, got {classifier.classifier_lr!r}.")
     if not classifier.max_predicted > 0:
         raise ValueError(f"`max_predicted` must be a number above 0, got {classifier.max_predicted!r}.")
 
@@ -188,11 +191,12 @@ def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, 
     classifier.init_from_labels(embedded.labels)
     if estimator.standardize:
         classifier.standardize.fit(embedded.features)
+    config = estimator._config(seed % 100_000, part.validation)
     records = fit_classifier(
         classifier.to(estimator.device),
         *embedded.pair,
         loss=copy.deepcopy(loss),
-        config=estimator._config(seed % 100_000, part.validation),
+        config=config if estimator.classifier_lr is None else replace(config, lr=estimator.classifier_lr),
         validation=None if part.validation is None else embed(part.validation).hard.pair,
         **outputs.arguments("classifier"),
     )

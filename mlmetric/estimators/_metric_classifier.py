@@ -43,7 +43,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     The thresholds of `predict` are chosen on the validation rows. In a pipeline of imbalanced-learn, an undersampler
     before the classifier resamples the training rows only. The validation rows are then taken from the rows that it
     keeps, and have the label frequencies of these. For thresholds that suit the frequencies of all rows, pass
-    `validation`, transformed by the steps before, or set `threshold` to a number.
+    `validation`, transformed by the steps before, or set `threshold`.
 
     Args:
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
@@ -59,7 +59,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for the labels the best mAP, on
             the validation rows, if there are any; False keeps those of the last epoch.
         two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
-            apart from `mixup` and `items_per_label`; False to use the classifiers of the members.
+            apart from `lr`, `mixup` and `items_per_label`; False to use the classifiers of the members.
+        classifier_lr: Learning rate of the second stage; None for `lr`.
         activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
             up to 1 in each row, and which requires `two_stage`.
         label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
@@ -73,16 +74,15 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     Attributes:
         head_: The trained head, a torch module: an `EmbeddingEnsemble`, with late fusion a `LateFusionHead` of those.
         classifier_: The trained classifier, a torch module that maps features to logits: a `ClassifierEnsemble` of the
-            members' networks and the logistic regression, or with late fusion a `LateFusionClassifier` of those; with
+            members' networks and the logistic regression, with late fusion a `LateFusionClassifier` of those; with
             `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
         thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member; then, with `two_stage`, of the second stage, otherwise for
-            each choice of validation rows of a logistic regression: each `C`, then the best. Late fusion: of each view.
-        n_features_in_: Number of features.
+        history_: A list of records for each member; then of the second stage, or for each choice of validation rows of
+            a logistic regression: each `C`, then the best. Late fusion: of each view.
+        n_features_in_, n_samples_fit_: Number of columns, and of rows, of `X`.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
-        n_samples_fit_: Number of rows of `X`.
 
     Examples:
         >>> import numpy as np
@@ -93,8 +93,6 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         >>> classifier = MetricClassifier(n_members=1, max_epochs=5, random_state=0).fit(X, y)
         >>> classifier.predict(X).shape, classifier.predict_proba(X).shape
         ((60, 3), (60, 3))
-        >>> classifier.fit(X, [["sun", "sea"] if row[0] else ["city"] for row in y]).classes_.tolist()
-        ['city', 'sea', 'sun']
 
     Source:
         As in `MetricEmbedder`; with `two_stage`, also stage two of the paper, by default with sigmoid and thresholds.
@@ -122,6 +120,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         keep_best: bool = True,
         patience: int | None = None,
         two_stage: bool = False,
+        classifier_lr: float | None = 0.001,
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = "macro",
@@ -152,6 +151,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             random_state=random_state,
         )
         self.two_stage = two_stage
+        self.classifier_lr = classifier_lr
         self.activation = activation
         self.label_loss = label_loss
         self.threshold = threshold
@@ -181,6 +181,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         keep_best: bool = True,
         patience: int | None = None,
         two_stage: bool = True,
+        classifier_lr: float | None = None,
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         threshold: float | Literal["macro", "micro"] = 0.5,
@@ -213,7 +214,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             random_state=random_state,
         )
         paper.set_params(two_stage=two_stage, activation=activation, label_loss=label_loss)
-        paper.set_params(threshold=threshold, max_predicted=max_predicted)
+        paper.set_params(threshold=threshold, max_predicted=max_predicted, classifier_lr=classifier_lr)
         return paper
 
     @inherit_docs(MetricEmbedder.fit, checkpoint_dir="metricembedder__=>metricclassifier__")
