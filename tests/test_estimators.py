@@ -836,6 +836,7 @@ def test_both_estimators_have_the_same_defaults():
     embedder, classifier = MetricEmbedder().get_params(), MetricClassifier().get_params()
     assert classifier.keys() - embedder.keys() == {
         "two_stage",
+        "classifier_lr",
         "activation",
         "label_loss",
         "threshold",
@@ -969,7 +970,7 @@ def test_validation_argument_works_with_a_validation_fraction_of_0():
     X, y = table()
     settings = FAST | {"validation_fraction": 0, "max_epochs": 9, "lr": 1e-12, "patience": 1}
     for two_stage in (False, True):
-        classifier = MetricClassifier(**settings, two_stage=two_stage)
+        classifier = MetricClassifier(**settings, two_stage=two_stage, classifier_lr=None)
         fitted = classifier.fit(X[:100], y[:100], validation=(X[100:], sparse.csr_matrix(y[100:])))
         assert [len(records) for records in fitted.history_[: 1 + two_stage]] == [2] * (1 + two_stage)
         assert fitted.thresholds_.tolist() != [0.5] * 5
@@ -1319,7 +1320,7 @@ def test_items_per_label_applies_to_stage_one_only():
 def test_patience_stops_each_stage_without_a_better_score():
     X, y = table()
     settings = FAST | {"max_epochs": 9, "lr": 1e-12}  # too low to change a score
-    fitted = MetricClassifier(**settings, patience=2, two_stage=True).fit(X, y)
+    fitted = MetricClassifier(**settings, patience=2, two_stage=True, classifier_lr=None).fit(X, y)
     assert [len(records) for records in fitted.history_] == [3, 3]
     assert len(MetricClassifier(**settings, patience=2).fit(X, y).history_[0]) == 3
     fitted = MetricClassifier(**settings, two_stage=True).fit(X, y)
@@ -1356,7 +1357,7 @@ def three(logits, labels):
 def test_logits_minimise_the_given_label_loss():
     X, y = table()
     settings = FAST | {"max_epochs": 20, "lr": 0.1, "validation_fraction": 0, "label_loss": three}
-    classifier = MetricClassifier(**settings, two_stage=True).fit(X, y)
+    classifier = MetricClassifier(**settings, two_stage=True, classifier_lr=None).fit(X, y)
     np.testing.assert_allclose(classifier.decision_function(X), 3, atol=0.5)
 
 
@@ -1377,7 +1378,7 @@ def test_asymmetric_label_loss_raises_probabilities_of_absent_labels():
     settings = FAST | {"max_epochs": 20, "lr": 0.05, "validation_fraction": 0}
     for two_stage in (False, True):
         plain, asymmetric = (
-            MetricClassifier(**settings, two_stage=two_stage, label_loss=loss).fit(X, y)
+            MetricClassifier(**settings, two_stage=two_stage, classifier_lr=None, label_loss=loss).fit(X, y)
             for loss in (None, AsymmetricLoss())
         )
         assert asymmetric.predict_proba(X)[y == 0].mean() > plain.predict_proba(X)[y == 0].mean() + 0.1
