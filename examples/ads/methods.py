@@ -77,6 +77,7 @@ def _training_settings(estimator: MetricClassifier) -> dict[str, Any]:
 
 
 DEFAULT_SETTINGS = _training_settings(MetricClassifier())
+# A single head without averaged weights, which allow fewer epochs at a higher rate.
 HEAD_SETTINGS = {"epochs": 50, "batch_size": 64, "lr": 0.001, "lr_drops": (), "keep_best": True}
 PAPER_SETTINGS = _training_settings(MetricClassifier.paper(keep_best=False)) | {  # the paper has no validation images
     "activation": MetricClassifier.paper().activation,

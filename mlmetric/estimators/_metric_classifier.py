@@ -37,8 +37,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     a linear classifier. `transform` returns their embedding, from the epochs with the best retrieval. The labels are
     predicted from the features by the same networks at the epochs with the best mAP: the mean logits of the members,
     mixed with those of a logistic regression on the clipped features by one share, which is chosen on the validation
-    rows. With `two_stage=True` they are predicted as in the paper, by a linear classifier that is trained on the frozen
-    embedding in a second stage.
+    rows. With `two_stage=True` a linear classifier on the frozen embedding predicts them, as in the paper.
 
     The thresholds of `predict` are chosen on the validation rows. In a pipeline of imbalanced-learn, an undersampler
     before the classifier resamples the training rows only. The validation rows are then taken from the rows that it
