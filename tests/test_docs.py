@@ -213,7 +213,7 @@ def test_package_imports_run_one_way():
         "_deprecation": 0,
         "_digest": 0,
         "_docstrings": 0,
-        "_global_generator": 0,
+        "_random_generators": 0,
         "_evaluation_mode": 0,
         "_repr": 0,
         "_views": 0,

@@ -1,5 +1,6 @@
 """Heads and the frozen backbone: shapes, weights, initialisation and errors."""
 
+import math
 import os
 import re
 import urllib.error
@@ -12,7 +13,9 @@ import torchvision
 from torch import nn
 
 from mlmetric import heads
+from mlmetric._random_generators import seeded, without_global_generator
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone, Standardize, WeightsUnavailableError
+from mlmetric.heads._dropout import Dropout
 
 # RegNets compute their widths on tensors and cannot be built on the meta device: the two smallest are tested below.
 MODELS = [name for name in torchvision.models.list_models(module=torchvision.models) if "regnet" not in name]
@@ -263,8 +266,8 @@ def test_embedding_head_options_add_layers(generator):
         6, (5, 4, 3), activation=nn.GELU, batch_norm=True, input_dropout=0.25, dropout=0.5, norm_exponent=0.0
     )
     kinds = [type(layer) for layer in head.layers]
-    block = [nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Dropout]
-    assert kinds == [nn.Dropout, *block, *block, nn.Linear]
+    block = [nn.Linear, nn.BatchNorm1d, nn.GELU, Dropout]
+    assert kinds == [Dropout, *block, *block, nn.Linear]
     norms = head(torch.randn(8, 6, generator=generator)).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(8))
 
@@ -392,3 +395,21 @@ def test_loss_reads_labels_of_every_kind(head, make):
     assert head.loss(logits, make(labels)) == head.loss(logits, labels)
     with pytest.raises(TypeError, match=r"`labels` must .*MultiLabelBinarizer"):
         head.loss(logits, [["sea"], ["sun", "sky"]])
+
+
+def test_dropout_draws_from_the_generator_of_its_thread_only_in_training():
+    layer, ones = Dropout(0.25), torch.ones(400, 50, requires_grad=True)
+    state = torch.get_rng_state()
+    with seeded(0), without_global_generator():
+        first, second = layer(ones), layer(ones)
+    with seeded(0):
+        assert torch.equal(layer(ones), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first, second)
+    assert sorted(first.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert float((first == 0).float().mean()) == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / ones.numel()))
+    (gradient,) = torch.autograd.grad(first.sum(), ones)
+    assert torch.equal(gradient, first.detach())
+    assert torch.equal(layer.eval()(ones), ones)
+    with seeded(0):
+        assert not bool(Dropout(1.0)(ones).any())

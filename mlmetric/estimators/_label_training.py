@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlmetric._global_generator import seeded_globally
+from mlmetric._random_generators import seeded
 from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._recipes import FEATURE_CLIP
 from mlmetric.estimators._staged_estimator import StageOutputs
@@ -111,7 +111,7 @@ def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: 
     """
     parts = members.parts
     size, num_labels = parts.data.features.shape[1], parts.data.labels.shape[1]
-    with seeded_globally(seed):
+    with seeded(seed):
         probe = ClassifierHead(
             size, num_labels, clip=FEATURE_CLIP if standardize else None, fill_missing=parts.data.views is not None
         )
@@ -184,7 +184,7 @@ def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, 
         return TrainingData(cpu_outputs(head, rows.features), rows.labels)
 
     embedded = embed(part.train)
-    with seeded_globally(seed):
+    with seeded(seed):
         classifier = ClassifierHead(
             embedded.features.shape[1], embedded.labels.shape[1], activation=estimator.activation
         )
@@ -198,7 +198,8 @@ def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, 
         loss=copy.deepcopy(loss),
         config=config if estimator.classifier_lr is None else replace(config, lr=estimator.classifier_lr),
         validation=None if part.validation is None else embed(part.validation).hard.pair,
-        **outputs.arguments("classifier"),
+        checkpoint=outputs.checkpoint("classifier"),
+        callback=outputs.callback_of("classifier"),
     )
     network = LabelNetwork(head, classifier).eval()
     num_labels = part.train.labels.shape[1]

@@ -97,7 +97,7 @@ def _fit_ridge(source: Tensor, target: Tensor, source_mean: Tensor, target_mean:
 
     The penalty is the mean squared deviation of a column of the source.
     """
-    layer = nn.Linear(len(source_mean), len(target_mean))
+    layer = nn.Linear(len(source_mean), len(target_mean), device="meta").to_empty(device="cpu")  # draws no weights
     centered, wanted = (source - source_mean).double(), (target - target_mean).double()
     penalty = centered.square().sum() / max(1, len(source_mean))
     gram = centered.T @ centered + max(float(penalty), _ROUNDING) * torch.eye(len(source_mean), dtype=torch.float64)

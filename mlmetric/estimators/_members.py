@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mlmetric._global_generator import seeded_globally
-from mlmetric.distributed import on_first_rank
+from mlmetric._random_generators import seeded
+from mlmetric.distributed import num_ranks, on_first_rank
+from mlmetric.estimators._member_threads import Caller, run_in_threads
 from mlmetric.estimators._recipes import recommended_head
 from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
@@ -111,15 +113,15 @@ def train_members(
     # A `MetricClassifier` predicts labels by the networks of its members, unless it has a second stage.
     predicts_labels = not getattr(estimator, "two_stage", True)
     label_loss = estimator.label_loss if predicts_labels else None
-    with seeded_globally(seed):
+    with seeded(seed):
         members = [_make_member(estimator, parts.data) for _ in range(estimator.n_members)]
     networks = [member.network() for member in members] if predicts_labels else []
-    histories = []
-    for number, member in enumerate(members):
-        name = f"{stage}_{number + 1}"
+
+    def train_member(number: int, caller: Caller) -> list[EpochRecord]:
+        name, member = f"{stage}_{number + 1}", members[number]
         train, held_out = parts[number]
         estimator._log_stage(name, train, held_out)
-        history = fit_embedding(
+        return fit_embedding(
             member.head.to(estimator.device),
             *train.pair,
             loss=LogRatioLoss(validate_args=False) if estimator.loss is None else copy.deepcopy(estimator.loss),
@@ -130,10 +132,21 @@ def train_members(
             label_network=networks[number] if networks else None,
             config=estimator._config(seed % 100_000 + number, held_out, is_embedding=True),
             validation=None if held_out is None else held_out.hard.pair,
-            **outputs.arguments(name),
+            checkpoint=outputs.checkpoint(name),
+            callback=partial(caller.run, outputs.callback_of(name)),
         )
-        histories.append(history)
+
+    histories = run_in_threads(
+        [partial(train_member, number) for number in range(len(members))], parallel=_can_run_in_threads(estimator)
+    )
     return TrainedMembers(parts, [member.head.eval() for member in members], networks, histories)
+
+
+def _can_run_in_threads(estimator: Any) -> bool:
+    """Return whether all random numbers of the training are drawn from the generators of the threads, on the CPU."""
+    custom_parts = (estimator.head, estimator.loss, estimator.miner, getattr(estimator, "label_loss", None))
+    is_on_cpu = torch.device(estimator.device).type == "cpu"
+    return is_on_cpu and num_ranks() == 1 and all(part is None for part in custom_parts)
 
 
 def cpu_outputs(module: nn.Module, features: Tensor) -> Tensor:

@@ -33,6 +33,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     and their embeddings concatenated. Each sets other rows aside, which choose its epoch with the best retrieval.
     `MetricEmbedder.paper()` uses the settings of the paper.
 
+    On the CPU, with the default head and loss and without a miner, as many members as torch has threads are trained at
+    the same time (`torch.set_num_threads`), each on one or several of these. The result is the same as with one thread,
+    up to rounding; an interruption takes effect after the current epoch.
+
     Args:
         head: Function that makes a head from the number of features, such as
             `functools.partial(EmbeddingHead, dropout=0.2)`; called once for each member. None for `RECOMMENDED_HEAD`.
@@ -234,9 +238,10 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 module. A fit with the same settings and data resumes from the checkpoints and gives the same result as
                 an uninterrupted one. In a process group, rank 0 reads and writes them. Different fits need different
                 folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
-            callback: Called as `callback(stage, record)` after each epoch, including those restored from a checkpoint,
-                with the name of the stage, "embedding_1" and so on, or "classifier" with `two_stage`, and the
-                [EpochRecord][mlmetric.training.EpochRecord].
+            callback: Called in this thread as `callback(stage, record)` after each epoch, including those restored from
+                a checkpoint, with the name of the stage, "embedding_1" and so on, or "classifier" with `two_stage`, and
+                the [EpochRecord][mlmetric.training.EpochRecord]. The calls of members that are trained at the same time
+                alternate.
 
         Returns:
             The estimator.

@@ -42,12 +42,13 @@ class StageOutputs:
         self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.callback = callback
 
-    def arguments(self, stage: str) -> dict[str, Any]:
-        """Return the arguments `checkpoint` and `callback` of a stage."""
-        return {
-            "checkpoint": None if self.checkpoint_dir is None else self.checkpoint_dir / f"{stage}.pt",
-            "callback": None if self.callback is None else partial(self.callback, stage),
-        }
+    def checkpoint(self, stage: str) -> Path | None:
+        """Return the file of the checkpoint of a stage."""
+        return None if self.checkpoint_dir is None else self.checkpoint_dir / f"{stage}.pt"
+
+    def callback_of(self, stage: str) -> Callable[[EpochRecord], None] | None:
+        """Return the callback of a stage."""
+        return None if self.callback is None else partial(self.callback, stage)
 
     def save(self, name: str, module: nn.Module) -> None:
         """Save the state dict of a trained module as the entry "module" of a file."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mlmetric.heads._dropout import Dropout
 from mlmetric.heads._standardize import Standardize
 
 _MIN_NORM = 1e-6
@@ -80,13 +81,13 @@ class EmbeddingHead(nn.Module):
         self.clip = clip
         self.norm_exponent = norm_exponent
         self.standardize = Standardize(in_features)
-        layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
+        layers: list[nn.Module] = [Dropout(input_dropout)] if input_dropout else []
         size = in_features
         for width in widths[:-1]:
             layers.append(nn.Linear(size, width))
             layers += [nn.BatchNorm1d(width)] if batch_norm else []
             layers.append(activation())
-            layers += [nn.Dropout(dropout)] if dropout else []
+            layers += [Dropout(dropout)] if dropout else []
             size = width
         layers.append(nn.Linear(size, widths[-1]))
         layers += [activation()] if activate_last else []

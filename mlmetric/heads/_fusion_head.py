@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mlmetric._random_generators import thread_generator
 from mlmetric._views import Views, read_views, view_presence
+from mlmetric.heads._dropout import Dropout
 from mlmetric.heads._embedding_heads import check_head_settings, rescale_norms
 from mlmetric.heads._standardize import Standardize
 
@@ -103,11 +105,11 @@ class FusionHead(nn.Module):
         self.standardize = Standardize(in_features)
 
         def hidden() -> list[nn.Module]:
-            return [activation(), *([nn.Dropout(dropout)] if dropout else [])]
+            return [activation(), *([Dropout(dropout)] if dropout else [])]
 
         self.branches = nn.ModuleList(
             nn.Sequential(
-                *([nn.Dropout(input_dropout)] if input_dropout else []),
+                *([Dropout(input_dropout)] if input_dropout else []),
                 nn.Linear(columns.stop - columns.start, widths[0]),
                 *hidden(),
             )
@@ -159,5 +161,6 @@ class FusionHead(nn.Module):
 
 def _drop_views(present: Tensor, probability: float) -> Tensor:
     """Drop present views at random; a row that would lose all of them keeps all."""
-    kept = present & (torch.rand(present.shape, device=present.device) >= probability)
+    numbers = torch.rand(present.shape, device=present.device, generator=thread_generator(present.device))
+    kept = present & (numbers >= probability)
     return torch.where(kept.any(dim=1, keepdim=True), kept, present)

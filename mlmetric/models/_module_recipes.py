@@ -24,6 +24,7 @@ from mlmetric.heads import (
     SemanticProjectionHead,
     Standardize,
 )
+from mlmetric.heads._dropout import Dropout
 
 Config = dict[str, Any]
 
@@ -120,6 +121,7 @@ def _graph_convolution(num_labels: int, in_features: int, out_features: int) -> 
 
 RECIPES: dict[type[nn.Module], Recipe] = {layer: Recipe(_layer_arguments, (), layer) for layer in _LAYERS} | {
     nn.Sequential: Recipe(lambda _: {}, None, lambda **children: nn.Sequential(OrderedDict(children))),
+    Dropout: Recipe(_layer_arguments, (), Dropout),  # saved by the name of torch's, and built for both
     nn.ModuleList: Recipe(lambda _: {}, None, lambda **children: nn.ModuleList(children.values())),
     Standardize: Recipe(lambda part: {"num_features": len(part.mean)}, (), Standardize),
     EmbeddingHead: Recipe(

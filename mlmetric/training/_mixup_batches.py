@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mlmetric._random_generators import thread_generator
 from mlmetric.samplers import MultiLabelBatchSampler
 from mlmetric.training._config import TrainingConfig
 
@@ -58,12 +60,13 @@ class MixupRows:
         return MixupRows(chunk_of(self.rows), chunk_of(self.partners), chunk_of(self.weights))
 
 
-def draw_mixup(batches: Sequence[Tensor], alpha: float) -> list[MixupRows]:
-    """Draw partners and weights for the rows of batches from torch's global generator; alpha 0 draws none.
+def draw_mixup(batches: Sequence[Tensor], alpha: float, generator: torch.Generator | None = None) -> list[MixupRows]:
+    """Draw partners and weights for the rows of batches; alpha 0 draws none.
 
     Args:
         batches: The row indices of each batch, shape `(B,)`.
         alpha: A row has weight w or 1 - w, whichever is larger, with w drawn from Beta(alpha, alpha).
+        generator: Draws them, on the CPU; None for torch's global generator.
 
     Returns:
         The rows of each batch; each of them is the partner of one row of its batch.
@@ -71,16 +74,17 @@ def draw_mixup(batches: Sequence[Tensor], alpha: float) -> list[MixupRows]:
     if not alpha:
         return [MixupRows(rows) for rows in batches]
     sizes = [len(rows) for rows in batches]
-    weights = torch.distributions.Beta(alpha, alpha).sample((sum(sizes),))
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta distribution accepts no generator
+    weights = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, sum(sizes)).astype(np.float32))
     weights = torch.maximum(weights, 1 - weights)
     return [
-        MixupRows(rows, rows[torch.randperm(len(rows))], part)
+        MixupRows(rows, rows[torch.randperm(len(rows), generator=generator)], part)
         for rows, part in zip(batches, torch.split(weights, sizes), strict=True)
     ]
 
 
 def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[MixupRows]:
-    """Draw the batches of an epoch, from torch's global generator unless `items_per_label` is set.
+    """Draw the batches of an epoch, from the generator of this thread, or torch's global one outside `seeded`.
 
     Args:
         labels: Labels of the training rows, shape `(N, L)`.
@@ -91,7 +95,7 @@ def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: i
     Returns:
         The rows of each batch.
     """
-    return draw_mixup(_row_batches(labels, config, seed=seed, epoch=epoch), config.mixup)
+    return draw_mixup(_row_batches(labels, config, seed=seed, epoch=epoch), config.mixup, thread_generator())
 
 
 def _row_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[Tensor]:
@@ -109,7 +113,7 @@ def _row_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: in
         )
         sampler.set_epoch(epoch)
         return [torch.tensor(batch) for batch in sampler]
-    batches = list(torch.split(torch.randperm(len(labels)), config.batch_size))
+    batches = list(torch.split(torch.randperm(len(labels), generator=thread_generator()), config.batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:  # too few rows for batch normalisation and miners
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmetric._fingerprint import describe
-from mlmetric._global_generator import draw_seed, seeded_globally
+from mlmetric._random_generators import draw_seed, seeded
 from mlmetric.distributed import gather_objects, gather_rows, num_ranks, on_first_rank, rank, sum_over_ranks
 from mlmetric.training._best_epochs import BestEpochs, Weights
 from mlmetric.training._checkpoint import check_progress, read_checkpoint, serialize, write_checkpoint
@@ -94,7 +94,7 @@ class Trainer:
             return outputs
         chunk = batch.chunk(rank(), num_ranks())
         seed = int(torch.randint(2**62, (), generator=self.rank_generator))
-        with seeded_globally(seed, device):  # dropout must differ between ranks, draws of a miner must not
+        with seeded(seed, device):  # dropout must differ between ranks, draws of a miner must not
             outputs = self.module(chunk.mix(inputs, skip_nan=self.has_missing).to(device))
         return gather_rows(outputs)
 
@@ -192,7 +192,7 @@ class Trainer:
     def _seeded(self) -> Iterator[None]:
         """Seed each epoch by its number, so that a resumed run has the same random numbers as an uninterrupted one."""
         seed = self.seed * 100_003 + len(self.history)
-        with seeded_globally(seed, device_of(self.module)):
+        with seeded(seed, device_of(self.module)):
             self.rank_generator.manual_seed(seed * num_ranks() + rank())
             yield
 
