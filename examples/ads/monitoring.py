@@ -40,7 +40,7 @@ def monitored_stages(
     Args:
         num_epochs: Epochs of all stages together.
         folder: The folder of checkpoints.
-        seconds: The duration of each stage is written here.
+        seconds: The duration of each stage is written here; stages may overlap.
         histories: The records of each stage are written here.
 
     Yields:

@@ -133,7 +133,8 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     parts += [
         "## Time",
         markdown_table(["step", "seconds"], ([step, f"{value:.1f}"] for step, value in seconds.items())),
-        f"If the run was resumed, the times count from the last start. Peak memory of the process: "
+        "Members that are trained at the same time share it: the time of each is that from its start to its end. If "
+        "the run was resumed, the times count from the last start. Peak memory of the process: "
         f"{metrics['peak_memory_mb']:.0f} MB.",
         *_warning_section(metrics["warnings"]),
         "## Figures",
