@@ -13,7 +13,7 @@ import torch
 from mlmetric._random_generators import without_global_generator
 
 _IN_USE = threading.Lock()
-_SECONDS_BETWEEN_SIGNALS = 1.0  # Windows delivers no Ctrl-C during an unlimited wait
+_POLL_SECONDS = 0.5  # Windows delivers no Ctrl-C during an unlimited wait
 
 
 class Caller:
@@ -29,12 +29,17 @@ class Caller:
         Raises:
             InterruptedError: If that thread has stopped waiting.
         """
-        if self._stopped:
-            raise InterruptedError("Another member, or the thread that called `fit`, has failed or was interrupted.")
-        if function is not None:
-            done: Future[None] = Future()
+        done: Future[None] = Future()
+        if function is None:
+            done.set_result(None)
+        else:
             self._calls.put((done, lambda: function(*arguments)))
-            done.result()
+        while not self._stopped:
+            try:
+                return done.result(timeout=_POLL_SECONDS)
+            except TimeoutError:
+                continue
+        raise InterruptedError("Another member, or the thread that called `fit`, has failed or was interrupted.")
 
     def wait_for(self, futures: Sequence[Future[Any]]) -> None:
         """Run the functions of the other threads until all of these are done, or one of them has failed."""
@@ -49,31 +54,16 @@ class Caller:
             self._stopped = True
             for future in futures:
                 future.cancel()
-            while not all(future.done() for future in futures):
-                self._refuse_next()
 
     def _run_next(self) -> None:
         try:
-            call = self._calls.get(timeout=_SECONDS_BETWEEN_SIGNALS)
-        except queue.Empty:
-            return
-        if call is None:
-            return
-        done, function = call
-        try:
-            function()
-        except BaseException:
-            done.set_exception(InterruptedError("The callback has failed."))
-            raise
-        done.set_result(None)
-
-    def _refuse_next(self) -> None:
-        try:
-            call = self._calls.get(timeout=_SECONDS_BETWEEN_SIGNALS)
+            call = self._calls.get(timeout=_POLL_SECONDS)
         except queue.Empty:
             return
         if call is not None:
-            call[0].set_exception(InterruptedError("The thread that called `fit` was interrupted."))
+            done, function = call
+            function()
+            done.set_result(None)
 
 
 def run_in_threads(tasks: Sequence[Callable[[Caller], Any]], *, parallel: bool) -> list[Any]:
