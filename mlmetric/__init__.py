@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlmetric import (
         data,
+        decisions,
         distributed,
         estimators,
+        evaluation,
         heads,
         imbalance,
+        label_errors,
         label_vectors,
         labels,
         losses,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         miners,
         models,
         neighbors,
+        over_sampling,
         relations,
         samplers,
         search,
@@ -36,10 +40,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "data",
+    "decisions",
     "distributed",
     "estimators",
+    "evaluation",
     "heads",
     "imbalance",
+    "label_errors",
     "label_vectors",
     "labels",
     "losses",
@@ -47,6 +54,7 @@ __all__ = [
     "miners",
     "models",
     "neighbors",
+    "over_sampling",
     "relations",
     "samplers",
     "search",

@@ -1,0 +1,1 @@
+"""Decisions from the scores of any multi-label classifier: thresholds, calibration, guarantees."""

@@ -1,0 +1,1 @@
+"""Samplers that add rows of rare labels, compatible with imbalanced-learn."""
