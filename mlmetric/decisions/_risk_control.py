@@ -6,7 +6,6 @@ import math
 import warnings
 from numbers import Real
 
-import numpy as np
 import torch
 from scipy.optimize import brentq
 from scipy.stats import binom
@@ -18,6 +17,8 @@ from mlmetric.metrics._inputs import Predictions, TensorLike, check_predictions,
 
 TOLERANCE = 1e-10
 """Mean losses that differ by less, as by rounding, count as equal."""
+SAMPLE_SIZE = 2**20
+"""Number of entries from which the number of high scores is estimated."""
 
 
 def conformal_fnr_threshold(
@@ -75,10 +76,11 @@ def conformal_fnr_threshold(
         tensor(0.6000, dtype=torch.float64)
 
     Source:
-        Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal risk control", ICLR 2024: with R(t) the mean rate
-        of the n calibration rows at the threshold t, the result is the highest t with
-        `n / (n + 1) R(t) + 1 / (n + 1) <= alpha`, here by an exact search over the scores of all
-        positives. For a single label this is label-conditional conformal prediction: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012.
+        Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal risk control", ICLR 2024: with R(t) the mean rate of
+        the n calibration rows at the threshold t, the result is the highest t with
+        `n / (n + 1) R(t) + 1 / (n + 1) <= alpha`, here by an exact search over the scores of all positives. For a
+        single label this is label-conditional conformal prediction: Vovk, "Conditional validity of inductive conformal
+        predictors", ACML 2012.
     """
     alpha = _check_level(alpha, "alpha")
     predictions = check_predictions(preds, target, mask)
@@ -227,12 +229,14 @@ def _relative_entropy(rate: float, alpha: float) -> float:
 
 def _lowest_threshold(predictions: Predictions, allowed: float) -> Tensor | None:
     """Return the lowest score such that at it and all higher scores the rates of all rows sum to at most `allowed`."""
-    preds = predictions.preds.flatten()
-    num_entries = int(preds.numel() if predictions.mask is None else predictions.mask.sum())
     # In most cases few labels of a row are predicted: only the highest scores are sorted, and more where required.
-    num_highest = len(predictions.target) + int(predictions.target.sum())
+    num_highest = len(predictions.target) + int(count_true(predictions.target, dim=1).sum())
     while True:
-        lowest = -torch.inf if num_highest >= num_entries else _kth_highest(preds, num_highest)
+        lowest = (
+            -torch.inf
+            if num_highest >= predictions.preds.numel()
+            else _approximate_highest(predictions.preds, num_highest)
+        )
         scores, sums = _summed_rates(predictions, lowest)
         exceeding = (sums > allowed).nonzero()
         if len(exceeding):
@@ -265,11 +269,15 @@ def _summed_rates(predictions: Predictions, lowest: float) -> tuple[Tensor, Tens
     return distinct, sums[num_tied.cumsum(0) - 1]
 
 
-def _kth_highest(values: Tensor, k: int) -> float:
-    """Return the k-th highest of finite or infinite numbers."""
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
-        return float(np.partition(values.numpy(), -k)[-k])  # faster than torch, and without indices
-    return float(values.float().kthvalue(len(values) - k + 1).values)
+def _approximate_highest(preds: Tensor, number: int) -> float:
+    """Return a score that about `number` entries reach, estimated from a sample of the entries."""
+    values, size = preds.flatten(), min(preds.numel(), SAMPLE_SIZE)
+    if size < len(values):
+        values = values[
+            torch.randint(len(values), (size,), generator=torch.Generator().manual_seed(0)).to(values.device)
+        ]
+    rank = max(1, round(number * size / preds.numel()))
+    return float(values.float().kthvalue(size - rank + 1).values)
 
 
 def _check_level(level: float, name: str) -> float:
