@@ -5,12 +5,13 @@ python tests/benchmarks/risk_control.py --quick    # a smoke test on a synthetic
 
 One logistic regression for each label is trained on the training rows of each set. The other rows are divided at random
 into calibration rows, on which the threshold is set, and test rows, half each, `--splits` times. The standard error is
-that of the mean over the splits, for the given rows.
+that of the mean over the splits, for the given rows. "Rows with predictions" is the mean rate of the rows for which a
+label is predicted.
 
 "Draws" are as many independent samples of calibration rows, with replacement, of the same size: the share of them with
-a rate of at most alpha over all rows, which are then the population. "Uncorrected" is the threshold at which the rate on
-the calibration rows is at most alpha, among 1,000 quantiles of the scores: the highest one for missed labels, and for
-wrong labels the lowest one such that the rate is at most alpha at all higher ones too.
+a rate of at most alpha over all rows, which are then the population. "Uncorrected" is the threshold at which the rate
+on the calibration rows is at most alpha, among 1,000 quantiles of the scores: the highest one for missed labels, and
+for wrong labels the lowest one such that the rate is at most alpha at all higher ones too.
 
 With `--mapie`, if it is installed, a further table compares thresholds and seconds with MAPIE on the first split of
 each set: recall, method "crc", alpha 0.1, on its default grid.
@@ -105,11 +106,13 @@ def evaluate(rows: ScoredRows, risk: Risk, alpha: float, num_splits: int) -> lis
     _, scores, labels = rows
     quantiles = np.unique(np.quantile(scores, np.linspace(0, 1, NUM_QUANTILES)))[::-1]  # descending
     rates_at = np.stack([risk.rates(scores, labels, threshold) for threshold in quantiles])
-    measured, numbers, uncorrected, drawn = [], [], [], []
+    measured, numbers, with_predictions, uncorrected, drawn = [], [], [], [], []
     for seed, (calibration, test) in enumerate(splits(len(scores), num_splits)):
         threshold = risk.find(scores[calibration], labels[calibration], alpha=alpha).item()
-        measured.append(risk.rates(scores[test], labels[test], threshold).mean())
-        numbers.append((scores[test] >= threshold).sum(axis=1).mean())
+        rates, predicted = risk.rates(scores[test], labels[test], threshold), scores[test] >= threshold
+        measured.append(rates.mean())
+        numbers.append(predicted.sum(axis=1).mean())
+        with_predictions.append(rates[predicted.any(axis=1)].mean() if predicted.any() else np.nan)
         uncorrected.append(rates_at[risk.uncorrected(rates_at[:, calibration].mean(axis=1) <= alpha), test].mean())
         draw = np.random.default_rng(seed).integers(len(scores), size=len(calibration))
         drawn.append(risk.rates(scores, labels, risk.find(scores[draw], labels[draw], alpha=alpha).item()).mean())
@@ -118,6 +121,7 @@ def evaluate(rows: ScoredRows, risk: Risk, alpha: float, num_splits: int) -> lis
         f"{np.mean(numbers):.2f}",
         f"{np.mean(measured):.4f}",
         f"{error:.4f}",
+        f"{np.nanmean(with_predictions):.4f}",
         f"{np.mean(np.array(measured) <= alpha):.3f}",
         f"{np.mean(np.array(drawn) <= alpha):.3f}",
         f"{np.mean(uncorrected):.4f}",
@@ -129,7 +133,13 @@ def print_rates(sets: list[ScoredRows], num_splits: int) -> None:
     """Print a table for missed labels and a table for wrong labels."""
     for risk in RISKS:
         heads = ["set", "calibration rows", "true labels", "alpha", "labels predicted", risk.name, "standard error"]
-        heads += ["splits <= alpha", "draws <= alpha", "uncorrected", "uncorrected: splits <= alpha"]
+        heads += [
+            "rows with predictions",
+            "splits <= alpha",
+            "draws <= alpha",
+            "uncorrected",
+            "uncorrected: splits <= alpha",
+        ]
         cells = (
             [
                 rows.name,
