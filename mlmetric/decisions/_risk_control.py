@@ -130,8 +130,8 @@ def ltt_fdr_threshold(  # noqa: D417
         delta: Highest probability that the expected rate exceeds `alpha`, in (0, 1).
 
     Returns:
-        float64, 0-d, on the device of `preds`: one of the scores, or +inf if no threshold has the guarantee. If all
-        scores reach the threshold, it is the lowest score.
+        float64, 0-d, on the device of `preds`: one of the scores, or +inf if no threshold has the guarantee; scores of
+        +inf are predicted even then. If all scores reach the threshold, it is the lowest score.
 
     Warns:
         UserWarning: If no threshold has the guarantee, because there are fewer than `log(delta) / log(1 - alpha)` rows,
@@ -165,24 +165,16 @@ def ltt_fdr_threshold(  # noqa: D417
     predictions = check_predictions(preds, target, mask)
     num_rows = _num_rows(predictions)
     allowed = _highest_certified_sum(num_rows, alpha, delta)
+    threshold = None if allowed is None else _lowest_threshold(predictions, allowed + TOLERANCE * num_rows)
+    if threshold is not None:
+        return threshold
+    bound = f"A false discovery rate of at most {alpha:g} with a probability of at least {1 - delta:g}"
     if allowed is None:
-        warnings.warn(
-            f"A false discovery rate of at most {alpha:g} with a probability of at least {1 - delta:g} can only be "
-            f"guaranteed from {_min_rows(alpha, delta)} rows on, got {num_rows}: the threshold is inf, which predicts "
-            "no label.",
-            stacklevel=2,
-        )
-        return predictions.preds.new_tensor(torch.inf, dtype=torch.float64)
-    threshold = _lowest_threshold(predictions, allowed + TOLERANCE * num_rows)
-    if threshold is None:
-        warnings.warn(
-            f"No threshold has a false discovery rate of at most {alpha:g} with a probability of at least "
-            f"{1 - delta:g}, because too many labels with the highest scores are wrong: the threshold is inf, which "
-            "predicts no label.",
-            stacklevel=2,
-        )
-        return predictions.preds.new_tensor(torch.inf, dtype=torch.float64)
-    return threshold
+        reason = f"{bound} can only be guaranteed from {_min_rows(alpha, delta)} rows on, got {num_rows}"
+    else:
+        reason = f"{bound} is not reached by any threshold, because too many labels with the highest scores are wrong"
+    warnings.warn(f"{reason}: the threshold is inf, which predicts no label.", stacklevel=2)
+    return predictions.preds.new_tensor(torch.inf, dtype=torch.float64)
 
 
 def _label_thresholds(predictions: Predictions, alpha: float) -> Tensor:

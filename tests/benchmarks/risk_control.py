@@ -112,7 +112,7 @@ def evaluate(rows: ScoredRows, risk: Risk, alpha: float, num_splits: int) -> lis
         rates, predicted = risk.rates(scores[test], labels[test], threshold), scores[test] >= threshold
         measured.append(rates.mean())
         numbers.append(predicted.sum(axis=1).mean())
-        with_predictions.append(rates[predicted.any(axis=1)].mean() if predicted.any() else np.nan)
+        with_predictions.extend(rates[predicted.any(axis=1)])
         uncorrected.append(rates_at[risk.uncorrected(rates_at[:, calibration].mean(axis=1) <= alpha), test].mean())
         draw = np.random.default_rng(seed).integers(len(scores), size=len(calibration))
         drawn.append(risk.rates(scores, labels, risk.find(scores[draw], labels[draw], alpha=alpha).item()).mean())
@@ -121,7 +121,7 @@ def evaluate(rows: ScoredRows, risk: Risk, alpha: float, num_splits: int) -> lis
         f"{np.mean(numbers):.2f}",
         f"{np.mean(measured):.4f}",
         f"{error:.4f}",
-        f"{np.nanmean(with_predictions):.4f}",
+        f"{np.mean(with_predictions):.4f}" if with_predictions else "none",
         f"{np.mean(np.array(measured) <= alpha):.3f}",
         f"{np.mean(np.array(drawn) <= alpha):.3f}",
         f"{np.mean(uncorrected):.4f}",
@@ -183,7 +183,7 @@ def main() -> None:
     if not options.quick and not options.paths:
         parser.error("give files or folders, or --quick for a smoke test")
     sets = [score(data) for data in ([small_set()] if options.quick else read_sets(options.paths))]
-    warnings.filterwarnings("ignore", message="A false|No threshold")
+    warnings.filterwarnings("ignore", message="A false")
     print_rates(sets, 5 if options.quick else options.splits)
     if options.mapie:
         print_mapie(sets)
