@@ -133,14 +133,14 @@ def ltt_fdr_threshold(  # noqa: D417
         float64, 0-d, on the device of `preds`: one of the scores, or +inf if no threshold has the guarantee; scores of
         +inf are predicted even then. If all scores reach the threshold, it is the lowest score.
 
-    Warns:
-        UserWarning: If no threshold has the guarantee, because there are fewer than `log(delta) / log(1 - alpha)` rows,
-            or because too many of the labels with the highest scores are wrong.
-
     Raises:
         TypeError: If an argument does not contain real numbers.
         ValueError: If the shapes do not match, a score is NaN, an entry of `target` is neither 0 nor 1, or `alpha` or
             `delta` is not in (0, 1).
+
+    Warns:
+        UserWarning: If no threshold has the guarantee, because there are fewer than `log(delta) / log(1 - alpha)` rows,
+            or because too many of the labels with the highest scores are wrong.
 
     Examples:
         >>> import torch
