@@ -73,10 +73,10 @@ def _all_coalitions(num_players: int) -> tuple[Tensor, Tensor]:
     numbers = torch.arange(1, 2**num_players)
     coalitions = (numbers[:, None] >> torch.arange(num_players)) & 1 == 1
     # 1 / (n * binomial(n - 1, s)), for the contribution to a coalition of s other players.
-    weights = torch.tensor([1 / (num_players * comb(num_players - 1, size)) for size in range(num_players)] + [0.0])
+    weights = [1 / (num_players * comb(num_players - 1, size)) for size in range(num_players)]
+    factors = torch.tensor([*weights, 0], dtype=torch.float64)
     sizes = coalitions.sum(1, keepdim=True)
-    weights = weights.double()
-    return coalitions, torch.where(coalitions, weights[sizes - 1], -weights[sizes])
+    return coalitions, torch.where(coalitions, factors[sizes - 1], -factors[sizes])
 
 
 def _coalition_values(
