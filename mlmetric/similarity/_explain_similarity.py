@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity._compare_pairs import as_function, compare_pairs, linear_parts
-from mlmetric.similarity._set_similarities import hamming, inner_product, jaccard
+from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_product, jaccard, overlap
 from mlmetric.similarity._shapley_values import exact_shares, sampled_shares
 from mlmetric.similarity._similarity_classes import SimilarityFunction, check_similarity
 
+_SET_SIMILARITIES = [(function, None) for function in (cosine, dice, jaccard, overlap)]
 _LARGEST_EXACT = 16
 _ELEMENTS_PER_BLOCK = 2**22
 
@@ -106,8 +107,8 @@ def explain_similarity(
     rows, refs = _aligned(label_tensor(labels), label_tensor(ref_labels, name="ref_labels"))
     shares = torch.zeros(rows.shape, device=rows.device, dtype=torch.promote_types(torch.float32, rows.dtype))
     errors = torch.zeros_like(shares)
-    others = []
     is_multi_hot = _is_multi_hot(rows) and _is_multi_hot(refs)
+    others = []
     for factor, part in linear_parts(similarity):
         function, weights = as_function(part)
         if function in (inner_product, hamming):
@@ -117,24 +118,51 @@ def explain_similarity(
         else:
             others.append((factor, part))
     if others:
-
-        def game(labels: Tensor, ref_labels: Tensor) -> Tensor:
-            return torch.stack([factor * compare_pairs(part, labels, ref_labels) for factor, part in others]).sum(0)
-
-        present = (rows != 0) | (refs != 0)
-        sizes = present.sum(1)
-        for size in torch.unique(sizes[sizes > 0]).tolist():
-            numbers = (sizes == size).nonzero()[:, 0]
-            columns = present[numbers].nonzero()[:, 1].reshape(-1, size)
-            arguments = (game, rows[numbers], refs[numbers], columns)
-            found, deviations = (
-                exact_shares(*arguments)
-                if size <= max_exact_labels
-                else sampled_shares(*arguments, num_permutations=num_permutations, seed=seed)
-            )
-            shares[numbers[:, None], columns] += found.to(shares)
-            errors[numbers[:, None], columns] = deviations.to(errors)
+        found, deviations = _shapley_values(others, rows, refs, max_exact_labels, num_permutations, seed)
+        shares += found.to(shares)
+        errors += deviations.to(errors)
     return LabelShares(shares, errors)
+
+
+def _shapley_values(
+    parts: list[tuple[float, SimilarityFunction]],
+    labels: Tensor,
+    ref_labels: Tensor,
+    max_exact_labels: int,
+    num_permutations: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute the Shapley values of a sum of similarities, and their standard errors; float64, shape `(N, L)`.
+
+    Args:
+        parts: Factors and similarities.
+        labels: Shape `(N, L)`.
+        ref_labels: Shape `(N, L)`.
+        max_exact_labels: As in `explain_similarity`.
+        num_permutations: As in `explain_similarity`.
+        seed: As in `explain_similarity`.
+    """
+
+    def game(labels: Tensor, ref_labels: Tensor) -> Tensor:
+        return torch.stack([factor * compare_pairs(part, labels, ref_labels) for factor, part in parts]).sum(0)
+
+    ignores_absent_labels = all(as_function(part) in _SET_SIMILARITIES for _, part in parts)
+    present = (labels != 0) | (ref_labels != 0)
+    shares, errors = torch.zeros(2, *present.shape, dtype=torch.float64, device=labels.device)
+    sizes = present.sum(1)
+    for size in torch.unique(sizes[sizes > 0]).tolist():
+        numbers = (sizes == size).nonzero()[:, 0]
+        columns = players = present[numbers].nonzero()[:, 1].reshape(-1, size)
+        rows, refs = labels[numbers], ref_labels[numbers]
+        if ignores_absent_labels:  # then the other columns are not needed
+            rows, refs = rows.gather(1, columns), refs.gather(1, columns)
+            players = torch.arange(size, device=labels.device).expand_as(columns)
+        shares[numbers[:, None], columns], errors[numbers[:, None], columns] = (
+            exact_shares(game, rows, refs, players)
+            if size <= max_exact_labels
+            else sampled_shares(game, rows, refs, players, num_permutations=num_permutations, seed=seed)
+        )
+    return shares, errors
 
 
 def _aligned(labels: Tensor, ref_labels: Tensor) -> tuple[Tensor, Tensor]:
