@@ -71,8 +71,8 @@ def explain_similarity(
         seed: Seed of the orders. The result for one pair of rows is the same with and without other pairs.
 
     Returns:
-        Shares and standard errors, both of shape `(N, L)`; float64 if `labels` is float64, else float32. The Shapley
-        values of two rows without labels are 0, even if their similarity is not.
+        Shares and standard errors, both of shape `(N, L)`, on the device of `labels`; float64 if `labels` is float64,
+        else float32. The Shapley values of two rows without labels are 0, even if their similarity is not.
 
     Raises:
         TypeError: If `similarity` is not callable or does not return a tensor, or a label matrix does not contain
@@ -166,7 +166,7 @@ def _shapley_values(
 
 
 def _aligned(labels: Tensor, ref_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeat the only row of one matrix for the rows of the other, and check that the shapes are then equal."""
+    """Return both matrices on one device and with equal shapes: a single row is repeated for the rows of the other."""
     if labels.shape[1] != ref_labels.shape[1]:
         raise ValueError(
             f"`labels` and `ref_labels` must have the same number of labels, got {labels.shape[1]} and "
@@ -179,7 +179,7 @@ def _aligned(labels: Tensor, ref_labels: Tensor) -> tuple[Tensor, Tensor]:
             f"and {num_refs}."
         )
     shape = (num_refs if num_rows == 1 else num_rows, -1)
-    return labels.expand(shape), ref_labels.expand(shape)
+    return labels.expand(shape), ref_labels.to(labels.device).expand(shape)
 
 
 def _is_multi_hot(labels: Tensor) -> bool:
