@@ -10,8 +10,8 @@ from mlmetric.similarity import explain_similarity, jaccard
 
 SHARES_NOTE = (
     "The Jaccard index of two images is the number of labels that both have, divided by the number of labels that at "
-    "least one of them has. The numbers after the labels (Shapley values) add up to it: they are positive for labels of "
-    "both images, and negative for labels of only one of them."
+    "least one of them has. The numbers after the labels (Shapley values) add up to it: each label that both have has a "
+    "positive share, and the labels that only one of them has have negative shares, of which the sum is given."
 )
 
 
@@ -28,7 +28,13 @@ def label_shares(query: set[str], found: Sequence[set[str]]) -> list[list[tuple[
 
 
 def similarity_text(shares: Iterable[tuple[str, float]]) -> str:
-    """Format the Jaccard index of two label sets, and the shares that do not round to 0."""
+    """Format the Jaccard index of two label sets, the positive shares of labels, and the sum of the negative ones."""
     pairs = list(shares)
-    listed = [f"{name} {share:+.2f}" for name, share in pairs if abs(share) >= 0.005]
-    return f"Jaccard {sum(share for _, share in pairs):.2f}: {', '.join(listed)}" if pairs else "no label in common"
+    if not pairs:
+        return "no label in common"
+    negative = [(name, share) for name, share in pairs if share < 0]
+    listed = [(name, share) for name, share in pairs if share > 0]
+    if negative:
+        name = negative[0][0] if len(negative) == 1 else f"{len(negative)} others"
+        listed.append((name, sum(share for _, share in negative)))
+    return f"Jaccard {sum(share for _, share in pairs):.2f}: {', '.join(f'{n} {share:+.2f}' for n, share in listed)}"
