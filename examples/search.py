@@ -1,9 +1,9 @@
 """Find the images that are most alike: python examples/search.py MODEL INDEX IMAGE...
 
 MODEL and INDEX are the folders that an example wrote, such as `runs/own_images/model` and `runs/own_images/index`. A
-folder in place of an image stands for the images in it. The Jaccard index of the predicted labels of the image and the
-labels of the one that was found is divided among the labels: those that both have add to it (+), those that one of them
-lacks make it lower (-).
+folder in place of an image stands for the images in it. The Jaccard index of the predicted
+labels of the image and the labels of the one that was found is divided among the labels (Shapley values): those that
+both have add to it, and the others, those that only one of them has, make it lower.
 """
 
 from __future__ import annotations

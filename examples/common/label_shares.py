@@ -10,8 +10,8 @@ from mlmetric.similarity import explain_similarity, jaccard
 
 SHARES_NOTE = (
     "The Jaccard index of two images is the number of labels that both have, divided by the number of labels that at "
-    "least one of them has. The numbers after the labels (Shapley values) add up to it: each label that both have has a "
-    "positive share, and the labels that only one of them has have negative shares, of which the sum is given."
+    "least one of them has. The numbers after the labels (Shapley values) add up to it. They are positive for labels "
+    "that both images have, and negative for labels that only one of them has, of which the sum is given."
 )
 
 
