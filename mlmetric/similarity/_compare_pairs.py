@@ -22,6 +22,7 @@ from mlmetric.similarity._similarity_classes import (
     _Weighted,
     compare_labels,
 )
+from mlmetric.similarity._soft_cosine import SoftCosine
 
 _FUNCTIONS = {
     Cosine: cosine,
@@ -73,6 +74,8 @@ def compare_pairs(similarity: SimilarityFunction, labels: Tensor, ref_labels: Te
         return torch.stack([factor * compare_pairs(part, labels, ref_labels) for factor, part in parts]).sum(0)
     if type(similarity) is _Clamped:
         return compare_pairs(similarity.base, labels, ref_labels).clamp(similarity.min, similarity.max)
+    if type(similarity) is SoftCosine:
+        return similarity._compare_pairs(labels, ref_labels).double()
     function, weights = as_function(similarity)
     if function in _FUNCTIONS.values():
         return function(labels, ref_labels, weights=weights, paired=True).double()

@@ -60,8 +60,7 @@ def explain_similarity(
 
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`: a function or object of this module, a sum of
-            several, or any other callable. Any other callable compares blocks of 64 rows, of which the diagonals are
-            used.
+            several, or any other callable, which is called with blocks of 64 rows, to use the diagonals of its results.
         labels: Shape `(N, L)`, entries in [0, 1], any dtype, of any kind that
             [`check_labels`][mlmetric.labels.check_labels] reads. One row is compared with each of `ref_labels`.
         ref_labels: Shape `(N, L)`. One row is compared with each of `labels`.
