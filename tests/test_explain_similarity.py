@@ -342,3 +342,9 @@ def test_invalid_similarity_or_option_raises(similarity, options, error, message
 def test_invalid_labels_raise(labels, ref_labels, error, message):
     with pytest.raises(error, match=message):
         explain_similarity(dice, labels, ref_labels)
+
+
+def test_similarity_of_rows_without_labels_is_divided_equally():
+    labels, ref_labels = torch.tensor([[1, 1, 0]]).double(), torch.tensor([[1, 0, 0]]).double()
+    offset = explain_similarity(lambda a, b: jaccard(a, b) + 0.3, labels, ref_labels).shares
+    torch.testing.assert_close(offset, torch.tensor([[0.75 + 0.15, -0.25 + 0.15, 0]]).double())
