@@ -50,9 +50,10 @@ def explain_similarity(
 
     where `v(S)` is the similarity of the two rows with all labels outside S set to 0, and `v` of no labels is 0. It is
     the mean of what the label adds to the similarity, if the labels are added one by one in all n! orders. Labels that
-    make the rows less alike, such as those of only one of the rows with `Jaccard`, have negative shares. Labels that can
-    be exchanged for each other have equal shares, and the shares of a sum of similarities are the sums of the shares. A
-    similarity of rows without labels that is not 0, as after `.clamp(min=0.2)`, is divided equally among the n labels.
+    make the rows less alike, such as those of only one of the rows with `Jaccard`, have negative shares. Labels that
+    can be exchanged for each other have equal shares, and the shares of a sum of similarities are the sums of the
+    shares. A similarity of rows without labels that is not 0, as after `.clamp(min=0.2)`, is divided equally among the
+    n labels.
 
     Shapley values are computed from all 2^n sets S up to `max_exact_labels` labels, and for `Jaccard` without weights
     on multi-hot labels in closed form for any number of labels. For more labels they are estimated from random orders,
