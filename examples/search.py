@@ -1,8 +1,9 @@
 """Find the images that are most alike: python examples/search.py MODEL INDEX IMAGE...
 
 MODEL and INDEX are the folders that an example wrote, such as `runs/own_images/model` and `runs/own_images/index`. A
-folder in place of an image stands for the images in it. The number after a label that the predicted labels of the image
-and those of the one that was found have in common is its share of their Jaccard similarity.
+folder in place of an image stands for the images in it. The Jaccard index of the predicted
+labels of the image and the labels of the one that was found is divided among the labels (Shapley values): those that
+both have add to it, and the others, those that only one of them has, make it lower.
 """
 
 from __future__ import annotations
@@ -28,36 +29,40 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     except FileNotFoundError as error:
         parser.error(str(error))
 
+from common.label_shares import similarity_text
 from common.progress import progress_bar
 from mlmetric.data import BadImageError
 from mlmetric.models import MultiLabelModel
-from mlmetric.search import SearchIndex
+from mlmetric.search import SearchIndex, explain_hits
 
 
 def main(options: argparse.Namespace, paths: list[Path]) -> None:
-    """Print the nearest images of each image, and the labels that both have, with their share of the similarity."""
+    """Print the nearest images of each image, and the share of each label in the similarity of their labels."""
     model = MultiLabelModel.from_pretrained(options.model)
     index = SearchIndex.load(options.index, model=model)
     found, unreadable = {}, []
     for path in progress_bar("images", paths, unit="images"):
         try:
             labels = list(model.predict(path)[0])
-            found[str(path)] = labels, index.search(path, options.k, labels=[labels])[0]
+            hits = index.search(path, options.k, labels=[labels])
+            found[str(path)] = labels, hits[0], explain_hits(index, hits, [labels])[0]
         except BadImageError as error:
             unreadable.append(f"error: {error}")
     if options.json:
         rows = {
-            path: {"predicted": labels, "hits": [hit._asdict() for hit in hits]}
-            for path, (labels, hits) in found.items()
+            path: {
+                "predicted": labels,
+                "hits": [hit._asdict() | {"shares": each} for hit, each in zip(hits, shares, strict=True)],
+            }
+            for path, (labels, hits, shares) in found.items()
         }
         print(json.dumps(rows, indent=1))
     else:
-        for name, (labels, hits) in found.items():
+        for name, (labels, hits, shares) in found.items():
             print(f"{name}  predicted: {', '.join(labels) or 'no label'}")
             width = max(len(str(hit.id)) for hit in hits)
-            for hit in hits:
-                shared = ", ".join(f"{label} {share:.2f}" for label, share in hit.shared.items())
-                print(f"  {hit.id!s:{width}}  distance {hit.distance:.3f}  in common: {shared or 'none'}")
+            for hit, each in zip(hits, shares, strict=True):
+                print(f"  {hit.id!s:{width}}  distance {hit.distance:.3f}  {similarity_text(each.items())}")
     if unreadable:
         raise SystemExit("\n".join(unreadable))
 

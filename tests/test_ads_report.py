@@ -38,6 +38,16 @@ def metrics(method="recommended", title=METHOD, test=None, **changes):
         "caveats": [],
         "warnings": [],
         "figures": ["bce.png"],
+        "retrieved": [
+            {
+                "image": "1.png",
+                "labels": ["a", "b"],
+                "found": [
+                    {"image": "2.png", "labels": ["a"], "shares": {"a": 0.75, "b": -0.25}},
+                    {"image": "3.png", "labels": ["c"], "shares": {}},
+                ],
+            }
+        ],
         "failed_figures": {},
         "seconds": {"features": 1.0},
         "peak_memory_mb": 100.0,
@@ -225,3 +235,13 @@ def test_warnings_and_failed_figures_are_listed():
     assert report.count("the loss rose") == 1
     assert "(comparison.png)" not in report
     assert "The figure `comparison.png` could not be drawn: MemoryError:" in report
+
+
+def test_the_images_that_were_found_are_listed_with_the_shares_of_the_labels():
+    report = run_report("A run", metrics(), is_pittsburgh=False)
+    assert "### Why the images that were found are alike\n\nThe Jaccard index" in report
+    listed = "`1.png` (a, b) found\n\n- `2.png`: Jaccard 0.50: a +0.75, b -0.25\n- `3.png`: no label in common"
+    assert listed in report
+    assert "`1.png` (no label) found" in run_report(
+        "A run", metrics(retrieved=[{"image": "1.png", "labels": [], "found": []}]), is_pittsburgh=False
+    )

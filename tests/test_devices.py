@@ -68,6 +68,18 @@ def test_similarity_of_labels_on_a_device(name, refs, device):
     assert_on_device(found, relation(LABELS, LABELS[:5]), device)
 
 
+@pytest.mark.parametrize("name", [*SIMILARITIES, "hamming"])
+@pytest.mark.parametrize("max_exact_labels", [1, 12])
+def test_shares_of_labels_in_a_similarity_on_a_device(name, max_exact_labels, device):
+    compared = SIMILARITIES.get(name, similarity.hamming)
+    options = {"max_exact_labels": max_exact_labels, "num_permutations": 10}
+    expected = similarity.explain_similarity(compared, LABELS, LABELS.flip(0), **options)
+    for ref_labels in (LABELS.flip(0), LABELS.flip(0).to(device)):
+        found = similarity.explain_similarity(compared, LABELS.to(device), ref_labels, **options)
+        for each, its_expected in zip(found, expected, strict=True):
+            assert_on_device(each, its_expected, device)
+
+
 def test_memory_of_a_loss_follows_the_embeddings(device):
     values = []
     for place in (CPU, device):

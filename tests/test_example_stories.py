@@ -99,7 +99,11 @@ def test_predict_and_search_use_the_saved_model(trained):
     hits = found["hits"]
     assert len(hits) == 4
     assert hits == sorted(hits, key=lambda hit: hit["distance"])
-    assert "in common" in printed_by(search, *arguments)[0]
+    for hit in hits:
+        assert set(hit["shares"]) <= {*found["predicted"], *hit["labels"]}
+        assert {name for name, share in hit["shares"].items() if share > 0} == set(hit["shared"])
+        assert sum(hit["shares"].values()) == pytest.approx(sum(hit["shared"].values()))
+    assert re.search(r"Jaccard \d\.\d\d: \w+ \+|no label in common", printed_by(search, *arguments)[0])
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -20,14 +21,12 @@ from common import plots
 from common.progress import progress_bar
 from mlmetric.labels import cooccurrence, label_counts
 from mlmetric.metrics import average_precision
-from mlmetric.neighbors import kneighbors
 from mlmetric.training import EpochRecord
 
 from .evaluation import Predictions
 from .labelled_images import LabelledImages
 
 _MAX_EMBEDDED = 2000
-_NUM_QUERIES, _NUM_NEIGHBOURS = 5, 5
 _MISSING_CHARACTERS = "The font of the figures does not contain all characters of the labels: boxes are drawn instead."
 
 Figures = Mapping[str, Callable[[Path], None]]
@@ -137,8 +136,15 @@ def label_figures(before: Tensor, after: Tensor | None, test: Predictions, names
     }
 
 
-def embedding_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping[str, Tensor], *, seed: int) -> Figures:
-    """Return the embedding in two dimensions, and the training images that test images retrieve."""
+def embedding_figures(
+    embeddings: Tensor,
+    images: LabelledImages,
+    parts: Mapping[str, Tensor],
+    retrieved: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
+) -> Figures:
+    """Return the embedding in two dimensions, and the training images that test images retrieve (from `retrieve`)."""
 
     def draw_embedding(path: Path) -> None:
         held_out = torch.cat([parts["test"], parts["validation"]])[:_MAX_EMBEDDED]
@@ -153,15 +159,11 @@ def embedding_figures(embeddings: Tensor, images: LabelledImages, parts: Mapping
         )
 
     def draw_retrieval(path: Path) -> None:
-        step = max(1, len(parts["test"]) // _NUM_QUERIES)
-        queries = parts["test"][::step][:_NUM_QUERIES]
-        _, nearest = kneighbors(embeddings[parts["train"]], _NUM_NEIGHBOURS, queries=embeddings[queries])
-        found = parts["train"][nearest]
         plots.plot_retrieval(
-            [images.root / images.paths[row] for row in queries.tolist()],
-            [[images.root / images.paths[row] for row in rows] for rows in found.tolist()],
-            [set(images.names_of(row)) for row in queries.tolist()],
-            [[set(images.names_of(row)) for row in rows] for rows in found.tolist()],
+            [images.root / query["image"] for query in retrieved],
+            [[images.root / found["image"] for found in query["found"]] for query in retrieved],
+            [set(query["labels"]) for query in retrieved],
+            [[set(found["labels"]) for found in query["found"]] for query in retrieved],
             path,
             title="Test images (left) and their nearest training images in the embedding, nearest first",
         )

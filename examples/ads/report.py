@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from common.label_shares import SHARES_NOTE, similarity_text
 from common.plots import MAX_LABELS
 from common.tables import markdown_table
 
@@ -142,6 +143,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     if data["labels"] > MAX_LABELS:
         parts += [f"The figures of labels show the {MAX_LABELS} most frequent of the {data['labels']} labels."]
     parts += _figures(metrics["figures"], keep_best=metrics["settings"].get("keep_best", False))
+    parts += ["### Why the images that were found are alike", *_retrieved(metrics["retrieved"])]
     return "\n\n".join(parts + _failed(metrics["failed_figures"])) + "\n"
 
 
@@ -258,6 +260,15 @@ def _figures(names: Iterable[str], *, keep_best: bool) -> list[str]:
     for name, caption in _CAPTIONS.items():
         if name in names:
             parts += [f"### {caption}", f"![{caption}](figures/{name})", *([kept] if name in _CURVES else [])]
+    return parts
+
+
+def _retrieved(queries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List the images that each query found, nearest first, with the shares of the labels in the Jaccard index."""
+    parts = [SHARES_NOTE]
+    for query in queries:
+        lines = [f"- `{found['image']}`: {similarity_text(found['shares'].items())}" for found in query["found"]]
+        parts += [f"`{query['image']}` ({', '.join(query['labels']) or 'no label'}) found", "\n".join(lines)]
     return parts
 
 

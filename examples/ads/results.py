@@ -23,6 +23,7 @@ from .labelled_images import save_predictions
 from .methods import METHODS, MethodResult, RunContext
 from .monitoring import peak_memory_mb, timed
 from .report import is_pittsburgh, run_report
+from .retrieved import retrieve
 from .texts import JoinedViews, describe_text
 
 
@@ -75,7 +76,8 @@ def write_results(run: TrainedRun, folder: Path, warning_texts: Sequence[str]) -
     held_out = {name: run.parts[name] for name in ("validation", "test")}
     scores, thresholds = run.fitted[run.title].scores, run.evaluation.thresholds[run.title]
     save_predictions(folder / "predictions.csv", images, held_out, scores, thresholds)
-    metrics = _metrics(run)
+    embeddings = run.fitted[run.title].embeddings
+    metrics = _metrics(run) | {"retrieved": retrieve(embeddings, images, run.parts)}
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1))
     _save_model(run, folder / "model", metrics)
     before = images.targets[run.parts["train"]]
@@ -83,7 +85,7 @@ def write_results(run: TrainedRun, folder: Path, warning_texts: Sequence[str]) -
     drawings = {
         **figures.training_figures(run.context.histories, keep_best=run.context.settings.get("keep_best", False)),
         **figures.label_figures(before, after, run.tested, images.label_names),
-        **figures.embedding_figures(run.fitted[run.title].embeddings, images, run.parts, seed=run.config.seed),
+        **figures.embedding_figures(embeddings, images, run.parts, metrics["retrieved"], seed=run.config.seed),
     }
     with timed("figures", seconds):
         failed = figures.draw(drawings, folder / "figures")

@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator
 from sklearn.manifold import TSNE
 
 from common.files import write_atomically
+from common.label_shares import label_shares, similarity_text
 from mlmetric.data import read_image
 from mlmetric.labels import label_counts
 from mlmetric.search import Hit
@@ -227,17 +228,17 @@ def plot_retrieval(
     *,
     title: str = "Query images (left) and their nearest neighbours in the embedding, nearest first",
 ) -> None:
-    """Draw query images, their nearest neighbours and the labels they have in common."""
+    """Draw query images and their nearest neighbours, with the shares of the labels in the Jaccard index."""
     columns = 1 + len(neighbour_paths[0])
     figure, grid = plt.subplots(
         len(query_paths), columns, figsize=(2.1 * columns, 2.75 * len(query_paths)), squeeze=False, layout="constrained"
     )
     for row, query in enumerate(query_paths):
         _draw_image(grid[row, 0], query, f"query: {_list(query_names[row])}", "black")
-        for column, neighbour in enumerate(neighbour_paths[row], start=1):
-            shared = query_names[row] & neighbour_names[row][column - 1]
-            text = f"in common: {_list(shared) or 'none'}"
-            _draw_image(grid[row, column], neighbour, text, "green" if shared else "red")
+        shares = label_shares(query_names[row], neighbour_names[row])
+        for axes, neighbour, each in zip(grid[row, 1:], neighbour_paths[row], shares, strict=True):
+            text = similarity_text((_short(name), share) for name, share in each)
+            _draw_image(axes, neighbour, text, "green" if each else "red")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -262,7 +263,7 @@ def _list(names: set[str]) -> str:
     return ", ".join(_short(name) for name in sorted(names))
 
 
-def _wrapped(text: str, width: int = 30, lines: int = 4) -> str:
+def _wrapped(text: str, width: int = 30, lines: int = 5) -> str:
     words, rows = text.split(" "), [""]
     for word in words:
         if len(rows[-1]) + len(word) >= width:

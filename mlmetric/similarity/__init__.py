@@ -12,8 +12,11 @@ outside [0, 1] is meaningless.
 
 This library compares similarities with thresholds by `exceeds`, or by `reaches` where equality is enough: a similarity
 of exactly 2/3 does not exceed 2/3, whatever the dtype of the labels and however it was computed.
+
+`explain_similarity` says why two rows are alike: it divides their similarity among the labels.
 """
 
+from mlmetric.similarity._explain_similarity import LabelShares, explain_similarity
 from mlmetric.similarity._label_weights import inverse_frequency_weights
 from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_product, jaccard, overlap
 from mlmetric.similarity._similarity_classes import (
@@ -37,6 +40,7 @@ __all__ = [
     "Hamming",
     "InnerProduct",
     "Jaccard",
+    "LabelShares",
     "Overlap",
     "Similarity",
     "SimilarityFunction",
@@ -46,6 +50,7 @@ __all__ = [
     "cosine",
     "dice",
     "exceeds",
+    "explain_similarity",
     "hamming",
     "inner_product",
     "inverse_frequency_weights",

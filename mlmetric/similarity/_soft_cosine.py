@@ -110,7 +110,13 @@ class SoftCosine(Similarity):
         return cls(((cosines + cosines.T) / 2).fill_diagonal_(1))
 
     def __call__(self, labels: LabelsLike, ref_labels: LabelsLike | None = None) -> Tensor:
-        sums = PairwiseSums(labels, ref_labels, None)
+        return self._compare(PairwiseSums(labels, ref_labels, None))
+
+    def _compare_pairs(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
+        """Compare row i of `labels` with row i of `ref_labels` only; shape `(N,)`."""
+        return self._compare(PairwiseSums(labels, ref_labels, None, paired=True))
+
+    def _compare(self, sums: PairwiseSums) -> Tensor:
         num_labels, device = sums.labels.shape[1], sums.labels.device
         if num_labels != len(self.label_similarity):
             raise ValueError(
@@ -122,7 +128,11 @@ class SoftCosine(Similarity):
             products = values @ matrix
             squares = (products * values).sum(1).clamp(min=0)
             ref_squares = ((ref_values @ matrix) * ref_values).sum(1).clamp(min=0)
-            cosines = ratio(products @ ref_values.T, (squares[:, None] * ref_squares).sqrt_())
+            if sums.paired:
+                products = (products * ref_values).sum(1)
+            else:
+                products, squares = products @ ref_values.T, squares[:, None]
+            cosines = ratio(products, (squares * ref_squares).sqrt_())
             # Terms of both signs may cancel up to a rounding error where the cosine is 0.
             return sums.round_result(cosines.masked_fill(cosines.abs() < 1e-12, 0))
 
