@@ -53,15 +53,8 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
     def _fit_resample(
         self, X: Any, labels: LabelArray, neighbors: Any = None, tensor: Tensor | None = None
     ) -> tuple[RowIndices, LabelArray | None]:
-        k = self._num_neighbors()
-        if k >= len(labels):
-            raise ValueError(
-                f"{type(self).__name__} requires at least {k + 1} rows for {k} neighbours of each row, got "
-                f"{len(labels)} rows."
-            )
-        if neighbors is None:  # a tensor is searched on its own device
-            neighbors = kneighbors(X if tensor is None else tensor, k)[1]
-        found = _check_neighbors(to_cpu(neighbors), len(labels), k)
+        # A tensor is searched on its own device.
+        found = find_neighbors(self, X if tensor is None else tensor, len(labels), self._num_neighbors(), neighbors)
         return np.flatnonzero(self._keep(labels, found)), None
 
     @abstractmethod
@@ -71,6 +64,30 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
     @abstractmethod
     def _keep(self, labels: LabelArray, neighbors: RowIndices) -> RowMask:
         """Return which rows are kept, given the neighbours of each row, shape `(N, k)`."""
+
+
+def find_neighbors(sampler: Any, X: Any, num_rows: int, k: int, given: Any = None) -> RowIndices:
+    """Return the k nearest other rows of each row: those given, or those found by Euclidean distance.
+
+    Args:
+        sampler: The sampler that uses the neighbours, named in the error message.
+        X: Features, searched if `given` is None.
+        num_rows: N.
+        k: Number of neighbours of each row.
+        given: Indices of shape `(N, k or more)`, or None.
+
+    Returns:
+        Shape `(N, k)`, nearest first.
+
+    Raises:
+        ValueError: If there are too few rows, or `given` does not match.
+    """
+    if k >= num_rows:
+        raise ValueError(
+            f"{type(sampler).__name__} requires at least {k + 1} rows for {k} neighbours of each row, got "
+            f"{num_rows} rows."
+        )
+    return _check_neighbors(to_cpu(kneighbors(X, k)[1] if given is None else given), num_rows, k)
 
 
 def _check_neighbors(neighbors: Any, num_rows: int, k: int) -> RowIndices:
