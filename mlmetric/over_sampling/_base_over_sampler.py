@@ -76,12 +76,12 @@ class BaseOverSampler(LabelSampler):
         rows = self._fit_resample(features, labels, has_class_ids=has_class_ids, **context)
         for problem in self._record_statistics(labels, rows):
             warnings.warn(f"{type(self).__name__} {problem}", UserWarning, stacklevel=3)
-        origins = self._origins(len(labels), rows.parents)
+        origins = _origins(len(labels), rows.parents)
         new_X = convert_features_like(take_rows(X, origins), rows.features)
         if has_class_ids:
             classes, examples = np.unique(labels.argmax(axis=1), return_index=True)
             new_y = take_rows(y, examples[np.searchsorted(classes, rows.labels.argmax(axis=1))])
-            new_y = new_y.set_axis(new_X.index) if hasattr(new_y, "set_axis") and hasattr(new_X, "index") else new_y
+            new_y = new_y.set_axis(y.index[origins]) if hasattr(new_y, "set_axis") else new_y
         else:
             new_y = convert_labels_like(take_rows(y, origins), rows.labels)
         return append(X, new_X), append(y, new_y)
@@ -99,10 +99,10 @@ class BaseOverSampler(LabelSampler):
             problems.append(f"added {len(rows.labels)} rows to {len(labels)}, more than doubling them.")
         return problems
 
-    @staticmethod
-    def _origins(num_rows: int, parents: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return the row of the input from which each synthetic row was made, directly or through others."""
-        origins = parents[:, 0]
-        while (origins >= num_rows).any():
-            origins = np.where(origins < num_rows, origins, parents[origins - num_rows, 0])
-        return origins
+
+def _origins(num_rows: int, parents: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return the row of the input that each synthetic row was made from, directly or by way of other synthetic rows."""
+    origins = parents[:, 0].copy()
+    while (is_synthetic := origins >= num_rows).any():
+        origins[is_synthetic] = parents[origins[is_synthetic] - num_rows, 0]
+    return origins

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from mlmetric.under_sampling._type_conversion import RowIndices
 
-_CHUNK_ENTRIES = 2**22
+_CHUNK_ENTRIES, _CHUNK_SPARSE_ROWS = 2**22, 2**14
 
 
 def interpolate(
@@ -31,20 +31,19 @@ def interpolate(
         The rows, float64 of shape `(n, d)`, an array or a CSR matrix, and their positions, shape `(n,)`: the distance
         to the first row divided by the sum of the distances to both rows; 0.5 if the two rows are equal.
     """
-    step = max(1, _CHUNK_ENTRIES // X.shape[1])
+    step = _CHUNK_SPARSE_ROWS if sparse.issparse(X) else max(1, _CHUNK_ENTRIES // X.shape[1])
     rows, positions = [], []
     for first in range(0, len(starts), step):
         some = slice(first, first + step)
         begin, difference = _float64(X, starts[some]), _float64(X, ends[some])
         difference -= begin
-        moved = difference.copy()
         if sparse.issparse(X):
-            # The result of a subtraction has no explicit zeros, but its columns need not be sorted.
+            difference.eliminate_zeros()
             difference.sort_indices()
             moved = difference.copy()
             moved.data *= random_state.random_sample(moved.nnz)
         else:
-            differs = difference != 0
+            moved, differs = difference.copy(), difference != 0
             moved[differs] *= random_state.random_sample(np.count_nonzero(differs))
         to_start, to_end = _lengths(moved), _lengths(difference - moved)
         both = to_start + to_end

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 
 from mlmetric.over_sampling._base_over_sampler import BaseOverSampler, SyntheticRows
 from mlmetric.over_sampling._interpolation import interpolate
-from mlmetric.under_sampling._base_neighbor_sampler import find_neighbors
+from mlmetric.under_sampling._base_neighbor_sampler import dense_tensor, find_neighbors
 from mlmetric.under_sampling._base_sampler import num_rows_of
 from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices
 
@@ -128,7 +128,7 @@ class MLSOL(BaseOverSampler):
                 multi-hot nor class ids of at least two classes, the lengths differ, there are too few rows for the
                 number of neighbours, or `neighbors` does not match.
         """
-        return self._resample(X, y, neighbors=neighbors, tensor=X if isinstance(X, torch.Tensor) else None)
+        return self._resample(X, y, neighbors=neighbors, tensor=dense_tensor(X))
 
     def _fit_resample(
         self,
@@ -141,7 +141,6 @@ class MLSOL(BaseOverSampler):
         **context: Any,
     ) -> SyntheticRows:
         random_state = check_random_state(self.random_state)
-        # A tensor is searched on its own device.
         searched = X if tensor is None else tensor
         found = find_neighbors(self, searched, len(labels), int(self.n_neighbors), neighbors)
         minority_values = (2 * labels.sum(axis=0, dtype=np.int64) <= len(labels)).astype(np.uint8)

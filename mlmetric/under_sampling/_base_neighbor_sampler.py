@@ -47,13 +47,11 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
                 least two classes, `X` contains NaN or infinity and `neighbors` is None, the lengths differ, there are
                 too few rows for the number of neighbours, `neighbors` does not match, or all rows would be removed.
         """
-        given = X if isinstance(X, torch.Tensor) else None
-        return self._resample(X, y, neighbors is None, neighbors=neighbors, tensor=given)
+        return self._resample(X, y, neighbors is None, neighbors=neighbors, tensor=dense_tensor(X))
 
     def _fit_resample(
         self, X: Any, labels: LabelArray, neighbors: Any = None, tensor: Tensor | None = None
     ) -> tuple[RowIndices, LabelArray | None]:
-        # A tensor is searched on its own device.
         found = find_neighbors(self, X if tensor is None else tensor, len(labels), self._num_neighbors(), neighbors)
         return np.flatnonzero(self._keep(labels, found)), None
 
@@ -64,6 +62,11 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
     @abstractmethod
     def _keep(self, labels: LabelArray, neighbors: RowIndices) -> RowMask:
         """Return which rows are kept, given the neighbours of each row, shape `(N, k)`."""
+
+
+def dense_tensor(X: Any) -> Tensor | None:
+    """Return `X` if it is a dense tensor, which is searched on its own device, otherwise None."""
+    return X if isinstance(X, Tensor) and X.layout is torch.strided else None
 
 
 def find_neighbors(sampler: Any, X: Any, num_rows: int, k: int, given: Any = None) -> RowIndices:
