@@ -39,8 +39,8 @@ REGULARISATION = (0.01, 0.1, 1.0)
 class Result(NamedTuple):
     """Result of one sampler with one seed."""
 
-    removed: float
-    """Fraction of the rows that were removed; below 0 if rows were split or added."""
+    change: float
+    """Number of rows added, as a fraction of the rows before; below 0 if rows were removed."""
     mean_ir_before: float
     mean_ir_after: float
     labels_lost: float
@@ -100,7 +100,7 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
     thresholds = best_thresholds(scores_of(best[1], parts.validation[0]), target, fallback=0.5)
     scores, truth = scores_of(best[1], parts.test[0]), torch.from_numpy(parts.test[1])
     return Result(
-        removed=1 - len(X) / len(parts.fit[0]),
+        change=len(X) / len(parts.fit[0]) - 1,
         mean_ir_before=before,
         mean_ir_after=after,
         labels_lost=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
@@ -117,8 +117,8 @@ def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
 
 def row_of_table(title: str, results: list[Result]) -> list[str]:
     """Format the results of one sampler with several seeds."""
-    removed, *ratios, lost, macro_f1, mean_ap = (list(column) for column in zip(*results, strict=True))
-    cells = [f"`{title}`", f"{100 * statistics.fmean(removed):.1f} %", *(cell(ratio, 2) for ratio in ratios)]
+    changes, *ratios, lost, macro_f1, mean_ap = (list(column) for column in zip(*results, strict=True))
+    cells = [f"`{title}`", f"{100 * statistics.fmean(changes):+.1f} %", *(cell(ratio, 2) for ratio in ratios)]
     return [*cells, cell(lost, 1), cell(macro_f1, 3, spread=True), cell(mean_ap, 3, spread=True)]
 
 
@@ -148,7 +148,7 @@ def main() -> None:
             row_of_table(title, [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)])
             for title, sampler in {"none": None, **samplers}.items()
         )
-        print_table(["sampler", "rows removed", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
+        print_table(["sampler", "rows", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
 
 
 if __name__ == "__main__":
