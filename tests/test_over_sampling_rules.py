@@ -269,6 +269,11 @@ def test_mlsol_warns_if_it_adds_no_rows():
     assert len(X) == 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_mlsol_does_not_warn_if_no_rows_are_wanted():
+    MLSOL(n_neighbors=2, percentage=0).fit_resample(np.arange(4.0)[:, None], np.array([[1], [0], [0], [0]]))
+
+
 @pytest.mark.parametrize("random_state", range(5))
 def test_each_new_row_has_one_class_id_of_its_two_parents(random_state):
     rng = np.random.default_rng(random_state)

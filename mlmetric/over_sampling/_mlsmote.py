@@ -28,8 +28,8 @@ class MLSMOTE(BaseOverSampler):
     depend on the labels of the row and of all its neighbours, by `label_rule`. The imbalance ratio of the next label,
     and the rows with that label, include the rows added so far.
 
-    The number of rows added is given by the data: one for each row of each minority label. It can exceed the
-    number of rows of the input. The time is that of a neighbour search among the rows of each minority label.
+    The number of rows added depends on the data: one for each row of each minority label. It can exceed the number of
+    rows of the input. Most of the time is spent on a neighbour search among the rows of each minority label.
 
     A label with at most `n_neighbors` rows has fewer neighbours. The sampler warns if a minority label has one row
     only, since no row can be made from it, and as `BaseOverSampler` does.

@@ -161,7 +161,7 @@ class MLSOL(BaseOverSampler):
 
     def _record_statistics(self, labels: LabelArray, rows: SyntheticRows) -> list[str]:
         problems = super()._record_statistics(labels, rows)
-        if not self.weights_.any():
+        if self.percentage and not self.weights_.any():
             problems.append(
                 "added no rows: no row with the minority value of a label has neighbours of both values. Choose a "
                 "larger `n_neighbors`."
