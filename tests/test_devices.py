@@ -10,7 +10,17 @@ from PIL import Image
 from pytorch_metric_learning import losses
 from torch import nn
 
-from mlmetric import imbalance, label_vectors, labels, metrics, samplers, similarity, training, under_sampling
+from mlmetric import (
+    imbalance,
+    label_vectors,
+    labels,
+    metrics,
+    over_sampling,
+    samplers,
+    similarity,
+    training,
+    under_sampling,
+)
 from mlmetric.data import ImageDataset, extract_features, stratified_split
 from mlmetric.heads import (
     ClassifierHead,
@@ -142,6 +152,8 @@ def test_head_on_a_device_is_trained_on_rows_of_either(rows_on, device, tmp_path
 
 
 RESAMPLERS = [
+    over_sampling.MLSMOTE(random_state=0),
+    over_sampling.MLSOL(random_state=0),
     under_sampling.LabelCapUnderSampler(random_state=0),
     under_sampling.LPRUS(random_state=0),
     under_sampling.MLRUS(random_state=0),
@@ -152,7 +164,7 @@ RESAMPLERS = [
 ]
 
 
-@pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left) :UserWarning")
+@pytest.mark.filterwarnings(r"ignore:\w+ (removed|raised|left|added) :UserWarning")
 @pytest.mark.parametrize("sampler", RESAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_rows_on_a_device_are_resampled_there(sampler, device):
     found = sampler.fit_resample(ROWS.to(device), LABELS.to(device))

@@ -12,7 +12,19 @@ from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
 
 import mlmetric
-from mlmetric import data, heads, imbalance, label_vectors, labels, losses, metrics, samplers, training, under_sampling
+from mlmetric import (
+    data,
+    heads,
+    imbalance,
+    label_vectors,
+    labels,
+    losses,
+    metrics,
+    over_sampling,
+    samplers,
+    training,
+    under_sampling,
+)
 from mlmetric import similarity as sim
 from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
@@ -149,7 +161,9 @@ def loss_and_miner_calls():
             yield f"{name} of {len(matrix)} rows", matrix, lambda y, b=build: b()(embeddings_for(y), y)
 
 
-UNDER_SAMPLERS = {
+RESAMPLERS = {
+    "MLSMOTE": {"random_state": 0},
+    "MLSOL": {"random_state": 0},
     "LPRUS": {"random_state": 0},
     "MLRUS": {"random_state": 0},
     "MLUL": {"random_state": 0},
@@ -162,9 +176,10 @@ UNDER_SAMPLERS = {
 
 
 def resampled(name, y):
-    sampler = getattr(under_sampling, name)(**UNDER_SAMPLERS[name])
+    module = over_sampling if name in over_sampling.__all__ else under_sampling
+    sampler = getattr(module, name)(**RESAMPLERS[name])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on what the sampler removed
+        warnings.simplefilter("ignore", UserWarning)  # on what the sampler removed or added
         rows, result = sampler.fit_resample(X, y)
     return rows, result, {key: value for key, value in vars(sampler).items() if key.endswith("_")}
 
@@ -176,7 +191,7 @@ def batches(y):
 
 
 def data_calls():
-    for name in UNDER_SAMPLERS:
+    for name in RESAMPLERS:
         yield name, ROWS, lambda y, n=name: resampled(n, y)
     for splitter in (
         data.MultiLabelStratifiedKFold(3, shuffle=True, random_state=0),
@@ -275,7 +290,7 @@ def test_every_public_function_of_labels_is_called():
     }
     assert {name for name in public if name not in called} == {"compare_labels"}  # of functions that users wrote, below
     assert public >= {"jaccard", "f1", "ndcg_at_k", "scumble", "stratified_split", "label_counts"}
-    for module in (losses, samplers, under_sampling):
+    for module in (losses, samplers, under_sampling, over_sampling):
         classes = {name for name in module.__all__ if inspect.isclass(getattr(module, name)) and "Base" not in name}
         assert {name for name in classes if name not in called} <= {"LossInputs", "PositiveReport"}
 

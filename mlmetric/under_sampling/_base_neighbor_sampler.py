@@ -47,21 +47,12 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
                 least two classes, `X` contains NaN or infinity and `neighbors` is None, the lengths differ, there are
                 too few rows for the number of neighbours, `neighbors` does not match, or all rows would be removed.
         """
-        given = X if isinstance(X, torch.Tensor) else None
-        return self._resample(X, y, neighbors is None, neighbors=neighbors, tensor=given)
+        return self._resample(X, y, neighbors is None, neighbors=neighbors, tensor=dense_tensor(X))
 
     def _fit_resample(
         self, X: Any, labels: LabelArray, neighbors: Any = None, tensor: Tensor | None = None
     ) -> tuple[RowIndices, LabelArray | None]:
-        k = self._num_neighbors()
-        if k >= len(labels):
-            raise ValueError(
-                f"{type(self).__name__} requires at least {k + 1} rows for {k} neighbours of each row, got "
-                f"{len(labels)} rows."
-            )
-        if neighbors is None:  # a tensor is searched on its own device
-            neighbors = kneighbors(X if tensor is None else tensor, k)[1]
-        found = _check_neighbors(to_cpu(neighbors), len(labels), k)
+        found = find_neighbors(self, X if tensor is None else tensor, len(labels), self._num_neighbors(), neighbors)
         return np.flatnonzero(self._keep(labels, found)), None
 
     @abstractmethod
@@ -71,6 +62,35 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
     @abstractmethod
     def _keep(self, labels: LabelArray, neighbors: RowIndices) -> RowMask:
         """Return which rows are kept, given the neighbours of each row, shape `(N, k)`."""
+
+
+def dense_tensor(X: Any) -> Tensor | None:
+    """Return `X` if it is a dense tensor, which is searched on its own device, otherwise None."""
+    return X if isinstance(X, Tensor) and X.layout is torch.strided else None
+
+
+def find_neighbors(sampler: Any, X: Any, num_rows: int, k: int, given: Any = None) -> RowIndices:
+    """Return the k nearest other rows of each row: those given, or those found by Euclidean distance.
+
+    Args:
+        sampler: The sampler that uses the neighbours, named in the error message.
+        X: Features, searched if `given` is None.
+        num_rows: N.
+        k: Number of neighbours of each row.
+        given: Indices of shape `(N, k or more)`, or None.
+
+    Returns:
+        Shape `(N, k)`, nearest first.
+
+    Raises:
+        ValueError: If there are too few rows, or `given` does not match.
+    """
+    if k >= num_rows:
+        raise ValueError(
+            f"{type(sampler).__name__} requires at least {k + 1} rows for {k} neighbours of each row, got "
+            f"{num_rows} rows."
+        )
+    return _check_neighbors(to_cpu(kneighbors(X, k)[1] if given is None else given), num_rows, k)
 
 
 def _check_neighbors(neighbors: Any, num_rows: int, k: int) -> RowIndices:

@@ -1,31 +1,20 @@
-"""The base class of the samplers: input checks, resampling of `X` and `y`, and statistics of the result."""
+"""The base class of the undersamplers: resampling of `X` and `y`, and statistics of the result."""
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
 from math import floor
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from imblearn.base import BaseSampler
-from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import validate_data
 
-from mlmetric.imbalance import mean_ir
-from mlmetric.imbalance._imbalance_ratios import is_greater
-from mlmetric.under_sampling._type_conversion import (
-    LabelArray,
-    RowIndices,
-    convert_labels_like,
-    read_labels,
-    take_rows,
-    to_cpu,
-)
+from mlmetric.under_sampling._label_sampler import LabelSampler
+from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices, convert_labels_like, take_rows
 
 
-class BaseMultiLabelSampler(BaseSampler):
-    """Base class of samplers for multi-label data; a subclass implements `_fit_resample`.
+class BaseMultiLabelSampler(LabelSampler):
+    """Base class of undersamplers for multi-label data; a subclass implements `_fit_resample`.
 
     The samplers of imbalanced-learn reject label matrices, or treat rows with at most one label as classes. This base
     class reads `y` as label sets. A two-dimensional `y` is multi-hot. A one-dimensional `y`, or a single column with
@@ -48,28 +37,6 @@ class BaseMultiLabelSampler(BaseSampler):
         n_features_in_: Number of columns of `X`.
         feature_names_in_: Column names of `X`, if `X` has column names that are all strings.
     """
-
-    _sampling_type = "bypass"
-    # If False, `X` may contain anything: only its rows and columns are counted.
-    _uses_features: ClassVar[bool] = True
-
-    def fit(self, X: Any, y: Any) -> BaseMultiLabelSampler:
-        """Check the parameters and the data; `fit_resample` resamples.
-
-        Args:
-            X: Features of shape `(N, d)`, of the types that `fit_resample` accepts.
-            y: Multi-hot labels of shape `(N, L)`, or class ids of shape `(N,)`.
-
-        Returns:
-            The sampler itself.
-
-        Raises:
-            TypeError: If `y` contains lists or sets of label names.
-            ValueError: If a parameter is out of range, or `X` or `y` is not valid for `fit_resample`.
-        """
-        self._validate_params()
-        self._check_X_y(X, y, self._uses_features)
-        return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Resample the data.
@@ -118,30 +85,16 @@ class BaseMultiLabelSampler(BaseSampler):
     def _fit_resample(self, X: Any, labels: LabelArray) -> tuple[RowIndices, LabelArray | None]:
         """Return the rows of the result, in order, and their labels, or None if these are unchanged."""
 
-    def _check_X_y(  # noqa: N802, imbalanced-learn's name
-        self, X: Any, y: Any, uses_features: bool
-    ) -> tuple[Any, LabelArray, bool]:
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        accepted: dict[str, Any] = {} if uses_features else {"dtype": None, "ensure_all_finite": False}
-        X = validate_data(self, to_cpu(X), accept_sparse=["csr", "csc"], **accepted)
-        labels, has_class_ids = read_labels(y)
-        check_consistent_length(X, labels)
-        self.sampling_strategy_ = dict(enumerate(labels.sum(axis=0).tolist()))
-        return X, labels, has_class_ids
-
     def _record_statistics(self, labels: LabelArray, rows: RowIndices, result: LabelArray) -> list[str]:
         """Set the fitted attributes, and return a warning for each statistic that became worse."""
         self._record_indices(rows)
-        self.counts_before_, self.counts_after_ = (part.sum(axis=0, dtype=np.int64) for part in (labels, result))
+        raised = self._count_labels(labels, result)
         self.removed_per_label_ = self.counts_before_ - self.counts_after_
-        self.mean_ir_before_, self.mean_ir_after_ = mean_ir(labels), mean_ir(result)
         problems = []
         num_removed = len(labels) - len(rows)
         if 2 * num_removed > len(labels):
             problems.append(f"removed {num_removed} of {len(labels)} rows, more than half.")
-        if is_greater(self.mean_ir_after_, self.mean_ir_before_):
-            problems.append(f"raised MeanIR from {self.mean_ir_before_:.4g} to {self.mean_ir_after_:.4g}.")
+        problems += raised
         lost = np.flatnonzero((self.counts_before_ > 0) & (self.counts_after_ == 0)).tolist()
         if lost:
             problems.append(f"removed all positives of labels {lost}; MeanIR leaves these labels out.")
@@ -152,10 +105,7 @@ class BaseMultiLabelSampler(BaseSampler):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        tags.target_tags.single_output = True
         tags.sampler_tags.sample_indices = True
-        tags.input_tags.allow_nan = tags.input_tags.string = not self._uses_features
         return tags
 
 

@@ -92,12 +92,8 @@ def convert_labels_like(y: Any, labels: LabelArray) -> Any:
     if hasattr(y, "isetitem"):
         for column in range(labels.shape[1]):
             values = y.iloc[:, column]
-            if values.dtype.name == "category":
-                kept, zero = labels[:, column] == 1, _zero_category(values)
-                converted = values if kept.all() else values.where(kept, zero)
-            else:
-                converted = type(values)(labels[:, column], index=y.index).astype(values.dtype)
-            y.isetitem(column, converted)
+            wanted = type(values)(labels[:, column], index=y.index)
+            y.isetitem(column, _to_categories(values, wanted) if _is_category(values) else wanted.astype(values.dtype))
         return y
     if isinstance(y, np.ndarray):
         return labels.astype(y.dtype)
@@ -107,11 +103,24 @@ def convert_labels_like(y: Any, labels: LabelArray) -> Any:
     )
 
 
-def _zero_category(values: Any) -> Any:
+def _is_category(values: Any) -> bool:
+    return bool(values.dtype.name == "category")
+
+
+def _to_categories(values: Any, wanted: Any) -> Any:
+    """Return a column of categories with other labels, `wanted`."""
+    for label in (0, 1):
+        changed = (wanted == label) & (values.astype(object) != label)
+        if changed.any():
+            values = values.mask(changed, _category(values, label))
+    return values
+
+
+def _category(values: Any, label: int) -> Any:
     for category in values.cat.categories:
-        if category == 0:
+        if category == label:
             return category
     raise ValueError(
-        f"`y` must have the category 0 in each column from which labels are removed, column {values.name!r} has "
+        f"`y` must have the category {label} in each column whose labels are changed, column {values.name!r} has "
         f"{values.cat.categories.tolist()}. `y.astype(int)` has no categories."
     )

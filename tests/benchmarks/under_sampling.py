@@ -1,6 +1,7 @@
-"""Effect of undersampling on real data sets: rows removed, MeanIR, and a classifier trained on the result.
+"""Effect of undersampling and oversampling on real data sets: number of rows, MeanIR, and a classifier trained on them.
 
 python tests/benchmarks/under_sampling.py --data FOLDER    # all .npz files there with X, Y and n_train
+python tests/benchmarks/under_sampling.py --data FOLDER --only over   # oversampling, compared with all rows as they are
 python tests/benchmarks/under_sampling.py --quick          # smoke test on a synthetic set, without meaningful figures
 
 The first `n_train` rows are for training, the others for testing. For each seed a fifth of the training rows is held
@@ -29,7 +30,7 @@ from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.imbalance import mean_ir
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision
-from under_sampling_methods import SAMPLERS, seeded
+from under_sampling_methods import OVER_SAMPLERS, SAMPLERS, seeded
 
 Array = npt.NDArray[Any]
 REGULARISATION = (0.01, 0.1, 1.0)
@@ -38,8 +39,8 @@ REGULARISATION = (0.01, 0.1, 1.0)
 class Result(NamedTuple):
     """Result of one sampler with one seed."""
 
-    removed: float
-    """Fraction of the rows that were removed; below 0 if rows were split."""
+    change: float
+    """Number of rows added, as a fraction of the rows before; below 0 if rows were removed."""
     mean_ir_before: float
     mean_ir_after: float
     labels_lost: float
@@ -99,7 +100,7 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
     thresholds = best_thresholds(scores_of(best[1], parts.validation[0]), target, fallback=0.5)
     scores, truth = scores_of(best[1], parts.test[0]), torch.from_numpy(parts.test[1])
     return Result(
-        removed=1 - len(X) / len(parts.fit[0]),
+        change=len(X) / len(parts.fit[0]) - 1,
         mean_ir_before=before,
         mean_ir_after=after,
         labels_lost=float((parts.fit[1].any(axis=0) & ~y.any(axis=0)).sum()),
@@ -116,8 +117,8 @@ def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
 
 def row_of_table(title: str, results: list[Result]) -> list[str]:
     """Format the results of one sampler with several seeds."""
-    removed, *ratios, lost, macro_f1, mean_ap = (list(column) for column in zip(*results, strict=True))
-    cells = [f"`{title}`", f"{100 * statistics.fmean(removed):.1f} %", *(cell(ratio, 2) for ratio in ratios)]
+    changes, *ratios, lost, macro_f1, mean_ap = (list(column) for column in zip(*results, strict=True))
+    cells = [f"`{title}`", f"{100 * statistics.fmean(changes):+.1f} %", *(cell(ratio, 2) for ratio in ratios)]
     return [*cells, cell(lost, 1), cell(macro_f1, 3, spread=True), cell(mean_ap, 3, spread=True)]
 
 
@@ -126,13 +127,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", choices=["under", "over"], help="undersampling or oversampling only")
     parser.add_argument("--quick", action="store_true", help="a synthetic data set, one seed")
     options = parser.parse_args()
     if options.data is None and not options.quick:
         parser.error("give --data FOLDER, or --quick for a smoke test")
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
-    warnings.filterwarnings("ignore", message=r"\w+ (removed|raised) ")
+    warnings.filterwarnings("ignore", message=r"\w+ (removed|raised|added) ")
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
+    chosen = {"under": SAMPLERS, "over": OVER_SAMPLERS, None: SAMPLERS | OVER_SAMPLERS}
+    samplers = chosen[options.only]
     for name, X, y, n_train in read_sets(None if options.quick else options.data):
         seeds = range(1 if options.quick else options.seeds)
         parts = [split(X, y, n_train, seed) for seed in seeds]
@@ -142,9 +146,9 @@ def main() -> None:
         print(f"mean (deviation) of {len(seeds)} seeds")
         rows = (
             row_of_table(title, [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)])
-            for title, sampler in {"none": None, **SAMPLERS}.items()
+            for title, sampler in {"none": None, **samplers}.items()
         )
-        print_table(["sampler", "rows removed", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
+        print_table(["sampler", "rows", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The undersamplers that the benchmarks compare."""
+"""The samplers that the benchmarks compare."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 
+from mlmetric.over_sampling import MLSMOTE, MLSOL
 from mlmetric.under_sampling import (
     LPRUS,
     MLRUS,
@@ -32,6 +33,13 @@ SAMPLERS: dict[str, Any] = {
     "MLeNN()": MLeNN(),
     "MLUL()": MLUL(),
     "REMEDIAL()": REMEDIAL(),
+}
+OVER_SAMPLERS: dict[str, Any] = {
+    "MLSMOTE()": MLSMOTE(),
+    'MLSMOTE(label_rule="union")': MLSMOTE(label_rule="union"),
+    'MLSMOTE(label_rule="intersection")': MLSMOTE(label_rule="intersection"),
+    "MLSOL()": MLSOL(),
+    "MLSOL(percentage=100)": MLSOL(percentage=100),
 }
 NEIGHBOR_SAMPLERS = (MultiLabelTomekLinks, MLeNN, MLUL)
 MAX_NEIGHBORS = 5
