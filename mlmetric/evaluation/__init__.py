@@ -1,7 +1,7 @@
 """Evaluation of embeddings of any origin: from matrices, with their labels, to one table.
 
-`evaluate_embeddings` measures whether rows that are near each other share labels (retrieval), and how well labels
-can be predicted from the embeddings, by the labels of the nearest rows and by a linear probe. Penalties and thresholds are
+`evaluate_embeddings` measures whether rows that are near each other share labels (retrieval), and how well labels can
+be predicted from the embeddings, by the labels of the nearest rows and by a linear probe. Penalties and thresholds are
 chosen on training rows.
 """
 

@@ -23,6 +23,8 @@ EmbeddingsLike: TypeAlias = TensorLike | Source | Sequence[TensorLike | Source]
 EvaluatedLabels: TypeAlias = LabelsOrNames | Source | Sequence[Any]
 """A label matrix, label names for each row, the path of a file, or parts of the rows, each of these."""
 
+_LARGEST = 1e15
+
 
 class Rows(NamedTuple):
     """Embeddings, float32 or float64 `(N, D)`, and labels 0 or 1, float32 `(N, L)`."""
@@ -90,6 +92,11 @@ def _read_embeddings(value: EmbeddingsLike, name: str) -> Tensor:
     if not bool(matrix.isfinite().all()):
         row, column = (~matrix.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"`{name}` must be finite, got {matrix[row, column].item()} at row {row}, column {column}.")
+    largest = float(matrix.abs().max())
+    if largest > _LARGEST:
+        raise ValueError(
+            f"`{name}` must contain numbers of at most {_LARGEST:g}, whose squares are finite, got {largest}."
+        )
     return matrix
 
 

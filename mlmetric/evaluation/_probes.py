@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mlmetric.data import MultiLabelStratifiedKFold
 from mlmetric.evaluation._inputs import Rows
-from mlmetric.heads import ClassifierHead
+from mlmetric.labels import label_counts
 from mlmetric.metrics import best_thresholds, mean_average_precision
 from mlmetric.neighbors import kneighbors
 from mlmetric.training._logistic_regression import CLEARLY_LOWER, PATIENCE, minimise
@@ -55,8 +55,6 @@ def fit_linear_probe(
     scale = (refs.embeddings - center).square().mean().sqrt()
     scale = torch.where(scale > 0, scale, 1)
     train, test = (((rows - center) / scale).float() for rows in (refs.embeddings, queries))
-    if not bool(train.isfinite().all() & test.isfinite().all()):
-        raise ValueError("`embeddings` must have finite squares, got too large numbers: divide them by a number.")
     C, held_out_scores = _cross_validate(train, refs.labels, strengths, cv, seed)
     thresholds = best_thresholds(held_out_scores, refs.labels, max_predicted=max_predicted)
     model = _Regressions(refs.labels, train.shape[1])
@@ -102,8 +100,9 @@ class _Regressions:
     """
 
     def __init__(self, labels: Tensor, num_columns: int) -> None:
-        linear = ClassifierHead(num_columns, labels.shape[1]).to(labels.device).init_from_labels(labels).linear
-        self._weight, self._bias = (part.detach().requires_grad_() for part in (linear.weight, linear.bias))
+        frequencies = (label_counts(labels) + 0.5) / (len(labels) + 1)
+        self._weight = labels.new_zeros(labels.shape[1], num_columns, requires_grad=True)
+        self._bias = frequencies.logit().to(labels.dtype).requires_grad_()
 
     def solve(self, rows: Tensor, labels: Tensor, C: float) -> None:
         """Minimise the penalised cross entropies."""
