@@ -368,7 +368,7 @@ def test_dict_is_json_without_nan(evaluation, train_rows):
         ({"parts": ["map"]}, r"`parts` must contain some of 'retrieval', 'knn', 'linear', got \['map'\]"),
         ({"parts": "knn"}, "`parts` must contain some of .* got 'knn'"),
         ({"parts": []}, r"`parts` must contain some of .* got \[\]"),
-        ({"metric": "l2"}, "`metric` must be 'euclidean' or 'cosine', got 'l2'"),
+        ({"metric": "l2"}, "`metric` must be one of 'euclidean', 'cosine', got 'l2'"),
         ({"k": 0}, "`k` must be at least 1, got 0"),
         ({"n_neighbors": 0}, "`n_neighbors` must be at least 1, got 0"),
         ({"cv": 1}, "`cv` must be at least 2, got 1"),
