@@ -204,6 +204,8 @@ def _integer(value: Any, name: str, lowest: int) -> int:
 
 def _evaluate(queries: Rows, refs: Rows, options: _Options) -> _Measured:
     """Evaluate one test part."""
+    if "linear" in options.parts and len(refs.labels) < options.cv:
+        raise ValueError(f"`cv` must be at most the number of training rows, {len(refs.labels)}, got {options.cv}.")
     measured = _Measured({}, {}, None)
     if "retrieval" in options.parts:
         _add_retrieval(measured, queries, refs, options)
@@ -212,8 +214,6 @@ def _evaluate(queries: Rows, refs: Rows, options: _Options) -> _Measured:
         shares = neighbor_shares(queries.embeddings, refs, k, options.metric)
         _add(measured, "knn_map", mean_average_precision, shares, queries.labels, options)
     if "linear" in options.parts:
-        if len(refs.labels) < options.cv:
-            raise ValueError(f"`cv` must be at most the number of training rows, {len(refs.labels)}, got {options.cv}.")
         probe = fit_linear_probe(
             queries.embeddings,
             refs,
