@@ -433,6 +433,13 @@ def test_rows_that_do_not_fit_are_an_error(rows, error, message):
         evaluate_embeddings(*rows, **QUICK)
 
 
+def test_split_without_positives_in_the_training_part_is_an_error():
+    labels = np.zeros((20, 2))
+    labels[3, 0] = 1
+    with pytest.raises(ValueError, match="`labels` must contain a positive in the training part of each split"):
+        evaluate_embeddings(random_rows(20)[0], labels, test_size=0.8, cv=2, **{**QUICK, "parts": ["linear"]})
+
+
 def test_zero_row_is_an_error_with_cosine():
     with pytest.raises(ValueError, match=r"`embeddings` must contain no zero row .* at row 4"):
         evaluate_embeddings(ZERO, Y, metric="cosine")

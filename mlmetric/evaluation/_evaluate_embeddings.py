@@ -204,8 +204,11 @@ def _integer(value: Any, name: str, lowest: int) -> int:
 
 def _evaluate(queries: Rows, refs: Rows, options: _Options) -> _Measured:
     """Evaluate one test part."""
-    if "linear" in options.parts and len(refs.labels) < options.cv:
-        raise ValueError(f"`cv` must be at most the number of training rows, {len(refs.labels)}, got {options.cv}.")
+    if "linear" in options.parts:
+        if len(refs.labels) < options.cv:
+            raise ValueError(f"`cv` must be at most the number of training rows, {len(refs.labels)}, got {options.cv}.")
+        if not bool(refs.labels.any()):
+            raise ValueError("`labels` must contain a positive in the training part of each split, got none in one.")
     measured = _Measured({}, {}, None)
     if "retrieval" in options.parts:
         _add_retrieval(measured, queries, refs, options)
