@@ -139,10 +139,10 @@ def evaluate_embeddings(
         0.94 0.96
 
     Source:
-        Linear probe: Alain, Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop
-        2017. Shares of nearest rows as scores: "BRkNN" of Spyromitros, Tsoumakas, Vlahavas, "An empirical study of lazy
-        multilabel classification algorithms", SETN 2008. Choice of `C` and of thresholds on held-out scores, and the
-        limit `max_predicted`: our own.
+        Linear probe: Alain, Bengio, "Understanding intermediate layers using linear classifier probes", ICLR 2017,
+        workshop track. Shares of nearest rows as scores: "BRkNN" of Spyromitros, Tsoumakas, Vlahavas, "An empirical
+        study of lazy multilabel classification algorithms", SETN 2008. Choice of `C` and of thresholds on held-out
+        scores, and the limit `max_predicted`: our own.
     """
     if not parts or isinstance(parts, str) or not set(parts) <= set(_PARTS):
         raise ValueError(f"`parts` must contain some of {', '.join(map(repr, _PARTS))}, got {parts!r}.")
