@@ -240,7 +240,7 @@ def test_package_imports_run_one_way():
         "decisions": 4,
         "label_errors": 4,
         "over_sampling": 4,
-        "evaluation": 5,
+        "evaluation": 7,
         "training": 4,
         "models": 5,
         "estimators": 6,

@@ -84,9 +84,9 @@ class MetricsReport:
         rows = []
         for label in sorted(range(len(supports)), key=lambda index: (-supports[index], index)):
             name = str(label) if self.label_names is None else self.label_names[label].replace("|", r"\|")
-            cells = [_format(self.per_label[column][label], integer=column == "support") for column in columns]
+            cells = [format_value(self.per_label[column][label], integer=column == "support") for column in columns]
             rows.append([name, *cells])
-        return _markdown_table(["label", *(column.replace("_", " ") for column in columns)], rows)
+        return markdown_table(["label", *(column.replace("_", " ") for column in columns)], rows)
 
     def _metric_table(self) -> str:
         header = ["metric", "value", "mean over"]
@@ -94,17 +94,17 @@ class MetricsReport:
             header.insert(2, f"{100 * self.confidence_level:g} % interval")
         rows = []
         for key, value in self.values.items():
-            cells = [_display_name(key), _format(value)]
+            cells = [display_name(key), format_value(value)]
             if self.intervals is not None:
                 low, high = self.intervals[key]
-                cells.append("" if math.isnan(low) else f"{_format(low)} to {_format(high)}")
+                cells.append("" if math.isnan(low) else f"{format_value(low)} to {format_value(high)}")
             included, total = self.num_averaged.get(key, (0, 0))
             cells.append(f"{included} of {total}" if total else "")
             rows.append(cells)
-        return _markdown_table(header, rows)
+        return markdown_table(header, rows)
 
 
-def _display_name(key: str) -> str:
+def display_name(key: str) -> str:
     """Return the name of a metric in tables, such as "NDCG@10" for `ndcg_at_10`."""
     name, _, k = key.rpartition("_at_")
     if k.isdigit():
@@ -112,7 +112,7 @@ def _display_name(key: str) -> str:
     return METRIC_NAMES.get(key) or _RETRIEVAL_NAMES.get(key, key)
 
 
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table with aligned columns, the first one left-aligned."""
     cells = [list(row) for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
@@ -126,7 +126,7 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     return "\n".join([line(header), line(rule), *map(line, cells)])
 
 
-def _format(value: float, *, integer: bool = False) -> str:
+def format_value(value: float, *, integer: bool = False) -> str:
     if math.isnan(value):
         return ""
     return f"{value:.0f}" if integer else f"{value:.3f}"

@@ -20,8 +20,8 @@ from mlmetric.training._trainer import EpochRecord, device_of
 
 INVERSE_PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _MAX_ITERATIONS = 100
-_CLEARLY_LOWER = 1e-3
-_PATIENCE = 2
+CLEARLY_LOWER = 1e-3
+PATIENCE = 2
 
 
 def fit_logistic_regression(
@@ -80,7 +80,7 @@ def fit_logistic_regression(
         raise ValueError(f"A logistic regression needs a classifier with sigmoid, got {classifier.activation!r}.")
     if not 0 < tol < math.inf:
         raise ValueError(f"`tol` must be above 0 and finite, got {tol}.")
-    strengths = _read_strengths(C)
+    strengths = read_strengths(C)
     target = read_rows(features, labels)
     shape = classifier.linear.in_features, classifier.linear.out_features
     if features.shape[1:] != shape[:1] or target.shape[1:] != shape[1:]:
@@ -98,7 +98,7 @@ def fit_logistic_regression(
     return records
 
 
-def _read_strengths(C: float | Iterable[float]) -> list[float]:
+def read_strengths(C: float | Iterable[float]) -> list[float]:
     values: list[Any] = list(C) if isinstance(C, Iterable) else [C]
     if not all(isinstance(value, Real) for value in values):
         raise TypeError(f"`C` must be a number, or several, got {C!r}.")
@@ -132,7 +132,7 @@ def _solve(
     best, without_progress = -math.inf, 0
     solution = weight.detach(), bias.detach()
     for strength in strengths:
-        loss = _minimise(weight, bias, inputs, labels, strength, tol)
+        loss = minimise(weight, bias, inputs, labels, strength, tol)
         with torch.no_grad():
             if not math.isfinite(loss) or not bool(weight.isfinite().all() & bias.isfinite().all()):
                 raise FloatingPointError(
@@ -147,13 +147,13 @@ def _solve(
         if score > best or len(records) == 1:
             best = score
             solution = weight.detach().clone(), bias.detach().clone()
-        without_progress = without_progress + 1 if score < best - _CLEARLY_LOWER else 0
-        if without_progress == _PATIENCE:
+        without_progress = without_progress + 1 if score < best - CLEARLY_LOWER else 0
+        if without_progress == PATIENCE:
             break
     return records, solution[0].cpu(), (solution[1] - solution[0] @ center).cpu()
 
 
-def _minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, strength: float, tol: float) -> float:
+def minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, strength: float, tol: float) -> float:
     """Solve the regressions for one `C` in place, and return the mean binary cross entropy.
 
     The objective of each label is divided by the variance of the label, which does not change its solution: otherwise

@@ -51,9 +51,9 @@ from mlmetric._atomic_write import atomic_write
 from mlmetric._fingerprint import fingerprint
 from mlmetric.data import stratified_split
 from mlmetric.estimators import RECOMMENDED_HEAD, MetricClassifier
+from mlmetric.evaluation import evaluate_embeddings
 from mlmetric.losses import LogRatioLoss
-from mlmetric.metrics import best_thresholds, f1, mean_average_precision, ndcg_at_k, size_ratio_at_k
-from mlmetric.neighbors import kneighbors
+from mlmetric.metrics import best_thresholds, f1, mean_average_precision
 from quality_classifiers import REGULARISATION, logistic_regression
 from quality_methods import METHODS, ONE_MEMBER, RECOMMENDED
 from quality_sets import MultiLabelSet, read_sets, small_set, wide_sets
@@ -88,18 +88,23 @@ def choose(method: Method, parts: Parts) -> tuple[float, Result]:
         else:
             queries, refs = result.train[parts.validation], result.train[parts.fit]
             ref_labels = parts.train_labels[parts.fit]
-            value = float(ndcg_at_k(queries, target, refs, ref_labels, k=10))
-            value += float(mean_average_precision(neighbor_scores(queries, refs, ref_labels), target))
+            found = neighbor_metrics(queries, target, refs, ref_labels)
+            value = found["ndcg"] + found["knn"]
         if best is None or value > best[0]:
             best = value, rate, result
     assert best is not None
     return best[1:]
 
 
-def neighbor_scores(queries: Tensor, refs: Tensor, ref_labels: Tensor) -> Tensor:
-    """Return the share of each label among the nearest rows."""
-    _, rows = kneighbors(refs, min(NUM_NEIGHBORS, len(refs)), queries=queries)
-    return ref_labels[rows].mean(dim=1)
+def neighbor_metrics(queries: Tensor, labels: Tensor, refs: Tensor, ref_labels: Tensor) -> dict[str, float]:
+    """Compute the metrics of the nearest rows: NDCG@10 and size ratio, and mAP of the shares of the labels."""
+    options = {"parts": ("retrieval", "knn"), "full_ranking": False, "confidence_level": None}
+    found = evaluate_embeddings(queries, labels, refs, ref_labels, n_neighbors=NUM_NEIGHBORS, **options).values
+    return {
+        "ndcg": found["retrieval_ndcg_at_10"],
+        "size": found["retrieval_size_ratio_at_10"],
+        "knn": found["knn_map"],
+    }
 
 
 def measure(parts: Parts, result: Result) -> dict[str, float]:
@@ -112,16 +117,12 @@ def measure(parts: Parts, result: Result) -> dict[str, float]:
         predictions = (scores[1] >= thresholds).long()
     else:
         predictions = result.predictions
-    retrieval = (result.test, parts.test_labels, result.train, parts.train_labels)
-    nearest = neighbor_scores(result.test, result.train, parts.train_labels)
     macro_f1, overall_f1 = (
         float(f1(predictions, parts.test_labels, threshold=0.5, average=average, zero_division=0))
         for average in ("macro", "micro")
     )
-    return {
-        "ndcg": float(ndcg_at_k(*retrieval, k=10)),
-        "size": float(size_ratio_at_k(*retrieval, k=10)),
-        "knn": float(mean_average_precision(nearest, parts.test_labels)),
+    nearest = neighbor_metrics(result.test, parts.test_labels, result.train, parts.train_labels)
+    return nearest | {
         "map": float(mean_average_precision(scores[1], parts.test_labels)),
         "macro_f1": macro_f1,
         "overall_f1": overall_f1,
