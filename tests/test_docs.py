@@ -220,6 +220,7 @@ def test_package_imports_run_one_way():
         "distributed": 0,
         "labels": 0,
         "_fingerprint": 2,
+        "_label_columns": 1,
         "_label_dtypes": 0,
         "_label_rows": 1,
         "label_vectors": 1,
