@@ -59,6 +59,30 @@ def read_labels(y: LabelsOrNames, *, columns: LabelColumns | None = None) -> tup
     return labels, columns or LabelColumns(labels.shape[1], given)
 
 
+def read_hard_labels(y: LabelsOrNames, *, estimator: Any) -> tuple[npt.NDArray[np.int64], LabelColumns]:
+    """Return the labels, 0 or 1, that `fit` of an estimator receives, and their columns.
+
+    Raises:
+        TypeError: If `y` contains neither numbers nor names.
+        ValueError: If it is None or not a matrix of entries 0 and 1 with at least one column.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
+            "of shape (n, L)."
+        )
+    labels, columns = read_labels(y)
+    if labels.shape[1] == 0:
+        raise ValueError("`y` must have a column for each label, got 0 columns.")
+    soft = (labels != 0) & (labels != 1)
+    if soft.any():
+        raise ValueError(
+            f"`y` must contain only 0 and 1, got {labels[soft][0]:g}. Convert soft labels with a comparison such as "
+            "`y >= 0.5`."
+        )
+    return labels.astype(np.int64), columns
+
+
 def classes_of(columns: LabelColumns) -> npt.NDArray[Any]:
     """Return `classes_`: names, or `[0, 1]` for each label, shape `(L, 2)`.
 

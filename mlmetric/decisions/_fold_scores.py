@@ -47,6 +47,7 @@ def out_of_fold_scores(
         n_jobs: Number of folds at the same time.
         random_state: Shuffles the rows before they are divided into `cv` folds; None for no shuffle.
     """
+    cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
         cv = MultiLabelStratifiedKFold(int(cv), shuffle=random_state is not None, random_state=random_state)
     splits = list(check_cv(cv).split(X, labels))

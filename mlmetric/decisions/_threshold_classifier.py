@@ -15,13 +15,13 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routi
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from mlmetric._label_columns import LabelColumns, LabelsOrNames, classes_of, read_labels
+from mlmetric._label_columns import LabelsOrNames, classes_of, read_hard_labels, read_labels
 from mlmetric.decisions._fold_scores import FoldScores, deviation, out_of_fold_scores
 from mlmetric.decisions._label_scores import find_response_method, label_scores
 from mlmetric.decisions._threshold_table import ThresholdTable
 from mlmetric.metrics import best_thresholds
 from mlmetric.metrics._threshold_rules import ThresholdRule
-from mlmetric.metrics._threshold_search import Average, check_rule
+from mlmetric.metrics._threshold_search import Average, check_threshold_arguments
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -154,7 +154,7 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
         """
         rule = self._check_rule()
         method = find_response_method(self.estimator, self.response_method)
-        labels, columns = _read_hard_labels(self, y)
+        labels, columns = read_hard_labels(y, estimator=self)
         X, labels = indexable(X, labels)
         fit_params = process_routing(self, "fit", **params).estimator.fit if _routing_enabled() else params
         self._label_columns, self.classes_ = columns, classes_of(columns)
@@ -270,7 +270,9 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _check_rule(self) -> Any:
         if isinstance(self.metric, str | ThresholdRule) or not hasattr(self.metric, "predict"):
-            return check_rule(self.metric)
+            return check_threshold_arguments(
+                self.metric, self.average, self.per_label, self.shrinkage, self.max_predicted
+            )
         arguments = {
             "average": "macro", "per_label": True, "shrinkage": 0.0, "max_predicted": math.inf, "fallback": None
         }  # fmt: skip
@@ -307,21 +309,3 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
         tags.classifier_tags.multi_label = True
         tags.classifier_tags.multi_class = False
         return tags
-
-
-def _read_hard_labels(estimator: Any, y: LabelsOrNames) -> tuple[npt.NDArray[np.int64], LabelColumns]:
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
-            "of shape (n, L)."
-        )
-    labels, columns = read_labels(y)
-    if labels.shape[1] == 0:
-        raise ValueError("`y` must have a column for each label, got 0 columns.")
-    soft = (labels != 0) & (labels != 1)
-    if soft.any():
-        raise ValueError(
-            f"`y` must contain only 0 and 1, got {labels[soft][0]:g}. Convert soft labels with a comparison such as "
-            "`y >= 0.5`."
-        )
-    return labels.astype(np.int64), columns

@@ -99,15 +99,7 @@ def best_thresholds(
         for text categorization", SIGIR 2001, which also describes predictions in proportion to the frequency. The
         formula of `shrinkage`, and the limit of `max_predicted` as a multiple, are our own.
     """
-    rule = check_rule(metric)
-    check_choice(average, "average", Average)
-    if not (shrinkage >= 0 and math.isfinite(shrinkage)) or (shrinkage and not per_label):
-        raise ValueError(f"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {shrinkage}.")
-    if not max_predicted > 0 or (max_predicted < math.inf and not per_label):
-        raise ValueError(
-            f"`max_predicted` must be a number above 0, and infinite with `per_label=False`, got {max_predicted}."
-        )
-    _check_combination(rule, average, per_label=per_label, adjusted=bool(shrinkage) or max_predicted < math.inf)
+    rule = check_threshold_arguments(metric, average, per_label, shrinkage, max_predicted)
     predictions = check_predictions(preds, target, mask)
     num_labels = predictions.preds.shape[1]
     rule.check_labels(num_labels)
@@ -141,20 +133,25 @@ def best_thresholds(
     return thresholds if fallback is None else torch.where(positives > 0, thresholds, fallback)
 
 
-def check_rule(metric: object) -> ThresholdRule:
-    """Return the rule that `metric` names."""
-    if isinstance(metric, str) and metric == "f1":
-        return FBeta()
-    if not isinstance(metric, ThresholdRule):
+def check_threshold_arguments(
+    metric: object, average: Average, per_label: bool, shrinkage: float, max_predicted: float
+) -> ThresholdRule:
+    """Check these arguments of `best_thresholds`, and return the rule that `metric` is or names."""
+    rule = FBeta() if isinstance(metric, str) and metric == "f1" else metric
+    if not isinstance(rule, ThresholdRule):
         raise TypeError(
             f'`metric` must be "f1" or a `mlmetric.decisions.ThresholdRule` such as `FBeta(2)`, got {metric!r:.80}.'
         )
-    return metric
-
-
-def _check_combination(rule: ThresholdRule, average: Average, *, per_label: bool, adjusted: bool) -> None:
-    if rule.is_constraint and adjusted:
-        raise ValueError(f"`shrinkage` must be 0 and `max_predicted` infinite with {rule}, which they can violate.")
+    check_choice(average, "average", Average)
+    if not (shrinkage >= 0 and math.isfinite(shrinkage)) or (shrinkage and not per_label):
+        raise ValueError(f"`shrinkage` must be a number >= 0, and 0 with `per_label=False`, got {shrinkage}.")
+    if not max_predicted > 0 or (max_predicted < math.inf and not per_label):
+        raise ValueError(
+            f"`max_predicted` must be a number above 0, and infinite with `per_label=False`, got {max_predicted}."
+        )
+    if rule.is_constraint and (shrinkage or max_predicted < math.inf):
+        name, value = ("shrinkage", shrinkage) if shrinkage else ("max_predicted", max_predicted)
+        raise ValueError(f"`{name}` must have its default with {rule}, whose requirement it can violate, got {value}.")
     if rule.is_constraint and average == "macro" and not per_label:
         raise ValueError(f'`average` must be "micro" with `per_label=False` and {rule}, got "macro".')
     if average == "micro" and per_label and not (rule.is_sum or isinstance(rule, FBeta)):
@@ -162,12 +159,13 @@ def _check_combination(rule: ThresholdRule, average: Average, *, per_label: bool
             f'`average` must be "macro" for a threshold for each label with {rule}, got "micro"; or pass '
             "`per_label=False`."
         )
+    return rule
 
 
 def _warn_of_unreached(rule: ThresholdRule, thresholds: Tensor) -> None:
     unreached = (thresholds.reshape(-1) == torch.inf).nonzero().squeeze(1).tolist()
     if rule.is_constraint and unreached:
-        where = f" for {len(unreached)} labels: columns {str(unreached)[1:-1]:.80}" if thresholds.ndim else ""
+        where = f" for {len(unreached)} of the labels: columns {str(unreached)[1:-1]:.80}" if thresholds.ndim else ""
         warnings.warn(
             f"No threshold meets {rule}{where}. The threshold is infinity, so that nothing is predicted.", stacklevel=3
         )
