@@ -116,14 +116,14 @@ def test_prefitted_classifier_scores_the_rows_of_fit_and_stays_as_it_is():
 
 
 def test_threshold_of_one_label_is_as_good_as_that_of_scikit_learn_on_the_same_fold():
-    X, y = table(300)
-    split = [(np.arange(200), np.arange(200, 300))]
+    X, y = table(140)
+    split = [(np.arange(100), np.arange(100, 140))]
     model = MultiLabelThresholdClassifier(MultiOutputClassifier(LogisticRegression()), cv=split).fit(X, y[:, [2]])
     candidates = np.sort(model.estimator_.predict_proba(X)[0][:, 1])
     peer = TunedThresholdClassifierCV(LogisticRegression(), scoring="f1", thresholds=candidates, cv=split)
     peer = peer.fit(X, y[:, 2])
-    scores = LogisticRegression().fit(X[:200], y[:200, 2]).predict_proba(X[200:])[:, 1]
-    reached = f1_score(y[200:, 2], scores >= model.thresholds_[0])
+    scores = LogisticRegression().fit(X[:100], y[:100, 2]).predict_proba(X[100:])[:, 1]
+    reached = f1_score(y[100:, 2], scores >= model.thresholds_[0])
     assert reached >= peer.best_score_
     thresholds = np.append(candidates, model.thresholds_)
     both = TunedThresholdClassifierCV(LogisticRegression(), scoring="f1", thresholds=thresholds, cv=split)
@@ -236,7 +236,7 @@ def test_estimator_with_decisions_only_has_thresholds_for_these():
 def test_estimators_and_samplers_of_the_library_are_supported():
     X, y = table()
     head = partial(EmbeddingHead, widths=(8, 4))
-    classifier = MetricClassifier(head=head, n_members=1, max_epochs=2, batch_size=32, random_state=0)
+    classifier = MetricClassifier(head=head, n_members=1, max_epochs=1, batch_size=32, random_state=0)
     model = MultiLabelThresholdClassifier(classifier, cv=2).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), model.estimator_.predict_proba(X) >= model.thresholds_)
     sampling = make_sampling_pipeline(StandardScaler(), LabelCapUnderSampler(cap_ratio=1.2, random_state=0), LOGISTIC)
@@ -413,7 +413,6 @@ NOT_MULTI_LABEL = {
     "check_classifier_multioutput": "requires decisions at a probability of 0.5 or a score of 0, without thresholds",
     "check_classifiers_classes": "compares `classes_` with the classes of one column",
     "check_classifiers_train": "requires predictions of shape (n,)",
-    "check_classifiers_one_label_sample_weights": "requires predictions of shape (n,)",
     "check_classifiers_regression_target": "requires another error message for continuous targets",
     "check_classifier_not_supporting_multiclass": "requires a binary classifier",
 }
@@ -429,14 +428,15 @@ class OneHotThresholds(MultiLabelThresholdClassifier):
         return super().fit(X, y, **params)
 
 
+WITH_WEIGHTS = {"check_classifiers_one_label_sample_weights": "requires predictions of shape (n,)"}
 OF_PROBABILITIES = {
     "check_estimator_sparse_array": "requires probabilities of two classes",
     "check_estimator_sparse_matrix": "requires probabilities of two classes",
     "check_classifiers_multilabel_output_format_predict_proba": "requires probabilities above 0",
 }
 CHECKED = [
-    (RidgeClassifier(), NOT_MULTI_LABEL),
-    (RandomForestClassifier(3, max_depth=2, random_state=0), NOT_MULTI_LABEL | OF_PROBABILITIES),
+    (RidgeClassifier(), NOT_MULTI_LABEL | WITH_WEIGHTS),
+    (KNeighborsClassifier(3), NOT_MULTI_LABEL | OF_PROBABILITIES),
 ]
 
 

@@ -148,7 +148,7 @@ def main() -> None:
             "predicted / true",
             "subset accuracy",
             "mean recall",
-            "labels with recall >= 0.9, %",
+            "labels >= 0.9, %",
         ]
         rows = [["0.5", *cells([evaluate((d.test_scores >= 0.5).astype(int), d.test_labels) for d in data])]]
         spread: list[Array] = []
