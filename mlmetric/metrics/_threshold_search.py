@@ -63,7 +63,7 @@ def best_thresholds(
             proportion to the label's frequency. Applied before `shrinkage`.
         fallback: The threshold of labels without positives. By default t_common, which suits labels whose scores are
             on the same scale and allows such a label to be predicted. For labels on different scales pass a number, or
-            `float("inf")` to predict none of them.
+            `float("inf")` to predict none of them, which is the default for `ExpectedCost`.
         mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
             annotated, may contain any value.
 
