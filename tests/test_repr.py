@@ -9,6 +9,7 @@ from pytorch_metric_learning import miners as pml_miners
 
 from mlmetric import (
     data,
+    decisions,
     estimators,
     heads,
     imbalance,
@@ -74,6 +75,12 @@ OBJECTS = {
     "retrieval metrics": (lambda: metrics.RetrievalMetrics(k=5), "k=(5,)"),
     "training settings": (lambda: training.TrainingConfig(batch_size=16), "batch_size=16"),
     "images": (lambda: data.ImageDataset("folder", ["a.png"]), "ImageDataset("),
+    "rule of thresholds": (lambda: decisions.MinRecall(0.9), "MinRecall(recall=0.9)"),
+    "rule for rows": (lambda: decisions.TopK(3), "TopK(k=3)"),
+    "classifier with thresholds": (
+        lambda: decisions.MultiLabelThresholdClassifier(estimators.MetricClassifier(), metric=decisions.FBeta(2)),
+        "FBeta(beta=2)",
+    ),
     "report of imbalance": (lambda: imbalance.imbalance_report(LABELS), "ImbalanceReport("),
 }
 

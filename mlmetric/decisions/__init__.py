@@ -1,5 +1,23 @@
 """Decisions from the scores of any multi-label classifier: thresholds, calibration, guarantees."""
 
 from mlmetric.decisions._risk_control import conformal_fnr_threshold, ltt_fdr_threshold
+from mlmetric.decisions._row_rules import PredictedCount, TopK
+from mlmetric.decisions._threshold_classifier import MultiLabelThresholdClassifier
+from mlmetric.decisions._threshold_rules import ExpectedCost, MinPrecision, MinRecall
+from mlmetric.decisions._threshold_table import ThresholdTable
+from mlmetric.metrics._threshold_rules import FBeta, ThresholdCounts, ThresholdRule
 
-__all__ = ["conformal_fnr_threshold", "ltt_fdr_threshold"]
+__all__ = [
+    "ExpectedCost",
+    "FBeta",
+    "MinPrecision",
+    "MinRecall",
+    "MultiLabelThresholdClassifier",
+    "PredictedCount",
+    "ThresholdCounts",
+    "ThresholdRule",
+    "ThresholdTable",
+    "TopK",
+    "conformal_fnr_threshold",
+    "ltt_fdr_threshold",
+]

@@ -16,13 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
+from mlmetric._label_columns import LabelsOrNames, read_labels
 from mlmetric.estimators._label_training import check_label_settings, fit_frozen_classifier, fit_joint_classifier
 from mlmetric.estimators._late_fusion import fuse_classifiers
 from mlmetric.estimators._metric_embedder import MetricEmbedder
 from mlmetric.estimators._recipes import PAPER_HEAD
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StageOutputs
 from mlmetric.estimators._trained_model import trained_model
-from mlmetric.estimators._training_data import LabelsOrNames, read_features, read_labels
+from mlmetric.estimators._training_data import read_features
 from mlmetric.heads import FrozenBackbone
 from mlmetric.models import MultiLabelModel
 from mlmetric.text._text_features import TextFeatures

@@ -14,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from mlmetric._docstrings import inherit_docs
+from mlmetric._label_columns import LabelsOrNames
 from mlmetric.estimators._late_fusion import fuse_embeddings
 from mlmetric.estimators._members import FittedMembers, check_member_settings, train_members
 from mlmetric.estimators._recipes import PAPER_HEAD, paper_loss, paper_miner
 from mlmetric.estimators._staged_estimator import RandomState, StageCallback, StagedEstimator, StageOutputs
-from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_features
+from mlmetric.estimators._training_data import TrainingData, read_features
 from mlmetric.estimators._validation_parts import ValidationParts, ViewParts
 from mlmetric.training import TrainingConfig, apply_in_batches
 

@@ -18,8 +18,9 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from mlmetric._atomic_write import atomic_write
+from mlmetric._label_columns import LabelsOrNames
 from mlmetric.distributed import on_first_rank, rank
-from mlmetric.estimators._training_data import LabelsOrNames, TrainingData, read_training_data, read_validation_data
+from mlmetric.estimators._training_data import TrainingData, read_training_data, read_validation_data
 from mlmetric.training import EpochRecord, TrainingConfig
 from mlmetric.training._checkpoint import write_checkpoint
 

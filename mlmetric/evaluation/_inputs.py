@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from mlmetric.estimators._training_data import LabelsOrNames, read_labels
+from mlmetric._label_columns import LabelsOrNames, read_labels
 from mlmetric.metrics._inputs import TensorLike, to_tensor
 from mlmetric.metrics._retrieval._retrieval_inputs import check_embeddings
 
