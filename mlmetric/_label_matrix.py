@@ -84,6 +84,6 @@ def has_missing(labels: torch.Tensor) -> bool:
 
 
 def known_labels(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return labels with 0 in place of NaN, and which ones are annotated, as 1 and 0 in the same dtype."""
+    """Return labels with 0 in place of NaN, and which ones are annotated."""
     known = ~labels.isnan()
-    return torch.where(known, labels, 0), known.to(labels.dtype)
+    return torch.where(known, labels, 0), known
