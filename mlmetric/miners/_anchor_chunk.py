@@ -113,13 +113,11 @@ class AnchorChunk:
         values, distances = to_array(similarity), to_array(distance)
         self.row = arange(self.num_rows, distances)
         excluded: list[tuple[Array, ...]] = [(self.row, self.row + first)] if ref_includes_query else []
-        if similarity.is_floating_point() and similarity.numel() and bool(similarity.max().isnan()):
+        if similarity.is_floating_point() and bool(similarity.max().isnan()):
             excluded.append(nonzero(to_array(similarity.isnan())))
-        if excluded:
-            values = values + 0  # a copy
-        for pairs in excluded:
-            positive[pairs], partial[pairs] = False, True
-            values[pairs] = _largest(similarity.dtype)  # never below that of a positive
+        values = values + 0 if excluded else values  # a copy
+        for pairs in excluded:  # their similarity is never below that of a positive
+            positive[pairs], partial[pairs], values[pairs] = False, True, _largest(similarity.dtype)
 
         offset = self.num_refs * self.row[:, None]
         self.ranked = argsort_rows(distances) + offset  # indices into the flat matrices
