@@ -14,11 +14,11 @@ from mlmetric.labels import LabelsLike, label_tensor
 class AsymmetricLoss(nn.Module):
     """Asymmetric loss: binary cross entropy with a lower weight of easy negatives than of easy positives.
 
-    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a
-    present label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows. The
-    loss of a missing label, NaN, is 0, and rows without an annotated label are omitted from the mean. 0 is the lowest value. With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label
-    with a probability below the margin is 0, which helps if most labels are absent and some present labels were not
-    annotated.
+    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a present
+    label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows. The loss of
+    a missing label, NaN, is 0, and rows without an annotated label are omitted from the mean. 0 is the lowest value.
+    With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label with a probability
+    below the margin is 0, which helps if most labels are absent and some present labels were not annotated.
 
     Args:
         gamma_neg: Focusing parameter of absent labels, at least 0.
