@@ -36,7 +36,8 @@ class MultiLabelLoss(MultiLabelBaseLoss):
 
     Missing labels, NaN: the relation compares rows on the labels that both have annotated, and ignores pairs without
     such a label. In a loss with a proxy for each label, a row takes part only for its annotated labels, also in the
-    softmax of a cross entropy, and rows without any are omitted from the mean.
+    softmax of a cross entropy, and rows without any are omitted from the mean. The means of `MultiSimilarityLoss`,
+    `GeneralizedLiftedStructureLoss` and `RankedListLoss` are over all rows: a row without pairs has the loss 0 there.
 
     The [table of losses](../pml_losses.md) lists the supported losses with what they use, and the unsupported ones with
     the reason. A subclass of a loss is treated as its nearest base class in the table. The state dict has the keys of
