@@ -1158,7 +1158,7 @@ EMBEDDINGS, LABELS = torch.zeros(3, SIZE), torch.zeros(3, NUM_LABELS)
         ((EMBEDDINGS[0], LABELS), r"`embeddings` must have shape \(3, D\).*got \(5,\)"),
         ((EMBEDDINGS, LABELS + 2), r"`labels` must contain numbers in \[0, 1\], got 2\.0 at row 0, label 0"),
         ((EMBEDDINGS, LABELS - 1), r"`labels` must contain numbers in \[0, 1\], got -1\.0"),
-        ((EMBEDDINGS, LABELS * math.inf), r"`labels` must contain numbers in \[0, 1\], got inf"),
+        ((EMBEDDINGS, LABELS + math.inf), r"`labels` must contain numbers in \[0, 1\], got inf"),
         ((EMBEDDINGS, LABELS, None, None, LABELS), r"`ref_emb` and `ref_labels` .* together, got only `ref_labels`"),
         ((EMBEDDINGS, LABELS, None, EMBEDDINGS[:2], LABELS[:1]), r"`ref_emb` must have shape \(1, D\).*got \(2, 5\)"),
     ],
