@@ -83,6 +83,14 @@ def has_missing(labels: torch.Tensor) -> bool:
     return bool(labels.detach().max().isnan())  # the maximum is NaN if any entry is
 
 
+def may_have_missing(labels: torch.Tensor) -> bool:
+    """Return whether a label is missing; True without a check, which would synchronise, on another device than the CPU.
+
+    Labels without floating-point numbers have no missing ones, on any device.
+    """
+    return labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels))
+
+
 def known_labels(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return labels with 0 in place of NaN, and which ones are annotated."""
     known = ~labels.isnan()

@@ -8,6 +8,7 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 
 from mlmetric import heads, losses
 from mlmetric.heads import _label_entropy
+from mlmetric.losses import _classification_losses
 
 NAN = math.nan
 L, D = 4, 3
@@ -92,7 +93,7 @@ def test_entropy_of_complete_labels_is_the_same_with_and_without_weights(name, m
     head, logits, labels = HEADS[name](), logits_of(0).requires_grad_(), draw_labels(0).nan_to_num(0.3)
     value = head.loss(logits, labels)
     gradient = torch.autograd.grad(value, logits)[0]
-    monkeypatch.setattr(_label_entropy, "has_missing", lambda labels: True)
+    monkeypatch.setattr(_label_entropy, "may_have_missing", lambda labels: True)
     weighted = head.loss(logits, labels)
     assert torch.equal(weighted, value)
     assert torch.equal(torch.autograd.grad(weighted, logits)[0], gradient)
@@ -111,3 +112,10 @@ def test_ranking_loss_of_the_semantic_head_is_over_annotated_labels():
         value = head.loss(logits, labels)
         torch.testing.assert_close(value - plain.loss(logits, labels), sum(terms) / len(terms))
         assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+def test_asymmetric_loss_of_complete_labels_is_the_same_with_and_without_a_mask(monkeypatch):
+    loss, logits, labels = losses.AsymmetricLoss(), logits_of(0), draw_labels(0).nan_to_num(0.3)
+    value = loss(logits, labels)
+    monkeypatch.setattr(_classification_losses, "may_have_missing", lambda labels: True)
+    assert torch.equal(loss(logits, labels), value)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mlmetric._label_matrix import has_missing, known_labels
+from mlmetric._label_matrix import known_labels, may_have_missing
 from mlmetric.labels import LabelsLike, label_tensor
 
 
@@ -26,8 +26,7 @@ def label_entropy(
     """
     labels = label_tensor(labels, validate_args=validate_args, allow_missing=True)
     target, weight = labels.to(logits), None
-    # On other devices a check would synchronise; without missing labels the weights are 1 and change nothing.
-    if labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels)):
+    if may_have_missing(labels):  # without missing labels, the weights are 1 and change nothing
         target, known = known_labels(target)
         count = known.sum().clamp(min=1).to(torch.promote_types(logits.dtype, torch.float32))
         weight = (known * (known.numel() / count)).to(logits.dtype)

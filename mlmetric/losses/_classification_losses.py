@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from mlmetric._label_matrix import known_labels
+from mlmetric._label_matrix import known_labels, may_have_missing
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 
@@ -80,7 +80,9 @@ class AsymmetricLoss(nn.Module):
             ValueError: If the shapes differ, or a label is not in [0, 1].
         """
         logits, targets = _check_logits(logits, labels, self.validate_args)
-        targets, known = known_labels(targets)
+        known = None
+        if may_have_missing(targets):
+            targets, known = known_labels(targets)
         probability = logits.sigmoid()
         if self.margin:
             shifted = (probability - self.margin).clamp(min=0)
@@ -91,6 +93,8 @@ class AsymmetricLoss(nn.Module):
             positive_weight = (1 - probability) ** self.gamma_pos
             negative_weight = shifted**self.gamma_neg
         losses = targets * positive_weight * logsigmoid(logits) + (1 - targets) * negative_weight * log_absent
+        if known is None:
+            return -losses.sum() / max(len(losses), 1)
         return -torch.where(known, losses, 0).sum() / known.any(dim=1).sum().clamp(min=1)
 
 
