@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ class LossInputs:
         """The dtype of the embeddings, in which the loss is computed."""
         return self.embeddings.dtype
 
-    @cached_property
+    @property
     def has_missing_labels(self) -> bool:
         """Whether a label is NaN, which means that it is not annotated."""
         return has_missing(self.labels) or (self.ref_labels is not self.labels and has_missing(self.ref_labels))
