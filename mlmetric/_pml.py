@@ -48,6 +48,8 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
     """Base class of the miners for label matrices, which the base class of pytorch-metric-learning rejects."""
 
     validate_args: bool
+    supports_missing_labels = False
+    """Whether labels can be NaN, which means that they are not annotated."""
 
     def extra_repr(self) -> str:
         """Return the parameters, for the representation of the module."""
@@ -68,7 +70,8 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
             embeddings: Anchors, shape `(N, D)`, any floating-point dtype; distances of half-precision embeddings are
                 computed in float32.
             labels: Labels of `embeddings`, shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads.
+                [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated, if
+                `supports_missing_labels` is True.
             ref_emb: Reference embeddings, from which positives and negatives are taken, shape `(M, D)`; None for
                 `embeddings`.
             ref_labels: Labels of `ref_emb`, shape `(M, L)`.
@@ -141,7 +144,13 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
 
     def _check(self, embeddings: Tensor, labels: LabelsLike, embeddings_name: str, labels_name: str) -> Tensor:
         """Return checked labels as a tensor."""
-        labels = label_tensor(labels, name=labels_name, validate_args=self.validate_args)
+        labels = label_tensor(
+            labels,
+            name=labels_name,
+            validate_args=self.validate_args,
+            allow_missing=self.supports_missing_labels,
+            used_by=f"`{type(self).__name__}`",
+        )
         if embeddings.ndim != 2 or len(embeddings) != len(labels):
             raise ValueError(
                 f"`{embeddings_name}` must have shape ({len(labels)}, D), one row for each row of `{labels_name}`, "
@@ -169,7 +178,8 @@ def resolve_ref_includes_query(
     if ref_labels.shape[1:] != labels.shape[1:] or ref_emb.shape[1:] != embeddings.shape[1:]:
         return False
     # Comparisons promote to the dtype that represents both: soft labels cast to integers would equal all-zero rows.
-    same_labels = (ref_labels[: len(labels)] == labels.to(ref_labels.device)).all()
+    first, labels = ref_labels[: len(labels)], labels.to(ref_labels.device)
+    same_labels = ((first == labels) | (first.isnan() & labels.isnan())).all()
     same_embeddings = (ref_emb[: len(labels)] == embeddings.to(ref_emb.device)).all()
     return bool(same_labels & same_embeddings)
 

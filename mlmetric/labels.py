@@ -3,13 +3,16 @@
 A label matrix has shape `(N, L)`, with one row per sample and one column per label. Its entries are 0 or 1 (multi-hot),
 or numbers in [0, 1] (soft labels). Functions accept torch tensors, numpy arrays, lists of rows, scipy sparse matrices
 and data frames. They return a tensor for a tensor and an array for anything else.
+
+NaN, and None in a list or a frame, means that a label of a row is not annotated: a missing label. The similarities of
+[mlmetric.similarity][], [`LabelRelation`][mlmetric.relations.LabelRelation], the miners and the losses support missing
+labels; everything else raises a ValueError.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -17,28 +20,28 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
+from mlmetric._label_matrix import NAMES_HINT, describe_invalid, to_matrix
+
 __all__ = ["LabelsLike", "binarize", "check_labels", "cooccurrence", "label_counts", "votes_to_labels"]
 
 LabelsLike: TypeAlias = torch.Tensor | npt.ArrayLike | sparse.sparray | sparse.spmatrix
 """Types accepted as a label matrix: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame."""
 
-# torch does not compare tensors of these dtypes.
-_COMPARABLE_DTYPES = {torch.uint16: torch.int64, torch.uint32: torch.int64, torch.uint64: torch.int64} | {
-    getattr(torch, name): torch.float32 for name in dir(torch) if name.startswith("float8_")
-}
-_NAMES_HINT = "Convert label names to a label matrix with `sklearn.preprocessing.MultiLabelBinarizer`."
 
-
-@overload
-def check_labels(labels: torch.Tensor, *, name: str = ..., validate_args: bool = ...) -> torch.Tensor: ...
-@overload
-def check_labels(labels: npt.NDArray[Any], *, name: str = ..., validate_args: bool = ...) -> npt.NDArray[Any]: ...
 @overload
 def check_labels(
-    labels: LabelsLike, *, name: str = ..., validate_args: bool = ...
+    labels: torch.Tensor, *, name: str = ..., validate_args: bool = ..., allow_missing: bool = ...
+) -> torch.Tensor: ...
+@overload
+def check_labels(
+    labels: npt.NDArray[Any], *, name: str = ..., validate_args: bool = ..., allow_missing: bool = ...
+) -> npt.NDArray[Any]: ...
+@overload
+def check_labels(
+    labels: LabelsLike, *, name: str = ..., validate_args: bool = ..., allow_missing: bool = ...
 ) -> torch.Tensor | npt.NDArray[Any]: ...
 def check_labels(
-    labels: LabelsLike, *, name: str = "labels", validate_args: bool = True
+    labels: LabelsLike, *, name: str = "labels", validate_args: bool = True, allow_missing: bool = False
 ) -> torch.Tensor | npt.NDArray[Any]:
     """Check that `labels` is a label matrix, and return it as a tensor or an array.
 
@@ -48,6 +51,7 @@ def check_labels(
         name: Name of the argument in error messages.
         validate_args: Whether to check the values as well as the shape. On a CUDA tensor this check synchronises with
             the device.
+        allow_missing: Whether entries may be NaN, which means that the label is not annotated.
 
     Returns:
         A tensor or a numeric array is returned unchanged, except that a sparse tensor becomes dense, and that a tensor
@@ -56,15 +60,26 @@ def check_labels(
 
     Raises:
         TypeError: If `labels` is not numeric, for example lists of label names, or is complex.
-        ValueError: If `labels` is not two-dimensional, or an entry is missing, NaN or outside [0, 1].
+        ValueError: If `labels` is not two-dimensional, or an entry is outside [0, 1], or missing or NaN without
+            `allow_missing=True`.
 
     Examples:
         >>> from mlmetric.labels import check_labels
         >>> check_labels([[1, 0], [0, 1]])
         array([[1, 0],
                [0, 1]])
+        >>> check_labels([[1, None], [0, 1]], allow_missing=True)
+        array([[ 1., nan],
+               [ 0.,  1.]])
     """
-    matrix = _to_matrix(labels, name)
+    return _check(labels, name, validate_args=validate_args, allow_missing=allow_missing)
+
+
+def _check(
+    labels: LabelsLike, name: str, *, validate_args: bool, allow_missing: bool = False, used_by: str = "this function"
+) -> torch.Tensor | npt.NDArray[Any]:
+    """Check labels like `check_labels`; the error for missing labels says that `used_by` does not support them."""
+    matrix = to_matrix(labels, name)
     if matrix.ndim != 2:
         raise ValueError(
             f"`{name}` must be a 2-D multi-hot matrix of shape (N, L), got shape {tuple(matrix.shape)}. "
@@ -74,16 +89,25 @@ def check_labels(
     if validate_args and isinstance(matrix, torch.Tensor) and matrix.numel():
         values = torch.stack(matrix.detach().aminmax())  # NaN if any entry is
     if validate_args and not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(
-            f"`{name}` must contain numbers in [0, 1], got {_first_outside(matrix)}. "
-            "Convert annotator votes with `mlmetric.labels.votes_to_labels`."
-        )
+        invalid = describe_invalid(matrix, name, allow_missing=allow_missing, used_by=used_by)
+        if invalid is not None:
+            raise ValueError(invalid)
     return matrix
 
 
-def label_tensor(labels: LabelsLike, *, name: str = "labels", validate_args: bool = True) -> torch.Tensor:
-    """Check labels like `check_labels`, and return a tensor, which may share memory with an array."""
-    matrix = check_labels(labels, name=name, validate_args=validate_args)
+def label_tensor(
+    labels: LabelsLike,
+    *,
+    name: str = "labels",
+    validate_args: bool = True,
+    allow_missing: bool = False,
+    used_by: str = "this function",
+) -> torch.Tensor:
+    """Check labels like `check_labels`, and return a tensor, which may share memory with an array.
+
+    The error for missing labels says that `used_by` does not support them.
+    """
+    matrix = _check(labels, name, validate_args=validate_args, allow_missing=allow_missing, used_by=used_by)
     if isinstance(matrix, torch.Tensor):
         return matrix
     dtype = matrix.dtype.newbyteorder("=")  # torch has native byte order only
@@ -103,50 +127,6 @@ def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool
             matrix = matrix.float()
         return matrix.numpy()
     return matrix
-
-
-def _to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
-    """Return a tensor as a dense tensor, and anything else as a numeric array."""
-    if isinstance(labels, torch.Tensor):
-        if labels.is_complex():
-            raise TypeError(f"`{name}` must contain real numbers, got a tensor of dtype {labels.dtype}.")
-        if labels.dtype in _COMPARABLE_DTYPES:
-            labels = labels.to(_COMPARABLE_DTYPES[labels.dtype])
-        tensor: torch.Tensor = labels
-        return tensor if tensor.layout is torch.strided else tensor.to_dense()
-    if sparse.issparse(labels):
-        labels = labels.toarray()
-    try:
-        array = np.asarray(labels)
-    except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
-        raise TypeError(
-            f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {type(labels).__name__}, which "
-            f"numpy cannot convert to a matrix: {error}. {_NAMES_HINT}"
-        ) from error
-    if array.dtype.kind in "biuf":
-        return array
-    shown = f"dtype {array.dtype}" if array.size else type(labels).__name__
-    if array.dtype == object and array.size:
-        wrong = [value for value in array.flat if not _is_number(value)] if array.ndim == 2 else list(array.flat[:1])
-        if not wrong:  # a frame with nullable dtypes, or Python numbers and None
-            return np.array([[np.nan if _is_missing(value) else value for value in row] for row in array], float)
-        shown = f"{wrong[0]!r:.60}"
-    raise TypeError(f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {shown}. {_NAMES_HINT}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real | np.bool_) or _is_missing(value)
-
-
-def _is_missing(value: Any) -> bool:
-    """Return whether a value is None or `pandas.NA`, without importing pandas."""
-    return value is None or type(value).__name__ == "NAType"
-
-
-def _first_outside(labels: torch.Tensor | npt.NDArray[Any]) -> str:
-    values = labels.detach().cpu().float().numpy() if isinstance(labels, torch.Tensor) else labels
-    row, column = np.argwhere(~((values >= 0) & (values <= 1)))[0]
-    return f"{values[row, column]} at row {row}, label {column}"
 
 
 def binarize(label_sets: Sequence[Iterable[int]], num_labels: int) -> torch.Tensor:
@@ -195,7 +175,7 @@ def _integers(indices: Iterable[int], row: int) -> list[int]:
         return [operator.index(value) for value in values]
     except TypeError:
         raise TypeError(
-            f"`label_sets[{row}]` must contain label indices, integers, got {indices!r:.60}. {_NAMES_HINT}"
+            f"`label_sets[{row}]` must contain label indices, integers, got {indices!r:.60}. {NAMES_HINT}"
         ) from None
 
 
@@ -238,7 +218,7 @@ def votes_to_labels(
         tensor([[0.7500, 0.2500, 0.0000],
                 [0.0000, 1.0000, 1.0000]])
     """
-    counts = _to_matrix(votes, "votes")
+    counts = to_matrix(votes, "votes")
     if counts.ndim != 2 or not bool((counts >= 0).all()):
         raise ValueError(f"`votes` must be a matrix (N, L) of numbers >= 0, got shape {tuple(counts.shape)}.")
     if not min_votes >= 1:

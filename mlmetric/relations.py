@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mlmetric._label_matrix import has_missing
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity import InnerProduct, SimilarityFunction, check_similarity, compare_labels, exceeds
@@ -19,7 +20,8 @@ class LabelRelation(nn.Module):
     A pair is positive if its similarity exceeds `positive_threshold`, negative if it does not exceed
     `negative_threshold`, and ignored in between. With equal thresholds, the default, no pair is ignored:
     `LabelRelation()` distinguishes pairs that share a label from pairs that do not. With similarities of sets, an
-    all-zero row is a negative of every row. The pair of a row with itself is treated like any other pair.
+    all-zero row is a negative of every row. The pair of a row with itself is treated like any other pair. Rows with
+    missing labels, NaN, are compared on the labels that both have annotated; pairs without such a label are ignored.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
@@ -79,7 +81,7 @@ class LabelRelation(nn.Module):
 
         Args:
             labels: Shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads.
+                [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated.
             ref_labels: Shape `(M, L)`; None for `labels` itself.
 
         Returns:
@@ -88,15 +90,17 @@ class LabelRelation(nn.Module):
         Raises:
             TypeError: If labels do not contain numbers, such as lists of label names, or `similarity` does not return
                 a tensor.
-            ValueError: If labels are not two-dimensional or not in [0, 1], or `similarity` returns another shape or
-                NaN.
+            ValueError: If labels are not two-dimensional or not in [0, 1], or `similarity` returns another shape, or
+                NaN for two rows without missing labels, or does not support missing labels.
         """
         same = ref_labels is None or ref_labels is labels
-        labels = label_tensor(labels, validate_args=self.validate_args)
+        labels = label_tensor(labels, validate_args=self.validate_args, allow_missing=True)
         if same or ref_labels is None:
             ref_labels = labels
         else:
-            ref_labels = label_tensor(ref_labels, name="ref_labels", validate_args=self.validate_args)
+            ref_labels = label_tensor(
+                ref_labels, name="ref_labels", validate_args=self.validate_args, allow_missing=True
+            )
         return self._relate(labels, ref_labels)
 
     def _relate(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
@@ -106,6 +110,7 @@ class LabelRelation(nn.Module):
             positive = exceeds(similarity, self.positive_threshold)
             equal = self.negative_threshold == self.positive_threshold
             negative = ~(positive if equal else exceeds(similarity, self.negative_threshold))
-            if not self.validate_args:  # otherwise there is no NaN
+            # Otherwise there is no NaN.
+            if not self.validate_args or has_missing(labels) or has_missing(ref_labels):
                 negative &= ~similarity.isnan()
             return positive.to(torch.int8) - negative.to(torch.int8)

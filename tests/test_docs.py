@@ -218,6 +218,7 @@ def test_package_imports_run_one_way():
         "_repr": 0,
         "_views": 0,
         "distributed": 0,
+        "_label_matrix": -1,
         "labels": 0,
         "_fingerprint": 2,
         "_label_columns": 1,

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mlmetric.heads._label_entropy import label_entropy
 from mlmetric.heads._standardize import Standardize
 from mlmetric.labels import LabelsLike, label_counts, label_tensor
 
@@ -115,11 +115,12 @@ class ClassifierHead(nn.Module):
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
-        """Compute the mean binary cross entropy, in nats.
+        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 without any.
 
         Args:
             logits: Shape `(N, L)`.
-            labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads.
+            labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads; NaN
+                for labels that are not annotated.
             validate_args: Whether to check that labels are in [0, 1], which synchronises with a CUDA device.
 
         Returns:
@@ -127,13 +128,13 @@ class ClassifierHead(nn.Module):
 
         Raises:
             TypeError: If `labels` does not contain numbers.
-            ValueError: If `labels` is not a matrix, or a label is NaN or outside [0, 1].
+            ValueError: If `labels` is not a matrix, or a label is outside [0, 1].
         """
-        target = label_tensor(labels, validate_args=validate_args).to(logits)
         if self.activation == "sigmoid":
-            return functional.binary_cross_entropy_with_logits(logits, target)
+            return label_entropy(logits, labels, validate_args=validate_args)
         with torch.autocast(logits.device.type, enabled=False):
-            return functional.binary_cross_entropy(logits.float().softmax(dim=1), target.float())
+            probabilities = logits.float().softmax(dim=1)
+            return label_entropy(probabilities, labels, validate_args=validate_args, probabilities=True)
 
     def extra_repr(self) -> str:
         """Show activation, clipping and filling."""

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
+from mlmetric.heads._label_entropy import label_entropy
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
-from mlmetric.labels import LabelsLike, cooccurrence, label_counts, label_tensor
+from mlmetric.labels import LabelsLike, cooccurrence, label_counts
 
 
 def cooccurrence_adjacency(
@@ -219,9 +220,8 @@ class LabelGraphHead(nn.Module):
 
     @inherit_docs(ClassifierHead.loss)
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
-        """Compute the mean binary cross entropy, in nats."""
-        target = label_tensor(labels, validate_args=validate_args).to(logits)
-        return functional.binary_cross_entropy_with_logits(logits, target)
+        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 without any."""
+        return label_entropy(logits, labels, validate_args=validate_args)
 
     def extra_repr(self) -> str:
         """Show the shape of the label vectors."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mlmetric._docstrings import inherit_docs
 from mlmetric.heads._classifier_head import ClassifierHead
+from mlmetric.heads._label_entropy import label_entropy
 from mlmetric.heads._label_graph_head import GraphConvolution, check_graph, normalize_adjacency
 from mlmetric.heads._standardize import Standardize
 from mlmetric.labels import LabelsLike, label_tensor
@@ -112,17 +113,17 @@ class SemanticProjectionHead(nn.Module):
         """Compute the binary cross entropy plus `separation` times the pairwise ranking loss, each the mean over rows.
 
         In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all or no labels are
-        present.
+        present. Missing labels, NaN, are left out of both.
         """
-        target = label_tensor(labels, validate_args=validate_args).to(logits)
-        entropy = functional.binary_cross_entropy_with_logits(logits, target)
+        target = label_tensor(labels, validate_args=validate_args, allow_missing=True).to(logits)
+        entropy = label_entropy(logits, target, validate_args=False)
         if not self.separation:
             return entropy
-        present = target >= 0.5
-        highest_absent = logits.masked_fill(present, -torch.inf).logsumexp(dim=1)
+        present, absent = target >= 0.5, target < 0.5
+        highest_absent = logits.masked_fill(~absent, -torch.inf).logsumexp(dim=1)
         lowest_present = (-logits).masked_fill(~present, -torch.inf).logsumexp(dim=1)
         ranking = functional.softplus(highest_absent + lowest_present)
-        return entropy + self.separation * ranking.sum() / max(len(target), 1)
+        return entropy + self.separation * ranking.sum() / (present | absent).any(dim=1).sum().clamp(min=1)
 
     def extra_repr(self) -> str:
         """Show the settings and the shape of the label vectors."""

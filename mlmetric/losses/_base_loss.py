@@ -31,7 +31,9 @@ LossDict = dict[str, dict[str, Any]]
 class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignore]
     """Base class of the losses for label matrices, which the base class of pytorch-metric-learning rejects.
 
-    A subclass implements `compute_loss(inputs)`, which gets checked [`LossInputs`][mlmetric.losses.LossInputs].
+    A subclass implements `compute_loss(inputs)`, which gets checked [`LossInputs`][mlmetric.losses.LossInputs]. Its
+    class attributes state what it supports: `supports_refs`, `supports_indices_tuple`, `supports_soft_labels` and
+    `supports_missing_labels`.
 
     Args:
         distance: A distance of pytorch-metric-learning. None for the default of the loss, `LpDistance()` unless stated
@@ -56,6 +58,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
     """Whether `indices_tuple` can be given, as by a miner."""
     supports_soft_labels = True
     """Whether labels can be between 0 and 1, as those of mixup."""
+    supports_missing_labels = False
+    """Whether labels can be NaN, which means that they are not annotated."""
 
     def __init__(
         self,
@@ -97,7 +101,8 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         Args:
             embeddings: Shape `(N, D)`, any floating-point dtype; the gradient has the same dtype.
             labels: Labels of `embeddings`, shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads. Optional with an `indices_tuple` if a
+                [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated, if
+                `supports_missing_labels` is True. Optional with an `indices_tuple` if a
                 `MultiLabelLoss` wraps a loss on pairs or triplets.
             indices_tuple: Pairs or triplets to compute the loss of, such as those of a miner: three index tensors
                 (anchors, positives, negatives) for triplets, or four (anchors, positives, anchors, negatives) for
@@ -170,9 +175,13 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
             missing = "labels" if labels is None else "ref_labels"
             raise ValueError(f"`{missing}` must be given to `{self.loss_name}`, got None.")
         if self.validate_args:
-            label_tensor(labels)
+            options: dict[str, Any] = {
+                "allow_missing": self.supports_missing_labels,
+                "used_by": f"`{self.loss_name}`",
+            }
+            label_tensor(labels, **options)
             if ref_labels is not labels:
-                label_tensor(ref_labels, name="ref_labels")
+                label_tensor(ref_labels, name="ref_labels", **options)
         ref_includes_query = resolve_ref_includes_query(embeddings, labels, ref_emb, ref_labels, ref_includes_query)
         device, same_labels = embeddings.device, ref_labels is labels
         labels = labels.to(device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from mlmetric._label_matrix import known_labels, may_have_missing
 from mlmetric._repr import parameters_repr
 from mlmetric.labels import LabelsLike, label_tensor
 
@@ -13,11 +14,11 @@ from mlmetric.labels import LabelsLike, label_tensor
 class AsymmetricLoss(nn.Module):
     """Asymmetric loss: binary cross entropy with a lower weight of easy negatives than of easy positives.
 
-    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a
-    present label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows.
-    0 is the lowest value. With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label
-    with a probability below the margin is 0, which helps if most labels are absent and some present labels were not
-    annotated.
+    With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a present
+    label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows. The loss of
+    a missing label, NaN, is 0, and rows without an annotated label are omitted from the mean. 0 is the lowest value.
+    With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label with a probability
+    below the margin is 0, which helps if most labels are absent and some present labels were not annotated.
 
     Args:
         gamma_neg: Focusing parameter of absent labels, at least 0.
@@ -69,16 +70,19 @@ class AsymmetricLoss(nn.Module):
         Args:
             logits: Shape `(N, L)`.
             labels: Shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads.
+                [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated.
 
         Returns:
             A scalar, float32 or float64.
 
         Raises:
             TypeError: If `labels` does not contain numbers.
-            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+            ValueError: If the shapes differ, or a label is not in [0, 1].
         """
         logits, targets = _check_logits(logits, labels, self.validate_args)
+        known = None
+        if may_have_missing(targets):
+            targets, known = known_labels(targets)
         probability = logits.sigmoid()
         if self.margin:
             shifted = (probability - self.margin).clamp(min=0)
@@ -89,7 +93,9 @@ class AsymmetricLoss(nn.Module):
             positive_weight = (1 - probability) ** self.gamma_pos
             negative_weight = shifted**self.gamma_neg
         losses = targets * positive_weight * logsigmoid(logits) + (1 - targets) * negative_weight * log_absent
-        return -losses.sum() / max(len(losses), 1)
+        if known is None:
+            return -losses.sum() / max(len(losses), 1)
+        return -torch.where(known, losses, 0).sum() / known.any(dim=1).sum().clamp(min=1)
 
 
 class TwoWayLoss(nn.Module):
@@ -100,7 +106,7 @@ class TwoWayLoss(nn.Module):
     over its absent labels and p over its present labels. The same is computed for each label that occurs in the batch,
     over rows. The loss is the mean over rows plus the mean over labels. It is small if the logits of present labels
     exceed those of absent labels in each row and in each column. Rows without labels and labels without rows are
-    omitted from the means; if no label is absent the term is 0.
+    omitted from the means; if no label is absent the term is 0. A missing label, NaN, is neither present nor absent.
 
     Args:
         temperature_positive: T_p, above 0. A high value weights all present labels.
@@ -145,24 +151,24 @@ class TwoWayLoss(nn.Module):
         Args:
             logits: Shape `(N, L)`.
             labels: Shape `(N, L)`, of any kind that [`check_labels`][mlmetric.labels.check_labels] reads; a label above
-                0 is present.
+                0 is present, and NaN is a label that is not annotated.
 
         Returns:
             A scalar, float32 or float64.
 
         Raises:
             TypeError: If `labels` does not contain numbers.
-            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+            ValueError: If the shapes differ, or a label is not in [0, 1].
         """
         logits, targets = _check_logits(logits, labels, self.validate_args)
-        present = targets > 0
-        return self._one_way(logits, present, dim=1) + self._one_way(logits, present, dim=0)
+        present, absent = targets > 0, targets <= 0
+        return self._one_way(logits, present, absent, dim=1) + self._one_way(logits, present, absent, dim=0)
 
-    def _one_way(self, logits: Tensor, present: Tensor, dim: int) -> Tensor:
-        has_term = present.any(dim) & ~present.all(dim)
+    def _one_way(self, logits: Tensor, present: Tensor, absent: Tensor, dim: int) -> Tensor:
+        has_term = present.any(dim) & absent.any(dim)
         num_terms = present.any(dim).sum().clamp(min=1)
         low = self.temperature_positive * _log_sum_exp(-logits / self.temperature_positive, present, has_term, dim)
-        high = self.temperature_negative * _log_sum_exp(logits / self.temperature_negative, ~present, has_term, dim)
+        high = self.temperature_negative * _log_sum_exp(logits / self.temperature_negative, absent, has_term, dim)
         return torch.where(has_term, softplus(high + low), 0).sum() / num_terms
 
 
@@ -173,7 +179,7 @@ def _log_sum_exp(values: Tensor, keep: Tensor, has_term: Tensor, dim: int) -> Te
 
 def _check_logits(logits: Tensor, labels: LabelsLike, validate_args: bool) -> tuple[Tensor, Tensor]:
     """Return logits and labels in one dtype, float32 or float64, on the device of the logits."""
-    labels = label_tensor(labels, validate_args=validate_args)
+    labels = label_tensor(labels, validate_args=validate_args, allow_missing=True)
     if logits.shape != labels.shape:
         raise ValueError(
             f"`logits` and `labels` must have the same shape (N, L), got {tuple(logits.shape)} and "

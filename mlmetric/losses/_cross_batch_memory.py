@@ -26,7 +26,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
     are the anchors, and all rows of the memory are the references. The pair of a row with its own entry in the memory
     is excluded, by miners before their caps. Only anchors have gradients. With similarities of sets, an all-zero row is
     never a positive, and a negative of every row. Embeddings and labels are stored without rounding, in a dtype that
-    represents those of all batches since the last reset: soft labels stay soft after a batch of integer labels.
+    represents those of all batches since the last reset: soft labels stay soft after a batch of integer labels. Missing
+    labels, NaN, are supported if the loss and the miner support them.
 
     Args:
         loss: A loss of pytorch-metric-learning, which is wrapped by a `MultiLabelLoss` with `similarity` and the
@@ -115,6 +116,14 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         supports: bool = self.loss.supports_soft_labels
         return supports
 
+    @property
+    def supports_missing_labels(self) -> bool:
+        """Whether labels can be NaN, which means that they are not annotated."""
+        return all(getattr(part, "supports_missing_labels", False) for part in self._parts())
+
+    def _parts(self) -> list[Any]:
+        return [self.loss] if self.miner is None else [self.loss, self.miner]
+
     def extra_repr(self) -> str:
         """Return the sizes, for the representation of the module."""
         sizes = f"embedding_size={self.embedding_size}, num_labels={self.num_labels}"
@@ -145,7 +154,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         Args:
             embeddings: Shape `(N, D)`.
             labels: Shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads.
+                [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated, if
+                `supports_missing_labels` is True.
             indices_tuple: Triplets or pairs of rows of the batch, added to those of the miner or the relation; None for
                 no others. A loss of this library other than `MultiLabelLoss` requires a miner for this.
             enqueue_mask: Shape `(N,)`, bool: the rows that are added to the memory; only the other rows are then
@@ -162,7 +172,13 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         self.reset_stats()
         # The labels are checked before they are stored: each later batch would be compared with them.
         validate_args = self.loss.validate_args or getattr(self.miner, "validate_args", False)
-        labels = label_tensor(labels, validate_args=validate_args)
+        unsupporting = [part for part in self._parts() if not getattr(part, "supports_missing_labels", False)]
+        labels = label_tensor(
+            labels,
+            validate_args=validate_args,
+            allow_missing=not unsupporting,
+            used_by=", ".join(f"`{type(part).__name__}`" for part in unsupporting),
+        )
         self._check(embeddings, labels, indices_tuple, enqueue_mask)
         self.embedding_memory = self._promote(self.embedding_memory, embeddings)
         self.label_memory = self._promote(self.label_memory, labels.to(embeddings.device))

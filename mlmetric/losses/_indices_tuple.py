@@ -43,6 +43,13 @@ def to_triplets(indices_tuple: IndicesTuple, num_anchors: int) -> IndicesTuple:
     return anchors, positives[pair], negatives[first_of_anchor[anchors] + position]
 
 
+def comparable_triplets(triplets: IndicesTuple, similarity: Tensor) -> IndicesTuple:
+    """Return the triplets for which neither of the two label similarities, shape `(N, M)`, is NaN."""
+    anchors, positives, negatives = triplets
+    keep = ~(similarity[anchors, positives].isnan() | similarity[anchors, negatives].isnan())
+    return anchors[keep], positives[keep], negatives[keep]
+
+
 def count_contradictions(indices_tuple: IndicesTuple, num_anchors: int, num_refs: int) -> int:
     """Count the pairs that are both positive and negative."""
     positive_anchors, positives, negative_anchors, negatives = to_pairs(indices_tuple)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmetric._label_dtypes import widen_integers
+from mlmetric._label_matrix import has_missing
 from mlmetric._pml import BaseDistance
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.losses._indices_tuple import IndicesTuple, to_pairs
@@ -20,7 +21,8 @@ class LossInputs:
 
     Attributes:
         embeddings: Shape `(N, D)`, float32 or float64.
-        labels: Labels of `embeddings`, shape `(N, L)`; uint8 and other small integers arrive as int64.
+        labels: Labels of `embeddings`, shape `(N, L)`; uint8 and other small integers arrive as int64. NaN for labels
+            that are not annotated, if the loss supports missing labels.
         ref_emb: Reference embeddings, shape `(M, D)`, in the dtype of `embeddings`; the same object as `embeddings` if
             no references are given.
         ref_labels: Labels of `ref_emb`, shape `(M, L)`.
@@ -43,6 +45,11 @@ class LossInputs:
         """The dtype of the embeddings, in which the loss is computed."""
         return self.embeddings.dtype
 
+    @property
+    def has_missing_labels(self) -> bool:
+        """Whether a label is NaN, which means that it is not annotated."""
+        return has_missing(self.labels) or (self.ref_labels is not self.labels and has_missing(self.ref_labels))
+
     def similarity(self, function: SimilarityFunction) -> Tensor:
         """Compute the label similarities.
 
@@ -50,10 +57,27 @@ class LossInputs:
             function: Label similarity `(labels, ref_labels) -> (N, M)`.
 
         Returns:
-            Shape `(N, M)`, without gradient, in the dtype that `function` returns.
+            Shape `(N, M)`, without gradient, in the dtype that `function` returns; NaN for pairs of rows that have no
+            annotated label in common.
         """
         with torch.no_grad():
             return compare_labels(function, self.labels, self.ref_labels, validate_args=self.validate_args)
+
+    def comparable_pairs(self, function: SimilarityFunction) -> tuple[Tensor, Tensor]:
+        """Compute the label similarities, and select the pairs that they compare.
+
+        Args:
+            function: Label similarity `(labels, ref_labels) -> (N, M)`.
+
+        Returns:
+            The result of `similarity`, with 0 in place of NaN, and that of `pairs`, without the pairs of similarity
+            NaN: both of shape `(N, M)`.
+        """
+        similarity, pairs = self.similarity(function), self.pairs()
+        if not self.has_missing_labels:
+            return similarity, pairs
+        incomparable = similarity.isnan()
+        return similarity.masked_fill(incomparable, 0), pairs & ~incomparable
 
     def distances(self, distance: BaseDistance) -> Tensor:
         """Compute the distances of the embeddings.

@@ -34,6 +34,11 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     entropy is `y / sum(y)`. The cross entropy of an all-zero row is zero; in `ProxyAnchorLoss` all proxies are pushed
     away from it.
 
+    Missing labels, NaN: the relation compares rows on the labels that both have annotated, and ignores pairs without
+    such a label. In a loss with a proxy for each label, a row takes part only for its annotated labels, also in the
+    softmax of a cross entropy, and rows without any are omitted from the mean. The means of `MultiSimilarityLoss`,
+    `GeneralizedLiftedStructureLoss` and `RankedListLoss` are over all rows: a row without pairs has the loss 0 there.
+
     The [table of losses](../pml_losses.md) lists the supported losses with what they use, and the unsupported ones with
     the reason. A subclass of a loss is treated as its nearest base class in the table. The state dict has the keys of
     the wrapped loss, so that either can load the state dict of the other; the parameters are those of the wrapped loss.
@@ -71,6 +76,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     """
 
     relation: LabelRelation
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -197,9 +203,9 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     ) -> LossDict:
         if labels is None:
             raise ValueError(f"`labels` must be given to `{self.loss_name}`, got None.")
-        labels = check_labels(labels, validate_args=self.validate_args).to(embeddings.device)
+        labels = check_labels(labels, validate_args=self.validate_args, allow_missing=True).to(embeddings.device)
         if self.validate_args and not self.supports_soft_labels:
-            between = labels[(labels != 0) & (labels != 1)]
+            between = labels[(labels > 0) & (labels < 1)]
             if len(between):
                 raise ValueError(
                     f"`labels` must be 0 or 1 for `{self.loss_name}`, which does not support soft labels, "

@@ -3,6 +3,8 @@
 With one-hot labels the values are those of pytorch-metric-learning. The formulas use the parameters, settings and
 reducer of the wrapped loss. As in pytorch-metric-learning, parameters are converted to the dtype of the embeddings,
 here float32 or float64: in half precision they would be rounded permanently.
+
+A missing label, NaN, is left out as if the row were not compared with the class of the label.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlmetric.losses._base_loss import LossDict, element_loss, reduced_loss
+from mlmetric._label_matrix import has_missing, known_labels
+from mlmetric.losses._base_loss import LossDict, element_loss, reduced_loss, zero_loss_dict
 from mlmetric.losses._pml_relation_losses import log_one_plus_sum_exp
 
 
@@ -26,17 +29,17 @@ def proxy_anchor(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor)
     loss.cast_types(embeddings.dtype, embeddings.device)
     similarity = loss.get_logits(embeddings)
     _check_columns(loss, similarity, labels)
-    positive = labels > 0
+    positive, negative = labels > 0, labels <= 0  # a missing label is neither
     shift = weights.unsqueeze(1) - 1
     near = loss.alpha * loss.distance.margin(similarity, loss.margin) + shift
     far = loss.alpha * loss.distance.margin(-loss.margin, similarity) + shift
     proxies = torch.arange(labels.shape[1], device=labels.device)
     loss_dict = {
         "pos_loss": element_loss(log_one_plus_sum_exp(near, positive, dim=0), proxies),
-        "neg_loss": element_loss(log_one_plus_sum_exp(far, ~positive, dim=0), proxies),
+        "neg_loss": element_loss(log_one_plus_sum_exp(far, negative, dim=0), proxies),
     }
     loss_dict["pos_loss"]["divisor"] = int(positive.any(0).sum())
-    loss_dict["neg_loss"]["divisor"] = len(proxies)
+    loss_dict["neg_loss"]["divisor"] = int((positive | negative).any(0).sum())
     loss.add_weight_regularization_to_loss_dict(loss_dict, loss.proxies)
     return loss_dict
 
@@ -81,15 +84,28 @@ def p2s_grad(loss: Any, embeddings: Tensor, labels: Tensor, weights: Tensor) -> 
     loss.weight.data = weight.renorm(2, 1, 1e-5) * 1e5  # of length 1, with the rounding of pytorch-metric-learning
     cosine = normalize(embeddings) @ loss.weight
     _check_columns(loss, cosine, labels)
+    if has_missing(labels):
+        known = ~labels.isnan()
+        if not bool(known.any()):
+            return zero_loss_dict(loss)
+        cosine, labels = cosine[known], labels[known]
     losses = loss.m_loss(cosine.clamp(-1, 1), labels.to(cosine.dtype))
     return {"loss": reduced_loss(losses)}
 
 
 def _classification(loss: Any, logits: Tensor, labels: Tensor, weights: Tensor, class_weights: Tensor) -> LossDict:
     labels = labels.to(logits.dtype)
+    rows = torch.arange(len(labels), device=labels.device)
+    if has_missing(labels):
+        labels, known = known_labels(labels)
+        # Finite, since infinity times a target of 0 is NaN.
+        logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min / 2)
+        rows = known.any(1).nonzero().squeeze(1)
     target = labels / labels.sum(1, keepdim=True).clamp(min=torch.finfo(labels.dtype).tiny)
     losses = cross_entropy(logits, target, reduction="none") * weights
-    loss_dict = {"loss": element_loss(losses, torch.arange(len(losses), device=losses.device))}
+    if len(rows) < len(losses):
+        losses = losses[rows]
+    loss_dict = {"loss": element_loss(losses, rows)} if len(rows) else zero_loss_dict(loss)
     loss.add_weight_regularization_to_loss_dict(loss_dict, class_weights.t())
     return loss_dict
 

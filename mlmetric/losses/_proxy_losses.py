@@ -23,8 +23,8 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
 
     For each label, the rows with the label are positive and the other rows are negative; harder rows have a larger
     weight. 0 is the lowest value. The proxy of a label that no row of the batch has is only pushed away; all proxies
-    are pushed away from an all-zero row. It is [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `ProxyAnchorLoss`
-    of pytorch-metric-learning.
+    are pushed away from an all-zero row. A row is neither positive nor negative for a missing label, NaN. It is
+    [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `ProxyAnchorLoss` of pytorch-metric-learning.
 
     Args:
         num_labels: L, the number of columns of the labels.
@@ -106,7 +106,8 @@ class HyP2Loss(MultiLabelBaseLoss):
     `max(0, c - threshold)` between rows and the other proxies; and `beta * max(0, c - threshold)` between pairs of rows
     with at least two labels each that share no label, which proxies alone do not separate. 0 is the lowest value. All
     proxies are pushed away from an all-zero row; without such pairs the third term is 0. A soft label above 0 counts as
-    present.
+    present. Missing labels, NaN, are in neither of the first two means, and pairs are compared on the labels that both
+    rows have annotated.
 
     Args:
         num_labels: L, the number of columns of the labels.
@@ -142,6 +143,7 @@ class HyP2Loss(MultiLabelBaseLoss):
 
     supports_refs = False
     supports_indices_tuple = False
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -205,9 +207,12 @@ class HyP2Loss(MultiLabelBaseLoss):
         several = present.sum(dim=1) > 1
         rows, label_sets = embeddings[several], present[several].to(inputs.dtype)
         disjoint = label_sets @ label_sets.T == 0  # False for self-pairs, since these rows have labels
+        if inputs.has_missing_labels:
+            sizes = label_sets @ (~inputs.labels[several].isnan()).to(inputs.dtype).T  # on labels annotated in both
+            disjoint &= torch.minimum(sizes, sizes.T) > 1
         terms = {
             "positive_loss": _mean(1 - cosine, present),
-            "negative_loss": _mean(torch.relu(cosine - self.threshold), ~present),
+            "negative_loss": _mean(torch.relu(cosine - self.threshold), inputs.labels <= 0),
             "pair_loss": self.beta * _mean(torch.relu(rows @ rows.T - self.threshold), disjoint),
         }
         return {name: reduced_loss(value) for name, value in terms.items()}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mlmetric._docstrings import inherit_docs
 from mlmetric._pml import BaseDistance
 from mlmetric.losses._base_loss import LossDict, MultiLabelBaseLoss, element_loss, zero_loss_dict
+from mlmetric.losses._indices_tuple import IndicesTuple, comparable_triplets
 from mlmetric.losses._loss_inputs import LossInputs
 from mlmetric.losses._squared_euclidean_distance import SquaredEuclideanDistance
 from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
@@ -21,7 +22,8 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
     `(cos(a, j) - S(a, j))^2`, averaged over the references of an anchor, then over anchors. 0 is the lowest value. If
     labels are uncertain, the best cosine of two rows is their expected similarity, so that neighbours are ranked by
     expected similarity, as graded retrieval metrics require, without a miner, margin or temperature. With the Jaccard
-    index, the target of an all-zero row is a cosine of 0 to every row.
+    index, the target of an all-zero row is a cosine of 0 to every row. Rows with missing labels, NaN, are compared on
+    the labels that both have annotated; pairs without such a label are omitted.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, in [0, 1]. None for
@@ -45,6 +47,8 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
         Liu et al., "Supervised hashing with kernels", CVPR 2012, regress a similarity on inner products. Here the codes
         are unit vectors, and the similarity is graded.
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -78,12 +82,12 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
     @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor that is compared with a reference."""
-        pairs = inputs.pairs()
+        similarity, pairs = inputs.comparable_pairs(self.similarity)
         counts = pairs.sum(dim=1)
         anchors = counts.nonzero().squeeze(1)
         if len(anchors) == 0:
             return zero_loss_dict(self)
-        squares = (inputs.distances(self.distance) - inputs.similarity(self.similarity).to(inputs.dtype)).square()
+        squares = (inputs.distances(self.distance) - similarity.to(inputs.dtype)).square()
         losses = torch.where(pairs, squares, 0).sum(dim=1)[anchors] / counts[anchors]
         return {"loss": element_loss(losses, anchors)}
 
@@ -101,7 +105,8 @@ class LogRatioLoss(MultiLabelBaseLoss):
 
     Label distances are at least `min_label_distance`, because the logarithm of the distance 0 of equal label sets is
     minus infinity. With the Jaccard index, an all-zero row has label distance 1 to every row. Anchors with fewer than
-    two references have no ratio and are omitted.
+    two references have no ratio and are omitted. Rows with missing labels, NaN, are compared on the labels that both
+    have annotated; pairs without such a label are omitted.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, at most 1. None for
@@ -130,6 +135,8 @@ class LogRatioLoss(MultiLabelBaseLoss):
         for each anchor (the dense triplet mining of the paper) and the mean in place of the sum. Deviations: label
         distances from a similarity of label sets in place of distances of poses or captions, and their lower bound.
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -171,16 +178,19 @@ class LogRatioLoss(MultiLabelBaseLoss):
     @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor, or for each triplet if triplets are given."""
-        similarity = inputs.similarity(self.similarity).to(inputs.dtype)
-        label_distances = (1 - similarity).clamp(min=self.min_label_distance)
+        similarity, pairs = inputs.comparable_pairs(self.similarity)
+        label_distances = (1 - similarity.to(inputs.dtype)).clamp(min=self.min_label_distance)
         log_ratios = (inputs.distances(self.distance) + self.eps).log() - label_distances.log()
         if inputs.indices_tuple is not None and len(inputs.indices_tuple) == 3:
-            anchors, positives, negatives = inputs.indices_tuple
+            triplets: IndicesTuple = inputs.indices_tuple
+            if inputs.has_missing_labels:
+                triplets = comparable_triplets(triplets, similarity.where(pairs, torch.nan))
+            anchors, positives, negatives = triplets
             losses = (log_ratios[anchors, positives] - log_ratios[anchors, negatives]).square()
             if len(losses) == 0:
                 return zero_loss_dict(self)
-            return {"loss": {"losses": losses, "indices": inputs.indices_tuple, "reduction_type": "triplet"}}
-        losses, anchors = _mean_squared_difference(log_ratios, inputs.pairs())
+            return {"loss": {"losses": losses, "indices": triplets, "reduction_type": "triplet"}}
+        losses, anchors = _mean_squared_difference(log_ratios, pairs)
         return {"loss": element_loss(losses, anchors)} if len(losses) else zero_loss_dict(self)
 
 

@@ -9,11 +9,12 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
+from mlmetric._label_matrix import known_labels
 from mlmetric._pml import BaseDistance
 from mlmetric.losses._base_loss import LossDict, MultiLabelBaseLoss, element_loss, zero_loss_dict
 from mlmetric.losses._indices_tuple import to_pairs
 from mlmetric.losses._loss_inputs import LossInputs
-from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity, exceeds
+from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity, exceeds, inner_product
 
 Positives = Literal["similarity", "per_label", "any"]
 
@@ -38,6 +39,10 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
     weights of positives and terms. With an `indices_tuple`, its positive pairs are the positives regardless of their
     similarity, which is still used as their weight, and the softmax is computed over the pairs of the `indices_tuple`
     only; `"per_label"` uses the positive pairs that share the label.
+
+    Rows with missing labels, NaN, are compared on the labels that both have annotated. Pairs without such a label are
+    not positives and not in the softmax; for `"per_label"`, the softmax of a term is over the references that have the
+    label of the term annotated.
 
     Args:
         positives: Definition of a positive: `"similarity"`, `"per_label"` or `"any"`.
@@ -71,6 +76,8 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         Deviation: MulSupCon stores past batches in a queue; for that, use
         [MultiLabelCrossBatchMemory][mlmetric.losses.MultiLabelCrossBatchMemory].
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -113,49 +120,59 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
     @inherit_docs(MultiLabelBaseLoss.compute_loss)
     def compute_loss(self, inputs: LossInputs) -> LossDict:
         """Return a loss for each anchor, or for each label of each anchor."""
-        log_softmax = self._log_softmax(inputs)
-        if self.positives == "per_label":
-            losses, anchors = self._per_label(inputs, log_softmax)
-        else:
-            losses, anchors = self._per_anchor(inputs, log_softmax)
-        return {"loss": element_loss(losses, anchors)} if len(losses) else zero_loss_dict(self)
-
-    def _log_softmax(self, inputs: LossInputs) -> Tensor:
         distances = inputs.distances(self.distance)
         logits = (distances if self.distance.is_inverted else -distances) / self.temperature
-        pairs = inputs.pairs()
-        # The logarithm of an empty sum is infinite, and its gradient NaN.
-        excluded = ~pairs & pairs.any(dim=1, keepdim=True)
-        total = logits.masked_fill(excluded, -torch.inf).logsumexp(dim=1, keepdim=True)
-        return (logits - total).masked_fill(~pairs, 0)
+        losses, anchors = (self._per_label if self.positives == "per_label" else self._per_anchor)(inputs, logits)
+        return {"loss": element_loss(losses, anchors)} if len(losses) else zero_loss_dict(self)
 
-    def _per_anchor(self, inputs: LossInputs, log_softmax: Tensor) -> tuple[Tensor, Tensor]:
+    def _per_anchor(self, inputs: LossInputs, logits: Tensor) -> tuple[Tensor, Tensor]:
         weights, positive = self._weights(inputs)
+        pairs = inputs.pairs()
+        if inputs.has_missing_labels:
+            comparable = ~weights.isnan()
+            weights, positive, pairs = weights.masked_fill(~comparable, 0), positive & comparable, pairs & comparable
+        log_softmax = _log_softmax(logits, pairs)
         num_positives = positive.sum(dim=1)
         anchors = num_positives.nonzero().squeeze(1)
         losses = -(weights * positive * log_softmax).sum(dim=1)[anchors] / num_positives[anchors]
         return losses, anchors
 
     def _weights(self, inputs: LossInputs) -> tuple[Tensor, Tensor]:
-        """Return the weights of all pairs, and which pairs are positive."""
+        """Return the weights of all pairs, NaN for incomparable ones, and which pairs are positive."""
         if self.positives == "any":
-            shared = inputs.labels.to(inputs.dtype) @ inputs.ref_labels.to(inputs.dtype).T
-            weights, positive = torch.ones_like(shared), shared > 0
+            shared = inner_product(inputs.labels.to(inputs.dtype), inputs.ref_labels.to(inputs.dtype))
+            weights, positive = torch.ones_like(shared).masked_fill(shared.isnan(), torch.nan), shared > 0
         else:
             weights = inputs.similarity(self.similarity)
             if self.empty_rows_match:
-                empty, empty_refs = (~(rows > 0).any(dim=1) for rows in (inputs.labels, inputs.ref_labels))
-                weights = weights.masked_fill(empty[:, None] & empty_refs, 1)
+                weights = weights.masked_fill(self._both_empty(inputs), 1)
             positive = exceeds(weights, self.positive_threshold)
         return weights.to(inputs.dtype), self._allowed(inputs, positive)
 
-    def _per_label(self, inputs: LossInputs, log_softmax: Tensor) -> tuple[Tensor, Tensor]:
+    def _both_empty(self, inputs: LossInputs) -> Tensor:
+        """Return which pairs of rows are all-zero, on the labels that both have annotated."""
+        present, present_refs = inputs.labels > 0, inputs.ref_labels > 0
+        if not inputs.has_missing_labels:
+            return ~present.any(dim=1)[:, None] & ~present_refs.any(dim=1)
+        known, known_refs = ((~rows.isnan()).to(inputs.dtype) for rows in (inputs.labels, inputs.ref_labels))
+        num_present = present.to(inputs.dtype) @ known_refs.T + known @ present_refs.to(inputs.dtype).T
+        return (num_present == 0) & (known @ known_refs.T > 0)
+
+    def _per_label(self, inputs: LossInputs, logits: Tensor) -> tuple[Tensor, Tensor]:
         labels, ref_labels = inputs.labels.to(inputs.dtype), inputs.ref_labels.to(inputs.dtype)
-        allowed = self._allowed(inputs, inputs.pairs())
+        if inputs.has_missing_labels:
+            (labels, _), (ref_labels, known_refs) = known_labels(labels), known_labels(ref_labels)
+        allowed, pairs = self._allowed(inputs, inputs.pairs()), inputs.pairs()
         num_positives = allowed.to(inputs.dtype) @ ref_labels
-        sums = (log_softmax * allowed) @ ref_labels
         terms = torch.where((labels > 0) & (num_positives > 0))
-        losses = -sums[terms] / num_positives[terms] * labels[terms]
+        if inputs.has_missing_labels:
+            anchors, label_indices = terms
+            compared = pairs[anchors] & known_refs.T[label_indices]
+            log_softmax = _log_softmax(logits[anchors], compared)
+            sums = (log_softmax * allowed[anchors] * ref_labels.T[label_indices]).sum(dim=1)
+        else:
+            sums = ((_log_softmax(logits, pairs) * allowed) @ ref_labels)[terms]
+        losses = -sums / num_positives[terms] * labels[terms]
         return losses, terms[0]
 
     def _allowed(self, inputs: LossInputs, positive: Tensor) -> Tensor:
@@ -164,3 +181,11 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
             return positive & inputs.pairs()
         anchors, positives, *_ = to_pairs(inputs.indices_tuple)
         return torch.zeros_like(positive).index_put_((anchors, positives), positive.new_ones(()))
+
+
+def _log_softmax(logits: Tensor, pairs: Tensor) -> Tensor:
+    """Return the logarithm of the softmax over the compared pairs of each row, and 0 for the other pairs."""
+    # The logarithm of an empty sum is infinite, and its gradient NaN.
+    excluded = ~pairs & pairs.any(dim=1, keepdim=True)
+    total = logits.masked_fill(excluded, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return (logits - total).masked_fill(~pairs, 0)

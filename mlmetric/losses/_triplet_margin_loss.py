@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlmetric._docstrings import inherit_docs
 from mlmetric._pml import BaseDistance
 from mlmetric.losses._base_loss import LossDict, MultiLabelBaseLoss, zero_loss_dict
-from mlmetric.losses._indices_tuple import IndicesTuple, to_triplets
+from mlmetric.losses._indices_tuple import IndicesTuple, comparable_triplets, to_triplets
 from mlmetric.losses._loss_inputs import LossInputs
 from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
 
@@ -22,7 +22,8 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
     negative, the larger its margin. 0 is the lowest value: each triplet satisfies its margin. Use a
     [miner][mlmetric.miners] with the same similarity; if the negative of a triplet is more similar than the positive,
     its margin is below 0. Without a miner, the loss is computed for all O(N^3) triplets of the batch with
-    `S(a, p) > S(a, n)`.
+    `S(a, p) > S(a, n)`. Rows with missing labels, NaN, are compared on the labels that both have annotated; triplets
+    with a pair without such a label are omitted.
 
     For a constant margin, use [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `TripletMarginLoss` of
     pytorch-metric-learning.
@@ -55,6 +56,8 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
         The triplet loss of Schroff et al., "FaceNet", CVPR 2015. Margins that grow with the difference in relevance are
         known from learning to rank (margin rescaling). Here the margin is linear in the difference.
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,
@@ -94,6 +97,8 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
             triplets = _ordered_triplets(similarity, inputs.pairs())
         else:
             triplets = to_triplets(inputs.indices_tuple, len(inputs.embeddings))
+            if inputs.has_missing_labels:
+                triplets = comparable_triplets(triplets, similarity)
         anchors, positives, negatives = triplets
         if len(anchors) == 0:
             return zero_loss_dict(self)

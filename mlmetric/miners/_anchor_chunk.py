@@ -112,11 +112,12 @@ class AnchorChunk:
             positive = to_array(exceeds(similarity, rule.positive_threshold))
         values, distances = to_array(similarity), to_array(distance)
         self.row = arange(self.num_rows, distances)
-        if ref_includes_query:
-            positive[self.row, self.row + first] = False
-            partial[self.row, self.row + first] = True
-            values = values + 0  # a copy
-            values[self.row, self.row + first] = _largest(similarity.dtype)  # never below that of a positive
+        excluded: list[tuple[Array, ...]] = [(self.row, self.row + first)] if ref_includes_query else []
+        if similarity.is_floating_point() and bool(similarity.max().isnan()):
+            excluded.append(nonzero(to_array(similarity.isnan())))
+        values = values + 0 if excluded else values  # a copy
+        for pairs in excluded:  # their similarity is never below that of a positive
+            positive[pairs], partial[pairs], values[pairs] = False, True, _largest(similarity.dtype)
 
         offset = self.num_refs * self.row[:, None]
         self.ranked = argsort_rows(distances) + offset  # indices into the flat matrices

@@ -23,7 +23,8 @@ class MultiLabelMiner(MultiLabelBaseMiner):
     `negative_threshold`, and ignored in between: ignored pairs are not mined, and no pair is mined as both positive and
     negative. With similarities of sets, an all-zero row is never a positive, and a negative of every row. An anchor
     without positives gives no triplets. A batch in which nothing qualifies gives empty int64 tensors, for which the
-    losses of pytorch-metric-learning return a differentiable zero.
+    losses of pytorch-metric-learning return a differentiable zero. Rows with missing labels, NaN, are compared on the
+    labels that both have annotated; pairs without such a label are ignored.
 
     Margins, strategies and the distance of the wrapped miner are read in each call; margins and ranges refer to the
     values that the distance returns, inverted or not. The [table of miners](../pml_miners.md) lists the supported
@@ -69,6 +70,8 @@ class MultiLabelMiner(MultiLabelBaseMiner):
         an angle of 0 and not 27 degrees; a call of `HDCMiner` does not reduce pairs that were set externally;
         `MultiSimilarityMiner` never mines a pair that is neither positive nor negative.
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,

@@ -31,7 +31,8 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
     positives gives no triplets. A batch without triplets gives three empty int64 tensors, for which the losses of
     pytorch-metric-learning return a differentiable zero. A pair can be positive in one triplet and negative in another:
     use a loss that supports this, such as `TripletMarginLoss`, `MarginLoss` or `ContrastiveLoss`, as in
-    `loss(embeddings, indices_tuple=triplets)`.
+    `loss(embeddings, indices_tuple=triplets)`. Rows with missing labels, NaN, are compared on the labels that both have
+    annotated; a pair without such a label is neither positive nor negative.
 
     Memory is proportional to the `(N, M)` distances and similarities and the number of returned triplets. Time is a
     small multiple of that for computing and sorting the distances, plus the output. Triplets that the caps (the
@@ -100,6 +101,8 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
         exceeds `positive_threshold`. For equal distances, or a difference of exactly the margin, the conditions above
         apply, which differ from those of pytorch-metric-learning: equal distances are not `"hard"`.
     """
+
+    supports_missing_labels = True
 
     def __init__(
         self,

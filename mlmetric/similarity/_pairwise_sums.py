@@ -7,6 +7,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from mlmetric._label_matrix import has_missing, known_labels
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.similarity._autocast import without_autocast
 
@@ -20,11 +21,17 @@ class PairwiseSums:
     Sums that are not counts are computed in float64. `round_result` rounds the similarity once, a float64 result to 12
     digits: equal label sets get equal similarities, so that a strict `<` is not affected by rounding errors.
 
+    If a label is missing (NaN), each sum is over the labels that both rows of the pair have annotated, so that sizes
+    and squares depend on both rows; `round_result` sets pairs without such a label of weight above 0 to NaN.
+
     Args:
         labels: Shape `(N, L)`.
         ref_labels: Shape `(M, L)`; None for `labels`.
         weights: Shape `(L,)`; None for equal weights of 1.
         paired: Whether row i is compared with `ref_labels[i]` only.
+
+    Attributes:
+        missing: Whether a label is missing.
     """
 
     def __init__(
@@ -53,25 +60,31 @@ class PairwiseSums:
         self.paired = paired
         self.out_dtype = torch.float64 if labels.dtype == torch.float64 else torch.float32
         self.multi_hot = _is_multi_hot(labels) and (ref_labels is labels or _is_multi_hot(ref_labels))
+        self.missing = not self.multi_hot and (
+            has_missing(labels) or (ref_labels is not labels and has_missing(ref_labels))
+        )
+        if self.missing:
+            same = ref_labels is labels
+            labels, known = known_labels(labels)
+            ref_labels, ref_known = (labels, known) if same else known_labels(ref_labels)
+            self.multi_hot = _is_multi_hot(labels) and _is_multi_hot(ref_labels)
         dtype = self.out_dtype if self.multi_hot and weights is None else torch.float64
         self.labels = labels.to(dtype)
         self.ref_labels = self.labels if ref_labels is labels else ref_labels.to(self.labels)
         self.weights = None if weights is None else weights.to(self.labels)
+        if self.missing:
+            self.known, self.ref_known = known.to(self.labels), ref_known.to(self.labels)
 
     def complement(self) -> PairwiseSums:
         """Return the sums for the complements of the label sets."""
         complement = copy(self)
-        complement.labels, complement.ref_labels = 1 - self.labels, 1 - self.ref_labels
+        known, ref_known = (self.known, self.ref_known) if self.missing else (1, 1)
+        complement.labels, complement.ref_labels = known - self.labels, ref_known - self.ref_labels
         return complement
 
     def product(self) -> Tensor:
         """Return the weighted inner products."""
-        weighted = self._weighted(self.labels)
-        if self.paired:
-            return (weighted * self.ref_labels).sum(1)
-        # Autocast would count in half precision.
-        with without_autocast(self.labels.device):
-            return weighted @ self.ref_labels.T
+        return self._products(self.labels, self.ref_labels)
 
     def intersection(self) -> Tensor:
         """Return the weighted sizes of the intersections: the sum of the minima."""
@@ -94,24 +107,39 @@ class PairwiseSums:
         return self._sums(squares, squares if self.ref_labels is self.labels else self.ref_labels.square())
 
     def total_weight(self) -> Tensor | int:
-        """Return the sum of the weights of all labels."""
+        """Return the sum of the weights of all labels, or, for each pair, of those that both rows have annotated."""
+        if self.missing:
+            return self._products(self.known, self.ref_known)
         return self.labels.shape[1] if self.weights is None else self.weights.sum()
 
     def _sums(self, values: Tensor, ref_values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted sums of rows, so that they broadcast to the pairs."""
+        if self.missing:
+            return self._products(values, self.ref_known), self._products(self.known, ref_values)
         sums = self._weighted(values).sum(1)
         ref_sums = sums if ref_values is values else self._weighted(ref_values).sum(1)
         return sums if self.paired else sums[:, None], ref_sums
+
+    def _products(self, values: Tensor, ref_values: Tensor) -> Tensor:
+        """Return the weighted inner products of the pairs."""
+        weighted = self._weighted(values)
+        if self.paired:
+            return (weighted * ref_values).sum(1)
+        # Autocast would count in half precision.
+        with without_autocast(values.device):
+            return weighted @ ref_values.T
 
     def _weighted(self, values: Tensor) -> Tensor:
         return values if self.weights is None else values * self.weights
 
     def round_result(self, similarity: Tensor) -> Tensor:
-        """Round a similarity to 12 digits, and convert it to the dtype of the result."""
+        """Round a similarity to 12 digits, convert it to the dtype of the result, and set incomparable pairs to NaN."""
         if similarity.dtype == torch.float64:
             # Veltkamp's splitting to 53 - 12 bits: relative, so that small values are kept, and with a gradient of 1.
             shifted = similarity * (2**12 + 1)
             similarity = shifted - (shifted - similarity)
+        if self.missing:
+            similarity = similarity.masked_fill(torch.as_tensor(self.total_weight()) <= 0, torch.nan)
         return similarity.to(self.out_dtype)
 
 

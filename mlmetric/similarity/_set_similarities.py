@@ -16,17 +16,20 @@ def inner_product(
     """Compute the weighted inner product of label vectors, `sum_l w_l y_l y'_l`.
 
     On multi-hot labels without weights it is the number of shared labels. 0 is the lowest value; there is no common
-    upper bound. An all-zero row has similarity 0 to every row.
+    upper bound. An all-zero row has similarity 0 to every row. With missing labels the sum is over the labels that both
+    rows have annotated.
 
     Args:
         labels: Shape `(N, L)`, entries in [0, 1], any dtype, of any kind that
-            [`check_labels`][mlmetric.labels.check_labels] reads. The values are not checked.
+            [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated. The values are
+            not checked.
         ref_labels: Shape `(M, L)`, compared with `labels`; None for `labels` itself.
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
         paired: Whether row i is compared with `ref_labels[i]` only, as in scikit-learn's `paired_distances`.
 
     Returns:
-        Shape `(N, M)`, or `(N,)` with `paired=True`; float64 if `labels` is float64, else float32.
+        Shape `(N, M)`, or `(N,)` with `paired=True`; float64 if `labels` is float64, else float32. NaN for pairs of
+        rows that have no label of weight above 0 annotated in both.
 
     Raises:
         TypeError: If `labels` or `ref_labels` does not contain numbers, such as lists of label names.
@@ -52,7 +55,8 @@ def jaccard(
     """Compute the Jaccard index: the size of the intersection of two label sets divided by that of their union.
 
     1 for equal sets, 0 for disjoint ones. An all-zero row has similarity 0 to every row, including another all-zero
-    row, so that it is never a positive.
+    row, so that it is never a positive. With missing labels, intersection and union are those of the labels that both
+    rows have annotated.
 
     Examples:
         >>> import torch
@@ -61,6 +65,10 @@ def jaccard(
         tensor([[1.0000, 0.3333, 0.0000],
                 [0.3333, 1.0000, 0.0000],
                 [0.0000, 0.0000, 0.0000]])
+        >>> jaccard(torch.tensor([[1, 1, torch.nan], [1, 0, 1], [torch.nan, torch.nan, 1]]))
+        tensor([[1.0000, 0.5000,    nan],
+                [0.5000, 1.0000, 1.0000],
+                [   nan, 1.0000, 1.0000]])
 
     Source:
         Jaccard (1901). On soft labels it is the sum of the minima divided by that of the maxima (Ruzicka 1958).
@@ -77,7 +85,8 @@ def dice(
 ) -> Tensor:
     """Compute the Dice coefficient: the size of the intersection of two label sets divided by their mean size.
 
-    1 for equal sets, 0 for disjoint ones. An all-zero row has similarity 0 to every row.
+    1 for equal sets, 0 for disjoint ones. An all-zero row has similarity 0 to every row. With missing labels,
+    intersection and sizes are those of the labels that both rows have annotated.
 
     Examples:
         >>> import torch
@@ -101,7 +110,8 @@ def overlap(
 ) -> Tensor:
     """Compute the overlap coefficient: the size of the intersection divided by the size of the smaller label set.
 
-    1 if one set contains the other, 0 for disjoint sets. An all-zero row has similarity 0 to every row.
+    1 if one set contains the other, 0 for disjoint sets. An all-zero row has similarity 0 to every row. With missing
+    labels, intersection and sizes are those of the labels that both rows have annotated.
 
     Examples:
         >>> import torch
@@ -124,7 +134,8 @@ def cosine(
 ) -> Tensor:
     """Compute the cosine of the angle between label vectors.
 
-    1 for vectors of the same direction, 0 for disjoint sets. An all-zero row has similarity 0 to every row.
+    1 for vectors of the same direction, 0 for disjoint sets. An all-zero row has similarity 0 to every row. With
+    missing labels, the vectors are those of the labels that both rows have annotated.
 
     Examples:
         >>> import torch
@@ -151,7 +162,8 @@ def hamming(
     """Compute the share of labels on which two rows agree, absent labels included: 1 - Hamming distance.
 
     1 for equal rows, including two all-zero rows; 0 if every label differs. Disjoint sets may have a similarity above
-    0: with a miner, choose a `positive_threshold` above 0.
+    0: with a miner, choose a `positive_threshold` above 0. With missing labels it is the share of the labels that both
+    rows have annotated.
 
     Examples:
         >>> import torch

@@ -15,7 +15,8 @@ from mlmetric.similarity._set_similarities import cosine, dice, hamming, inner_p
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 """A label similarity: a callable `(labels, ref_labels) -> (N, M)` on tensors `(N, L)` and `(M, L)`, larger is more
 similar. The functions and classes of this module, other functions and an `nn.Module` are such callables. Labels in
-uint8 and other small or unsigned integers arrive as int64; bool and floating point arrive unchanged."""
+uint8 and other small or unsigned integers arrive as int64; bool and floating point arrive unchanged, with NaN for
+labels that are not annotated. For two rows that it cannot compare, it returns NaN."""
 
 
 class Similarity:
@@ -41,11 +42,12 @@ class Similarity:
         """Compare the rows of two label matrices.
 
         Args:
-            labels: Shape `(N, L)`, of any kind that [`check_labels`][mlmetric.labels.check_labels] reads.
+            labels: Shape `(N, L)`, of any kind that [`check_labels`][mlmetric.labels.check_labels] reads; NaN for
+                labels that are not annotated, unless the similarity does not support missing labels.
             ref_labels: Shape `(M, L)`; None for `labels` itself.
 
         Returns:
-            Shape `(N, M)`, larger is more similar.
+            Shape `(N, M)`, larger is more similar; NaN for rows without a common annotated label.
         """
         raise NotImplementedError
 
@@ -135,6 +137,8 @@ class _Weighted(Similarity):
 class InnerProduct(_Weighted):
     """Weighted inner product of label vectors, [`inner_product`][mlmetric.similarity.inner_product], as an object.
 
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
@@ -148,6 +152,8 @@ class InnerProduct(_Weighted):
 
 class Jaccard(_Weighted):
     """Jaccard index of label sets, [`jaccard`][mlmetric.similarity.jaccard], as an object.
+
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -163,6 +169,8 @@ class Jaccard(_Weighted):
 class Dice(_Weighted):
     """Dice coefficient of label sets, [`dice`][mlmetric.similarity.dice], as an object.
 
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
@@ -176,6 +184,8 @@ class Dice(_Weighted):
 
 class Cosine(_Weighted):
     """Cosine of label vectors, [`cosine`][mlmetric.similarity.cosine], as an object.
+
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -191,6 +201,8 @@ class Cosine(_Weighted):
 class Overlap(_Weighted):
     """Overlap coefficient of label sets, [`overlap`][mlmetric.similarity.overlap], as an object.
 
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
 
@@ -204,6 +216,8 @@ class Overlap(_Weighted):
 
 class Hamming(_Weighted):
     """Share of labels on which two rows agree, [`hamming`][mlmetric.similarity.hamming], as an object.
+
+    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0, with a sum above 0; None for equal weights of 1.
@@ -238,7 +252,7 @@ def check_similarity(similarity: SimilarityFunction) -> SimilarityFunction:
 def compare_labels(
     similarity: SimilarityFunction, labels: Tensor, ref_labels: Tensor, *, validate_args: bool = True
 ) -> Tensor:
-    """Call `similarity`, and check that it returns a tensor `(N, M)` without NaN.
+    """Call `similarity`, and check that it returns a tensor `(N, M)`, with NaN only for rows with missing labels.
 
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar.
@@ -252,7 +266,7 @@ def compare_labels(
 
     Raises:
         TypeError: If `similarity` does not return a tensor.
-        ValueError: If its shape is not `(N, M)`, or it contains NaN.
+        ValueError: If its shape is not `(N, M)`, or it contains NaN for two rows without missing labels.
     """
     wide = widen_integers(labels)
     result = similarity(wide, wide if ref_labels is labels else widen_integers(ref_labels))
@@ -266,5 +280,10 @@ def compare_labels(
         )
     # The maximum is NaN if any entry is, and ten times faster than `isnan().any()`.
     if validate_args and result.is_floating_point() and result.numel() and bool(result.max().isnan()):
-        raise ValueError("`similarity` must not return NaN; return a number, such as 0, for rows without labels.")
+        complete, complete_refs = (~rows.isnan().any(dim=1).to(result.device) for rows in (labels, ref_labels))
+        if bool((result.isnan() & complete[:, None] & complete_refs).any()):
+            raise ValueError(
+                "`similarity` must not return NaN for rows without missing labels; return a number, such as 0, for "
+                "rows without labels."
+            )
     return result.to(labels.device)

@@ -16,8 +16,9 @@ class SoftCosine(Similarity):
 
     `S(y, y') = y R y' / sqrt(y R y * y' R y')`, where R contains the similarity of each pair of labels. 1 is the
     highest value. The similarity can be negative if R has negative entries; `.clamp(min=0)` prevents this. An all-zero
-    row has similarity 0 to every row. Disjoint sets of related labels have a similarity above 0: with a miner, choose
-    `positive_threshold` and `partial_threshold` accordingly.
+    row has similarity 0 to every row. Missing labels are not supported, since related labels would still be compared
+    where only one of them is annotated: each pair of rows would need another R. Disjoint sets of related labels have a
+    similarity above 0: with a miner, choose `positive_threshold` and `partial_threshold` accordingly.
 
     Args:
         label_similarity: R, shape `(L, L)`: symmetric, with a diagonal above 0 (usually 1), and positive semi-definite
@@ -117,6 +118,12 @@ class SoftCosine(Similarity):
         return self._compare(PairwiseSums(labels, ref_labels, None, paired=True))
 
     def _compare(self, sums: PairwiseSums) -> Tensor:
+        if sums.missing:
+            raise ValueError(
+                "`labels` must not contain NaN for `SoftCosine`: NaN means that a label is not annotated, and "
+                "`SoftCosine` does not support missing labels, because it also compares different labels. Use "
+                "`Cosine`, or choose a value for each missing label."
+            )
         num_labels, device = sums.labels.shape[1], sums.labels.device
         if num_labels != len(self.label_similarity):
             raise ValueError(
