@@ -12,6 +12,7 @@ from mlmetric import (
     estimators,
     heads,
     imbalance,
+    label_errors,
     label_vectors,
     losses,
     metrics,
@@ -73,6 +74,7 @@ OBJECTS = {
     "training settings": (lambda: training.TrainingConfig(batch_size=16), "batch_size=16"),
     "images": (lambda: data.ImageDataset("folder", ["a.png"]), "ImageDataset("),
     "report of imbalance": (lambda: imbalance.imbalance_report(LABELS), "ImbalanceReport("),
+    "label errors": (lambda: label_errors.rank_label_errors([[1]], probabilities=[[0.2]]), "LabelErrors(pairs=1"),
 }
 
 
