@@ -2,13 +2,15 @@
 
 python tests/benchmarks/label_errors.py --data FOLDER               # all .npz files there with X and Y
 python tests/benchmarks/label_errors.py --data FILE --model metric  # probabilities of MetricClassifier, rate 10 %
+python tests/benchmarks/label_errors.py --data FILE --top 20        # flips nothing: the first pairs, to be looked at
 python tests/benchmarks/label_errors.py --quick                     # a quick check on a synthetic set, without meaning
 
 Protocol. All rows of a set are used, with standardised features. Annotations are flipped in one of two ways. Balanced:
 of each label, a share of its 1s, and the same number of its 0s, so that its frequency stays. Independent: each entry
 with the same probability, so that most flips turn a 0 into a 1. The probabilities are those of logistic regressions,
 C=0.01, or of `MetricClassifier` with default settings, trained on the flipped annotations and out of fold, by five
-stratified folds. The neighbours are the 20 nearest rows in the same features. Each method ranks all entries; the figure
+stratified folds. The neighbours are the 20 nearest rows in the same features; with `--model metric` also those in the
+embeddings of a `MetricEmbedder` that was trained on all rows with the flipped annotations. Each method ranks all entries; the figure
 is the share of flips among the first F of them, where F is the number of flips: mean and standard deviation over the
 seeds, which draw flips and folds. A random order would reach F / number of entries. The sets also contain errors of
 their own; these count as false alarms. C, k and the average of both were chosen on emotions and scene with other seeds.
@@ -37,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 
 from markdown_table import print_table
 from mlmetric.data import MultiLabelStratifiedKFold
-from mlmetric.estimators import MetricClassifier
+from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.label_errors import rank_label_errors
 
 Array = npt.NDArray[Any]
@@ -107,13 +109,18 @@ def cleanlab_orders(labels: Array, probabilities: Array) -> Iterator[tuple[str, 
     yield "cleanlab, filter", np.lexsort((quality.ravel(), ~reported.ravel())), number
 
 
-def orders(features: Array, labels: Array, probabilities: Array) -> Iterator[tuple[str, Array, float]]:
+def orders(
+    features: Array, labels: Array, probabilities: Array, embeddings: Array | None
+) -> Iterator[tuple[str, Array, float]]:
     """Yield the name of each method, its order of the entries, and its estimate of the number of errors."""
     evidence = {
         "model": {"probabilities": probabilities},
         "neighbours": {"embeddings": features},
         "both": {"probabilities": probabilities, "embeddings": features},
     }
+    if embeddings is not None:
+        evidence["embedder"] = {"embeddings": embeddings}
+        evidence["model and embedder"] = {"probabilities": probabilities, "embeddings": embeddings}
     for name, arguments in evidence.items():
         for suffix, score in SCORES.items():
             yield f"{name}{suffix}", *ranked_entries(labels, score=score, **arguments)
@@ -132,12 +139,22 @@ def measure(name: str, X: Array, y: Array, kind: str, rate: float, model: str, s
         labels = np.where(flips, 1 - y, y)
         number = int(flips.sum())
         shares.append(number / y.size)
-        for method, order, estimate in orders(features, labels, out_of_fold(X, labels, model, seed)):
+        probabilities, embeddings = out_of_fold(X, labels, model, seed), None
+        if model == "metric":
+            embeddings = MetricEmbedder(random_state=seed).fit(features, labels).transform(features)
+        for method, order, estimate in orders(features, labels, probabilities, embeddings):
             found[method].append(flips.ravel()[order[:number]].mean())
             estimates[method].append(estimate / number)
     for method, values in found.items():
         figures = (np.mean(values), np.std(values, ddof=seeds > 1), np.mean(estimates[method]), np.mean(shares))
         yield [name, kind, f"{rate:.0%}", method, *(f"{figure:.3f}" for figure in figures)]
+
+
+def print_suspects(name: str, X: Array, y: Array, model: str, number: int) -> None:
+    """Print the first pairs of a set as it is, by the model and the neighbours."""
+    features = StandardScaler().fit_transform(X)
+    errors = rank_label_errors(y, probabilities=out_of_fold(X, y, model, seed=0), embeddings=features)
+    print(f"\n{name}\n\n{errors.summary(number)}")
 
 
 def main() -> None:
@@ -146,6 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them, with X and Y")
     parser.add_argument("--model", choices=("logistic", "metric"), default="logistic")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--top", type=int, help="print this number of missing and of wrong labels, without flips")
     parser.add_argument("--quick", action="store_true", help="one seed of a synthetic set")
     options = parser.parse_args()
     if not options.data and not options.quick:
@@ -153,6 +171,10 @@ def main() -> None:
     rates, seeds = ((0.1,), 1) if options.quick else ((0.05, 0.1), options.seeds)
     if options.model == "metric":
         rates = (0.1,)
+    if options.top is not None:
+        for name, X, y in read_sets(options.data or []):
+            print_suspects(name, X, y, options.model, options.top)
+        return
     heads = ["set", "flips", "rate", "method", "found", "deviation", "estimated / flips", "random order"]
     rows = (
         row
