@@ -10,10 +10,11 @@ of each label, a share of its 1s, and the same number of its 0s, so that its fre
 with the same probability, so that most flips turn a 0 into a 1. The probabilities are those of logistic regressions,
 C=0.01, or of `MetricClassifier` with default settings, trained on the flipped annotations and out of fold, by five
 stratified folds. The neighbours are the 20 nearest rows in the same features; with `--model metric` also those in the
-embeddings of a `MetricEmbedder` that was trained on all rows with the flipped annotations. Each method ranks all entries; the figure
-is the share of flips among the first F of them, where F is the number of flips: mean and standard deviation over the
-seeds, which draw flips and folds. A random order would reach F / number of entries. The sets also contain errors of
-their own; these count as false alarms. C, k and the average of both were chosen on emotions and scene with other seeds.
+embeddings of a `MetricEmbedder` that was trained on all rows with the flipped annotations. Each method ranks all
+entries; the figure is the share of flips among the first F of them, where F is the number of flips: mean and standard
+deviation over the seeds, which draw flips and folds. A random order would reach F / number of entries. The sets also
+contain errors of their own; these count as false alarms. C, k and the average of both were chosen on emotions and
+scene with other seeds.
 
 cleanlab ranks the rows of one label. Its order of all entries is by its score of each label; "filter" puts the entries
 that its filter reports first.
