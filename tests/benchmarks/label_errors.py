@@ -1,7 +1,8 @@
 """How many flipped annotations are found: by a model, by neighbours, by both, and by cleanlab if it is installed.
 
 python tests/benchmarks/label_errors.py --data FOLDER               # all .npz files there with X and Y
-python tests/benchmarks/label_errors.py --data FILE --model metric  # probabilities of MetricClassifier, rate 10 %
+python tests/benchmarks/label_errors.py --data FILE --embedder      # also neighbours in embeddings of MetricEmbedder
+python tests/benchmarks/label_errors.py --data FILE --model metric  # probabilities of MetricClassifier
 python tests/benchmarks/label_errors.py --data FILE --top 20        # flips nothing: the first pairs, to be looked at
 python tests/benchmarks/label_errors.py --quick                     # a quick check on a synthetic set, without meaning
 
@@ -9,12 +10,12 @@ Protocol. All rows of a set are used, with standardised features. Annotations ar
 of each label, a share of its 1s, and the same number of its 0s, so that its frequency stays. Independent: each entry
 with the same probability, so that most flips turn a 0 into a 1. The probabilities are those of logistic regressions,
 C=0.01, or of `MetricClassifier` with default settings, trained on the flipped annotations and out of fold, by five
-stratified folds. The neighbours are the 20 nearest rows in the same features; with `--model metric` also those in the
-embeddings of a `MetricEmbedder` that was trained on all rows with the flipped annotations. Each method ranks all
-entries; the figure is the share of flips among the first F of them, where F is the number of flips: mean and standard
-deviation over the seeds, which draw flips and folds. A random order would reach F / number of entries. The sets also
-contain errors of their own; these count as false alarms. C, k and the average of both were chosen on emotions and
-scene with other seeds.
+stratified folds. The neighbours are the 20 nearest rows in the same features; with `--embedder` also those in the
+embeddings of a `MetricEmbedder` with default settings that was trained on all rows with the flipped annotations. Each
+method ranks all entries; the figure is the share of flips among the first F of them, where F is the number of flips:
+mean and standard deviation over the seeds, which draw flips and folds. A random order would reach F / number of
+entries. The sets also contain errors of their own; these count as false alarms. C, k and the average of both were
+chosen on emotions and scene with other seeds.
 
 cleanlab ranks the rows of one label. Its order of all entries is by its score of each label; "filter" puts the entries
 that its filter reports first.
@@ -131,23 +132,23 @@ def orders(
             yield from cleanlab_orders(labels, probabilities)
 
 
-def measure(name: str, X: Array, y: Array, kind: str, rate: float, model: str, seeds: int) -> Iterator[list[str]]:
+def measure(name: str, X: Array, y: Array, kind: str, rate: float, options: argparse.Namespace) -> Iterator[list[str]]:
     """Yield a row of the table for each method."""
     features = StandardScaler().fit_transform(X)
     found, estimates, shares = defaultdict(list), defaultdict(list), []
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         flips = draw_flips(y, rate, kind, np.random.default_rng(seed))
         labels = np.where(flips, 1 - y, y)
         number = int(flips.sum())
         shares.append(number / y.size)
-        probabilities, embeddings = out_of_fold(X, labels, model, seed), None
-        if model == "metric":
+        probabilities, embeddings = out_of_fold(X, labels, options.model, seed), None
+        if options.embedder:
             embeddings = MetricEmbedder(random_state=seed).fit(features, labels).transform(features)
         for method, order, estimate in orders(features, labels, probabilities, embeddings):
             found[method].append(flips.ravel()[order[:number]].mean())
             estimates[method].append(estimate / number)
     for method, values in found.items():
-        figures = (np.mean(values), np.std(values, ddof=seeds > 1), np.mean(estimates[method]), np.mean(shares))
+        figures = (np.mean(values), np.std(values, ddof=options.seeds > 1), np.mean(estimates[method]), np.mean(shares))
         yield [name, kind, f"{rate:.0%}", method, *(f"{figure:.3f}" for figure in figures)]
 
 
@@ -163,15 +164,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them, with X and Y")
     parser.add_argument("--model", choices=("logistic", "metric"), default="logistic")
+    parser.add_argument("--embedder", action="store_true", help="also search in embeddings of MetricEmbedder")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1], help="shares of flips")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--top", type=int, help="print this number of missing and of wrong labels, without flips")
     parser.add_argument("--quick", action="store_true", help="one seed of a synthetic set")
     options = parser.parse_args()
     if not options.data and not options.quick:
         parser.error("pass --data or --quick")
-    rates, seeds = ((0.1,), 1) if options.quick else ((0.05, 0.1), options.seeds)
-    if options.model == "metric":
-        rates = (0.1,)
+    if options.quick:
+        options.rates, options.seeds = [0.1], 1
     if options.top is not None:
         for name, X, y in read_sets(options.data or []):
             print_suspects(name, X, y, options.model, options.top)
@@ -181,8 +183,8 @@ def main() -> None:
         row
         for name, X, y in read_sets(options.data or [])
         for kind in ("balanced", "independent")
-        for rate in rates
-        for row in measure(name, X, y, kind, rate, options.model, seeds)
+        for rate in options.rates
+        for row in measure(name, X, y, kind, rate, options)
     )
     print_table(heads, rows, num_text=4)
 
