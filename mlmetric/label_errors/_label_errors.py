@@ -32,8 +32,8 @@ class LabelErrors:
         given: Value in the label matrix, 0 or 1, int8, shape `(P,)`.
         label_names: Names of the L labels.
         estimated_errors: Estimated number of wrong annotations of each label, float64, shape `(L, 2)`: among the rows
-            annotated with 0, and among those annotated with 1. An inaccurate model makes this number too large; evidence
-            that was trained on the same annotations makes it too small.
+            annotated with 0, and among those annotated with 1. An inaccurate model makes this number too large;
+            embeddings that were trained on the same annotations can make it too small.
         num_annotated: Number of rows annotated with 0 and with 1, int64, shape `(L, 2)`.
         thresholds: Mean probability of value 0 in the rows annotated with 0, and of value 1 in the rows annotated with
             1, float64, shape `(L, 2)`; 1 where there are none.
