@@ -13,6 +13,7 @@ from mlmetric import (
     estimators,
     heads,
     imbalance,
+    label_errors,
     label_vectors,
     losses,
     metrics,
@@ -82,6 +83,7 @@ OBJECTS = {
         "FBeta(beta=2)",
     ),
     "report of imbalance": (lambda: imbalance.imbalance_report(LABELS), "ImbalanceReport("),
+    "label errors": (lambda: label_errors.rank_label_errors([[1]], probabilities=[[0.2]]), "LabelErrors(pairs=1"),
 }
 
 
