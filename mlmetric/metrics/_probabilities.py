@@ -66,7 +66,7 @@ def label_chunks(predictions: Predictions) -> Iterator[Predictions]:
         columns = slice(start, start + size)
         mask = None if predictions.mask is None else predictions.mask[:, columns]
         yield Predictions(
-            predictions.preds[:, columns].double().contiguous(),
+            predictions.preds[:, columns].double(),
             predictions.target[:, columns],
             mask,
             predictions.weight,
@@ -95,28 +95,29 @@ def bin_sums(predictions: Predictions, n_bins: int, binning: Binning) -> BinSums
 
 
 def _chunk_sums(chunk: Predictions, n_bins: int, binning: Binning) -> tuple[Tensor, ...]:
-    preds, (num_rows, num_labels) = chunk.preds, chunk.preds.shape
-    weight = torch.ones_like(preds) if chunk.weight is None else chunk.weight[:, None].expand(num_rows, num_labels)
+    preds, target = chunk.preds.T.contiguous(), chunk.target.T
+    weight = torch.ones_like(preds) if chunk.weight is None else chunk.weight.expand_as(preds)
     if chunk.mask is not None:
-        weight = weight * chunk.mask
+        weight = weight * chunk.mask.T
     if binning == "width":
         edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64, device=preds.device)
         bins = torch.bucketize(preds, edges[1:-1])
     else:
+        preds, order = preds.sort(dim=1)
+        weight, target = weight.gather(1, order), target.gather(1, order)
         bins = _mass_bins(preds, weight, n_bins)
-    bins = (bins + n_bins * torch.arange(num_labels, device=preds.device)).reshape(-1)
+    num_labels = len(preds)
+    bins = (bins + n_bins * torch.arange(num_labels, device=preds.device)[:, None]).reshape(-1)
     return tuple(
         torch.bincount(bins, values.reshape(-1), minlength=n_bins * num_labels).reshape(num_labels, n_bins)
-        for values in (weight, weight * preds, weight * chunk.target)
+        for values in (weight, weight * preds, weight * target)
     )
 
 
-def _mass_bins(preds: Tensor, weight: Tensor, n_bins: int) -> Tensor:
-    """Return the bin of each entry: the share of the weight with a lower probability, times the number of bins."""
-    columns = preds.T.contiguous()
-    ordered, order = columns.sort(dim=1)
-    cumulated = weight.T.gather(1, order).cumsum(dim=1)
-    cumulated = torch.cat([cumulated.new_zeros(len(cumulated), 1), cumulated], dim=1)
-    lower = cumulated.gather(1, torch.searchsorted(ordered, columns))
-    shares = (n_bins * lower / cumulated[:, -1:]).nan_to_num()
-    return shares.long().clamp(max=n_bins - 1).T
+def _mass_bins(ordered: Tensor, weight: Tensor, n_bins: int) -> Tensor:
+    """Return the bin of each sorted entry: the share of the weight with a lower probability, times the number of bins."""
+    cumulated = weight.cumsum(dim=1)
+    is_tied = torch.zeros_like(ordered, dtype=torch.bool)
+    is_tied[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    lower = (cumulated - weight).masked_fill_(is_tied, 0).cummax(dim=1).values
+    return (n_bins * lower / cumulated[:, -1:]).nan_to_num_().long().clamp_(max=n_bins - 1)
