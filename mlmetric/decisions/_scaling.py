@@ -30,7 +30,7 @@ def fit_platt(scores: FloatArray, labels: BoolArray, included: BoolArray) -> tup
 
 
 def smoothed_targets(labels: BoolArray, included: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Return Platt's targets of absent and of present entries, `1 / (N- + 2)` and `(N+ + 1) / (N+ + 2)`, both `(L,)`."""
+    """Return Platt's targets of absent and of present entries, both `(L,)`."""
     present = np.count_nonzero(labels & included, axis=0)
     absent = np.count_nonzero(included, axis=0) - present
     return 1 / (absent + 2), (present + 1) / (present + 2)

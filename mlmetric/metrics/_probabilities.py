@@ -115,7 +115,7 @@ def _chunk_sums(chunk: Predictions, n_bins: int, binning: Binning) -> tuple[Tens
 
 
 def _mass_bins(ordered: Tensor, weight: Tensor, n_bins: int) -> Tensor:
-    """Return the bin of each sorted entry: the share of the weight with a lower probability, times the number of bins."""
+    """Return the bin of each sorted entry: `n_bins` times the share of the weight with a lower probability."""
     cumulated = weight.cumsum(dim=1)
     is_tied = torch.zeros_like(ordered, dtype=torch.bool)
     is_tied[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
