@@ -7,9 +7,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.model_selection import cross_val_predict
-from sklearn.utils import get_tags
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from mlmetric._docstrings import inherit_docs
@@ -30,8 +31,9 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
 
     `fit` computes the scores of each training row by a copy of the classifier that is fitted on the other folds, fits a
     [`LabelCalibrator`][mlmetric.decisions.LabelCalibrator] on these scores, and fits the classifier on all rows. It
-    does what `CalibratedClassifierCV(ensemble=False)` of scikit-learn does, which rejects label matrices. The scores are
-    the classifier's `decision_function`, or if it has none the logits of `predict_proba`.
+    does what `CalibratedClassifierCV(ensemble=False)` of scikit-learn does, which rejects label matrices. The scores
+    are the classifier's `decision_function`, or if it has none the logits of `predict_proba`. Out-of-fold scores of a
+    label that is present in none or all of the rows of the other folds are excluded.
 
     Args:
         estimator: Any classifier of scikit-learn that accepts a label matrix, or a pipeline that ends with one, such as
@@ -43,8 +45,9 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
     Attributes:
         estimator_: The classifier, fitted on all rows.
         calibrator_: The fitted `LabelCalibrator`.
-        oof_probabilities_: Calibrated probabilities of the training rows, from their out-of-fold scores: float64, shape
-            `(N, L)`. Choose thresholds on these, with [`best_thresholds`][mlmetric.metrics.best_thresholds].
+        oof_scores_: Out-of-fold scores of the training rows, float64, shape `(N, L)`.
+            `calibrator_.transform(oof_scores_)` are their calibrated probabilities, on which
+            [`best_thresholds`][mlmetric.metrics.best_thresholds] can choose thresholds.
         classes_: `[0, 1]` for each label, shape `(L, 2)`.
         n_features_in_, feature_names_in_: Those of `estimator_`, if it has them.
 
@@ -104,19 +107,23 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
                 "`estimator` must have the method `decision_function` or `predict_proba`, got "
                 f"{type(self.estimator).__name__}."
             )
-        labels = _read_labels(self, y)
-        has_logits = hasattr(self.estimator, "decision_function")
-        method = "decision_function" if has_logits else "predict_proba"
-        folds = MultiLabelStratifiedKFold(self.cv) if isinstance(self.cv, int) else self.cv
-        scores = cross_val_predict(clone(self.estimator), X, labels, cv=folds, method=method, n_jobs=self.n_jobs)
-        scores = _positive_scores(scores)
+        X, labels = indexable(X, _read_labels(self, y))
+        splitter = MultiLabelStratifiedKFold(self.cv) if isinstance(self.cv, int) else check_cv(self.cv)
+        folds = list(splitter.split(X, labels))
+        parts = Parallel(n_jobs=self.n_jobs)(delayed(_fold_scores)(self.estimator, X, labels, *fold) for fold in folds)
+        self.oof_scores_ = np.full(labels.shape, np.nan)
+        learned = np.zeros(labels.shape, dtype=bool)
+        for (train, test), scores in zip(folds, parts, strict=True):
+            self.oof_scores_[test] = scores
+            learned[test] = labels[train].any(axis=0) & ~labels[train].all(axis=0)
+        if np.isnan(self.oof_scores_).any():
+            raise ValueError("`cv` must have each row in one test fold, but some rows are in none.")
         self.calibrator_ = LabelCalibrator(
             self.method,
-            scale="logits" if has_logits else "probabilities",
+            scale="logits" if hasattr(self.estimator, "decision_function") else "probabilities",
             min_positives=self.min_positives,
             clip=self.clip,
-        ).fit(scores, labels)
-        self.oof_probabilities_ = self.calibrator_.transform(scores)
+        ).fit(self.oof_scores_, labels, learned)
         self.estimator_ = clone(self.estimator).fit(X, labels)
         self.classes_ = np.tile([0, 1], (labels.shape[1], 1))
         for name in ("n_features_in_", "feature_names_in_"):
@@ -124,7 +131,7 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
                 setattr(self, name, getattr(self.estimator_, name))
         return self
 
-    @available_if(_returns_scores)
+    @available_if(_returns_scores)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> FloatArray:
         """Compute the calibrated probabilities of the labels.
 
@@ -135,11 +142,7 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
             float64, shape `(n, L)`.
         """
         check_is_fitted(self)
-        if hasattr(self.estimator, "decision_function"):
-            scores = np.asarray(self.estimator_.decision_function(X))
-        else:
-            scores = _positive_scores(self.estimator_.predict_proba(X), self.estimator_.classes_)
-        return self.calibrator_.transform(scores)
+        return self.calibrator_.transform(_scores(self.estimator_, X))
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:
         """Predict the labels: those with a calibrated probability of at least 0.5.
@@ -150,7 +153,8 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
         Returns:
             int64, 0 or 1, shape `(n, L)`.
         """
-        return (self.predict_proba(X) >= 0.5).astype(np.int64)
+        probabilities: FloatArray = self.predict_proba(X)
+        return (probabilities >= 0.5).astype(np.int64)
 
     def __sklearn_tags__(self) -> Any:
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
@@ -180,18 +184,24 @@ def _read_labels(estimator: Any, y: LabelsLike) -> npt.NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def _positive_scores(scores: Any, classes: Any = None) -> FloatArray:
-    """Return scores as a matrix `(n, L)`.
+def _fold_scores(
+    estimator: Any, X: Any, labels: npt.NDArray[np.int64], train: npt.NDArray[np.intp], test: npt.NDArray[np.intp]
+) -> FloatArray:
+    """Fit a copy of a classifier on some rows and return the scores of others."""
+    fitted = clone(estimator).fit(_safe_indexing(X, train), labels[train])
+    return _scores(fitted, _safe_indexing(X, test))
+
+
+def _scores(classifier: Any, X: Any) -> FloatArray:
+    """Return the scores of a fitted classifier, `(n, L)`: its decisions, or probabilities if it has none.
 
     Forests, nearest neighbours and `MultiOutputClassifier` return for each label the probabilities of its classes, a
     single column for a label whose training rows all had the same value.
     """
-    if not isinstance(scores, list):
-        return np.asarray(scores, dtype=np.float64)
-    columns = []
-    for label, values in enumerate(scores):
-        if values.shape[1] == 2:
-            columns.append(values[:, 1])
-        else:
-            columns.append(np.full(len(values), float(classes is not None and classes[label][0] == 1)))
-    return np.column_stack(columns).astype(np.float64)
+    if hasattr(classifier, "decision_function"):
+        return np.asarray(classifier.decision_function(X), dtype=np.float64)
+    scores = classifier.predict_proba(X)
+    if isinstance(scores, list):
+        is_present = [np.asarray(classes) == 1 for classes in classifier.classes_]
+        scores = np.column_stack([values[:, here].sum(axis=1) for values, here in zip(scores, is_present, strict=True)])
+    return np.asarray(scores, dtype=np.float64)
