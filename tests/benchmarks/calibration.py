@@ -3,7 +3,7 @@
 python tests/benchmarks/calibration.py FILES_OR_FOLDERS    # .npz files with X or texts, Y, and n_train or n_development
 python tests/benchmarks/calibration.py --quick             # smoke test on a synthetic set, without meaningful figures
 
-Each classifier is fitted with its default settings (300 trees) on the training rows, and five times on four fifths of
+Each classifier is fitted with its default settings on the training rows, and five times on four fifths of
 them for out-of-fold scores. The figures are those of the test rows: means over labels of the expected calibration error
 (15 bins of equal width), the Brier score and the log loss, and macro F1 at the threshold 0.5 and at thresholds for each
 label that `best_thresholds` chooses on the calibrated out-of-fold probabilities. Sets without `n_train` are split with
@@ -40,7 +40,7 @@ def classifiers(quick: bool) -> dict[str, Any]:
     """Return the classifiers by name."""
     return {
         "logistic regression": OneVsRestClassifier(LogisticRegression(max_iter=1000)),
-        "random forest": RandomForestClassifier(10 if quick else 300, random_state=0),
+        "random forest": RandomForestClassifier(10 if quick else 100, random_state=0),
         "MetricClassifier": MetricClassifier(random_state=0, **({"n_members": 1, "max_epochs": 1} if quick else {})),
     }
 
