@@ -9,6 +9,7 @@ from pytorch_metric_learning import miners as pml_miners
 
 from mlmetric import (
     data,
+    decisions,
     estimators,
     heads,
     imbalance,
@@ -54,6 +55,7 @@ OBJECTS = {
     "HyP2 loss": (lambda: losses.HyP2Loss(4, 8), "HyP2Loss("),
     "asymmetric loss": (lambda: losses.AsymmetricLoss(gamma_neg=3), "gamma_neg=3"),
     "proper asymmetric loss": (lambda: losses.ProperAsymmetricLoss(slope_neg=2.5), "slope_neg=2.5"),
+    "calibrator": (lambda: decisions.LabelCalibrator("isotonic"), "LabelCalibrator(method='isotonic')"),
     "two-way loss": (lambda: losses.TwoWayLoss(), "TwoWayLoss("),
     "embedding head": (lambda: heads.EmbeddingHead(8, (6, 4), clip=2.0), "clip=2.0"),
     "ensemble": (lambda: heads.EmbeddingEnsemble([heads.EmbeddingHead(8, (6, 4))]), "EmbeddingHead("),
