@@ -56,6 +56,8 @@ OBJECTS = {
     "proxy-anchor loss": (lambda: losses.MultiLabelProxyAnchorLoss(4, 8, alpha=16), "alpha=16"),
     "HyP2 loss": (lambda: losses.HyP2Loss(4, 8), "HyP2Loss("),
     "asymmetric loss": (lambda: losses.AsymmetricLoss(gamma_neg=3), "gamma_neg=3"),
+    "proper asymmetric loss": (lambda: losses.ProperAsymmetricLoss(slope_neg=2.5), "slope_neg=2.5"),
+    "calibrator": (lambda: decisions.LabelCalibrator("isotonic"), "LabelCalibrator(method='isotonic')"),
     "two-way loss": (lambda: losses.TwoWayLoss(), "TwoWayLoss("),
     "embedding head": (lambda: heads.EmbeddingHead(8, (6, 4), clip=2.0), "clip=2.0"),
     "ensemble": (lambda: heads.EmbeddingEnsemble([heads.EmbeddingHead(8, (6, 4))]), "EmbeddingHead("),

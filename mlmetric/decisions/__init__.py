@@ -1,5 +1,7 @@
 """Decisions from the scores of any multi-label classifier: thresholds, calibration, guarantees."""
 
+from mlmetric.decisions._calibrated_classifier import MultiLabelCalibratedClassifier
+from mlmetric.decisions._label_calibrator import LabelCalibrator
 from mlmetric.decisions._risk_control import conformal_fnr_threshold, ltt_fdr_threshold
 from mlmetric.decisions._row_rules import PredictedCount, TopK
 from mlmetric.decisions._threshold_classifier import MultiLabelThresholdClassifier
@@ -10,8 +12,10 @@ from mlmetric.metrics._threshold_rules import FBeta, ThresholdCounts, ThresholdR
 __all__ = [
     "ExpectedCost",
     "FBeta",
+    "LabelCalibrator",
     "MinPrecision",
     "MinRecall",
+    "MultiLabelCalibratedClassifier",
     "MultiLabelThresholdClassifier",
     "PredictedCount",
     "ThresholdCounts",

@@ -1,7 +1,7 @@
 """Losses for label matrices: those of pytorch-metric-learning, others on embeddings, and losses of logits."""
 
 from mlmetric.losses._base_loss import MultiLabelBaseLoss
-from mlmetric.losses._classification_losses import AsymmetricLoss, TwoWayLoss
+from mlmetric.losses._classification_losses import AsymmetricLoss, ProperAsymmetricLoss, TwoWayLoss
 from mlmetric.losses._cross_batch_memory import MultiLabelCrossBatchMemory
 from mlmetric.losses._loss_inputs import LossInputs
 from mlmetric.losses._multi_label_loss import MultiLabelLoss
@@ -21,6 +21,7 @@ __all__ = [
     "MultiLabelProxyAnchorLoss",
     "MultiLabelSupConLoss",
     "MultiLabelTripletMarginLoss",
+    "ProperAsymmetricLoss",
     "SimilarityRegressionLoss",
     "TwoWayLoss",
 ]

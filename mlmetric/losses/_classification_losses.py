@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
@@ -19,6 +21,10 @@ class AsymmetricLoss(nn.Module):
     a missing label, NaN, is 0, and rows without an annotated label are omitted from the mean. 0 is the lowest value.
     With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label with a probability
     below the margin is 0, which helps if most labels are absent and some present labels were not annotated.
+
+    The loss is not a proper score unless the gammas and the margin are 0: its expectation is not lowest for the true
+    probability, so that the sigmoid of the logits is not a calibrated probability. Calibrate the logits with
+    [`LabelCalibrator`][mlmetric.decisions.LabelCalibrator], or train with `ProperAsymmetricLoss`.
 
     Args:
         gamma_neg: Focusing parameter of absent labels, at least 0.
@@ -96,6 +102,107 @@ class AsymmetricLoss(nn.Module):
         if known is None:
             return -losses.sum() / max(len(losses), 1)
         return -torch.where(known, losses, 0).sum() / known.any(dim=1).sum().clamp(min=1)
+
+
+class ProperAsymmetricLoss(nn.Module):
+    """Strictly proper asymmetric loss: easy negatives have a lower weight, and the probabilities are calibrated.
+
+    With z a logit and a and b the slope and the shift of each side, the loss is
+    `softplus(-a_pos (z - b_pos)) / a_pos` for a present label and `softplus(a_neg (z - b_neg)) / a_neg` for an absent
+    label, summed over labels and averaged over rows. The gradient of an absent label, `sigmoid(a_neg (z - b_neg))`,
+    decreases faster for easy negatives the larger the slope and the shift are. With slopes 1 and shifts 0 the loss is
+    the binary cross entropy.
+
+    The loss of a present label decreases in z, and that of an absent label increases; both are strictly convex. The
+    expected loss of a label with the true probability p therefore has one minimum, at the z for which `probabilities`
+    is p: the loss is strictly proper together with this link. The link is not the sigmoid:
+
+    `s_neg / (s_neg + s_pos)` with `s_neg = sigmoid(a_neg (z - b_neg))` and `s_pos = sigmoid(-a_pos (z - b_pos))`.
+
+    As `label_loss` of a `MetricClassifier`, whose probabilities are the sigmoid of the logits, it needs a calibration
+    of the logits like every other asymmetric loss.
+
+    Args:
+        slope_neg: a_neg, above 0. A slope of g + 1 reduces the gradient of easy negatives like `gamma_neg=g` of
+            `AsymmetricLoss`.
+        slope_pos: a_pos, above 0.
+        shift_neg: b_neg. Absent labels with a logit well below it contribute little.
+        shift_pos: b_pos. Present labels with a logit well above it contribute little.
+        validate_args: Whether to check that labels are in [0, 1], which synchronises on CUDA.
+
+    Raises:
+        ValueError: If a slope is not above 0, or a parameter is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.losses import ProperAsymmetricLoss
+        >>> loss = ProperAsymmetricLoss(slope_neg=2)
+        >>> loss(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # log 2 + (log 2) / 2
+        tensor(1.0397)
+        >>> loss.probabilities(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0.1402, 0.5000, 0.7661])
+
+    Source:
+        The idea of a strictly proper asymmetric loss with a link of its own is that of Cheng and Vasconcelos, "Towards
+        calibrated multi-label deep neural networks", CVPR 2024, who also show that `AsymmetricLoss` is not strictly
+        proper. The formula here is derived from the condition above and was not compared with the one in the paper.
+        Reid and Williamson, "Composite binary losses", JMLR 11, 2010, for the link that makes a loss proper.
+    """
+
+    def __init__(
+        self,
+        slope_neg: float = 3.0,
+        slope_pos: float = 1.0,
+        shift_neg: float = 0.0,
+        shift_pos: float = 0.0,
+        *,
+        validate_args: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (0 < slope_neg < math.inf and 0 < slope_pos < math.inf):
+            raise ValueError(
+                f"`slope_neg` and `slope_pos` must be above 0 and finite, got {slope_neg} and {slope_pos}."
+            )
+        if not (math.isfinite(shift_neg) and math.isfinite(shift_pos)):
+            raise ValueError(f"`shift_neg` and `shift_pos` must be finite, got {shift_neg} and {shift_pos}.")
+        self.slope_neg = slope_neg
+        self.slope_pos = slope_pos
+        self.shift_neg = shift_neg
+        self.shift_pos = shift_pos
+        self.validate_args = validate_args
+
+    def extra_repr(self) -> str:
+        """Return the parameters, for the representation of the module."""
+        return parameters_repr(self)
+
+    def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: Shape `(N, L)`.
+            labels: Shape `(N, L)`, multi-hot or soft, of any kind that
+                [`check_labels`][mlmetric.labels.check_labels] reads; soft labels are weights of the two terms.
+
+        Returns:
+            A scalar, float32 or float64.
+
+        Raises:
+            TypeError: If `labels` does not contain numbers.
+            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+        """
+        logits, targets = _check_logits(logits, labels, self.validate_args)
+        absent, present = self._margins(logits)
+        losses = targets * softplus(present) / self.slope_pos + (1 - targets) * softplus(absent) / self.slope_neg
+        return losses.sum() / max(len(losses), 1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Convert logits, of any shape, to probabilities of the same shape, with the link of this loss."""
+        absent, present = self._margins(logits)
+        return (logsigmoid(absent) - logsigmoid(present)).sigmoid()
+
+    def _margins(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the arguments of softplus for absent and for present labels; its derivatives are their sigmoids."""
+        return self.slope_neg * (logits - self.shift_neg), -self.slope_pos * (logits - self.shift_pos)
 
 
 class TwoWayLoss(nn.Module):

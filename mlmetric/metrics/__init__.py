@@ -1,9 +1,10 @@
-"""Metrics of predicted labels, label rankings and retrieval for multi-label data.
+"""Metrics of predicted labels, probabilities, label rankings and retrieval for multi-label data.
 
 Functions accept numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames, and return a float64
 tensor on the device of their first argument: 0-d for a single number, `(L,)` for one number for each label, `(N,)` for
 one for each query. Scores are ranked without transformation and compared with a `threshold` on their own scale; whether
-they are probabilities or logits is never inferred.
+they are probabilities or logits is never inferred. `calibration_error`, `brier_score`, `log_loss` and
+`reliability_curve` require probabilities.
 
 `zero_division` replaces undefined values (0/0), such as the recall of a label without positives:
 
@@ -20,6 +21,7 @@ the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` 
 
 from mlmetric.metrics._average_precision import average_precision, mean_average_precision
 from mlmetric.metrics._bootstrap import ConfidenceInterval, confidence_interval
+from mlmetric.metrics._calibration_error import calibration_error
 from mlmetric.metrics._example_based import example_f1, hamming_loss, pooled_accuracy, subset_accuracy
 from mlmetric.metrics._label_based import cf1, f1, of1, precision, recall
 from mlmetric.metrics._label_ranking import (
@@ -30,6 +32,8 @@ from mlmetric.metrics._label_ranking import (
 )
 from mlmetric.metrics._metrics_report import METRIC_NAMES, MetricsReport
 from mlmetric.metrics._multi_label_metrics import MultiLabelMetrics
+from mlmetric.metrics._proper_scores import brier_score, log_loss
+from mlmetric.metrics._reliability_curve import ReliabilityCurve, reliability_curve
 from mlmetric.metrics._retrieval._graded import acg_at_k, ndcg_at_k, size_ratio_at_k, wmap_at_k
 from mlmetric.metrics._retrieval._neighbor_recall import neighbor_recall
 from mlmetric.metrics._retrieval._relevance import (
@@ -49,10 +53,13 @@ __all__ = [
     "ConfidenceInterval",
     "MetricsReport",
     "MultiLabelMetrics",
+    "ReliabilityCurve",
     "RetrievalMetrics",
     "acg_at_k",
     "average_precision",
     "best_thresholds",
+    "brier_score",
+    "calibration_error",
     "cf1",
     "confidence_interval",
     "coverage_error",
@@ -61,6 +68,7 @@ __all__ = [
     "hamming_loss",
     "hit_rate_at_k",
     "label_ranking_average_precision",
+    "log_loss",
     "map_at_k",
     "map_at_r",
     "mean_average_precision",
@@ -76,6 +84,7 @@ __all__ = [
     "ranking_loss",
     "recall",
     "recall_at_k",
+    "reliability_curve",
     "size_ratio_at_k",
     "subset_accuracy",
     "wmap_at_k",
