@@ -259,7 +259,7 @@ def test_classifier_is_calibrated_on_out_of_fold_scores(classifier, method):
     calibrator = LabelCalibrator(method, scale=scale).fit(out_of_fold, y)
     expected = calibrator.transform(scores_of(clone(classifier).fit(X, y), X))
     np.testing.assert_allclose(fitted.predict_proba(X), expected)
-    np.testing.assert_array_equal(fitted.predict(X), expected >= 0.5)
+    np.testing.assert_array_equal(fitted.predict(X), expected > 0.5)
 
 
 def test_scores_of_labels_that_a_fold_did_not_learn_are_excluded():
@@ -299,18 +299,38 @@ def test_cross_val_predict_and_score():
 def test_errors_of_the_classifier():
     X, y = table()
     for changed, error, message in (
-        (y[:, :1], ValueError, "`y` must have at least two labels, got 1: for one label use"),
-        (0.5 * y, ValueError, "`y` must contain only 0 and 1; convert soft labels"),
+        (0.5 * y, ValueError, "`y` must contain only 0 and 1, got 0.5. Convert soft labels"),
         (y[:-1], ValueError, "inconsistent numbers of samples"),
         (None, ValueError, "requires y to be passed, but the target y is None"),
     ):
         with pytest.raises(error, match=message):
             MultiLabelCalibratedClassifier(LINEAR).fit(X, changed)
-    with pytest.raises(TypeError, match="must have the method `decision_function` or `predict_proba`, got Standard"):
+    with pytest.raises(AttributeError, match="`estimator` must have `predict_proba`, got StandardScaler"):
         MultiLabelCalibratedClassifier(StandardScaler()).fit(X, y)
     with pytest.raises(ValueError, match="`cv` must have each row in one test fold"):
         MultiLabelCalibratedClassifier(LINEAR, cv=[(np.arange(80), np.arange(80, 159))]).fit(X, y)
     assert not hasattr(MultiLabelCalibratedClassifier(StandardScaler()), "predict_proba")
+
+
+def test_label_names_one_label_fit_arguments_and_fitted_classifiers():
+    X, y = table()
+    names = [[name for name, value in zip("abc", row, strict=True) if value] for row in y[:, :3]]
+    named, matrix = (MultiLabelCalibratedClassifier(LINEAR).fit(X, labels) for labels in (names, y[:, :3]))
+    assert named.classes_.tolist() == ["a", "b", "c"]
+    assert named.positives_.tolist() == y[:, :3].sum(axis=0).tolist()
+    np.testing.assert_array_equal(named.predict_proba(X), matrix.predict_proba(X))
+    assert named.score(X, names) == matrix.score(X, y[:, :3])
+    single = MultiLabelCalibratedClassifier(LINEAR, method="temperature").fit(X, y[:, :1])
+    expected = CalibratedClassifierCV(LogisticRegression(), method="sigmoid", ensemble=False).fit(X, y[:, 0])
+    assert single.predict_proba(X).shape == (len(X), 1)
+    assert abs(single.predict_proba(X)[:, 0] - expected.predict_proba(X)[:, 1]).max() < 0.2
+    fitted = clone(LINEAR).fit(X[:80], y[:80])
+    frozen = MultiLabelCalibratedClassifier(fitted, cv="prefit").fit(X[80:], y[80:])
+    assert frozen.estimator_ is fitted
+    np.testing.assert_array_equal(frozen.oof_scores_, fitted.decision_function(X[80:]))
+    shuffled = [MultiLabelCalibratedClassifier(LINEAR, random_state=seed).fit(X, y).oof_scores_ for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(shuffled[0], shuffled[1])
+    assert not np.array_equal(shuffled[0], shuffled[2])
 
 
 class OneHotClassifier(MultiLabelCalibratedClassifier):

@@ -6,27 +6,19 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric.data import MultiLabelStratifiedKFold
+from mlmetric._label_columns import LabelsOrNames
 from mlmetric.decisions._label_calibrator import LabelCalibrator, Method, check_calibration_settings
+from mlmetric.decisions._label_scores import find_response_method
+from mlmetric.decisions._out_of_fold_classifier import OutOfFoldClassifier, estimator_has
 from mlmetric.decisions._scaling import FloatArray
-from mlmetric.labels import LabelsLike, label_array
-
-
-def _returns_scores(classifier: Any) -> bool:
-    """Whether the wrapped classifier has `decision_function` or `predict_proba`."""
-    return any(hasattr(classifier.estimator, name) for name in ("decision_function", "predict_proba"))
 
 
 @inherit_docs(LabelCalibrator)
-class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MultiLabelCalibratedClassifier(OutOfFoldClassifier):
     """Calibrate the probabilities of a multi-label classifier on out-of-fold scores.
 
     `fit` computes the scores of each training row by a copy of the classifier that is fitted on the other folds, fits a
@@ -38,9 +30,12 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
     Args:
         estimator: Any classifier of scikit-learn that accepts a label matrix, or a pipeline that ends with one, such as
             `OneVsRestClassifier(LogisticRegression())`, `RandomForestClassifier()` or `MetricClassifier()`.
-        cv: Number of folds, in which the proportion of each label is preserved; or a splitter of scikit-learn whose
-            test folds contain each row once.
-        n_jobs: Number of processes for the folds, as in scikit-learn.
+        cv: Number of folds, which are stratified by all labels; a splitter of scikit-learn, or an iterable of pairs of
+            training and test indices, with each row in one test fold; or `"prefit"` for an estimator that is already
+            fitted, which then scores all rows of `fit`: these must be rows that it was not fitted on.
+        n_jobs: Number of folds that are fitted at the same time; None for 1, unless in a `joblib.parallel_config`.
+        random_state: Seed or `numpy.random.RandomState` that shuffles the rows before they are divided into `cv` folds;
+            None for folds that depend on the labels and the order of the rows only. Only with a number of folds.
 
     Attributes:
         estimator_: The classifier, fitted on all rows.
@@ -48,8 +43,11 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
         oof_scores_: Out-of-fold scores of the training rows, float64, shape `(N, L)`.
             `calibrator_.transform(oof_scores_)` are their calibrated probabilities, on which
             [`best_thresholds`][mlmetric.metrics.best_thresholds] can choose thresholds.
-        classes_: `[0, 1]` for each label, shape `(L, 2)`.
-        n_features_in_, feature_names_in_: Those of `estimator_`, if it has them.
+        positives_: Number of rows with each label, int64, shape `(L,)`.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
+            three, `[0, 1]` for each label, shape `(L, 2)`.
+        n_features_in_: Number of features, if `estimator_` has this attribute.
+        feature_names_in_: Names of the features, if `estimator_` has this attribute.
 
     Examples:
         >>> import numpy as np
@@ -76,6 +74,7 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
         clip: float = 1e-6,
         cv: Any = 5,
         n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.estimator = estimator
         self.method = method
@@ -83,125 +82,67 @@ class MultiLabelCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEs
         self.clip = clip
         self.cv = cv
         self.n_jobs = n_jobs
+        self.random_state = random_state
 
-    def fit(self, X: Any, y: LabelsLike) -> Self:
+    def fit(self, X: Any, y: LabelsOrNames, **params: Any) -> Self:
         """Fit the classifier and the calibration.
 
         Args:
-            X: Features, shape `(N, D)`, of any kind that the classifier accepts.
-            y: Labels, 0 or 1, shape `(N, L)` with at least two labels: an array, a tensor, a list of rows, a scipy
-                sparse matrix or a data frame.
+            X: Features as `estimator` accepts them, n rows.
+            y: Labels, 0 or 1, shape `(n, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
+                frame; or for each row a list of label names. `estimator` receives an int64 array `(n, L)`.
+            **params: Arguments of `fit` of the classifier, such as `sample_weight`; those with a value for each row are
+                divided into the folds. With scikit-learn's metadata routing, those that are requested.
 
         Returns:
-            The fitted classifier.
+            The classifier itself.
 
         Raises:
-            TypeError: If `y` does not contain numbers, or the classifier has neither `decision_function` nor
-                `predict_proba`.
-            ValueError: If `y` is not a matrix of 0 and 1 with at least two labels, has no positives or no negatives, or
-                a parameter is out of range.
+            TypeError: If `y` contains neither numbers nor names.
+            ValueError: If `y` is no label matrix of entries 0 and 1, has no positives or no negatives, a row is not in
+                one test fold, or an argument is invalid.
+            AttributeError: If `estimator` has neither `decision_function` nor `predict_proba`.
         """
         check_calibration_settings(self)
-        if not _returns_scores(self):
-            raise TypeError(
-                "`estimator` must have the method `decision_function` or `predict_proba`, got "
-                f"{type(self.estimator).__name__}."
-            )
-        X, labels = indexable(X, _read_labels(self, y))
-        splitter = MultiLabelStratifiedKFold(self.cv) if isinstance(self.cv, int) else check_cv(self.cv)
-        folds = list(splitter.split(X, labels))
-        parts = Parallel(n_jobs=self.n_jobs)(delayed(_fold_scores)(self.estimator, X, labels, *fold) for fold in folds)
-        self.oof_scores_ = np.full(labels.shape, np.nan)
-        learned = np.zeros(labels.shape, dtype=bool)
-        for (train, test), scores in zip(folds, parts, strict=True):
-            self.oof_scores_[test] = scores
-            learned[test] = labels[train].any(axis=0) & ~labels[train].all(axis=0)
-        if np.isnan(self.oof_scores_).any():
-            raise ValueError("`cv` must have each row in one test fold, but some rows are in none.")
+        has_decisions = hasattr(self.estimator, "decision_function")
+        method = "decision_function" if has_decisions else find_response_method(self.estimator, "predict_proba")
+        folds, num_rows = self._fit_estimator(X, y, method, params)
+        rows = np.concatenate([fold.rows for fold in folds])
+        order = rows.argsort()
+        if not np.array_equal(rows[order], np.arange(num_rows)):
+            raise ValueError("`cv` must have each row in one test fold, but some rows are in none, or in several.")
+        self.oof_scores_ = np.concatenate([fold.scores for fold in folds])[order].astype(np.float64)
+        labels = np.concatenate([fold.labels for fold in folds])[order]
+        learned = np.concatenate([np.broadcast_to(fold.learned, fold.labels.shape) for fold in folds])[order]
         self.calibrator_ = LabelCalibrator(
             self.method,
-            scale="logits" if hasattr(self.estimator, "decision_function") else "probabilities",
+            scale="logits" if has_decisions else "probabilities",
             min_positives=self.min_positives,
             clip=self.clip,
         ).fit(self.oof_scores_, labels, learned)
-        self.estimator_ = clone(self.estimator).fit(X, labels)
-        self.classes_ = np.tile([0, 1], (labels.shape[1], 1))
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
         return self
 
-    @available_if(_returns_scores)  # type: ignore[untyped-decorator]
+    @available_if(estimator_has("decision_function", "predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> FloatArray:
         """Compute the calibrated probabilities of the labels.
 
         Args:
-            X: Features, shape `(n, D)`.
+            X: Features, n rows.
 
         Returns:
             float64, shape `(n, L)`.
         """
-        check_is_fitted(self)
-        return self.calibrator_.transform(_scores(self.estimator_, X))
+        check_is_fitted(self, "calibrator_")
+        return self.calibrator_.transform(self._scores(X, self._method))
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:
-        """Predict the labels: those with a calibrated probability of at least 0.5.
+        """Predict the labels: those with a calibrated probability above 0.5, as scikit-learn does.
 
         Args:
-            X: Features, shape `(n, D)`.
+            X: Features, n rows.
 
         Returns:
             int64, 0 or 1, shape `(n, L)`.
         """
         probabilities: FloatArray = self.predict_proba(X)
-        return (probabilities >= 0.5).astype(np.int64)
-
-    def __sklearn_tags__(self) -> Any:
-        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        tags.target_tags.single_output = False
-        tags.target_tags.two_d_labels = True
-        tags.input_tags = inner.input_tags
-        return tags
-
-
-def _read_labels(estimator: Any, y: LabelsLike) -> npt.NDArray[np.int64]:
-    """Return the labels as an int64 matrix of 0 and 1."""
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
-            "of shape (N, L)."
-        )
-    labels = label_array(y, name="y")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("`y` must contain only 0 and 1; convert soft labels with a comparison such as `y >= 0.5`.")
-    if labels.shape[1] < 2:
-        raise ValueError(
-            f"`y` must have at least two labels, got {labels.shape[1]}: for one label use "
-            "`sklearn.calibration.CalibratedClassifierCV`."
-        )
-    return labels.astype(np.int64)
-
-
-def _fold_scores(
-    estimator: Any, X: Any, labels: npt.NDArray[np.int64], train: npt.NDArray[np.intp], test: npt.NDArray[np.intp]
-) -> FloatArray:
-    """Fit a copy of a classifier on some rows and return the scores of others."""
-    fitted = clone(estimator).fit(_safe_indexing(X, train), labels[train])
-    return _scores(fitted, _safe_indexing(X, test))
-
-
-def _scores(classifier: Any, X: Any) -> FloatArray:
-    """Return the scores of a fitted classifier, `(n, L)`: its decisions, or probabilities if it has none.
-
-    Forests, nearest neighbours and `MultiOutputClassifier` return for each label the probabilities of its classes, a
-    single column for a label whose training rows all had the same value.
-    """
-    if hasattr(classifier, "decision_function"):
-        return np.asarray(classifier.decision_function(X), dtype=np.float64)
-    scores = classifier.predict_proba(X)
-    if isinstance(scores, list):
-        is_present = [np.asarray(classes) == 1 for classes in classifier.classes_]
-        scores = np.column_stack([values[:, here].sum(axis=1) for values, here in zip(scores, is_present, strict=True)])
-    return np.asarray(scores, dtype=np.float64)
+        return (probabilities > 0.5).astype(np.int64)

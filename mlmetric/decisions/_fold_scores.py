@@ -18,10 +18,19 @@ from mlmetric.decisions._label_scores import label_scores
 
 
 class FoldScores(NamedTuple):
-    """Scores `(n, L)` and labels `(n, L)` of the test rows of a fold."""
+    """The test rows of a fold.
+
+    Attributes:
+        scores: Scores of the labels, shape `(n, L)`.
+        labels: Their labels, shape `(n, L)`.
+        rows: Their indices, shape `(n,)`.
+        learned: Whether the training rows of the fold had both values of a label, shape `(L,)`.
+    """
 
     scores: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.intp]
+    learned: npt.NDArray[np.bool_]
 
 
 def out_of_fold_scores(
@@ -54,7 +63,20 @@ def out_of_fold_scores(
     scores = Parallel(n_jobs=n_jobs)(
         delayed(_fit_and_score)(clone(estimator), X, labels, train, test, method, fit_params) for train, test in splits
     )
-    return [FoldScores(of_fold, labels[test]) for of_fold, (_, test) in zip(scores, splits, strict=True)]
+    return [
+        FoldScores(of_fold, labels[test], np.arange(len(labels))[test], _has_both_values(labels[train]))
+        for of_fold, (train, test) in zip(scores, splits, strict=True)
+    ]
+
+
+def scores_of(estimator: Any, X: Any, labels: npt.NDArray[np.int64], method: str) -> FoldScores:
+    """Return the scores of all rows by a classifier that was fitted on other rows, as one fold."""
+    scores = label_scores(estimator, X, method, labels.shape[1])
+    return FoldScores(scores, labels, np.arange(len(labels)), np.ones(labels.shape[1], dtype=bool))
+
+
+def _has_both_values(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(labels.any(axis=0) & ~labels.all(axis=0))
 
 
 def deviation(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

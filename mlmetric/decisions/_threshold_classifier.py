@@ -8,16 +8,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.metrics import accuracy_score
-from sklearn.utils import get_tags, indexable
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _routing_enabled, process_routing
+from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from mlmetric._label_columns import LabelsOrNames, classes_of, read_hard_labels, read_labels
-from mlmetric.decisions._fold_scores import FoldScores, deviation, out_of_fold_scores
-from mlmetric.decisions._label_scores import find_response_method, label_scores
+from mlmetric._label_columns import LabelsOrNames
+from mlmetric.decisions._fold_scores import deviation
+from mlmetric.decisions._label_scores import find_response_method
+from mlmetric.decisions._out_of_fold_classifier import OutOfFoldClassifier, estimator_has
 from mlmetric.decisions._threshold_table import ThresholdTable
 from mlmetric.metrics import best_thresholds
 from mlmetric.metrics._threshold_rules import ThresholdRule
@@ -26,15 +24,7 @@ from mlmetric.metrics._threshold_search import Average, check_threshold_argument
 FloatArray = npt.NDArray[np.float64]
 
 
-def _estimator_has(name: str) -> Any:
-    def check(self: Any) -> bool:
-        getattr(getattr(self, "estimator_", self.estimator), name)  # raises AttributeError
-        return True
-
-    return check
-
-
-class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MultiLabelThresholdClassifier(OutOfFoldClassifier):
     """Add thresholds to a multi-label classifier, chosen on scores of rows that it was not fitted on.
 
     A clone of the classifier is fitted on the training rows of each fold and scores the test rows of the fold. The
@@ -153,29 +143,8 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
             AttributeError: If `estimator` has neither `predict_proba` nor `decision_function`.
         """
         rule = self._check_rule()
-        method = find_response_method(self.estimator, self.response_method)
-        labels, columns = read_hard_labels(y, estimator=self)
-        X, labels = indexable(X, labels)
-        fit_params = process_routing(self, "fit", **params).estimator.fit if _routing_enabled() else params
-        self._label_columns, self.classes_ = columns, classes_of(columns)
-        self.positives_ = labels.sum(axis=0)
-        if isinstance(self.cv, str) and self.cv == "prefit":
-            self.estimator_ = self.estimator
-            folds = [FoldScores(label_scores(self.estimator, X, method, columns.number), labels)]
-        else:
-            folds = out_of_fold_scores(
-                self.estimator,
-                X,
-                labels,
-                self.cv,
-                method=method,
-                fit_params=fit_params,
-                n_jobs=self.n_jobs,
-                random_state=self.random_state,
-            )
-            self.estimator_ = clone(self.estimator).fit(X, labels, **fit_params)
-        self._response_method = method
-        scores, targets = map(np.concatenate, zip(*folds, strict=True))
+        folds, _ = self._fit_estimator(X, y, find_response_method(self.estimator, self.response_method), params)
+        scores, targets = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("scores", "labels"))
         for name in ("thresholds_", "fold_thresholds_", "threshold_spread_"):  # of an earlier fit with another rule
             self.__dict__.pop(name, None)
         if isinstance(rule, ThresholdRule):
@@ -183,13 +152,10 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
             self.thresholds_ = self._search(scores, targets, self.fallback)
             with warnings.catch_warnings():  # `thresholds_` decides, and has warned
                 warnings.simplefilter("ignore", UserWarning)
-                self.fold_thresholds_ = np.stack([self._search(*fold, math.nan) for fold in folds])
+                self.fold_thresholds_ = np.stack([self._search(fold.scores, fold.labels, math.nan) for fold in folds])
             self.threshold_spread_ = deviation(self.fold_thresholds_)
         else:
             self.rule_ = clone(rule).fit(scores, targets)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:
@@ -202,12 +168,12 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
             int64, 0 or 1, shape `(n, L)`, columns as in `y`, or as `classes_` for label names.
         """
         check_is_fitted(self, "rule_")
-        scores = self._scores(X, self._response_method)
+        scores = self._scores(X, self._method)
         decides_on_rows = not isinstance(self.rule_, ThresholdRule)
         predicted = self.rule_.predict(scores) if decides_on_rows else scores >= self.thresholds_
         return np.asarray(predicted).astype(np.int64)
 
-    @available_if(_estimator_has("predict_proba"))  # type: ignore[untyped-decorator]
+    @available_if(estimator_has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the probabilities of the labels.
 
@@ -220,7 +186,7 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
         check_is_fitted(self, "rule_")
         return self._scores(X, "predict_proba")
 
-    @available_if(_estimator_has("decision_function"))  # type: ignore[untyped-decorator]
+    @available_if(estimator_has("decision_function"))  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> npt.NDArray[Any]:
         """Compute the scores of the labels.
 
@@ -232,21 +198,6 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
         """
         check_is_fitted(self, "rule_")
         return self._scores(X, "decision_function")
-
-    def score(self, X: Any, y: LabelsOrNames, sample_weight: npt.ArrayLike | None = None) -> float:
-        """Compute the subset accuracy of `predict`: the share of the rows whose labels are all predicted correctly.
-
-        Args:
-            X: Features, n rows.
-            y: Labels, 0 or 1, of any kind that `fit` accepts.
-            sample_weight: Weight of each row, shape `(n,)`.
-
-        Returns:
-            The accuracy, in [0, 1].
-        """
-        check_is_fitted(self, "rule_")
-        labels, _ = read_labels(y, columns=self._label_columns)
-        return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
     def threshold_table(self) -> ThresholdTable:
         """Return the label, number of positives, threshold and spread of each label.
@@ -262,11 +213,6 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
             raise AttributeError(f"{self.rule_!r:.80} has no thresholds: it decides on whole rows.")
         names = self._label_columns.names or list(range(self._label_columns.number))
         return ThresholdTable(names, self.positives_, self.thresholds_, self.threshold_spread_)
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return how arguments of `fit` are passed on; see scikit-learn's guide to metadata routing."""
-        mapping = MethodMapping().add(caller="fit", callee="fit")
-        return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
 
     def _check_rule(self) -> Any:
         if isinstance(self.metric, str | ThresholdRule) or not hasattr(self.metric, "predict"):
@@ -296,16 +242,3 @@ class MultiLabelThresholdClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEst
             fallback=fallback,
         )
         return np.broadcast_to(thresholds.numpy(), target.shape[1]).copy()
-
-    def _scores(self, X: Any, method: str) -> npt.NDArray[Any]:
-        return label_scores(self.estimator_, X, method, self._label_columns.number)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
-        tags.target_tags.required = True
-        tags.target_tags.single_output = False
-        tags.target_tags.multi_output = True
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        return tags
