@@ -5,8 +5,8 @@ or numbers in [0, 1] (soft labels). Functions accept torch tensors, numpy arrays
 and data frames. They return a tensor for a tensor and an array for anything else.
 
 NaN, and None in a list or a frame, means that a label of a row is not annotated: a missing label. The similarities of
-[mlmetric.similarity][], [`LabelRelation`][mlmetric.relations.LabelRelation], the miners and the losses support missing
-labels; everything else raises a ValueError.
+[mlmetric.similarity][] except `SoftCosine`, [`LabelRelation`][mlmetric.relations.LabelRelation], the miners, the losses
+and the method `loss` of the heads support missing labels; everything else raises a ValueError.
 """
 
 from __future__ import annotations

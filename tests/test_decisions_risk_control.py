@@ -252,6 +252,23 @@ def test_exactly_enough_positives_raise_no_warning():
     assert conformal_fnr_threshold(scores, np.ones((9, 1)), alpha=0.1, per_label=True).tolist() == [0]
 
 
+@ignores_warnings
+@pytest.mark.parametrize("share", [1 - 2e-9, 1 + 2e-9])
+def test_levels_next_to_a_whole_number_of_positives_are_not_rounded(share):
+    for number in range(2, 40):
+        alpha = 3 / (number + 2) * share  # 3 of number + 2, of which one is the new row
+        scores = np.arange(number + 1.0)[:, None]
+        threshold = conformal_fnr_threshold(scores, np.ones_like(scores), alpha=alpha, per_label=True)
+        assert float(threshold) == (2 if share > 1 else 1)
+
+
+def test_level_of_1_up_to_rounding_misses_all_positives_but_one():
+    scores, target = [[1.0, 5.0], [2.0, 4.0], [3.0, 6.0]], [[1, 0], [1, 0], [0, 0]]
+    with pytest.warns(UserWarning, match="of 1 of 2 labels are -inf"):
+        thresholds = conformal_fnr_threshold(scores, target, alpha=1 - 1e-12, per_label=True)
+    assert thresholds.tolist() == [2, -math.inf]
+
+
 def test_wrong_labels_with_the_highest_scores_are_reported():
     with pytest.warns(UserWarning, match="is not reached by any threshold, .*: the threshold is inf"):
         assert ltt_fdr_threshold(np.zeros((100, 3)), np.zeros((100, 3)), alpha=0.2) == math.inf

@@ -306,3 +306,14 @@ def test_training_rows_with_one_number_of_labels_give_this_number():
     np.testing.assert_array_equal(rule.predict(pd.DataFrame(scores)), [[1, 0, 0], [0, 1, 0]])
     with pytest.raises(ValueError, match=r"`scores` and `y` must have the same shape, got \(2, 3\) and \(2, 2\)\."):
         PredictedCount().fit(scores, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_, np.float16, np.float32])
+def test_scores_of_any_dtype_that_are_read_only_give_the_same_numbers_of_labels(dtype, recwarn):
+    scores, y = np.array([[0, 5, 1], [9, 0, 3], [0, 0, 7], [8, 9, 0]]), [[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 0]]
+    scores = scores.astype(dtype)
+    scores.setflags(write=False)
+    predicted = PredictedCount().fit(scores, y).predict(scores)
+    expected = PredictedCount().fit(scores.astype(float), y).predict(scores.astype(float))
+    np.testing.assert_array_equal(predicted, expected)
+    assert not recwarn.list

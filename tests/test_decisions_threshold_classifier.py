@@ -30,6 +30,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
 from mlmetric.data import MultiLabelStratifiedKFold
@@ -216,6 +217,14 @@ def test_label_with_one_class_has_the_probability_of_this_class(value):
     model = MultiLabelThresholdClassifier(RandomForestClassifier(5, random_state=0)).fit(X, y)
     assert (model.predict_proba(X)[:, 1] == value).all()
     assert (model.predict(X)[:, 1] == value).all()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_single_label_with_one_class_has_the_probability_of_this_class(value):
+    X, _ = table()
+    model = MultiLabelThresholdClassifier(DecisionTreeClassifier(), fallback=0.5).fit(X, np.full((len(X), 1), value))
+    assert (model.predict_proba(X) == value).all()
+    assert (model.predict(X) == value).all()
 
 
 def test_estimator_with_decisions_only_has_thresholds_for_these():

@@ -359,6 +359,13 @@ def test_dict_is_json_without_nan(evaluation, train_rows):
     assert len(read["settings"]["C"]) == 2
 
 
+def test_dict_of_numbers_of_numpy_is_json(train_rows):
+    options = {"k": np.int64(2), "test_size": np.float32(0.25), "max_predicted": np.float32(2)}
+    found = evaluate_embeddings(*train_rows, parts=["knn"], n_splits=2, cv=np.int64(2), **options)
+    settings = json.loads(json.dumps(found.to_dict()))["settings"]
+    assert (settings["k"], settings["test_size"], settings["max_predicted"]) == (2, 0.25, 2)
+
+
 # Errors
 
 

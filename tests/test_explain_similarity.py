@@ -141,6 +141,11 @@ def test_shares_of_rows_without_labels_are_0(name):
     assert not errors.any()
 
 
+def test_label_matrices_without_columns_have_no_shares():
+    for similarity in (jaccard, dice, inner_product):
+        assert explain_similarity(similarity, torch.zeros(2, 0), torch.zeros(2, 0)).shares.shape == (2, 0)
+
+
 def test_labels_that_both_rows_lack_have_a_share_of_hamming_only():
     mixed = 0.5 * Hamming() + 0.5 * Dice()
     shares = explain_similarity(mixed, [[1, 1, 0, 0]], [[1, 0, 0, 0]]).shares

@@ -99,6 +99,14 @@ def test_entropy_of_complete_labels_is_the_same_with_and_without_weights(name, m
     assert torch.equal(torch.autograd.grad(weighted, logits)[0], gradient)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", HEADS)
+def test_entropy_in_half_precision_with_one_annotated_label_is_that_of_this_label(name, dtype):
+    logits, labels = torch.zeros(70_000 // L, L, dtype=dtype), torch.full((70_000 // L, L), NAN)
+    labels[0, 0] = 1
+    assert float(HEADS[name]().loss(logits, labels)) == pytest.approx(float(HEADS[name]().loss(logits[:1], labels[:1])))
+
+
 def test_ranking_loss_of_the_semantic_head_is_over_annotated_labels():
     head, plain = heads.SemanticProjectionHead(D, torch.eye(L), separation=1.0), HEADS["semantic"]()
     for seed in SEEDS:

@@ -242,13 +242,27 @@ def test_frames_keep_names_and_dtypes_and_new_rows_have_the_index_of_their_origi
 
 
 @each_sampler
-@pytest.mark.parametrize("convert", [np.asarray, torch.tensor, sparse.csr_array, np.ndarray.tolist], ids=str)
+@pytest.mark.parametrize(
+    "convert",
+    [np.asarray, torch.tensor, sparse.csr_array, np.ndarray.tolist],
+    ids=["array", "tensor", "sparse", "list"],
+)
 def test_integer_features_are_rounded(sampler, convert):
     X, y = dataset()
     X = np.rint(5 * X).astype(int)
     expected = resample(sampler, X.astype(float), y)[0]
     actual = resample(sampler, convert(X), y)[0]
     np.testing.assert_array_equal(actual.toarray() if sparse.issparse(actual) else actual, np.rint(expected))
+
+
+@each_sampler
+def test_list_with_rows_of_integers_and_a_row_of_fractions_is_not_rounded(sampler):
+    X, y = dataset()
+    X, y[0] = np.rint(5 * X), 0  # no row is made from a row without labels by MLSMOTE
+    rows = [[value + 0.5 for value in X[0].tolist()], *X[1:].astype(int).tolist()]
+    expected = resample(sampler, np.array(rows), y)[0]
+    assert (expected != np.rint(expected))[len(X) :].any()
+    np.testing.assert_array_equal(resample(sampler, rows, y)[0], expected)
 
 
 @each_sampler
@@ -315,9 +329,9 @@ def test_label_names_raise(sampler):
 
 def test_features_that_new_rows_cannot_have_raise():
     with pytest.raises(TypeError, match="`X` must have numeric columns, column 'a' has dtype category"):
-        convert_features_like(pd.DataFrame({"a": pd.Categorical([1, 2])}), np.array([[1.5], [1.5]]))
+        convert_features_like(pd.DataFrame({"a": pd.Categorical([1, 2])}), np.array([[1.5], [1.5]]), np.dtype(float))
     with pytest.raises(TypeError, match=r"`X` must be an array, a tensor, .* got tuple"):
-        convert_features_like((1, 2), np.array([[1.5], [1.5]]))
+        convert_features_like((1, 2), np.array([[1.5], [1.5]]), np.dtype(float))
 
 
 @each_sampler

@@ -200,7 +200,10 @@ def test_column_of_zeros_and_ones_is_a_label_and_column_of_other_values_class_id
     [
         (np.where(LABELS == 1, 0.25, 0), r"`y` must contain hard labels, 0 or 1, got 0\.25 at row 0, label 0"),
         (LABELS * 2, "`y` must contain hard labels, 0 or 1, got 2 at row 0, label 0"),
-        (np.where(LABELS == 1, np.nan, 0), "`y` must contain hard labels, 0 or 1, got nan at row 0, label 0"),
+        (
+            np.where(LABELS == 1, np.nan, 0),
+            "got nan at row 0, label 0. NaN means .*this sampler does not support missing",
+        ),
         (np.where(LABELS[:, 0] == 1, np.nan, 0), "Input y contains NaN"),
         (np.linspace(0, 1, 9), "Unknown label type: continuous"),
         (np.zeros(9), "`y` must contain at least 2 classes if it contains class ids, got 1 class"),

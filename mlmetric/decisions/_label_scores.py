@@ -57,6 +57,8 @@ def label_scores(estimator: Any, X: Any, method: str, num_labels: int) -> npt.ND
     scores = np.asarray(raw)
     if num_labels == 1 and (scores.ndim == 1 or scores.shape[1] == 2):
         return (scores if scores.ndim == 1 else scores[:, 1]).reshape(-1, 1)
+    if num_labels == 1 and scores.shape[1] == 1 and np.array_equal(getattr(estimator, "classes_", ()), [0]):
+        return np.zeros_like(scores)  # the only class in `fit` was 0
     if scores.ndim != 2 or scores.shape[1] != num_labels:
         raise ValueError(
             f"`{method}` of `estimator` must return shape (n, {num_labels}), a column for each label, or an array for "

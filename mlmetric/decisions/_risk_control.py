@@ -183,7 +183,8 @@ def _label_thresholds(predictions: Predictions, alpha: float) -> Tensor:
     rows, labels = predictions.target.nonzero(as_tuple=True)
     scores, order = predictions.preds[rows, labels].double().sort()
     scores = scores[labels[order].argsort(stable=True)]  # ascending within each label
-    allowed = ((positives + 1) * (alpha + TOLERANCE) - 1).floor().long()
+    # In float64, which an integer times a number is not; never all positives, also if alpha is 1 up to rounding.
+    allowed = ((positives + 1).double() * (alpha + TOLERANCE) - 1).floor().long().minimum(positives - 1)
     too_few = allowed < 0
     thresholds = torch.full_like(positives, -torch.inf, dtype=torch.float64)
     # The threshold misses `allowed` positives, those with lower scores.

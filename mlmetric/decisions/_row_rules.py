@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -119,7 +118,7 @@ class PredictedCount(BaseEstimator):
         Raises:
             ValueError: If a score is not finite, or the shapes differ.
         """
-        values: npt.NDArray[Any] = validate_data(self, scores)
+        values = self._scores(scores, reset=True)
         labels = label_array(y, name="y")
         if labels.shape != values.shape:
             raise ValueError(f"`scores` and `y` must have the same shape, got {values.shape} and {labels.shape}.")
@@ -144,7 +143,7 @@ class PredictedCount(BaseEstimator):
             int64, 0 or 1, shape `(n, L)`.
         """
         check_is_fitted(self)
-        values: npt.NDArray[Any] = validate_data(self, scores, reset=False)
+        values = self._scores(scores, reset=False)
         predicted = np.asarray(self.estimator_.predict(self._features(values)), dtype=np.float64)
         counts = np.rint(predicted).clip(0, self.max_count_).astype(np.int64)
         order = np.argsort(-values, axis=1, kind="stable")
@@ -152,6 +151,11 @@ class PredictedCount(BaseEstimator):
         np.put_along_axis(chosen, order, (np.arange(values.shape[1]) < counts[:, None]).astype(np.int64), axis=1)
         return chosen
 
+    def _scores(self, scores: npt.ArrayLike, *, reset: bool) -> npt.NDArray[Any]:
+        """Return the scores as floating-point numbers, which have negatives, unlike unsigned integers."""
+        values: npt.NDArray[Any] = validate_data(self, scores, reset=reset)
+        return values if values.dtype.kind == "f" else values.astype(np.float64)
+
     def _features(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         highest = min(self.max_count_ + 1, scores.shape[1])
-        return torch.from_numpy(np.ascontiguousarray(scores)).topk(highest, dim=1).values.numpy()
+        return np.sort(scores, axis=1)[:, ::-1][:, :highest]

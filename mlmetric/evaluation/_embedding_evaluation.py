@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mlmetric.metrics._metrics_report import display_name, format_value, markdown_table
 
 _PART_NAMES = {"retrieval": "retrieval", "knn": "kNN", "linear": "linear probe"}
@@ -102,4 +104,6 @@ def _to_json(value: Any) -> Any:
         return {key: _to_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json(each) for each in value]
+    if isinstance(value, np.generic):  # a number that was passed as an argument
+        value = value.item()
     return None if isinstance(value, float) and math.isnan(value) else value

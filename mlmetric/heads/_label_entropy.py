@@ -25,11 +25,12 @@ def label_entropy(
         A scalar.
     """
     labels = label_tensor(labels, validate_args=validate_args, allow_missing=True)
-    target, weight = labels.to(logits), None
-    if may_have_missing(labels):  # without missing labels, the weights are 1 and change nothing
-        target, known = known_labels(target)
-        count = known.sum().clamp(min=1).to(torch.promote_types(logits.dtype, torch.float32))
-        weight = (known * (known.numel() / count)).to(logits.dtype)
     function = functional.binary_cross_entropy if probabilities else functional.binary_cross_entropy_with_logits
-    entropy: Tensor = function(logits, target, weight)
-    return entropy
+    target = labels.to(logits)
+    if not may_have_missing(labels):
+        mean: Tensor = function(logits, target)
+        return mean
+    target, known = known_labels(target)
+    entropies = function(logits, target, reduction="none")
+    total = torch.where(known, entropies, 0).sum(dtype=torch.promote_types(entropies.dtype, torch.float32))
+    return (total / known.sum().clamp(min=1)).to(entropies.dtype)

@@ -77,7 +77,7 @@ class BaseOverSampler(LabelSampler):
         for problem in self._record_statistics(labels, rows):
             warnings.warn(f"{type(self).__name__} {problem}", UserWarning, stacklevel=3)
         origins = _origins(len(labels), rows.parents)
-        new_X = convert_features_like(take_rows(X, origins), rows.features)
+        new_X = convert_features_like(take_rows(X, origins), rows.features, features.dtype)
         if has_class_ids:
             classes, examples = np.unique(labels.argmax(axis=1), return_index=True)
             new_y = take_rows(y, examples[np.searchsorted(classes, rows.labels.argmax(axis=1))])

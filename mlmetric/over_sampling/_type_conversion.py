@@ -36,12 +36,13 @@ def append(data: Any, rows: Any) -> Any:
     return np.concatenate([data, rows])
 
 
-def convert_features_like(X: Any, values: Any) -> Any:
+def convert_features_like(X: Any, values: Any, dtype: np.dtype[Any]) -> Any:
     """Convert features to the type and dtype of `X`; integer columns are rounded.
 
     Args:
         X: The rows of the input that the synthetic rows were made from, as `take_rows` returns them.
         values: Features of the synthetic rows, float64 of shape `(n, d)`, an array or a CSR matrix.
+        dtype: Dtype of all rows of the input as an array, for a list, some rows of which may contain integers only.
 
     Returns:
         Of the type of `X`, with its dtype and, for data frames, its index and columns.
@@ -59,16 +60,16 @@ def convert_features_like(X: Any, values: Any) -> Any:
         dense = torch.from_numpy(np.rint(values) if is_integer else values).to(dtype=X.dtype, device=X.device)
         return dense if X.layout is torch.strided else dense.to_sparse(layout=X.layout)
     if isinstance(X, list):
-        return _cast(values, np.asarray(X).dtype).tolist()
+        return _cast(values, dtype).tolist()
     if hasattr(X, "isetitem"):
-        for number, (name, dtype) in enumerate(X.dtypes.items()):
-            if getattr(dtype, "kind", "O") not in "iubfO" or dtype.name == "category":
+        for number, (name, wanted) in enumerate(X.dtypes.items()):
+            if getattr(wanted, "kind", "O") not in "iubfO" or wanted.name == "category":
                 raise TypeError(
-                    f"`X` must have numeric columns, column {name!r} has dtype {dtype}. Encode it as numbers first."
+                    f"`X` must have numeric columns, column {name!r} has dtype {wanted}. Encode it as numbers first."
                 )
             column = values[:, number]
-            column = np.rint(column) if dtype.kind in "iub" else column
-            X.isetitem(number, type(X.iloc[:, number])(column, index=X.index).astype(dtype))
+            column = np.rint(column) if wanted.kind in "iub" else column
+            X.isetitem(number, type(X.iloc[:, number])(column, index=X.index).astype(wanted))
         return X
     if isinstance(X, np.ndarray):
         return _cast(values, X.dtype)

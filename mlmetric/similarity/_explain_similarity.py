@@ -209,7 +209,7 @@ def _add_jaccard_shares(shares: Tensor, factor: float, labels: Tensor, ref_label
     is p c / (n - 1), and p is 0, ..., n - 1 with equal probability, so that its share is
     -c (1/2 + ... + 1/n) / (n (n - 1)). The shares of the common labels are equal and complete the sum of c / n.
     """
-    harmonic = (1 / torch.arange(1, labels.shape[1] + 1).double()).cumsum(0).to(labels.device)
+    harmonic = (1 / torch.arange(1, labels.shape[1] + 2).double()).cumsum(0).to(labels.device)
     for block, rows, refs in _blocks(shares, labels, ref_labels):
         common, union = rows * refs, torch.maximum(rows, refs)
         num_common, num_labels = common.sum(1, keepdim=True), union.sum(1, keepdim=True).clamp(min=1)

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.multiclass import check_classification_targets
 
+from mlmetric._label_matrix import describe_invalid
 from mlmetric.labels import label_array
 
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -31,6 +32,8 @@ def read_labels(y: Any) -> tuple[LabelArray, bool]:
         hard = (values == 0) | (values == 1)
         if not hard.all():
             row, column = np.argwhere(~hard)[0]
+            if np.isnan(values[row, column]):
+                raise ValueError(describe_invalid(values, "y", allow_missing=False, used_by="this sampler"))
             raise ValueError(
                 f"`y` must contain hard labels, 0 or 1, got {values[row, column]} at row {row}, label {column}. "
                 "Convert soft labels with a threshold, for example `y >= 0.5`, and annotator votes with "
