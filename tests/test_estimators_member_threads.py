@@ -169,3 +169,8 @@ def test_error_of_a_member_stops_the_others_and_is_raised(monkeypatch):
     with pytest.raises(FloatingPointError, match="diverged"):
         MetricEmbedder(**SETTINGS | {"n_members": 2, "max_epochs": 10_000}).fit(*table())
     assert len(epochs) < 10_000
+
+
+def test_members_are_trained_in_the_grad_mode_of_the_calling_thread():
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        MetricEmbedder(**SETTINGS).fit(*table())

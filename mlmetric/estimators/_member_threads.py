@@ -88,7 +88,7 @@ def run_in_threads(tasks: Sequence[Callable[[Caller], Any]], *, parallel: bool) 
         with ThreadPoolExecutor(
             num_workers, "mlmetric-member", initializer=torch.set_num_threads, initargs=(num_threads // num_workers,)
         ) as executor:
-            futures = [executor.submit(_run_alone, task, caller) for task in tasks]
+            futures = [executor.submit(_run_alone, task, caller, torch.is_grad_enabled()) for task in tasks]
             caller.wait_for(futures)
     finally:
         torch.set_num_threads(num_threads)
@@ -108,6 +108,6 @@ class _ThisThread(Caller):
             function(*arguments)
 
 
-def _run_alone(task: Callable[[Caller], Any], caller: Caller) -> Any:
-    with without_global_generator():
+def _run_alone(task: Callable[[Caller], Any], caller: Caller, grad_enabled: bool) -> Any:
+    with without_global_generator(), torch.set_grad_enabled(grad_enabled):  # which each thread has of its own
         return task(caller)
