@@ -138,7 +138,7 @@ def test_error_in_a_callback_stops_all_members_and_a_second_fit_resumes(error, t
         if len(seen) == 3:
             raise error("stop")
 
-    make = partial(MetricClassifier, **SETTINGS | {"max_epochs": 30})
+    make = partial(MetricClassifier, **SETTINGS | {"max_epochs": 10})
     with pytest.raises(error, match="stop"):
         make().fit(X, y, checkpoint_dir=tmp_path, callback=callback)
     assert len(seen) == 3
