@@ -118,9 +118,19 @@ def label_tensor(
     return torch.from_numpy(np.require(matrix, dtype, ["C", "W"]))
 
 
-def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool = True) -> npt.NDArray[Any]:
-    """Check labels like `check_labels`, and return an array, which may share memory with a tensor on the CPU."""
-    matrix = check_labels(labels, name=name, validate_args=validate_args)
+def label_array(
+    labels: LabelsLike,
+    *,
+    name: str = "labels",
+    validate_args: bool = True,
+    allow_missing: bool = False,
+    used_by: str = "this function",
+) -> npt.NDArray[Any]:
+    """Check labels like `check_labels`, and return an array, which may share memory with a tensor on the CPU.
+
+    The error for missing labels says that `used_by` does not support them.
+    """
+    matrix = _check(labels, name, validate_args=validate_args, allow_missing=allow_missing, used_by=used_by)
     if isinstance(matrix, torch.Tensor):
         matrix = matrix.detach().cpu()
         if matrix.is_floating_point() and matrix.element_size() < 4:  # bfloat16 is unknown to numpy
