@@ -91,6 +91,19 @@ def may_have_missing(labels: torch.Tensor) -> bool:
     return labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels))
 
 
+def annotated_mask(labels: torch.Tensor) -> torch.Tensor | None:
+    """Return which labels are annotated, bool of the shape of `labels`; None if all are."""
+    return ~labels.isnan() if has_missing(labels) else None
+
+
+def smoothed_frequencies(labels: torch.Tensor) -> torch.Tensor:
+    """Return (positives + 0.5) / (rows + 1) of each label among its annotated rows, float64 `(L,)`, never 0 or 1."""
+    known, num_rows = annotated_mask(labels), len(labels)
+    if known is None:
+        return (labels.sum(dim=0, dtype=torch.float64) + 0.5) / (num_rows + 1)
+    return (labels.nansum(dim=0, dtype=torch.float64) + 0.5) / (known.sum(dim=0) + 1)
+
+
 def known_labels(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return labels with 0 in place of NaN, and which ones are annotated."""
     known = ~labels.isnan()

@@ -34,10 +34,10 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
 
 
 def read_rows(inputs: Tensor, labels: LabelsLike) -> Tensor:
-    """Check the rows to train on, and return their labels as a tensor."""
+    """Check the rows to train on, and return their labels as a tensor, with NaN for missing labels."""
     if not isinstance(inputs, Tensor):
         raise TypeError(f"The rows to train on must be a torch.Tensor, got {type(inputs).__name__}.")
-    target = label_tensor(labels)
+    target = label_tensor(labels, allow_missing=True)
     if inputs.ndim < 2 or len(inputs) != len(target) or len(inputs) < 2:
         raise ValueError(
             "Rows to train on and their labels must have shapes (N, D) (or (N, ...)) and (N, L) with N >= 2, "
@@ -49,10 +49,10 @@ def read_rows(inputs: Tensor, labels: LabelsLike) -> Tensor:
 def read_validation(
     validation: tuple[Tensor, LabelsLike] | None, inputs: Tensor, labels: Tensor, *, hard: bool
 ) -> tuple[Tensor, Tensor] | None:
-    """Check the validation rows, and return them with their labels as a tensor."""
+    """Check the validation rows, and return them with their labels as a tensor, with NaN for missing labels."""
     if validation is None:
         return None
-    rows, target = validation[0], label_tensor(validation[1], name="validation[1]")
+    rows, target = validation[0], label_tensor(validation[1], name="validation[1]", allow_missing=True)
     if not isinstance(rows, Tensor):
         raise TypeError(f"The rows of `validation` must be a torch.Tensor, got {type(rows).__name__}.")
     if not len(rows) == len(target) > 0:
@@ -65,7 +65,7 @@ def read_validation(
                 f"The {name} of `validation` must have shape (N, {', '.join(map(str, trained_on.shape[1:]))}) like "
                 f"those to train on, got {tuple(part.shape)}."
             )
-    if hard and not bool(((target == 0) | (target == 1)).all()):
+    if hard and bool(((target > 0) & (target < 1)).any()):
         raise ValueError(
             "`validation` must have labels 0 or 1, since a classifier is scored on them, got soft labels. Choose a "
             "threshold, such as `labels >= 0.5`."

@@ -12,15 +12,17 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
+from mlmetric._label_matrix import annotated_mask
 from mlmetric.heads import ClassifierHead, LabelNetwork
 from mlmetric.labels import LabelsLike
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
-from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
+from mlmetric.metrics import f1
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import check_outputs_finite
 from mlmetric.training._mixup_batches import MixupRows
 from mlmetric.training._rows import apply_in_batches, read_rows, read_validation
 from mlmetric.training._trainer import EpochRecord, Trainer, device_of
+from mlmetric.training._validation_scores import label_score, retrieval_score
 
 MetricLoss = Callable[..., Tensor]
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -154,11 +156,11 @@ def fit_embedding(
         embeddings, refs = (_validation_outputs(head, rows, trainer) for rows in (validation[0], features))
         target = validation[1].to(device)
         spacing = -(-len(target) // _MAX_VALIDATION_QUERIES)
-        score = float(ndcg_at_k(embeddings[::spacing], target[::spacing], refs, labels.to(device)))
+        score = retrieval_score(embeddings[::spacing], target[::spacing], refs, labels.to(device))
         if classifier is None:
             return {"val_ndcg_at_10": score}, {"retrieval": score}
         logits = _validation_outputs(classifier, embeddings, trainer)
-        average_precision = float(mean_average_precision(logits, target))
+        average_precision = label_score(logits, target)
         scores = {"retrieval": score} | ({} if label_network is None else {"labels": average_precision})
         return {"val_ndcg_at_10": score, "val_map": average_precision}, scores
 
@@ -247,11 +249,13 @@ def fit_classifier(  # noqa: D417
         target = validation[1].to(device)
         logits = _validation_outputs(head, validation[0], trainer)
         scores = head.probabilities(logits)
-        average_precision = float(mean_average_precision(scores, target))
+        average_precision = label_score(scores, target)
         return {
             "val_loss": float(label_loss(logits, target.to(logits.dtype)).detach()),
             "val_map": average_precision,
-            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, zero_division=0)),
+            "val_macro_f1": float(
+                f1(scores, target, average="macro", threshold=0.5, zero_division=0, mask=annotated_mask(target))
+            ),
         }, {"labels": average_precision}
 
     trainer = Trainer(head, config, checkpoint, callback, {"loss": loss})
