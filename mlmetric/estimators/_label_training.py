@@ -39,8 +39,8 @@ class FittedClassifier(NamedTuple):
         module: Maps features to logits.
         num_labels: L.
         histories: The records of the epochs, or of the penalties of each logistic regression.
-        validation: Logits and labels, 0, 1 or NaN, of all validation rows, each scored by networks that were not trained on
-            it; None without validation rows.
+        validation: Logits and labels, 0, 1 or NaN, of all validation rows, each scored by networks that were not
+            trained on it; None without validation rows.
     """
 
     module: ClassifierEnsemble | LabelNetwork | LateFusionClassifier

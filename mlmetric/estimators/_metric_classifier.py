@@ -289,7 +289,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             The accuracy, in [0, 1].
         """
         check_is_fitted(self, "classifier_")
-        labels, _ = read_labels(y, columns=self._label_columns)
+        labels, _ = read_labels(y, columns=self._label_columns, used_by="`score`")
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
     @inherit_docs(trained_model)

@@ -90,6 +90,8 @@ def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> Trainin
 def _to_training_data(features: Tensor, labels: npt.NDArray[Any], estimator: Any) -> TrainingData:
     if len(labels) != len(features):
         raise ValueError(f"`X` and `y` must have the same number of rows, got {len(features)} and {len(labels)}.")
+    if labels.size and np.isnan(labels).all():
+        raise ValueError("`y` must have at least one annotated label, got only NaN.")
     highest = np.nanmax(labels, initial=0)
     if 0 < highest < 0.5:
         warnings.warn(

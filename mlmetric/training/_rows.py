@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mlmetric._evaluation_mode import evaluation_mode
+from mlmetric._label_matrix import has_missing
 from mlmetric.labels import LabelsLike, label_tensor
 from mlmetric.training._trainer import device_of
 
@@ -31,6 +34,29 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     device = device_of(module, default=inputs.device)
     with evaluation_mode(module), torch.no_grad():
         return torch.cat([module(rows.to(device)) for rows in torch.split(inputs, batch_size)])
+
+
+def check_missing_support(labels: Tensor, validation: tuple[Tensor, Tensor] | None, **parts: Any) -> None:
+    """Check that the parts of the objective support the missing labels of the rows, if there are any.
+
+    Args:
+        labels: Labels to train on.
+        validation: The validation rows and their labels; None if there are none.
+        **parts: Losses and miners by the name of the argument. None, or a `supports_missing_labels` of True, is
+            accepted.
+
+    Raises:
+        ValueError: If one does not; the message names it.
+    """
+    if not any(map(has_missing, [labels] if validation is None else [labels, validation[1]])):
+        return
+    for name, part in parts.items():
+        if part is not None and not getattr(part, "supports_missing_labels", False):
+            raise ValueError(
+                f"`{name}` must support missing labels, since labels are NaN, which means not annotated; got "
+                f"`{getattr(part, '__name__', type(part).__name__)}`, whose attribute `supports_missing_labels` is not "
+                "True. Use a loss or miner of mlmetric, set this attribute if yours ignores NaN, or remove these rows."
+            )
 
 
 def read_rows(inputs: Tensor, labels: LabelsLike) -> Tensor:
