@@ -55,6 +55,14 @@ def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType"
 
 
+def missing_hint(used_by: str) -> str:
+    """Return what to do about missing labels, which `used_by` does not support, for an error."""
+    return (
+        f"NaN means that a label is not annotated, and {used_by} does not support missing labels: remove these "
+        "rows, or choose a value for their missing labels."
+    )
+
+
 def describe_invalid(
     labels: torch.Tensor | npt.NDArray[Any], name: str, *, allow_missing: bool, used_by: str
 ) -> str | None:
@@ -69,10 +77,7 @@ def describe_invalid(
     value = values[row, column]
     text = f"`{name}` must contain numbers in [0, 1], got {value} at row {row}, label {column}"
     if value != value:
-        return (
-            f"{text}. NaN means that a label is not annotated, and {used_by} does not support missing labels: remove "
-            "these rows, or choose a value for their missing labels."
-        )
+        return f"{text}. {missing_hint(used_by)}"
     return f"{text}. Convert annotator votes with `mlmetric.labels.votes_to_labels`."
 
 
