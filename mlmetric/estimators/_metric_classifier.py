@@ -282,7 +282,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
 
         Args:
             X: Features, shape `(n, D)`.
-            y: Labels, 0 or 1, of any kind that `fit` accepts.
+            y: Labels, 0 or 1, none of them missing, of any kind that `fit` accepts.
             sample_weight: Weight of each row, shape `(n,)`.
 
         Returns:
