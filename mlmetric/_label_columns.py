@@ -23,12 +23,20 @@ class LabelColumns(NamedTuple):
     names: list[Any] | None
 
 
-def read_labels(y: LabelsOrNames, *, columns: LabelColumns | None = None) -> tuple[npt.NDArray[Any], LabelColumns]:
+def read_labels(
+    y: LabelsOrNames,
+    *,
+    columns: LabelColumns | None = None,
+    allow_missing: bool = False,
+    used_by: str = "this function",
+) -> tuple[npt.NDArray[Any], LabelColumns]:
     """Return a label matrix and its columns.
 
     Args:
         y: A label matrix of any kind that `check_labels` reads, or label names for each row.
         columns: The columns of `fit`; label names and data frames are then brought into their order.
+        allow_missing: Whether labels may be NaN, which means that they are not annotated.
+        used_by: What does not support missing labels, for the error.
 
     Returns:
         The matrix, shape `(n, L)`, and its columns; names are sorted.
@@ -53,7 +61,7 @@ def read_labels(y: LabelsOrNames, *, columns: LabelColumns | None = None) -> tup
         if len(given) != len(columns.names) or set(given) != set(columns.names):
             raise ValueError(f"`y` must have the columns {columns.names}, got {given}.")
         y = y[columns.names]  # type: ignore[call-overload,index]
-    labels = label_array(y, name="y")
+    labels = label_array(y, name="y", allow_missing=allow_missing, used_by=used_by)
     if columns is not None and columns.number != labels.shape[1]:
         raise ValueError(f"`y` must have the {columns.number} labels of `fit`, got {labels.shape[1]}.")
     return labels, columns or LabelColumns(labels.shape[1], given)
@@ -71,7 +79,7 @@ def read_hard_labels(y: LabelsOrNames, *, estimator: Any) -> tuple[npt.NDArray[n
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
             "of shape (n, L)."
         )
-    labels, columns = read_labels(y)
+    labels, columns = read_labels(y, used_by=f"`{type(estimator).__name__}`")
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
     soft = (labels != 0) & (labels != 1)

@@ -55,6 +55,14 @@ def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType"
 
 
+def missing_hint(used_by: str) -> str:
+    """Return what to do about missing labels, which `used_by` does not support, for an error."""
+    return (
+        f"NaN means that a label is not annotated, and {used_by} does not support missing labels: remove these "
+        "rows, or choose a value for their missing labels."
+    )
+
+
 def describe_invalid(
     labels: torch.Tensor | npt.NDArray[Any], name: str, *, allow_missing: bool, used_by: str
 ) -> str | None:
@@ -69,10 +77,7 @@ def describe_invalid(
     value = values[row, column]
     text = f"`{name}` must contain numbers in [0, 1], got {value} at row {row}, label {column}"
     if value != value:
-        return (
-            f"{text}. NaN means that a label is not annotated, and {used_by} does not support missing labels: remove "
-            "these rows, or choose a value for their missing labels."
-        )
+        return f"{text}. {missing_hint(used_by)}"
     return f"{text}. Convert annotator votes with `mlmetric.labels.votes_to_labels`."
 
 
@@ -89,6 +94,19 @@ def may_have_missing(labels: torch.Tensor) -> bool:
     Labels without floating-point numbers have no missing ones, on any device.
     """
     return labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels))
+
+
+def annotated_mask(labels: torch.Tensor) -> torch.Tensor | None:
+    """Return which labels are annotated, bool of the shape of `labels`; None if all are."""
+    return ~labels.isnan() if has_missing(labels) else None
+
+
+def smoothed_frequencies(labels: torch.Tensor) -> torch.Tensor:
+    """Return (positives + 0.5) / (rows + 1) of each label among its annotated rows, float64 `(L,)`, never 0 or 1."""
+    known, num_rows = annotated_mask(labels), len(labels)
+    if known is None:
+        return (labels.sum(dim=0, dtype=torch.float64) + 0.5) / (num_rows + 1)
+    return (labels.nansum(dim=0, dtype=torch.float64) + 0.5) / (known.sum(dim=0) + 1)
 
 
 def known_labels(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

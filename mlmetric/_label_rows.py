@@ -12,8 +12,11 @@ from mlmetric.labels import LabelsLike, label_array
 
 
 def has_label(labels: LabelsLike) -> npt.NDArray[np.bool_]:
-    """Check a label matrix, and return whether each row has each label, shape `(N, L)`: where the entry is above 0."""
-    return np.asarray(label_array(labels) > 0)
+    """Check a label matrix, and return whether each row has each label, shape `(N, L)`: where the entry is above 0.
+
+    A row does not have its missing labels.
+    """
+    return np.asarray(label_array(labels, allow_missing=True) > 0)
 
 
 def label_set_keys(labels: npt.NDArray[Any]) -> npt.NDArray[np.void]:

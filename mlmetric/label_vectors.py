@@ -79,7 +79,7 @@ def cooccurrence_vectors(labels: LabelsLike, size: int | None = None) -> Tensor:
         occurrence of a label counts as a co-occurrence with itself. Negative eigenvalues, which inner products cannot
         represent, are set to 0.
     """
-    labels = label_tensor(labels)
+    labels = label_tensor(labels, used_by="`cooccurrence_vectors`")
     pair_counts, counts = cooccurrence(labels), label_counts(labels)
     num_labels = labels.shape[1]
     size = num_labels if size is None else size

@@ -4,9 +4,9 @@ A label matrix has shape `(N, L)`, with one row per sample and one column per la
 or numbers in [0, 1] (soft labels). Functions accept torch tensors, numpy arrays, lists of rows, scipy sparse matrices
 and data frames. They return a tensor for a tensor and an array for anything else.
 
-NaN, and None in a list or a frame, means that a label of a row is not annotated: a missing label. The similarities of
-[mlmetric.similarity][] except `SoftCosine`, [`LabelRelation`][mlmetric.relations.LabelRelation], the miners, the losses
-and the method `loss` of the heads support missing labels; everything else raises a ValueError.
+NaN, and None in a list or a frame, means that a label of a row is not annotated: a missing label. Similarities,
+relations, miners, losses, splits, samplers of batches, measures of imbalance, training and the estimators support
+missing labels; everything else raises a ValueError that says so.
 """
 
 from __future__ import annotations
@@ -118,9 +118,19 @@ def label_tensor(
     return torch.from_numpy(np.require(matrix, dtype, ["C", "W"]))
 
 
-def label_array(labels: LabelsLike, *, name: str = "labels", validate_args: bool = True) -> npt.NDArray[Any]:
-    """Check labels like `check_labels`, and return an array, which may share memory with a tensor on the CPU."""
-    matrix = check_labels(labels, name=name, validate_args=validate_args)
+def label_array(
+    labels: LabelsLike,
+    *,
+    name: str = "labels",
+    validate_args: bool = True,
+    allow_missing: bool = False,
+    used_by: str = "this function",
+) -> npt.NDArray[Any]:
+    """Check labels like `check_labels`, and return an array, which may share memory with a tensor on the CPU.
+
+    The error for missing labels says that `used_by` does not support them.
+    """
+    matrix = _check(labels, name, validate_args=validate_args, allow_missing=allow_missing, used_by=used_by)
     if isinstance(matrix, torch.Tensor):
         matrix = matrix.detach().cpu()
         if matrix.is_floating_point() and matrix.element_size() < 4:  # bfloat16 is unknown to numpy
@@ -262,7 +272,7 @@ def label_counts(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
         >>> label_counts(torch.tensor([[1, 0, 1], [1, 0, 0]]))
         tensor([2., 0., 1.], dtype=torch.float64)
     """
-    matrix = check_labels(labels)
+    matrix = _check(labels, "labels", validate_args=True, used_by="`label_counts`")
     if isinstance(matrix, torch.Tensor):
         return matrix.sum(dim=0, dtype=torch.float64)
     return cast(npt.NDArray[np.float64], matrix.sum(axis=0, dtype=np.float64))
@@ -295,6 +305,6 @@ def cooccurrence(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
                 [1., 1., 1.],
                 [2., 1., 2.]], dtype=torch.float64)
     """
-    matrix = check_labels(labels)
+    matrix = _check(labels, "labels", validate_args=True, used_by="`cooccurrence`")
     values: Any = matrix.double() if isinstance(matrix, torch.Tensor) else matrix.astype(np.float64)
     return cast(torch.Tensor | npt.NDArray[np.float64], values.T @ values)

@@ -11,7 +11,6 @@ from pytorch_metric_learning.miners import BatchHardMiner, PairMarginMiner
 
 from mlmetric import similarity as sim
 from mlmetric._pml import MultiLabelBaseMiner, resolve_ref_includes_query
-from mlmetric.imbalance import imbalance_report
 from mlmetric.labels import check_labels, cooccurrence, label_counts, label_tensor
 from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
 from mlmetric.relations import LabelRelation
@@ -64,7 +63,7 @@ def test_the_other_labels_of_a_matrix_with_missing_ones_are_checked(bad):
     assert check_labels(labels, validate_args=False, allow_missing=True) is labels
 
 
-@pytest.mark.parametrize("function", [label_counts, cooccurrence, imbalance_report, sim.inverse_frequency_weights])
+@pytest.mark.parametrize("function", [label_counts, cooccurrence, sim.inverse_frequency_weights])
 def test_other_functions_reject_missing_labels(function):
     with pytest.raises(ValueError, match="does not support missing labels"):
         function(torch.tensor([[NAN, 1.0], [0.0, 1.0]]))

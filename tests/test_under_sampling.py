@@ -202,7 +202,7 @@ def test_column_of_zeros_and_ones_is_a_label_and_column_of_other_values_class_id
         (LABELS * 2, "`y` must contain hard labels, 0 or 1, got 2 at row 0, label 0"),
         (
             np.where(LABELS == 1, np.nan, 0),
-            "got nan at row 0, label 0. NaN means .*this sampler does not support missing",
+            "got nan at row 0, label 0. NaN means .*does not support missing",
         ),
         (np.where(LABELS[:, 0] == 1, np.nan, 0), "Input y contains NaN"),
         (np.linspace(0, 1, 9), "Unknown label type: continuous"),

@@ -58,7 +58,7 @@ class MultiLabelStratifiedKFold(KFold):
         Args:
             X: N samples; only their number is used.
             y: Multi-hot labels, shape `(N, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
-                frame.
+                frame. Of a label with missing entries, NaN, the rows that are known to have it are spread.
             groups: Ignored, with a warning; it exists for compatibility with scikit-learn.
 
         Yields:
@@ -67,7 +67,7 @@ class MultiLabelStratifiedKFold(KFold):
         Raises:
             TypeError: If `y` does not contain numbers.
             ValueError: If there are more folds than rows, `X` and `y` differ in length, `y` is not two-dimensional, or
-                an entry is neither 0 nor 1.
+                an entry is neither 0, 1 nor NaN.
         """
         splits: Iterator[tuple[Integers, Integers]] = super().split(X, y, groups)
         return splits
@@ -129,7 +129,7 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
         Args:
             X: N samples; only their number is used.
             y: Multi-hot labels, shape `(N, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
-                frame.
+                frame. Of a label with missing entries, NaN, the rows that are known to have it are spread.
             groups: Ignored, with a warning; it exists for compatibility with scikit-learn.
 
         Yields:
@@ -138,7 +138,7 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
         Raises:
             TypeError: If `y` does not contain numbers.
             ValueError: If the sizes do not fit the number of rows, `X` and `y` differ in length, `y` is not
-                two-dimensional, or an entry is neither 0 nor 1.
+                two-dimensional, or an entry is neither 0, 1 nor NaN.
         """
         splits: Iterator[tuple[Integers, Integers]] = super().split(X, y, groups)
         return splits

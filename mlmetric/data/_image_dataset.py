@@ -62,8 +62,8 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     Args:
         root: The folder that `paths` are relative to.
         paths: The N image files, relative to `root` or absolute.
-        labels: A row for each path, shape `(N, L)`, in [0, 1], of any kind that `mlmetric.labels.check_labels` reads;
-            None for no labels, shape `(N, 0)`.
+        labels: A row for each path, shape `(N, L)`, in [0, 1], of any kind that `mlmetric.labels.check_labels` reads,
+            NaN for labels that are not annotated; None for no labels, shape `(N, 0)`.
         transform: Applied to each image, a `PIL.Image.Image` in RGB; None to return the image itself.
         max_pixels: The largest number of pixels of an image; a larger image raises BadImageError.
 
@@ -98,7 +98,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     ) -> None:
         self.root = Path(root)
         self.paths = [str(path) for path in paths]
-        self.labels = Tensor(len(self.paths), 0) if labels is None else label_tensor(labels)
+        self.labels = Tensor(len(self.paths), 0) if labels is None else label_tensor(labels, allow_missing=True)
         if len(self.labels) != len(self.paths):
             raise ValueError(
                 f"`labels` must have {len(self.paths)} rows, one for each of `paths`, got {len(self.labels)}."

@@ -21,21 +21,22 @@ def multi_hot_rows(labels: LabelsLike, name: str) -> sparse.csr_array:
     """Read multi-hot labels of any kind as a sparse matrix; a sparse matrix is not made dense.
 
     Returns:
-        float64 ones, shape `(N, L)`, with sorted column indices.
+        float64 ones, shape `(N, L)`, with sorted column indices. Missing labels are not stored, like absent ones.
 
     Raises:
         TypeError: If `labels` does not contain numbers.
-        ValueError: If it is not two-dimensional, or an entry is neither 0 nor 1.
+        ValueError: If it is not two-dimensional, or an entry is neither 0 nor 1 nor NaN.
     """
     if sparse.issparse(labels):
         rows = sparse.csr_array(labels, copy=True)
         rows.sum_duplicates()
+        rows.data[rows.data != rows.data] = 0
         rows.eliminate_zeros()
         is_multi_hot = bool((rows.data == 1).all())
     else:
-        matrix: Any = check_labels(labels, name=name)
-        positive = matrix != 0
-        is_multi_hot = bool((matrix == positive).all())
+        matrix: Any = check_labels(labels, name=name, allow_missing=True)
+        positive = matrix > 0
+        is_multi_hot = bool(((matrix == positive) | (matrix != matrix)).all())
         rows = sparse.csr_array(positive.cpu().numpy() if isinstance(positive, torch.Tensor) else positive)
     if not is_multi_hot:
         raise ValueError(f"`{name}` must be multi-hot, 0 or 1, got soft labels; use `{name} >= threshold`.")

@@ -24,7 +24,8 @@ def stratified_split(
 
     Args:
         labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame.
-            Rows without labels are also spread over the parts in proportion.
+            Rows without labels are also spread over the parts in proportion. Of a label with missing entries, NaN, the
+            rows that are known to have it are spread.
         fractions: Sizes of the parts as fractions of N, > 0, which sum to 1.
         generator: Draws the order of rows and breaks ties; None for torch's global generator.
 
@@ -33,7 +34,7 @@ def stratified_split(
 
     Raises:
         TypeError: If `labels` does not contain numbers.
-        ValueError: If the fractions are not positive or their sum is not 1, or if labels are not 0 or 1.
+        ValueError: If the fractions are not positive or their sum is not 1, or if labels are not 0, 1 or NaN.
 
     Examples:
         >>> import torch

@@ -119,7 +119,7 @@ class PredictedCount(BaseEstimator):
             ValueError: If a score is not finite, or the shapes differ.
         """
         values = self._scores(scores, reset=True)
-        labels = label_array(y, name="y")
+        labels = label_array(y, name="y", used_by=f"`{type(self).__name__}`")
         if labels.shape != values.shape:
             raise ValueError(f"`scores` and `y` must have the same shape, got {values.shape} and {labels.shape}.")
         counts = np.count_nonzero(labels, axis=1)

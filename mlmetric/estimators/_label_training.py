@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlmetric._label_matrix import annotated_mask
 from mlmetric._random_generators import seeded
 from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._recipes import FEATURE_CLIP
@@ -21,9 +22,10 @@ from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import Part
 from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork, LateFusionClassifier
-from mlmetric.metrics import best_thresholds, mean_average_precision
+from mlmetric.metrics import best_thresholds
 from mlmetric.training import EpochRecord, fit_classifier, fit_logistic_regression
 from mlmetric.training._logistic_regression import INVERSE_PENALTIES
+from mlmetric.training._validation_scores import label_score
 
 _C_WITHOUT_VALIDATION = 0.01
 _SHARE_WITHOUT_VALIDATION = 0.5
@@ -37,8 +39,8 @@ class FittedClassifier(NamedTuple):
         module: Maps features to logits.
         num_labels: L.
         histories: The records of the epochs, or of the penalties of each logistic regression.
-        validation: Logits and labels, 0 or 1, of all validation rows, each scored by networks that were not trained on
-            it; None without validation rows.
+        validation: Logits and labels, 0, 1 or NaN, of all validation rows, each scored by networks that were not
+            trained on it; None without validation rows.
     """
 
     module: ClassifierEnsemble | LabelNetwork | LateFusionClassifier
@@ -59,9 +61,9 @@ class FittedClassifier(NamedTuple):
             return np.full(self.num_labels, 0.5)
         logits, target = self.validation
         probabilities = self.module.probabilities(logits)
-        fallback = None if bool(target.any()) else 0.5
+        fallback, mask = None if bool((target == 1).any()) else 0.5, annotated_mask(target)
         thresholds = best_thresholds(
-            probabilities, target, average=threshold, max_predicted=max_predicted, fallback=fallback
+            probabilities, target, average=threshold, max_predicted=max_predicted, fallback=fallback, mask=mask
         )
         return thresholds.numpy()
 
@@ -125,7 +127,7 @@ def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: 
     targets: list[Tensor] = []
     for number in range(len(parts)):
         train, validation = parts[number]
-        if validation is None or not bool(validation.hard.labels.any()):
+        if validation is None or not validation.has_positive:
             histories.append(fit_logistic_regression(probe, *train.pair, C=_C_WITHOUT_VALIDATION))
         else:
             records = fit_logistic_regression(probe, *train.pair, C=strengths, validation=validation.hard.pair)
@@ -159,10 +161,10 @@ def _best_share(logits: Tensor, others: Tensor, target: Tensor) -> float:
     """Return the share of the first logits whose mixture has the best mAP; of equal ones the most even."""
 
     def score(share: float) -> tuple[float, float]:
-        average_precision = float(mean_average_precision(share * logits + (1 - share) * others, target))
+        average_precision = label_score(share * logits + (1 - share) * others, target)
         return average_precision, -abs(share - 0.5)
 
-    return max(_SHARES, key=score) if bool(target.any()) else _SHARE_WITHOUT_VALIDATION
+    return max(_SHARES, key=score) if bool((target == 1).any()) else _SHARE_WITHOUT_VALIDATION
 
 
 def fit_frozen_classifier(estimator: Any, part: Part, *, outputs: StageOutputs, seed: int) -> FittedClassifier:

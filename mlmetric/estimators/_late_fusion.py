@@ -19,8 +19,8 @@ from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import ValidationParts
 from mlmetric.heads import EmbeddingEnsemble, LateFusionClassifier, LateFusionHead
-from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.training._trainer import device_of
+from mlmetric.training._validation_scores import label_score, retrieval_score
 
 _ROUNDS = 15
 _MAX_QUERIES = 1000
@@ -45,7 +45,7 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
     heads = {name: members[name].ensemble() for name in _views(parts.data)}
     train, validation = parts[0]
     votes = dict.fromkeys(members, 1.0)
-    if validation is not None and bool(validation.hard.labels.any()):
+    if validation is not None and validation.has_positive:
         spacing = -(-len(validation.labels) // _MAX_QUERIES)
         queries, target = (rows[::spacing] for rows in validation.hard.pair)
         unseen = {name: EmbeddingEnsemble(members[name].heads[:: len(parts)]) for name in heads}
@@ -58,7 +58,7 @@ def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationPart
         def score(votes: Mapping[str, float]) -> float:
             scaled = ([votes[name] ** 0.5 * rows for name, rows in zip(heads, each, strict=True)] for each in of_views)
             rows, refs = (torch.cat(each, dim=1) for each in scaled)
-            return float(ndcg_at_k(rows, target, refs, train.labels))
+            return retrieval_score(rows, target, refs, train.labels)
 
         votes = on_first_rank(lambda: _choose_votes(score, members))
     return _fit_head(heads, parts.data, votes)
@@ -139,8 +139,8 @@ def fuse_classifiers(
             weighted = [vote * logits[name] for name, vote in votes.items()]
             return torch.stack(weighted).sum(dim=0) / sum(votes.values())
 
-        if bool(target.any()):
-            votes = _choose_votes(lambda votes: float(mean_average_precision(mixed(votes), target)), modules)
+        if bool((target == 1).any()):
+            votes = _choose_votes(lambda votes: label_score(mixed(votes), target), modules)
         validation = mixed(votes), target
     module = LateFusionClassifier(parts.data.features.shape[1], views, modules, missing, weights=votes)
     module.to(device_of(module)).eval()

@@ -282,14 +282,14 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
 
         Args:
             X: Features, shape `(n, D)`.
-            y: Labels, 0 or 1, of any kind that `fit` accepts.
+            y: Labels, 0 or 1, none of them missing, of any kind that `fit` accepts.
             sample_weight: Weight of each row, shape `(n,)`.
 
         Returns:
             The accuracy, in [0, 1].
         """
         check_is_fitted(self, "classifier_")
-        labels, _ = read_labels(y, columns=self._label_columns)
+        labels, _ = read_labels(y, columns=self._label_columns, used_by="`score`")
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
 
     @inherit_docs(trained_model)

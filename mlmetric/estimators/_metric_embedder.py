@@ -227,8 +227,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 Each view must be in at least two rows, and with late fusion in two training rows of each member.
             y: Labels: a matrix `(n, L)` with entries in [0, 1] of any kind that
                 [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
-                or for each row a list of label names. Training uses soft labels unchanged; in validation rows, labels
-                of at least 0.5 count as present.
+                or for each row a list of label names. NaN for labels that are not annotated. Training uses soft labels
+                unchanged; in validation rows, labels of at least 0.5 count as present.
             validation: Features and labels of validation rows, the same for all members, instead of shares of `X`. A
                 pipeline passes them unchanged, not transformed by the steps before this one. Label names must be in
                 `classes_`, and a data frame must have the same columns as `y`.

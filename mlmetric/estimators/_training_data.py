@@ -20,7 +20,7 @@ class TrainingData(NamedTuple):
 
     Attributes:
         features: Shape `(n, D)`, float32; NaN where a row lacks a view.
-        labels: Shape `(n, L)`, float32.
+        labels: Shape `(n, L)`, float32; NaN for labels that are not annotated.
         views: The views of the features; None for features without views.
     """
 
@@ -44,8 +44,14 @@ class TrainingData(NamedTuple):
 
     @property
     def hard(self) -> TrainingData:
-        """The same rows with labels 0 and 1: soft labels of at least 0.5 become 1."""
-        return self._replace(labels=(self.labels >= 0.5).to(self.labels.dtype))
+        """The same rows with labels 0 and 1, or NaN: soft labels of at least 0.5 become 1."""
+        hard = (self.labels >= 0.5).to(self.labels.dtype)
+        return self._replace(labels=hard.masked_fill(self.labels.isnan(), torch.nan))
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether a row has a label."""
+        return bool((self.hard.labels == 1).any())
 
 
 def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
@@ -63,7 +69,7 @@ def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
                 f"The view {name!r} is in {int(present.sum())} of {len(features)} rows of `X`, but at least 2 are "
                 "required: leave its columns out, or pass rows with it."
             )
-    labels, estimator._label_columns = read_labels(y)
+    labels, estimator._label_columns = read_labels(y, allow_missing=True)
     estimator.classes_ = classes_of(estimator._label_columns)
     if labels.shape[1] == 0:
         raise ValueError("`y` must have a column for each label, got 0 columns.")
@@ -75,7 +81,8 @@ def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> Trainin
     try:
         X, y = validation
         features = _read_features(estimator, X, reset=False)
-        return _to_training_data(features, read_labels(y, columns=estimator._label_columns)[0], estimator)
+        labels, _ = read_labels(y, columns=estimator._label_columns, allow_missing=True)
+        return _to_training_data(features, labels, estimator)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`validation` must be a pair of features `X` and labels `y`: {error}") from error
 
@@ -83,10 +90,13 @@ def read_validation_data(estimator: Any, validation: tuple[Any, Any]) -> Trainin
 def _to_training_data(features: Tensor, labels: npt.NDArray[Any], estimator: Any) -> TrainingData:
     if len(labels) != len(features):
         raise ValueError(f"`X` and `y` must have the same number of rows, got {len(features)} and {len(labels)}.")
-    if labels.any() and labels.max() < 0.5:
+    if labels.size and np.isnan(labels).all():
+        raise ValueError("`y` must have at least one annotated label, got only NaN.")
+    highest = np.nanmax(labels, initial=0)
+    if 0 < highest < 0.5:
         warnings.warn(
             "No label of `y` reaches 0.5, from which soft labels count as present when rows are set aside, "
-            f"epochs scored and thresholds chosen; the highest is {labels.max():.3g}. Rescale them, or pass "
+            f"epochs scored and thresholds chosen; the highest is {highest:.3g}. Rescale them, or pass "
             "`validation`.",
             stacklevel=5,
         )

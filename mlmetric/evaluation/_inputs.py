@@ -134,7 +134,7 @@ def _read_labels(value: EvaluatedLabels, name: str) -> tuple[npt.NDArray[Any], l
         return np.concatenate(matrices), names[0], names[0] is not None
     value = _load(value, name, "labels")
     try:
-        matrix, columns = read_labels(value)
+        matrix, columns = read_labels(value, used_by="`evaluate_embeddings`")
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("`y", f"`{name}")) from error
     return matrix, columns.names, hasattr(value, "columns")

@@ -7,9 +7,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from mlmetric._label_matrix import smoothed_frequencies
 from mlmetric.heads._label_entropy import label_entropy
 from mlmetric.heads._standardize import Standardize
-from mlmetric.labels import LabelsLike, label_counts, label_tensor
+from mlmetric.labels import LabelsLike, label_tensor
 
 
 class ClassifierHead(nn.Module):
@@ -70,29 +71,30 @@ class ClassifierHead(nn.Module):
         """Initialise the probabilities with the frequencies of the labels: weights of 0, and the bias accordingly.
 
         If the embedding already separates the labels, the best epoch comes early. A random initialisation then still
-        has an effect, and the frequencies of rare labels are not learnt yet. Frequencies are (count + 0.5) / (N + 1),
-        so that none is 0 or 1. With softmax the probabilities are the frequencies divided by their sum.
+        has an effect, and the frequencies of rare labels are not learnt yet. Frequencies are (count + 0.5) / (n + 1)
+        for the n rows that are annotated for a label, so that none is 0 or 1. With softmax the probabilities are the
+        frequencies divided by their sum.
 
         Args:
             labels: Labels of the training rows, shape `(N, L)`, multi-hot or soft, of any kind that
-                [check_labels][mlmetric.labels.check_labels] reads.
+                [check_labels][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated.
 
         Returns:
             The head.
 
         Raises:
             TypeError: If `labels` does not contain numbers.
-            ValueError: If the shape is wrong, or a label is NaN or outside [0, 1].
+            ValueError: If the shape is wrong, or a label is outside [0, 1].
 
         Source:
             Bias from a prior: Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.3. Deviations:
             each label has its own prior, and the weights are 0.
         """
         num_labels = self.linear.out_features
-        matrix = label_tensor(labels)
+        matrix = label_tensor(labels, allow_missing=True)
         if matrix.shape[1] != num_labels:
             raise ValueError(f"`labels` must have shape (N, {num_labels}), got {tuple(matrix.shape)}.")
-        frequencies = (label_counts(matrix) + 0.5) / (len(matrix) + 1)
+        frequencies = smoothed_frequencies(matrix)
         with torch.no_grad():
             self.linear.weight.zero_()
             self.linear.bias.copy_(frequencies.logit() if self.activation == "sigmoid" else frequencies.log())

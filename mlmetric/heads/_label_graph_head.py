@@ -14,7 +14,7 @@ from mlmetric.heads._classifier_head import ClassifierHead
 from mlmetric.heads._label_entropy import label_entropy
 from mlmetric.heads._standardize import Standardize
 from mlmetric.label_vectors import cooccurrence_vectors
-from mlmetric.labels import LabelsLike, cooccurrence, label_counts
+from mlmetric.labels import LabelsLike, cooccurrence, label_counts, label_tensor
 
 
 def cooccurrence_adjacency(
@@ -61,6 +61,7 @@ def cooccurrence_adjacency(
     Source:
         Chen et al., "Multi-label image recognition with graph convolutional networks", CVPR 2019, equations 6-8.
     """
+    labels = label_tensor(labels, used_by="`cooccurrence_adjacency`")
     together, counts = torch.as_tensor(cooccurrence(labels)), torch.as_tensor(label_counts(labels))
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be in (0, 1], got {threshold}.")

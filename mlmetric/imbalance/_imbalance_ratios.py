@@ -21,31 +21,34 @@ def ir_lbl(labels: LabelsLike) -> FloatArray:
     """Compute the imbalance ratio of each label: the count of the most frequent label divided by its own (IRLbl).
 
     1 is the best value (as frequent as the most frequent label); there is no upper bound. A label without positives is
-    NaN.
+    NaN. With missing labels the count of a label is that expected in all N rows: its positives times N, divided by the
+    number of rows that are annotated for the label.
 
     Args:
         labels: Shape `(N, L)`, in [0, 1]: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame,
-            with at least one row and one label. Soft labels contribute their values to the counts.
+            with at least one row and one label. Soft labels contribute their values to the counts. NaN for labels that
+            are not annotated.
 
     Returns:
         float64 array, shape `(L,)`, >= 1 or NaN.
 
     Raises:
         TypeError: If `labels` is not numeric.
-        ValueError: If `labels` is not two-dimensional, is empty, or has an entry that is missing, NaN or outside
-            [0, 1].
+        ValueError: If `labels` is not two-dimensional, is empty, or has an entry outside [0, 1].
 
     Examples:
         >>> from mlmetric.imbalance import ir_lbl
         >>> ir_lbl([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]])
         array([ 1.,  2., nan])
+        >>> ir_lbl([[1, 1], [1, 0], [1, None], [1, None]])  # the second label has 1 of 2 annotated rows
+        array([1., 2.])
 
     Source:
         Charte et al., Neurocomputing 163, 2015 (10.1016/j.neucom.2014.08.091). The paper does not define the ratio of a
-        label without positives, and implementations differ.
+        label without positives, and implementations differ. Deviation: missing labels.
     """
-    counts = label_counts(read_labels(labels))
-    return divide(np.full_like(counts, counts.max()), counts)
+    values = read_labels(labels)
+    return imbalance_ratios(*count_positives(values), num_rows=len(values))
 
 
 @inherit_docs(ir_lbl)
@@ -132,18 +135,24 @@ def minority_labels(labels: LabelsLike) -> npt.NDArray[np.bool_]:
 
 
 def read_labels(labels: LabelsLike) -> npt.NDArray[Any]:
-    """Check hard or soft labels, and return an array of any real dtype with at least one row and one label."""
-    values = label_array(labels)
+    """Check hard or soft labels, and return an array of any real dtype with at least one row and one label.
+
+    Missing labels are NaN.
+    """
+    values = label_array(labels, allow_missing=True)
     if values.size == 0:
         raise ValueError(f"`labels` must have at least one row and one label, got shape {values.shape}.")
     return values
 
 
 def read_hard_labels(labels: LabelsLike) -> npt.NDArray[Any]:
-    """Check multi-hot labels, and return an array of any real dtype with at least one row and one label."""
+    """Check multi-hot labels, and return an array of any real dtype with at least one row and one label.
+
+    Missing labels are NaN.
+    """
     values = read_labels(labels)
     if values.dtype.kind == "f":  # integers in [0, 1] are 0 or 1
-        soft = (values != 0) & (values != 1)
+        soft = (values > 0) & (values < 1)
         if soft.any():
             row, column = np.argwhere(soft)[0]
             raise ValueError(
@@ -153,9 +162,27 @@ def read_hard_labels(labels: LabelsLike) -> npt.NDArray[Any]:
     return values
 
 
-def divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
-    """Divide where `counts` is above 0; NaN elsewhere."""
-    ratios = np.full(sums.shape, np.nan)
+def has_missing(values: npt.NDArray[Any]) -> bool:
+    """Return whether a label is missing."""
+    return values.dtype.kind == "f" and bool(np.isnan(values).any())
+
+
+def count_positives(values: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Count the positives and the annotated rows of each label: float64, shape `(L,)` each."""
+    if not has_missing(values):
+        return label_counts(values), np.full(values.shape[1], float(len(values)))
+    return np.nansum(values, axis=0, dtype=np.float64), (~np.isnan(values)).sum(axis=0, dtype=np.float64)
+
+
+def imbalance_ratios(positives: FloatArray, annotated: FloatArray, *, num_rows: int) -> FloatArray:
+    """Divide the largest of the counts expected in all rows by each; NaN for a label without positives."""
+    counts = positives * divide(np.full_like(annotated, num_rows), annotated, undefined=0.0)
+    return divide(np.full_like(counts, counts.max()), counts)
+
+
+def divide(sums: FloatArray, counts: FloatArray, *, undefined: float = math.nan) -> FloatArray:
+    """Divide where `counts` is above 0; `undefined` elsewhere."""
+    ratios = np.full(sums.shape, undefined)
     np.divide(sums, counts, out=ratios, where=counts > 0)
     return ratios
 

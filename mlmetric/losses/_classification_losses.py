@@ -48,6 +48,9 @@ class AsymmetricLoss(nn.Module):
         clamp at 1e-8; and soft labels are weights of the two terms.
     """
 
+    supports_missing_labels = True
+    """Whether labels can be NaN, which means that they are not annotated."""
+
     def __init__(
         self,
         gamma_neg: float = 4.0,
@@ -234,6 +237,9 @@ class TwoWayLoss(nn.Module):
         replaces the logarithm of an empty sum by about -100 times the temperature; here it is -infinity, and the term
         0.
     """
+
+    supports_missing_labels = True
+    """Whether labels can be NaN, which means that they are not annotated."""
 
     def __init__(
         self, temperature_positive: float = 4.0, temperature_negative: float = 1.0, *, validate_args: bool = True

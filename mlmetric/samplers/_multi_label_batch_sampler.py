@@ -43,7 +43,8 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
 
     Args:
         labels: Labels of the whole data set, shape `(N, L)`, multi-hot or soft: a tensor, an array, a list of rows, a
-            scipy sparse matrix or a data frame. An item has a label where the entry is above 0.
+            scipy sparse matrix or a data frame. An item has a label where the entry is above 0, and does not have its
+            missing labels, NaN.
         batch_size: Number of items of a batch in each process; preferably a multiple of `items_per_label`.
         items_per_label: Number of items per drawn label, the M of M-per-class sampling; 1 does not create pairs.
         label_weights: Weight of each label in the random draws of labels: `"uniform"`, `"inverse_frequency"` (1 / its

@@ -75,12 +75,13 @@ def positive_report(
     """Count the positives of each anchor in its batch, for any batch sampler.
 
     Each item of a batch is an anchor once. An item is not its own positive, but an item that a batch contains twice is
-    a positive of its copy. With the default similarity, an item without labels has no positives.
+    a positive of its copy. With the default similarity, an item without labels has no positives. Two items without a
+    label that is annotated in both are not positives of each other.
 
     Args:
         batches: Item indices of each batch: a batch sampler, `DataLoader.batch_sampler`, or a list of lists.
         labels: Labels of the whole data set, shape `(N, L)`, multi-hot or soft: a tensor, an array, a list of rows, a
-            scipy sparse matrix or a data frame.
+            scipy sparse matrix or a data frame. NaN for labels that are not annotated.
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
             [mlmetric.similarity][], another function or an `nn.Module`. None for the number of shared labels,
             `InnerProduct()`.
@@ -112,7 +113,7 @@ def positive_report(
         (0.6, tensor([3]))
     """
     similarity = InnerProduct() if similarity is None else check_similarity(similarity)
-    matrix = label_tensor(labels)
+    matrix = label_tensor(labels, allow_missing=True)
     present = has_label(matrix)
     sampled = np.zeros(len(present), dtype=np.bool_)
     counts, positives = [], []

@@ -112,7 +112,7 @@ def label_matrix(
         width: Number of columns of the index; None for any.
     """
     names = _label_name_sets(labels)
-    matrix = label_array(labels) if names is None else _from_names(names, label_names)
+    matrix = label_array(labels, used_by="`SearchIndex`") if names is None else _from_names(names, label_names)
     if len(matrix) != num_rows or not matrix.shape[1]:
         raise ValueError(
             f"`labels` must have a row for each of the {num_rows} rows of `{rows_name}` and at least one column, got "

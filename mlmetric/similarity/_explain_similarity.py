@@ -104,7 +104,10 @@ def explain_similarity(
         raise ValueError(f"`max_exact_labels` must be from 0 to {_LARGEST_EXACT}, got {max_exact_labels}.")
     if num_permutations < 4 or num_permutations % 2:
         raise ValueError(f"`num_permutations` must be even and at least 4, got {num_permutations}.")
-    rows, refs = _aligned(label_tensor(labels), label_tensor(ref_labels, name="ref_labels"))
+    used_by = "`explain_similarity`"
+    rows, refs = _aligned(
+        label_tensor(labels, used_by=used_by), label_tensor(ref_labels, name="ref_labels", used_by=used_by)
+    )
     shares = torch.zeros(rows.shape, device=rows.device, dtype=torch.promote_types(torch.float32, rows.dtype))
     errors = torch.zeros_like(shares)
     is_multi_hot = _is_multi_hot(rows) and _is_multi_hot(refs)

@@ -38,7 +38,7 @@ def inverse_frequency_weights(labels: LabelsLike, kind: str = "inverse") -> Tens
         [`MultiLabelSemiHardMiner`][mlmetric.miners.MultiLabelSemiHardMiner] implements. The paper does not state the
         order of the ranks; here the rarest label has rank 1, so that rare labels have the larger weights.
     """
-    counts = label_counts(label_tensor(labels))
+    counts = label_counts(label_tensor(labels, used_by="`inverse_frequency_weights`"))
     if kind == "inverse":
         weights = 1 / counts.clamp(min=1)
     elif kind == "log_count":

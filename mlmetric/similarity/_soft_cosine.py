@@ -81,7 +81,7 @@ class SoftCosine(Similarity):
             TypeError: If `labels` does not contain numbers.
             ValueError: If `labels` is not a matrix in [0, 1] with at least one label.
         """
-        return cls.from_vectors(label_tensor(labels).double().T)
+        return cls.from_vectors(label_tensor(labels, used_by="`SoftCosine`").double().T)
 
     @classmethod
     def from_vectors(cls, vectors: Tensor) -> SoftCosine:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlmetric._label_matrix import annotated_mask, smoothed_frequencies
 from mlmetric.distributed import on_first_rank
 from mlmetric.heads import ClassifierHead
-from mlmetric.labels import LabelsLike, label_counts
-from mlmetric.metrics import mean_average_precision
+from mlmetric.labels import LabelsLike
 from mlmetric.training._rows import read_rows, read_validation
 from mlmetric.training._trainer import EpochRecord, device_of
+from mlmetric.training._validation_scores import label_score
 
 INVERSE_PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _MAX_ITERATIONS = 100
@@ -40,6 +41,9 @@ def fit_logistic_regression(
     labels at once, from the smallest `C` to the largest, each starting at the previous solution, until the mAP of the
     validation rows has been more than 0.001 below the best for two `C` in a row. The solution is that of the best `C`.
 
+    With missing labels, the regression of a label is that of the rows that are annotated for it; a label without
+    annotated rows gets probability 0.5.
+
     On sparse or wide features it is often a better linear classifier than one that
     [fit_classifier][mlmetric.training.fit_classifier] trains by Adam, since it penalises the weights of rare features.
 
@@ -50,15 +54,17 @@ def fit_logistic_regression(
         classifier: A classifier with sigmoid; its linear layer is trained in place, from weights of 0. Fit its
             `standardize` before.
         features: Shape `(N, D)`, on any device.
-        labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads.
+        labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads; NaN for
+            labels that are not annotated.
         C: Inverse strengths of the penalty, above 0; one number, or several of which `validation` chooses one.
         tol: The search for a solution ends when no element of the gradient of the mean loss of a label, divided by the
             variance of the label, is larger than this, or after 100 iterations.
-        validation: Features and labels 0 or 1 of validation rows, scored by mAP. Required for several `C`.
+        validation: Features and labels 0 or 1, NaN where not annotated, of validation rows, scored by mAP. Required
+            for several `C`.
 
     Returns:
-        A record for each `C` that was tried: `C`, `loss` (mean binary cross entropy, in nats), and with `validation`
-        `val_map` (macro).
+        A record for each `C` that was tried: `C`, `loss` (mean over the labels of the mean binary cross entropy, in
+        nats), and with `validation` `val_map` (macro).
 
     Raises:
         ValueError: If a shape is wrong, a feature is not finite, `C` or `tol` is not above 0, several `C` have no
@@ -142,7 +148,7 @@ def _solve(
             score = 0.0
             if validation is not None and held_out is not None:
                 scores = functional.linear(held_out, weight, bias)
-                record["val_map"] = score = float(mean_average_precision(scores, validation[1].to(device)))
+                record["val_map"] = score = label_score(scores, validation[1].to(device))
         records.append(record)
         if score > best or len(records) == 1:
             best = score
@@ -167,16 +173,21 @@ def minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, stren
         tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )
-    frequencies = ((label_counts(labels) + 0.5) / (len(labels) + 1)).to(inputs)
+    frequencies = smoothed_frequencies(labels).to(inputs)
     scale = 1 / (frequencies * (1 - frequencies))
+    known = annotated_mask(labels)
+    num_rows: Tensor | int = len(inputs)
+    if known is not None:
+        num_rows, labels = known.sum(dim=0).clamp(min=1), labels.nan_to_num()
 
     def cross_entropies() -> Tensor:
         logits = functional.linear(inputs, weight, bias)
-        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=0)
+        entropies = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return entropies.mean(dim=0) if known is None else (entropies * known).sum(dim=0) / num_rows
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        penalties = weight.square().sum(dim=1) / (2 * strength * len(inputs))
+        penalties = weight.square().sum(dim=1) / (2 * strength * num_rows)
         loss = (scale * (cross_entropies() + penalties)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -12,15 +12,17 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from mlmetric._docstrings import inherit_docs
-from mlmetric.heads import ClassifierHead, LabelNetwork
+from mlmetric._label_matrix import annotated_mask
+from mlmetric.heads import ClassifierHead, LabelGraphHead, LabelNetwork
 from mlmetric.labels import LabelsLike
 from mlmetric.losses import MultiLabelBaseLoss, MultiLabelCrossBatchMemory
-from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
+from mlmetric.metrics import f1
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._divergence import check_outputs_finite
 from mlmetric.training._mixup_batches import MixupRows
-from mlmetric.training._rows import apply_in_batches, read_rows, read_validation
+from mlmetric.training._rows import apply_in_batches, check_missing_support, read_rows, read_validation
 from mlmetric.training._trainer import EpochRecord, Trainer, device_of
+from mlmetric.training._validation_scores import label_score, retrieval_score
 
 MetricLoss = Callable[..., Tensor]
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -69,6 +71,8 @@ def fit_embedding(
         features: Shape `(N, D)`, or `(N, ...)` if the head accepts that, on any device; each batch is moved to the
             device of the head.
         labels: Shape `(N, L)`, multi-hot or soft, of any kind that [check_labels][mlmetric.labels.check_labels] reads.
+            NaN for labels that are not annotated, which needs losses and miners whose `supports_missing_labels` is
+            True, such as those of this package. With mixup, a label is missing if it is in one of the two rows.
         loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))` with a miner, where a loss of
             [mlmetric.losses][] also receives the labels, and as `loss(embeddings, labels)` without a miner. The
             parameters of a loss that is a module are also trained, and saved in the checkpoint.
@@ -87,8 +91,9 @@ def fit_embedding(
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
             chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; the training rows,
             with the labels given for training, are the database. With a classifier, its mAP is recorded too, which
-            requires labels 0 or 1. With `label_network`, `patience` ends training when neither score has exceeded its
-            best for so many epochs. None for no validation.
+            requires labels 0 or 1. Missing labels are left out of the mAP; rows without a label that is annotated in
+            both are left out of the ranking of a query. With `label_network`, `patience` ends training when neither
+            score has exceeded its best for so many epochs. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
             are the same. Their whole content except weights is compared; your own functions are compared by their code.
@@ -104,7 +109,8 @@ def fit_embedding(
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft but a classifier is scored,
             `label_network` does not consist of copies of head and classifier, mixup is on but a loss requires labels 0
-            or 1, the checkpoint has other settings or data, or the processes of a process group have different ones.
+            or 1, labels are missing but a loss or miner does not support that, the checkpoint has other settings or
+            data, or the processes of a process group have different ones.
         TypeError: If features are not tensors, labels are not numbers, or, with a checkpoint, the content of a part
             cannot be compared, such as an open file; a method `fingerprint()` of its class can then describe it.
         FloatingPointError: If loss or weights are no longer finite; the checkpoint of the previous epoch is kept.
@@ -133,6 +139,9 @@ def fit_embedding(
             f"{config.mixup}: set it to 0."
         )
 
+    reads_labels = miner is None or isinstance(loss, MultiLabelBaseLoss | MultiLabelCrossBatchMemory)
+    parts = {"miner": miner, "classifier_loss": classifier_loss, "loss": loss if reads_labels else None}
+    check_missing_support(labels, validation, **parts)
     label_loss = _unchecked_loss(classifier) if classifier is not None and classifier_loss is None else classifier_loss
 
     def step(batch: MixupRows) -> tuple[Tensor, int]:
@@ -154,11 +163,11 @@ def fit_embedding(
         embeddings, refs = (_validation_outputs(head, rows, trainer) for rows in (validation[0], features))
         target = validation[1].to(device)
         spacing = -(-len(target) // _MAX_VALIDATION_QUERIES)
-        score = float(ndcg_at_k(embeddings[::spacing], target[::spacing], refs, labels.to(device)))
+        score = retrieval_score(embeddings[::spacing], target[::spacing], refs, labels.to(device))
         if classifier is None:
             return {"val_ndcg_at_10": score}, {"retrieval": score}
         logits = _validation_outputs(classifier, embeddings, trainer)
-        average_precision = float(mean_average_precision(logits, target))
+        average_precision = label_score(logits, target)
         scores = {"retrieval": score} | ({} if label_network is None else {"labels": average_precision})
         return {"val_ndcg_at_10": score, "val_map": average_precision}, scores
 
@@ -209,16 +218,17 @@ def fit_classifier(  # noqa: D417
         embeddings: Shape `(N, D)`, or `(N, ...)` if the head accepts that; or features of this shape.
         loss: Called as `loss(logits, labels)`, such as [AsymmetricLoss][mlmetric.losses.AsymmetricLoss]. None for the
             loss of the head, for a `ClassifierHead` the binary cross entropy.
-        validation: Embeddings, or features, and labels 0 or 1, scored after each epoch by `val_map`. None for no
-            validation.
+        validation: Embeddings, or features, and labels 0 or 1, scored after each epoch by `val_map`, without missing
+            labels, NaN. None for no validation.
 
     Returns:
         A record for each epoch: `epoch`, `loss` (mean over rows; in nats by default), `lr`, and with `validation`
         `val_loss`, `val_map` (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
-        ValueError: If a shape or setting is out of range, labels of `validation` are soft, the checkpoint has other
-            settings or data, or the processes of a process group have different ones.
+        ValueError: If a shape or setting is out of range, labels of `validation` are soft, labels are missing but the
+            loss does not support that, the checkpoint has other settings or data, or the processes of a process group
+            have different ones.
         TypeError: If `head` is not a torch module, embeddings are not tensors, labels are not numbers, or, with a
             checkpoint, the content of a part cannot be compared, such as an open file; a method `fingerprint()` of its
             class can then describe it.
@@ -234,6 +244,8 @@ def fit_classifier(  # noqa: D417
     device = device_of(head)
     labels = read_rows(embeddings, labels)
     validation = read_validation(validation, embeddings, labels, hard=True)
+    uses_other_head = loss is None and not isinstance(head, ClassifierHead | LabelGraphHead | LabelNetwork)
+    check_missing_support(labels, validation, loss=loss, head=head if uses_other_head else None)
     label_loss = _unchecked_loss(head) if loss is None else loss
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -247,11 +259,13 @@ def fit_classifier(  # noqa: D417
         target = validation[1].to(device)
         logits = _validation_outputs(head, validation[0], trainer)
         scores = head.probabilities(logits)
-        average_precision = float(mean_average_precision(scores, target))
+        average_precision = label_score(scores, target)
         return {
             "val_loss": float(label_loss(logits, target.to(logits.dtype)).detach()),
             "val_map": average_precision,
-            "val_macro_f1": float(f1(scores, target, average="macro", threshold=0.5, zero_division=0)),
+            "val_macro_f1": float(
+                f1(scores, target, average="macro", threshold=0.5, zero_division=0, mask=annotated_mask(target))
+            ),
         }, {"labels": average_precision}
 
     trainer = Trainer(head, config, checkpoint, callback, {"loss": loss})

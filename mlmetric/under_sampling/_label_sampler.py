@@ -46,7 +46,7 @@ class LabelSampler(BaseSampler):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         accepted: dict[str, Any] = {} if uses_features else {"dtype": None, "ensure_all_finite": False}
         X = validate_data(self, to_cpu(X), accept_sparse=["csr", "csc"], **accepted)
-        labels, has_class_ids = read_labels(y)
+        labels, has_class_ids = read_labels(y, used_by=f"`{type(self).__name__}`")
         check_consistent_length(X, labels)
         self.sampling_strategy_ = dict(enumerate(labels.sum(axis=0).tolist()))
         return X, labels, has_class_ids

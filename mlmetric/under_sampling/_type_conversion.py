@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.multiclass import check_classification_targets
 
-from mlmetric._label_matrix import describe_invalid
+from mlmetric._label_matrix import missing_hint
 from mlmetric.labels import label_array
 
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -19,8 +19,11 @@ RowIndices: TypeAlias = npt.NDArray[np.intp]
 RowMask: TypeAlias = npt.NDArray[np.bool_]
 
 
-def read_labels(y: Any) -> tuple[LabelArray, bool]:
-    """Convert `y` to a hard label matrix, and return whether it contains class ids."""
+def read_labels(y: Any, *, used_by: str) -> tuple[LabelArray, bool]:
+    """Convert `y` to a hard label matrix, and return whether it contains class ids.
+
+    The error for missing labels says that `used_by` does not support them.
+    """
     y = _list_to_array(y)
     if getattr(y, "ndim", 2) == 1 or getattr(y, "shape", (0, 0))[1:] == (1,):
         column = check_array(to_cpu(y), accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
@@ -32,12 +35,14 @@ def read_labels(y: Any) -> tuple[LabelArray, bool]:
         hard = (values == 0) | (values == 1)
         if not hard.all():
             row, column = np.argwhere(~hard)[0]
-            if np.isnan(values[row, column]):
-                raise ValueError(describe_invalid(values, "y", allow_missing=False, used_by="this sampler"))
-            raise ValueError(
-                f"`y` must contain hard labels, 0 or 1, got {values[row, column]} at row {row}, label {column}. "
+            value = values[row, column]
+            advice = (
                 "Convert soft labels with a threshold, for example `y >= 0.5`, and annotator votes with "
                 "`mlmetric.labels.votes_to_labels`."
+            )
+            raise ValueError(
+                f"`y` must contain hard labels, 0 or 1, got {value} at row {row}, label {column}. "
+                f"{advice if value == value else missing_hint(used_by)}"
             )
     return values.astype(np.uint8), False
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlmetric._label_matrix import missing_hint
 from mlmetric.labels import label_tensor
 
 Array = npt.NDArray[Any]
@@ -134,8 +135,10 @@ def check_label_block(labels: Any, name: str, start: int) -> Tensor:
     if not (lowest >= 0 and highest <= 1):
         invalid = ~((matrix >= 0) & (matrix <= 1))
         row, column = invalid.nonzero()[0].tolist()
+        value = matrix[row, column].item()
+        votes = "Convert annotator votes with `mlmetric.labels.votes_to_labels`."
         raise ValueError(
-            f"`{name}` must contain numbers in [0, 1], got {matrix[row, column].item():g} at row {start + row}, label "
-            f"{column}. Convert annotator votes with `mlmetric.labels.votes_to_labels`."
+            f"`{name}` must contain numbers in [0, 1], got {value:g} at row {start + row}, label {column}. "
+            f"{votes if value == value else missing_hint('`RetrievalMetrics`')}"
         )
     return matrix

@@ -109,7 +109,7 @@ def _check_matrix(values: TensorLike, name: str) -> Tensor:
 
 
 def _check_labels(labels: LabelsLike, name: str, embeddings: Tensor | None, embeddings_name: str) -> Tensor:
-    matrix = to_tensor(label_tensor(labels, name=name), name)
+    matrix = to_tensor(label_tensor(labels, name=name, used_by="this metric"), name)
     if embeddings is None:
         return matrix
     if len(matrix) != len(embeddings):

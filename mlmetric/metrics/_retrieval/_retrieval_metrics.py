@@ -203,7 +203,7 @@ class RetrievalMetrics(StatefulMetric):
 
     def _add(self, side: str, embeddings: TensorLike, labels: LabelsLike, name: str, labels_name: str) -> None:
         rows = to_tensor(embeddings, name)
-        matrix = to_tensor(label_tensor(labels, name=labels_name), labels_name)
+        matrix = to_tensor(label_tensor(labels, name=labels_name, used_by="`RetrievalMetrics`"), labels_name)
         if rows.ndim != 2 or len(rows) != len(matrix):
             raise ValueError(
                 f"`{name}` and `{labels_name}` must have shapes (N, D) and (N, L), "
