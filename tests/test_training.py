@@ -22,7 +22,7 @@ from mlmetric.heads import ClassifierHead, EmbeddingHead
 from mlmetric.losses import LogRatioLoss, SimilarityRegressionLoss
 from mlmetric.metrics import mean_average_precision, ndcg_at_k
 from mlmetric.miners import MultiLabelSemiHardMiner
-from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from mlmetric.training import TrainingConfig, _stages, apply_in_batches, fit_classifier, fit_embedding
 from mlmetric.training._checkpoint import read_checkpoint, write_checkpoint
 
 CONFIG = TrainingConfig(max_epochs=3, batch_size=32, lr=0.01, seed=1)
@@ -84,6 +84,21 @@ def test_fit_embedding_reports_the_validation_score_of_the_trained_head(rows):
     head, history = embed(rows, validation=(features[:40], labels[:40]))
     expected = ndcg_at_k(apply_in_batches(head, features[:40]), labels[:40], apply_in_batches(head, features), labels)
     assert history[-1]["val_ndcg_at_10"] == pytest.approx(float(expected))
+
+
+def test_validation_of_large_sets_uses_evenly_spaced_rows(rows, monkeypatch):
+    features, labels = rows
+    monkeypatch.setattr(_stages, "_MAX_QUERIES", 20)
+    monkeypatch.setattr(_stages, "_MAX_DATABASE", 59)
+    head, config = make_head(), TrainingConfig(max_epochs=1, keep_best=False, seed=0)
+    validation = (features[150:], labels[150:])
+    record = fit_embedding(
+        head, features[:150], labels[:150], loss=LogRatioLoss(), config=config, validation=validation
+    )[-1]
+    embedded = apply_in_batches(head, features)
+    queries, database = slice(150, None, 3), slice(0, 150, 3)
+    expected = ndcg_at_k(embedded[queries], labels[queries], embedded[database], labels[database])
+    assert record["val_ndcg_at_10"] == pytest.approx(float(expected))
 
 
 def test_fit_embedding_without_a_miner_calls_the_loss_with_labels(rows):

@@ -28,7 +28,8 @@ MetricLoss = Callable[..., Tensor]
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
 Miner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
-_MAX_VALIDATION_QUERIES = 1000
+_MAX_QUERIES, _MAX_DATABASE = 1000, 10_000
+"""Numbers of rows that the retrieval of a validation uses at most."""
 
 
 class LabelHead(Protocol):
@@ -89,9 +90,9 @@ def fit_embedding(
             receives those of the last epoch. None to keep only the best epoch by retrieval.
         config: Settings of the training; None for `TrainingConfig()`.
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
-            chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; the training rows,
-            with the labels given for training, are the database. With a classifier, its mAP is recorded too, which
-            requires labels 0 or 1. Missing labels are left out of the mAP; rows without a label that is annotated in
+            chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; at most 10,000 of
+            the training rows, evenly spaced, with the labels given for training, are the database. With a classifier,
+            its mAP is recorded too, which requires labels 0 or 1. Missing labels are left out of the mAP; rows without a label that is annotated in
             both are left out of the ranking of a query. With `label_network`, `patience` ends training when neither
             score has exceeded its best for so many epochs. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
@@ -160,10 +161,10 @@ def fit_embedding(
 
     def validate() -> tuple[EpochRecord, dict[str, float]]:
         assert validation is not None
-        embeddings, refs = (_validation_outputs(head, rows, trainer) for rows in (validation[0], features))
         target = validation[1].to(device)
-        spacing = -(-len(target) // _MAX_VALIDATION_QUERIES)
-        score = retrieval_score(embeddings[::spacing], target[::spacing], refs, labels.to(device))
+        queries, database = _evenly_spaced(len(target), _MAX_QUERIES), _evenly_spaced(len(labels), _MAX_DATABASE)
+        embeddings, refs = (_validation_outputs(head, rows, trainer) for rows in (validation[0], features[database]))
+        score = retrieval_score(embeddings[queries], target[queries], refs, labels[database].to(device))
         if classifier is None:
             return {"val_ndcg_at_10": score}, {"retrieval": score}
         logits = _validation_outputs(classifier, embeddings, trainer)
@@ -270,6 +271,11 @@ def fit_classifier(  # noqa: D417
 
     trainer = Trainer(head, config, checkpoint, callback, {"loss": loss})
     return trainer.fit(embeddings, labels, step, validate, validation=validation, count_name=None)
+
+
+def _evenly_spaced(num_rows: int, largest: int) -> slice:
+    """Return a slice of at most so many rows."""
+    return slice(None, None, max(1, -(-num_rows // largest)))
 
 
 def _check_label_network(network: LabelNetwork, head: nn.Module, classifier: ClassifierHead | None) -> None:
