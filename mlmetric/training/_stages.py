@@ -92,9 +92,9 @@ def fit_embedding(
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
             chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; at most 10,000 of
             the training rows, evenly spaced, with the labels given for training, are the database. With a classifier,
-            its mAP is recorded too, which requires labels 0 or 1. Missing labels are left out of the mAP; rows without a label that is annotated in
-            both are left out of the ranking of a query. With `label_network`, `patience` ends training when neither
-            score has exceeded its best for so many epochs. None for no validation.
+            its mAP is recorded too, which requires labels 0 or 1. Missing labels are left out of the mAP; rows without
+            a label that is annotated in both are left out of the ranking of a query. With `label_network`, `patience`
+            ends training when neither score has exceeded its best for so many epochs. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
             are the same. Their whole content except weights is compared; your own functions are compared by their code.
