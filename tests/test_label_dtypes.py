@@ -10,18 +10,24 @@ import pytest
 import torch
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 
 import mlmetric
 from mlmetric import (
     data,
+    decisions,
+    evaluation,
     heads,
     imbalance,
+    label_errors,
     label_vectors,
     labels,
     losses,
     metrics,
     over_sampling,
     samplers,
+    search,
     training,
     under_sampling,
 )
@@ -38,6 +44,7 @@ WIDE = (torch.rand(12, 290, generator=RANDOM) < 0.97).long()
 BATCH = (torch.rand(14, 4, generator=RANDOM) < 0.4).long()
 FEATURES = torch.randn(300, 4, generator=RANDOM) + ROWS.float() @ torch.randn(3, 4, generator=RANDOM)
 X, LOGITS = FEATURES.numpy(), FEATURES[:, :3]
+LINEAR = OneVsRestClassifier(LogisticRegression())
 DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.uint16, torch.bool, torch.int8)} | {
     f"numpy.{dtype}": dtype for dtype in ("uint8", "uint16", "bool", "int8")
 }
@@ -121,6 +128,7 @@ def metric_calls():
 
 LOSSES = {
     "AsymmetricLoss": lambda size: losses.AsymmetricLoss(),
+    "ProperAsymmetricLoss": lambda size: losses.ProperAsymmetricLoss(),
     "TwoWayLoss": lambda size: losses.TwoWayLoss(),
     "HyP2Loss": lambda size: losses.HyP2Loss(size, 4),
     "MultiLabelProxyAnchorLoss": lambda size: losses.MultiLabelProxyAnchorLoss(size, 4),
@@ -146,7 +154,7 @@ MINERS = {
 
 def loss_and_gradient(build, y):
     loss = build(y.shape[1])
-    is_on_logits = isinstance(loss, losses.AsymmetricLoss | losses.TwoWayLoss)
+    is_on_logits = isinstance(loss, losses.AsymmetricLoss | losses.ProperAsymmetricLoss | losses.TwoWayLoss)
     embeddings = embeddings_for(y, y.shape[1] if is_on_logits else 4, requires_grad=True)
     value = loss(embeddings, y) + loss(embeddings, y)  # a memory compares from the second call on
     value.backward()
@@ -245,6 +253,41 @@ def losses_of_heads(y):
     )
 
 
+def decision_calls():
+    scores = scores_for(ROWS) + 0.3 * ROWS
+    yield "conformal_fnr_threshold", ROWS, lambda y: decisions.conformal_fnr_threshold(scores, y, alpha=0.2)
+    yield "ltt_fdr_threshold", ROWS, lambda y: decisions.ltt_fdr_threshold(scores, y, alpha=0.4)
+    for rule in (decisions.FBeta(2), decisions.MinRecall(0.8), decisions.TopK(2), decisions.PredictedCount()):
+        model = decisions.MultiLabelThresholdClassifier(LINEAR, metric=rule, cv=2)
+        yield f"MultiLabelThresholdClassifier {rule}", ROWS, lambda y, m=model: m.fit(X, y).predict(X)
+    calibrated = decisions.MultiLabelCalibratedClassifier(LINEAR, cv=2)
+    yield "MultiLabelCalibratedClassifier", ROWS, lambda y: calibrated.fit(X, y).predict_proba(X)
+    yield "LabelCalibrator", ROWS, lambda y: decisions.LabelCalibrator().fit(LOGITS, y).transform(LOGITS)
+
+
+def ranked_errors(y):
+    errors = label_errors.rank_label_errors(y, probabilities=scores_for(ROWS), embeddings=X, k=5)
+    return errors.rows, errors.labels, errors.scores, errors.estimated_errors
+
+
+def explained_hits(y):
+    index = search.SearchIndex(metric="euclidean")
+    index.add(X, labels=y)
+    hits = index.search(X[:3], k=4, labels=y[:3])
+    return [[list(shares.values()) for shares in row] for row in search.explain_hits(index, hits, y[:3])]
+
+
+def further_calls():
+    for name in ("Jaccard", "Dice", "Hamming", "InnerProduct"):
+        similarity = getattr(sim, name)()
+        yield f"explain_similarity {name}", BATCH, lambda y, s=similarity: sim.explain_similarity(s, y[:7], y[7:])
+    options = {"n_splits": 1, "C": 0.1, "cv": 2, "n_resamples": 20}
+    yield "evaluate_embeddings", ROWS, lambda y: evaluation.evaluate_embeddings(X, y, **options).values
+    yield "neighbor_probabilities", ROWS, lambda y: label_errors.neighbor_probabilities(y, X, k=5)
+    yield "rank_label_errors", ROWS, ranked_errors
+    yield "explain_hits", ROWS, explained_hits
+
+
 def estimated(cls, y):
     estimator = cls(max_epochs=1, n_members=1, random_state=0).fit(X, y)
     if isinstance(estimator, MetricEmbedder):
@@ -261,6 +304,8 @@ CALLS = [
     ("fit_embedding", ROWS, embedding),
     ("fit_logistic_regression", ROWS, logistic_regression),
     ("losses of heads", ROWS, losses_of_heads),
+    *decision_calls(),
+    *further_calls(),
 ]
 SLOW = [(cls.__name__, ROWS, lambda y, c=cls: estimated(c, y)) for cls in (MetricClassifier, MetricEmbedder)]
 

@@ -30,8 +30,8 @@ def logits_of(seed):
     return 3 * torch.randn(8, L, generator=generator, dtype=torch.float64)
 
 
-def test_asymmetric_loss_sums_over_annotated_labels():
-    loss = losses.AsymmetricLoss()
+@pytest.mark.parametrize("loss", [losses.AsymmetricLoss(), losses.ProperAsymmetricLoss(shift_neg=0.5)], ids=repr)
+def test_asymmetric_losses_sum_over_annotated_labels(loss):
     for seed in SEEDS:
         logits, labels = logits_of(seed), draw_labels(seed)
         labels[2] = NAN

@@ -102,9 +102,7 @@ class AsymmetricLoss(nn.Module):
             positive_weight = (1 - probability) ** self.gamma_pos
             negative_weight = shifted**self.gamma_neg
         losses = targets * positive_weight * logsigmoid(logits) + (1 - targets) * negative_weight * log_absent
-        if known is None:
-            return -losses.sum() / max(len(losses), 1)
-        return -torch.where(known, losses, 0).sum() / known.any(dim=1).sum().clamp(min=1)
+        return -_mean_over_rows(losses, known)
 
 
 class ProperAsymmetricLoss(nn.Module):
@@ -152,6 +150,8 @@ class ProperAsymmetricLoss(nn.Module):
         Reid and Williamson, "Composite binary losses", JMLR 11, 2010, for the link that makes a loss proper.
     """
 
+    supports_missing_labels = True
+
     def __init__(
         self,
         slope_neg: float = 3.0,
@@ -184,19 +184,23 @@ class ProperAsymmetricLoss(nn.Module):
         Args:
             logits: Shape `(N, L)`.
             labels: Shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads; soft labels are weights of the two terms.
+                [`check_labels`][mlmetric.labels.check_labels] reads; soft labels are weights of the two terms, and NaN
+                is for labels that are not annotated.
 
         Returns:
             A scalar, float32 or float64.
 
         Raises:
             TypeError: If `labels` does not contain numbers.
-            ValueError: If the shapes differ, or a label is NaN or not in [0, 1].
+            ValueError: If the shapes differ, or a label is not in [0, 1].
         """
         logits, targets = _check_logits(logits, labels, self.validate_args)
+        known = None
+        if may_have_missing(targets):
+            targets, known = known_labels(targets)
         absent, present = self._margins(logits)
         losses = targets * softplus(present) / self.slope_pos + (1 - targets) * softplus(absent) / self.slope_neg
-        return losses.sum() / max(len(losses), 1)
+        return _mean_over_rows(losses, known)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Convert logits, of any shape, to probabilities of the same shape, with the link of this loss."""
@@ -288,6 +292,13 @@ class TwoWayLoss(nn.Module):
 def _log_sum_exp(values: Tensor, keep: Tensor, has_term: Tensor, dim: int) -> Tensor:
     """Return log sum exp over the kept entries, or over all entries where there is no term, to avoid a NaN gradient."""
     return values.masked_fill(~keep & has_term.unsqueeze(dim), -torch.inf).logsumexp(dim)
+
+
+def _mean_over_rows(losses: Tensor, known: Tensor | None) -> Tensor:
+    """Return the sum of the losses of annotated labels, `(N, L)`, divided by the number of rows that have any."""
+    if known is None:
+        return losses.sum() / max(len(losses), 1)
+    return torch.where(known, losses, 0).sum() / known.any(dim=1).sum().clamp(min=1)
 
 
 def _check_logits(logits: Tensor, labels: LabelsLike, validate_args: bool) -> tuple[Tensor, Tensor]:
