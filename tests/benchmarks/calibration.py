@@ -3,11 +3,11 @@
 python tests/benchmarks/calibration.py FILES_OR_FOLDERS    # .npz files with X or texts, Y, and n_train or n_development
 python tests/benchmarks/calibration.py --quick             # smoke test on a synthetic set, without meaningful figures
 
-Each classifier is fitted with its default settings on the training rows, and five times on four fifths of
-them for out-of-fold scores. The figures are those of the test rows: means over labels of the expected calibration error
-(15 bins of equal width), the Brier score and the log loss, and macro F1 at the threshold 0.5 and at thresholds for each
-label that `best_thresholds` chooses on the calibrated out-of-fold probabilities. Sets without `n_train` are split with
-seed 0.
+All rows of a set are split anew by each seed, 70 % for training, stratified. Each classifier is fitted with its default
+settings on the training rows, and five times on four fifths of them for out-of-fold scores. The figures are those of
+the test rows, mean and standard deviation over the splits: means over labels of the expected calibration error (15 bins
+of equal width), the Brier score and the log loss, and macro F1 at the threshold 0.5 and at thresholds for each label
+that `best_thresholds` chooses on the calibrated out-of-fold probabilities.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mlmetric.metrics import best_thresholds, brier_score, calibration_error, f1
 from quality_sets import MultiLabelSet, read_sets, small_set
 
 METHODS = ("none", "temperature", "platt", "isotonic")
-HEADS = ["classifier", "calibration", "ECE", "Brier", "log loss", "macro F1 at 0.5", "macro F1, thresholds chosen"]
+HEADS = ["data set", "calibration", "ECE", "Brier", "log loss", "macro F1 at 0.5", "macro F1, thresholds chosen"]
 
 
 def classifiers(quick: bool) -> dict[str, Any]:
@@ -45,9 +46,9 @@ def classifiers(quick: bool) -> dict[str, Any]:
     }
 
 
-def rows_of(name: str, classifier: Any, data: MultiLabelSet) -> Iterator[list[str]]:
-    """Yield the figures of a classifier, without and with each calibration."""
-    train, test = data.train_and_test(0)
+def figures_of(name: str, classifier: Any, data: MultiLabelSet, seed: int) -> Iterator[list[float]]:
+    """Yield the figures of a classifier on a split, without and with each calibration."""
+    train, test = replace(data, n_train=None, n_development=0).train_and_test(seed)
     X, y = data.standardized(train).numpy(), data.labels.numpy().astype(int)
     start = time.perf_counter()
     fitted = MultiLabelCalibratedClassifier(clone(classifier)).fit(X[train], y[train])
@@ -60,7 +61,7 @@ def rows_of(name: str, classifier: Any, data: MultiLabelSet) -> Iterator[list[st
             np.column_stack([part[:, classes == 1].sum(axis=1) for part, classes in columns]),
             "probabilities",
         )
-    print(f"{data.name}, {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{data.name}, {name}, split {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     for method in METHODS:
         if method == "none":
             out_of_fold, probabilities = (
@@ -72,24 +73,39 @@ def rows_of(name: str, classifier: Any, data: MultiLabelSet) -> Iterator[list[st
         thresholds = best_thresholds(out_of_fold, y[train], fallback=0.5)
         figures = (metric(probabilities, y[test]) for metric in (calibration_error, brier_score, log_loss))
         decided = (f1(probabilities, y[test], threshold=each, zero_division=0) for each in (0.5, thresholds))
-        yield [name, method, *(f"{float(value):.3f}" for value in (*figures, *decided))]
+        yield [float(value) for value in (*figures, *decided)]
+
+
+def rows_of(name: str, classifier: Any, data: MultiLabelSet, num_splits: int) -> Iterator[list[str]]:
+    """Yield for each calibration the mean and the deviation of the figures over the splits."""
+    figures = np.array([list(figures_of(name, classifier, data, seed)) for seed in range(num_splits)])
+    for method, values in zip(METHODS, figures.transpose(1, 2, 0), strict=True):
+        deviations = values.std(axis=1, ddof=min(1, num_splits - 1))
+        yield [
+            data.name,
+            method,
+            *(f"{mean:.3f} ({each:.3f})" for mean, each in zip(values.mean(axis=1), deviations, strict=True)),
+        ]
 
 
 def main() -> None:
-    """Print a table for each data set."""
+    """Print a table for each classifier."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, nargs="*", help=".npz files, or folders of them")
     parser.add_argument("--classifiers", nargs="+", help="names of the classifiers; all by default")
+    parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small synthetic data set and small classifiers")
     options = parser.parse_args()
     if not options.paths and not options.quick:
         parser.error("give .npz files, or --quick for a smoke test")
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
-    for data in [small_set()] if options.quick else read_sets(options.paths):
-        chosen = classifiers(options.quick)
-        for name in options.classifiers or chosen:
-            print_table(HEADS, list(rows_of(name, chosen[name], data)), num_text=2)
+    chosen, num_splits = classifiers(options.quick), 1 if options.quick else options.splits
+    for name in options.classifiers or chosen:
+        sets = [small_set()] if options.quick else read_sets(options.paths)
+        rows = [row for data in sets for row in rows_of(name, chosen[name], data, num_splits)]
+        print(f"\n{name}")
+        print_table(HEADS, rows, num_text=2)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ a rate of at most alpha over all rows, which are then the population. "Uncorrect
 on the calibration rows is at most alpha, among 1,000 quantiles of the scores: the highest one for missed labels, and
 for wrong labels the lowest one such that the rate is at most alpha at all higher ones too.
 
+The last rows of each set have the thresholds with the highest F1 on the calibration rows, for comparison.
+
 With `--mapie`, if it is installed, a further table compares thresholds and seconds with MAPIE on the first split of
 each set: recall, method "crc", alpha 0.1, on its default grid.
 """
@@ -36,6 +38,7 @@ from sklearn.preprocessing import StandardScaler
 
 from markdown_table import print_table
 from mlmetric.decisions import conformal_fnr_threshold, ltt_fdr_threshold
+from mlmetric.metrics import best_thresholds
 from quality_sets import MultiLabelSet, read_sets, small_set
 
 Array = npt.NDArray[Any]
@@ -63,12 +66,12 @@ def score(data: MultiLabelSet) -> ScoredRows:
     return ScoredRows(data.name, model.predict_proba(data.features[num_train:]), labels[num_train:])
 
 
-def missed_labels(scores: Array, labels: Array, threshold: float) -> Array:
+def missed_labels(scores: Array, labels: Array, threshold: Any) -> Array:
     """Return the share of each row's true labels that are not predicted."""
     return (labels & (scores < threshold)).sum(axis=1) / labels.sum(axis=1).clip(1)
 
 
-def wrong_labels(scores: Array, labels: Array, threshold: float) -> Array:
+def wrong_labels(scores: Array, labels: Array, threshold: Any) -> Array:
     """Return the share of each row's predicted labels that are wrong."""
     predicted = scores >= threshold
     return (predicted & ~labels).sum(axis=1) / predicted.sum(axis=1).clip(1)
@@ -84,7 +87,7 @@ class Risk(NamedTuple):
     """A rate of rows and how its thresholds are found."""
 
     name: str
-    rates: Callable[[Array, Array, float], Array]
+    rates: Callable[[Array, Array, Any], Array]
     find: Callable[..., Any]
     uncorrected: Callable[[Array], int]
     """Which of the descending thresholds, from whether the rate of the calibration rows is at most alpha at each."""
@@ -129,6 +132,23 @@ def evaluate(rows: ScoredRows, risk: Risk, alpha: float, num_splits: int) -> lis
     ]
 
 
+def evaluate_f1(rows: ScoredRows, risk: Risk, average: str, num_splits: int) -> list[str]:
+    """Return the cells of a row of thresholds by F1: a common one (micro), or one for each label (macro)."""
+    _, scores, labels = rows
+    measured, numbers, with_predictions = [], [], []
+    for calibration, test in splits(len(scores), num_splits):
+        threshold = best_thresholds(
+            scores[calibration], labels[calibration], average=average, per_label=average == "macro", fallback=np.inf
+        ).numpy()
+        rates, predicted = risk.rates(scores[test], labels[test], threshold), scores[test] >= threshold
+        measured.append(rates.mean())
+        numbers.append(predicted.sum(axis=1).mean())
+        with_predictions.extend(rates[predicted.any(axis=1)])
+    error = np.std(measured, ddof=1) / np.sqrt(num_splits)
+    values = (np.mean(measured), error, np.mean(with_predictions))
+    return [f"{np.mean(numbers):.2f}", *(f"{value:.4f}" for value in values), *[""] * 4]
+
+
 def print_rates(sets: list[ScoredRows], num_splits: int) -> None:
     """Print a table for missed labels and a table for wrong labels."""
     for risk in RISKS:
@@ -145,11 +165,14 @@ def print_rates(sets: list[ScoredRows], num_splits: int) -> None:
                 rows.name,
                 str(len(rows.scores) - len(rows.scores) // 2),
                 f"{rows.labels.sum(axis=1).mean():.2f}",
-                f"{alpha}",
-                *evaluate(rows, risk, alpha, num_splits),
+                title,
+                *values,
             ]
             for rows in sets
-            for alpha in ALPHAS
+            for title, values in (
+                *((f"{alpha}", evaluate(rows, risk, alpha, num_splits)) for alpha in ALPHAS),
+                *((f"F1, {average}", evaluate_f1(rows, risk, average, num_splits)) for average in ("micro", "macro")),
+            )
         )
         print_table(heads, cells)
 

@@ -1,18 +1,18 @@
 """Thresholds on out-of-fold scores: F1, recall and number of predictions of each rule on test rows.
 
-python tests/benchmarks/thresholds.py --data FOLDER [--sets NAME ...]   # .npz files there with X, Y and the first rows
+python tests/benchmarks/thresholds.py --data FOLDER [--sets NAME ...]   # .npz files there with X and Y
 python tests/benchmarks/thresholds.py --quick                           # smoke test on a synthetic set
 
-A set has the features X, the labels Y and `n_train` or `n_development`, the number of rows to train on; the rows after
-these are for testing. A logistic regression for each label, on standardised features and with the defaults of
-scikit-learn, is fitted on five stratified folds of the training rows, shuffled by the seed, and on all of them. Each
-rule chooses on the scores of the folds.
+A set has the features X and the labels Y. Each seed splits the rows, 70 % to train on, stratified. A logistic
+regression for each label, on standardised features and with the defaults of scikit-learn, is fitted on five stratified
+folds of the training rows, and on all of them. Each rule chooses on the scores of the folds. The tables have the mean
+over the seeds, and the standard deviation in brackets. `TopK` has the mean number of labels of the training rows,
+rounded.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,20 +20,23 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import f1_score, recall_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from markdown_table import print_table
-from mlmetric.data import MultiLabelStratifiedKFold
+from mlmetric.data import MultiLabelStratifiedKFold, stratified_split
 from mlmetric.decisions import FBeta, MinPrecision, MinRecall, MultiLabelThresholdClassifier, PredictedCount, TopK
 
 Array = npt.NDArray[Any]
 RECALL = 0.9
+SPREAD = ('`average="macro"`', '`average="macro", shrinkage=10`')
+"""Rules whose spread over the folds is shown."""
 RARE = 50
 """Labels with fewer training rows are rare."""
 
@@ -61,33 +64,32 @@ class Data(NamedTuple):
     splits: list[tuple[Array, Array]]
 
 
-def read_sets(folder: Path | None, names: list[str] | None) -> Iterator[tuple[str, Array, Array, int]]:
+def read_sets(folder: Path | None, names: list[str] | None) -> Iterator[tuple[str, Array, Array]]:
     """Read data sets from a folder, or make a small synthetic one."""
     if folder is None:
         rng = np.random.default_rng(0)
         X = rng.normal(size=(160, 6))
         y = (X @ rng.normal(size=(6, 3)) + rng.normal(size=(160, 3)) > [-1, 1, 2.5]).astype(np.int64)
-        yield "synthetic", X, y, 120
+        yield "synthetic", X, y
         return
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as data:
             if "X" in data and (names is None or path.stem in names):
-                num_train = int(data["n_train" if "n_train" in data else "n_development"])
-                yield path.stem, data["X"].astype(np.float64), data["Y"].astype(np.int64), num_train
+                yield path.stem, data["X"].astype(np.float64), data["Y"].astype(np.int64)
 
 
-def score(X: Array, y: Array, num_train: int, seed: int) -> Data:
-    """Fit the classifiers of all folds, and of all training rows."""
+def score(X: Array, y: Array, seed: int) -> Data:
+    """Fit the classifiers of all folds, and of all training rows of a split."""
     model = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(max_iter=1000)))
-    train, labels = X[:num_train], y[:num_train]
+    rows, test = stratified_split(y, (0.7, 0.3), generator=torch.Generator().manual_seed(seed))
+    train, labels = X[rows], y[rows]
     splits = list(MultiLabelStratifiedKFold(5, shuffle=True, random_state=seed).split(train, labels))
     scores = cross_val_predict(model, train, labels, cv=splits, method="predict_proba")
-    test_scores = model.fit(train, labels).predict_proba(X[num_train:])
-    return Data(scores, labels, test_scores, y[num_train:], splits)
+    return Data(scores, labels, model.fit(train, labels).predict_proba(X[test]), y[test], splits)
 
 
 def rules(labels: Array) -> dict[str, dict[str, Any]]:
-    """Return the settings of each rule; `TopK` has the mean number of labels of the training rows, rounded."""
+    """Return the settings of each rule."""
     k = max(1, round(float(labels.sum(axis=1).mean())))
     return {
         "`average=\"macro\"`": {},
@@ -98,34 +100,60 @@ def rules(labels: Array) -> dict[str, dict[str, Any]]:
         "`FBeta(2)`": {"metric": FBeta(2)},
         f"`MinRecall({RECALL})`": {"metric": MinRecall(RECALL)},
         "`MinPrecision(0.7)`": {"metric": MinPrecision(0.7)},
-        f"`TopK({k})`": {"metric": TopK(k)},
+        "`TopK(k)`": {"metric": TopK(k)},
         "`PredictedCount()`": {"metric": PredictedCount()},
     }  # fmt: skip
 
 
+MEASURES = (
+    "macro F1",
+    "overall F1",
+    "labels predicted / true",
+    "mean recall of the labels",
+    "labels with a recall >= 0.9",
+)
+
+
 def evaluate(predicted: Array, truth: Array) -> list[float]:
-    """Compute the figures of a row of the table."""
-    with_positives = truth.any(axis=0)
-    recalls = recall_score(truth, predicted, average=None, zero_division=0)[with_positives]
+    """Compute the measures of predictions."""
+    recalls = recall_score(truth, predicted, average=None, zero_division=0)[truth.any(axis=0)]
     return [
         f1_score(truth, predicted, average="macro", zero_division=0),
         f1_score(truth, predicted, average="micro", zero_division=0),
         predicted.sum() / truth.sum(),
-        accuracy_score(truth, predicted),
         recalls.mean(),
-        100 * (recalls >= RECALL).mean(),
+        (recalls >= RECALL).mean(),
     ]
 
 
-def cells(results: list[list[float]]) -> list[str]:
-    """Format the means over the seeds."""
-    means = [statistics.fmean(values) for values in zip(*results, strict=True)]
-    digits = (3, 3, 2, 3, 2, 0)
-    return [f"{mean:.{places}f}" for mean, places in zip(means, digits, strict=True)]
+def compare(name: str, X: Array, y: Array, num_seeds: int) -> tuple[dict[str, Array], list[list[str]]]:
+    """Return the measures of each rule on a set, `(measures, seeds)`, and rows of the table of spreads."""
+    splits = [score(X, y, seed) for seed in range(num_seeds)]
+    results = {"0.5": [evaluate((data.test_scores >= 0.5).astype(int), data.test_labels) for data in splits]}
+    spread: list[Array] = []
+    for title in rules(y):
+        settings = [rules(data.labels)[title] for data in splits]
+        models = [
+            MultiLabelThresholdClassifier(Scores(), cv=data.splits, **chosen).fit(data.scores, data.labels)
+            for data, chosen in zip(splits, settings, strict=True)
+        ]
+        results[title] = [
+            evaluate(model.predict(data.test_scores), data.test_labels)
+            for model, data in zip(models, splits, strict=True)
+        ]
+        if title in SPREAD:
+            spread.append(np.nanmean([model.threshold_spread_ for model in models], axis=0))
+    rare = splits[0].labels.sum(axis=0) < RARE
+    rows = [
+        [name, group, str(int(members.sum())), *(f"{values[members].mean():.3f}" for values in spread)]
+        for group, members in ((f"fewer than {RARE}", rare), (f"{RARE} or more", ~rare))
+        if members.any()
+    ]
+    return {title: np.array(values).T for title, values in results.items()}, rows
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print a table for each measure, and one of the spread of the thresholds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--sets", nargs="+", help="names of the sets; all by default")
@@ -136,38 +164,27 @@ def main() -> None:
         parser.error("give --data FOLDER, or --quick for a smoke test")
     warnings.filterwarnings("ignore", message="No threshold meets")
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
-    spreads: list[list[str]] = []
-    for name, X, y, num_train in read_sets(None if options.quick else options.data, options.sets):
-        seeds = range(1 if options.quick else options.seeds)
-        data = [score(X, y, num_train, seed) for seed in seeds]
-        print(f"\n{name}: {num_train} training rows, {len(X) - num_train} test rows, {y.shape[1]} labels; ", end="")
-        print(f"means of {len(seeds)} seeds")
-        heads = [
-            "macro F1",
-            "overall F1",
-            "predicted / true",
-            "subset accuracy",
-            "mean recall",
-            "labels >= 0.9, %",
-        ]
-        rows = [["0.5", *cells([evaluate((d.test_scores >= 0.5).astype(int), d.test_labels) for d in data])]]
-        spread: list[Array] = []
-        for title, settings in rules(y[:num_train]).items():
-            models = [
-                MultiLabelThresholdClassifier(Scores(), cv=d.splits, **settings).fit(d.scores, d.labels) for d in data
-            ]
-            results = [evaluate(m.predict(d.test_scores), d.test_labels) for m, d in zip(models, data, strict=True)]
-            rows.append([title, *cells(results)])
-            if not settings or "shrinkage" in settings:
-                spread.append(np.nanmean([model.threshold_spread_ for model in models], axis=0))
-        print_table(["rule", *heads], rows)
-        rare = y[:num_train].sum(axis=0) < RARE
-        for group, members in ((f"fewer than {RARE}", rare), (f"{RARE} or more", ~rare)):
-            if members.any():
-                means = [f"{values[members].mean():.3f}" for values in spread]
-                spreads.append([name, group, str(int(members.sum())), *means])
-    print("\nMean standard deviation of the thresholds of five folds")
-    print_table(["set", "positives", "labels", "macro", "shrinkage=10"], spreads, num_text=2)
+    sets = read_sets(None if options.quick else options.data, options.sets)
+    compared = {name: compare(name, X, y, 1 if options.quick else options.seeds) for name, X, y in sets}
+    results = {name: values for name, (values, _) in compared.items()}
+    for number, measure in enumerate(MEASURES):
+        print(f"\n{measure}")
+        print_table(
+            ["rule", *results],
+            (
+                [title, *(mean_and_deviation(values[title][number]) for values in results.values())]
+                for title in next(iter(results.values()))
+            ),
+        )
+    print("\nMean standard deviation of the thresholds over five folds")
+    print_table(
+        ["set", "positives", "labels", *SPREAD], (row for _, rows in compared.values() for row in rows), num_text=2
+    )
+
+
+def mean_and_deviation(values: Array) -> str:
+    """Format the mean and the standard deviation of a measure over the seeds."""
+    return f"{values.mean():.3f} ({values.std(ddof=min(1, len(values) - 1)):.3f})"
 
 
 if __name__ == "__main__":
