@@ -418,3 +418,18 @@ def test_classifier_is_not_fitted_before_fit():
     with pytest.raises(sklearn.exceptions.NotFittedError):
         MultiLabelThresholdClassifier(LOGISTIC).predict([[0.0]])
     check_is_fitted(MultiLabelThresholdClassifier(LOGISTIC).fit(*table()))
+
+
+@pytest.mark.filterwarnings("ignore:Label (not )?.* is present in all training examples")
+def test_scores_of_folds_that_could_not_learn_a_label_choose_no_threshold():
+    X, y = table()
+    y[:, -1] = 0
+    y[0, -1] = 1  # its fold scores this row without having seen the label: with 0, like all other rows
+    splits = list(MultiLabelStratifiedKFold(3).split(X, y))
+    model = MultiLabelThresholdClassifier(LOGISTIC, cv=splits).fit(X, y)
+    scores = cross_val_predict(LOGISTIC, X, y, cv=splits, method="predict_proba")
+    learned = np.ones(y.shape, dtype=bool)
+    learned[next(test for _, test in splits if 0 in test), -1] = False
+    np.testing.assert_array_equal(model.thresholds_, best_thresholds(scores, y, mask=learned).numpy())
+    assert best_thresholds(scores, y)[-1] == 0
+    assert model.predict(X)[:, -1].sum() < len(X) / 2

@@ -111,9 +111,10 @@ class MultiLabelCalibratedClassifier(OutOfFoldClassifier):
         order = rows.argsort()
         if not np.array_equal(rows[order], np.arange(num_rows)):
             raise ValueError("`cv` must have each row in one test fold, but some rows are in none, or in several.")
-        self.oof_scores_ = np.concatenate([fold.scores for fold in folds])[order].astype(np.float64)
-        labels = np.concatenate([fold.labels for fold in folds])[order]
-        learned = np.concatenate([np.broadcast_to(fold.learned, fold.labels.shape) for fold in folds])[order]
+        scores, labels, learned = (
+            np.concatenate([getattr(fold, name) for fold in folds])[order] for name in ("scores", "labels", "learned")
+        )
+        self.oof_scores_ = scores.astype(np.float64)
         self.calibrator_ = LabelCalibrator(
             self.method,
             scale="logits" if has_decisions else "probabilities",

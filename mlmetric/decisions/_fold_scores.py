@@ -24,7 +24,7 @@ class FoldScores(NamedTuple):
         scores: Scores of the labels, shape `(n, L)`.
         labels: Their labels, shape `(n, L)`.
         rows: Their indices, shape `(n,)`.
-        learned: Whether the training rows of the fold had both values of a label, shape `(L,)`.
+        learned: Whether the training rows of the fold had both values of the label, shape `(n, L)`.
     """
 
     scores: npt.NDArray[Any]
@@ -64,7 +64,12 @@ def out_of_fold_scores(
         delayed(_fit_and_score)(clone(estimator), X, labels, train, test, method, fit_params) for train, test in splits
     )
     return [
-        FoldScores(of_fold, labels[test], np.arange(len(labels))[test], _has_both_values(labels[train]))
+        FoldScores(
+            of_fold,
+            labels[test],
+            np.arange(len(labels))[test],
+            np.broadcast_to(_has_both_values(labels[train]), of_fold.shape),
+        )
         for of_fold, (train, test) in zip(scores, splits, strict=True)
     ]
 
@@ -72,7 +77,7 @@ def out_of_fold_scores(
 def scores_of(estimator: Any, X: Any, labels: npt.NDArray[np.int64], method: str) -> FoldScores:
     """Return the scores of all rows by a classifier that was fitted on other rows, as one fold."""
     scores = label_scores(estimator, X, method, labels.shape[1])
-    return FoldScores(scores, labels, np.arange(len(labels)), np.ones(labels.shape[1], dtype=bool))
+    return FoldScores(scores, labels, np.arange(len(labels)), np.ones(labels.shape, dtype=bool))
 
 
 def _has_both_values(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

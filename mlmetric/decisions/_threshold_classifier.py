@@ -28,8 +28,9 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
     """Add thresholds to a multi-label classifier, chosen on scores of rows that it was not fitted on.
 
     A clone of the classifier is fitted on the training rows of each fold and scores the test rows of the fold. The
-    thresholds are chosen on the scores of all folds together. The classifier is then fitted on all rows. It is the
-    counterpart of `sklearn.model_selection.TunedThresholdClassifierCV`, which supports a single label.
+    thresholds are chosen on the scores of all folds together, except those of a label that is present in none or all of
+    the training rows of the fold. The classifier is then fitted on all rows. It is the counterpart of
+    `sklearn.model_selection.TunedThresholdClassifierCV`, which supports a single label.
 
     Args:
         estimator: A multi-label classifier of scikit-learn with `predict_proba` or `decision_function`, a pipeline of
@@ -144,15 +145,18 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
         """
         rule = self._check_rule()
         folds, _ = self._fit_estimator(X, y, find_response_method(self.estimator, self.response_method), params)
-        scores, targets = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("scores", "labels"))
+        scores, targets, learned = (
+            np.concatenate([getattr(fold, name) for fold in folds]) for name in ("scores", "labels", "learned")
+        )
         for name in ("thresholds_", "fold_thresholds_", "threshold_spread_"):  # of an earlier fit with another rule
             self.__dict__.pop(name, None)
         if isinstance(rule, ThresholdRule):
             self.rule_: Any = rule
-            self.thresholds_ = self._search(scores, targets, self.fallback)
+            self.thresholds_ = self._search(scores, targets, learned, self.fallback)
             with warnings.catch_warnings():  # `thresholds_` decides, and has warned
                 warnings.simplefilter("ignore", UserWarning)
-                self.fold_thresholds_ = np.stack([self._search(fold.scores, fold.labels, math.nan) for fold in folds])
+                of_folds = [self._search(fold.scores, fold.labels, fold.learned, math.nan) for fold in folds]
+            self.fold_thresholds_ = np.stack(of_folds)
             self.threshold_spread_ = deviation(self.fold_thresholds_)
         else:
             self.rule_ = clone(rule).fit(scores, targets)
@@ -230,7 +234,13 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
                 )
         return self.metric
 
-    def _search(self, scores: npt.NDArray[Any], target: npt.NDArray[np.int64], fallback: float | None) -> FloatArray:
+    def _search(
+        self,
+        scores: npt.NDArray[Any],
+        target: npt.NDArray[np.int64],
+        learned: npt.NDArray[np.bool_],
+        fallback: float | None,
+    ) -> FloatArray:
         thresholds = best_thresholds(
             scores,
             target,
@@ -240,5 +250,6 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
             shrinkage=self.shrinkage,
             max_predicted=self.max_predicted,
             fallback=fallback,
+            mask=None if learned.all() else learned,
         )
         return np.broadcast_to(thresholds.numpy(), target.shape[1]).copy()
