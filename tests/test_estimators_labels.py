@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlmetric.decisions import LabelCalibrator
 from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.estimators._label_training import fit_joint_classifier
 from mlmetric.estimators._members import TrainedMembers
@@ -18,6 +19,7 @@ from mlmetric.estimators._validation_parts import ValidationParts
 from mlmetric.heads import ClassifierEnsemble, ClassifierHead, EmbeddingHead, LabelNetwork
 from mlmetric.losses import LogRatioLoss
 from mlmetric.metrics import best_thresholds, mean_average_precision
+from mlmetric.models import MultiLabelModel
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding, fit_logistic_regression
 
 TINY = partial(EmbeddingHead, widths=(8, 4))
@@ -340,3 +342,37 @@ def test_pickled_modules_are_on_the_cpu_and_predict_the_same(two_stage, device):
 def test_label_loss_that_cannot_be_called_is_an_error():
     with pytest.raises(TypeError, match="`label_loss` must be None or a loss of logits and labels, got 'bce'"):
         MetricClassifier(**FAST, label_loss="bce").fit(*table())
+
+
+@pytest.mark.parametrize("two_stage", [False, True])
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+def test_calibration_is_fitted_to_the_validation_rows(method, two_stage, tmp_path):
+    X, y = table(200)
+    rest = slice(120, None)
+    settings = {"n_members": 2, "max_epochs": 3, "two_stage": two_stage, "random_state": 0}
+    plain, calibrated = (
+        MetricClassifier(**settings, calibration=each).fit(X[:120], y[:120], validation=(X[rest], y[rest]))
+        for each in (None, method)
+    )
+    logits = plain.decision_function(X[rest])
+    expected = LabelCalibrator(method).fit(logits, y[rest])
+    assert np.allclose(calibrated.predict_proba(X), expected.transform(plain.decision_function(X)), atol=1e-5)
+    assert np.allclose(calibrated.thresholds_, best_thresholds(expected.transform(logits), y[rest], max_predicted=1.5))
+    assert np.array_equal(calibrated.transform(X), plain.transform(X))
+    assert len(calibrated.history_) == len(plain.history_)
+    calibrated.to_model().save_pretrained(tmp_path / "model")
+    loaded = MultiLabelModel.from_pretrained(tmp_path / "model")
+    assert np.array_equal(loaded.predict_proba(X), calibrated.to_model().predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"calibration": "isotonic"}, "`calibration` must be None, 'temperature' or 'platt', .* got 'isotonic'"),
+        ({"calibration": "platt", "two_stage": True, "activation": "softmax"}, "None with `activation='softmax'`"),
+        ({"calibration": "platt", "validation_fraction": 0.0}, "`calibration='platt'` requires validation rows"),
+    ],
+)
+def test_calibration_that_is_not_possible_is_an_error(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MetricClassifier(n_members=1, max_epochs=1, random_state=0, **settings).fit(*table(60))

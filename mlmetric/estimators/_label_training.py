@@ -16,12 +16,19 @@ from torch import Tensor
 
 from mlmetric._label_matrix import annotated_mask
 from mlmetric._random_generators import seeded
+from mlmetric.decisions import LabelCalibrator
 from mlmetric.estimators._members import TrainedMembers, cpu_outputs
 from mlmetric.estimators._recipes import FEATURE_CLIP
 from mlmetric.estimators._staged_estimator import StageOutputs
 from mlmetric.estimators._training_data import TrainingData
 from mlmetric.estimators._validation_parts import Part
-from mlmetric.heads import ClassifierEnsemble, ClassifierHead, LabelNetwork, LateFusionClassifier
+from mlmetric.heads import (
+    CalibratedClassifier,
+    ClassifierEnsemble,
+    ClassifierHead,
+    LabelNetwork,
+    LateFusionClassifier,
+)
 from mlmetric.metrics import best_thresholds
 from mlmetric.training import EpochRecord, fit_classifier, fit_logistic_regression
 from mlmetric.training._logistic_regression import INVERSE_PENALTIES
@@ -43,10 +50,30 @@ class FittedClassifier(NamedTuple):
             trained on it; None without validation rows.
     """
 
-    module: ClassifierEnsemble | LabelNetwork | LateFusionClassifier
+    module: ClassifierEnsemble | LabelNetwork | LateFusionClassifier | CalibratedClassifier
     num_labels: int
     histories: list[list[EpochRecord]]
     validation: tuple[Tensor, Tensor] | None
+
+    def calibrated(self, method: Literal["temperature", "platt"] | None) -> FittedClassifier:
+        """Return the classifier with a calibration of each label that is fitted on the validation rows.
+
+        Raises:
+            ValueError: If there are no validation rows.
+        """
+        if method is None:
+            return self
+        if self.validation is None:
+            raise ValueError(
+                f"`calibration={method!r}` requires validation rows, got none: increase `validation_fraction`, or pass "
+                "`validation`."
+            )
+        logits, target = self.validation
+        calibrator = LabelCalibrator(method).fit(logits, target.nan_to_num(0), annotated_mask(target))
+        slopes, intercepts = (torch.from_numpy(part) for part in (calibrator.slopes_, calibrator.intercepts_))
+        device = next(self.module.parameters()).device
+        module = CalibratedClassifier(self.module, slopes, intercepts).to(device).eval()
+        return self._replace(module=module, validation=(module.scale(logits), target))
 
     def thresholds(
         self, threshold: float | Literal["macro", "micro"], *, max_predicted: float
@@ -90,6 +117,11 @@ def check_label_settings(classifier: Any) -> None:
         raise TypeError(f"`label_loss` must be None or a loss of logits and labels, got {label_loss!r}.")
     if classifier.classifier_lr is not None and not 0 < classifier.classifier_lr < math.inf:
         raise ValueError(f"`classifier_lr` must be None or above 0 and finite, got {classifier.classifier_lr!r}.")
+    if classifier.calibration not in (None, "temperature", "platt") or (classifier.calibration and is_softmax):
+        raise ValueError(
+            "`calibration` must be None, 'temperature' or 'platt', and None with `activation='softmax'`, got "
+            f"{classifier.calibration!r}."
+        )
     if not classifier.max_predicted > 0:
         raise ValueError(f"`max_predicted` must be a number above 0, got {classifier.max_predicted!r}.")
 

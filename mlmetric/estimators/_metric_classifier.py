@@ -40,24 +40,21 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
     mixed with those of a logistic regression on the clipped features by one share, which is chosen on the validation
     rows. With `two_stage=True` a linear classifier on the frozen embedding predicts them, as in the paper.
 
-    The thresholds of `predict` are chosen on the validation rows. In a pipeline of imbalanced-learn, an undersampler
-    before the classifier resamples the training rows only. The validation rows are then taken from the rows that it
-    keeps, and have the label frequencies of these. For thresholds that suit the frequencies of all rows, pass
+    The thresholds of `predict` are chosen on the validation rows. After an undersampler in a pipeline of
+    imbalanced-learn, these have the label frequencies of the rows that it keeps: for the frequencies of all rows, pass
     `validation`, transformed by the steps before, or set `threshold`.
 
     Args:
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
             classifier, and requires `two_stage`.
-        standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation
-            1, and to clip those of the logistic regression at 3. The statistics of features are those of the rows of
-            `X`, including those set aside. The recommended head clips features: without `standardize`, pass
-            standardised features or use another head.
-        validation_fraction: Share of the rows set aside by each member to choose the best epochs; all rows that are set
-            aside choose the share of the logistic regression and the thresholds. 0 sets none aside: C of the logistic
-            regression is then 0.01, and its share 0.5. Up to `1 / validation_fraction` members set different rows
-            aside, so that each row is trained on by some; with `two_stage` all set the same rows aside.
-        keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for the labels the best mAP, on
-            the validation rows, if there are any; False keeps those of the last epoch.
+        standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation 1
+            of all rows of `X`, and to clip those of the logistic regression at 3. The recommended head clips features:
+            without `standardize`, pass standardised features or use another head.
+        validation_fraction: Share of the rows set aside by each member to choose the best epochs; all of these choose
+            the share of the logistic regression and the thresholds. 0: C of the logistic regression is 0.01, and its
+            share 0.5. Up to `1 / validation_fraction` members set different rows aside; with `two_stage`, all the same.
+        keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for labels mAP, on the validation
+            rows, if there are any; False keeps those of the last epoch.
         two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
             apart from `lr`, `mixup` and `items_per_label`; False to use the classifiers of the members.
         classifier_lr: Learning rate of the second stage; None for `lr`.
@@ -65,17 +62,18 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             up to 1 in each row, and which requires `two_stage`.
         label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
             labels)`, such as `AsymmetricLoss()`; None for the binary cross entropy.
+        calibration: How the logits of each label are calibrated on the validation rows, `"temperature"` or `"platt"`,
+            see [LabelCalibrator][mlmetric.decisions.LabelCalibrator]; None for no calibration.
         threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
             each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
         max_predicted: Largest number of predictions of a label that its threshold may make on the validation rows, as
-            a multiple of its positives. With `math.inf`, F1 alone decides, which is highest for labels that are hard to
-            predict where most rows get them. See [best_thresholds][mlmetric.metrics.best_thresholds].
+            a multiple of its positives; see [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
         head_: The trained head, a torch module: an `EmbeddingEnsemble`, with late fusion a `LateFusionHead` of those.
         classifier_: The trained classifier, a torch module that maps features to logits: a `ClassifierEnsemble` of the
-            members' networks and the logistic regression, with late fusion a `LateFusionClassifier` of those; with
-            `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`.
+            members' networks and the logistic regression, or a `LateFusionClassifier` of those; with `two_stage` a
+            `LabelNetwork` of `head_` and a `ClassifierHead`; with `calibration` a `CalibratedClassifier` of these.
         thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
         classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
             three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
@@ -123,6 +121,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_lr: float | None = 0.001,
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        calibration: Literal["temperature", "platt"] | None = None,
         threshold: float | Literal["macro", "micro"] = "macro",
         max_predicted: float = 1.5,
         device: str = "cpu",
@@ -154,6 +153,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         self.classifier_lr = classifier_lr
         self.activation = activation
         self.label_loss = label_loss
+        self.calibration = calibration
         self.threshold = threshold
         self.max_predicted = max_predicted
 
@@ -184,6 +184,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         classifier_lr: float | None = None,
         activation: Literal["sigmoid", "softmax"] = "softmax",
         label_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        calibration: Literal["temperature", "platt"] | None = None,
         threshold: float | Literal["macro", "micro"] = 0.5,
         max_predicted: float = 1.5,
         device: str = "cpu",
@@ -213,7 +214,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             device=device,
             random_state=random_state,
         )
-        paper.set_params(two_stage=two_stage, activation=activation, label_loss=label_loss)
+        paper.set_params(two_stage=two_stage, activation=activation, label_loss=label_loss, calibration=calibration)
         paper.set_params(threshold=threshold, max_predicted=max_predicted, classifier_lr=classifier_lr)
         return paper
 
@@ -230,9 +231,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         """Train on features and labels."""
         check_label_settings(self)
         outputs = StageOutputs(checkpoint_dir, callback)
-        members, of_views, parts, seed = self._fit_members(
-            *self._read(X, y, validation), outputs, num_parts=1 if self.two_stage else self.n_members
-        )
+        rows, num_parts = self._read(X, y, validation), 1 if self.two_stage else self.n_members
+        members, of_views, parts, seed = self._fit_members(*rows, outputs, num_parts=num_parts)
         if self.two_stage:
             fitted = fit_frozen_classifier(self, parts[0], outputs=outputs, seed=seed)
         else:
@@ -242,8 +242,8 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             elif members is not None:
                 fitted = joint(members)
             outputs.save("classifier_ensemble", fitted.module)
-        self.classifier_ = fitted.module
-        self.history_ += fitted.histories
+        fitted = fitted.calibrated(self.calibration)
+        self.classifier_, self.history_ = fitted.module, self.history_ + fitted.histories
         self.thresholds_ = fitted.thresholds(self.threshold, max_predicted=self.max_predicted)
         return self
 

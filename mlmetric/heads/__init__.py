@@ -6,12 +6,13 @@ from mlmetric.heads._embedding_heads import EmbeddingEnsemble, EmbeddingHead
 from mlmetric.heads._frozen_backbone import FrozenBackbone
 from mlmetric.heads._fusion_head import FusionHead
 from mlmetric.heads._label_graph_head import GraphConvolution, LabelGraphHead, cooccurrence_adjacency
-from mlmetric.heads._label_networks import ClassifierEnsemble, LabelNetwork
+from mlmetric.heads._label_networks import CalibratedClassifier, ClassifierEnsemble, LabelNetwork
 from mlmetric.heads._late_fusion import LateFusionClassifier, LateFusionHead
 from mlmetric.heads._semantic_projection_head import SemanticProjectionHead
 from mlmetric.heads._standardize import Standardize
 
 __all__ = [
+    "CalibratedClassifier",
     "ClassifierEnsemble",
     "ClassifierHead",
     "EmbeddingEnsemble",

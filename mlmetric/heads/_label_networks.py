@@ -1,4 +1,4 @@
-"""Networks that score labels from features: an embedding head with a classifier, and a weighted mean of several."""
+"""Networks that score labels from features: a head with a classifier, a weighted mean of several, a calibrated one."""
 
 from __future__ import annotations
 
@@ -108,3 +108,51 @@ class ClassifierEnsemble(nn.Module):
     def extra_repr(self) -> str:
         """Show the weights."""
         return f"weights={[round(weight, 4) for weight in self.weights.tolist()]}"
+
+
+class CalibratedClassifier(nn.Module):
+    """A classifier whose logits are scaled and shifted for each label: temperature or Platt scaling.
+
+    Args:
+        classifier: Maps `(N, D)` to logits `(N, L)`, and these to probabilities by the sigmoid.
+        slopes: Factor of the logits of each label, floating point, shape `(L,)`.
+        intercepts: What is added after that, shape `(L,)`.
+
+    Attributes:
+        classifier: The classifier.
+        slopes: The factors, float32, shape `(L,)`; a buffer.
+        intercepts: What is added, float32, shape `(L,)`; a buffer.
+
+    Examples:
+        >>> import torch
+        >>> from mlmetric.heads import CalibratedClassifier
+        >>> classifier = CalibratedClassifier(torch.nn.Identity(), torch.tensor([0.5, 1.0]), torch.tensor([0.0, -1.0]))
+        >>> classifier(torch.tensor([[2.0, 2.0]]))
+        tensor([[1., 1.]])
+
+    Source:
+        Guo et al., "On calibration of modern neural networks", ICML 2017; Platt, "Probabilistic outputs for support
+        vector machines", 1999.
+    """
+
+    slopes: Tensor
+    intercepts: Tensor
+
+    def __init__(self, classifier: nn.Module, slopes: Tensor, intercepts: Tensor) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("slopes", slopes.float())
+        self.register_buffer("intercepts", intercepts.float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute the calibrated logits `(N, L)` of features `(N, D)`."""
+        logits: Tensor = self.classifier(features)
+        return self.scale(logits)
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """Scale and shift logits `(N, L)` of the classifier."""
+        return logits * self.slopes.to(logits) + self.intercepts.to(logits)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Convert logits `(N, L)` of this module to probabilities of the same shape with the sigmoid."""
+        return logits.sigmoid()

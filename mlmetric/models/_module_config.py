@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlmetric.heads import ClassifierEnsemble, EmbeddingEnsemble, LabelNetwork, Standardize
+from mlmetric.heads import CalibratedClassifier, ClassifierEnsemble, EmbeddingEnsemble, LabelNetwork, Standardize
 from mlmetric.models._module_recipes import RECIPES, Config
 from mlmetric.models._record import to_json
 
@@ -178,6 +178,8 @@ def input_size(module: nn.Module) -> int | None:
         return len(part.mean)
     if isinstance(module, LabelNetwork):
         return input_size(module.head)
+    if isinstance(module, CalibratedClassifier):
+        return input_size(module.classifier)
     if isinstance(module, EmbeddingEnsemble | ClassifierEnsemble):
         return next((size for size in map(input_size, module.members) if size is not None), None)
     if isinstance(module, nn.Sequential) and len(module):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mlmetric.heads import (
+    CalibratedClassifier,
     ClassifierEnsemble,
     ClassifierHead,
     EmbeddingEnsemble,
@@ -162,6 +163,13 @@ RECIPES: dict[type[nn.Module], Recipe] = {layer: Recipe(_layer_arguments, (), la
     ),
     LabelNetwork: Recipe(lambda _: {}, ("head", "classifier"), LabelNetwork),
     ClassifierEnsemble: Recipe(lambda _: {}, ("members",), ClassifierEnsemble),
+    CalibratedClassifier: Recipe(
+        lambda module: {"num_labels": len(module.slopes)},
+        ("classifier",),
+        lambda num_labels, classifier: CalibratedClassifier(
+            classifier, torch.ones(num_labels), torch.zeros(num_labels)
+        ),
+    ),
     LateFusionHead: Recipe(_late_fusion_arguments, ("members", "predictors"), _late_fusion_head),
     LateFusionClassifier: Recipe(_late_fusion_arguments, ("members",), _late_fusion_classifier),
     GraphConvolution: Recipe(

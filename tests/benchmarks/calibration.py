@@ -7,7 +7,8 @@ All rows of a set are split anew by each seed, 70 % for training, stratified. Ea
 settings on the training rows, and five times on four fifths of them for out-of-fold scores. The figures are those of
 the test rows, mean and standard deviation over the splits: means over labels of the expected calibration error (15 bins
 of equal width), the Brier score and the log loss, and macro F1 at the threshold 0.5 and at thresholds for each label
-that `best_thresholds` chooses on the calibrated out-of-fold probabilities.
+that `best_thresholds` chooses on the calibrated out-of-fold probabilities. With `--own`, `MetricClassifier` is fitted
+with and without `calibration=`, which uses the rows that it sets aside, and its own thresholds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -88,11 +90,30 @@ def rows_of(name: str, classifier: Any, data: MultiLabelSet, num_splits: int) ->
         ]
 
 
+def rows_of_own(data: MultiLabelSet, num_splits: int, quick: bool) -> Iterator[list[str]]:
+    """Yield the figures of `MetricClassifier` with its own calibration."""
+    for method in (None, "temperature", "platt"):
+        figures = []
+        for seed in range(num_splits):
+            train, test = replace(data, n_train=None, n_development=0).train_and_test(seed)
+            X, y = data.standardized(train).numpy(), data.labels.numpy().astype(int)
+            classifier = classifiers(quick)["MetricClassifier"].set_params(calibration=method).fit(X[train], y[train])
+            probabilities = classifier.predict_proba(X[test])
+            values = [metric(probabilities, y[test]) for metric in (calibration_error, brier_score, log_loss)]
+            for threshold in (0.5, torch.from_numpy(classifier.thresholds_)):
+                values.append(f1(probabilities, y[test], threshold=threshold, zero_division=0))
+            figures.append([float(value) for value in values])
+        deviations = np.std(figures, axis=0, ddof=min(1, num_splits - 1))
+        cells = (f"{mean:.3f} ({each:.3f})" for mean, each in zip(np.mean(figures, axis=0), deviations, strict=True))
+        yield [data.name, method or "none", *cells]
+
+
 def main() -> None:
     """Print a table for each classifier."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, nargs="*", help=".npz files, or folders of them")
     parser.add_argument("--classifiers", nargs="+", help="names of the classifiers; all by default")
+    parser.add_argument("--own", action="store_true", help="only `MetricClassifier` with its own calibration")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small synthetic data set and small classifiers")
     options = parser.parse_args()
@@ -101,6 +122,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
     chosen, num_splits = classifiers(options.quick), 1 if options.quick else options.splits
+    if options.own:
+        sets = [small_set()] if options.quick else read_sets(options.paths)
+        print_table(HEADS, (row for data in sets for row in rows_of_own(data, num_splits, options.quick)), num_text=2)
+        return
     for name in options.classifiers or chosen:
         sets = [small_set()] if options.quick else read_sets(options.paths)
         rows = [row for data in sets for row in rows_of(name, chosen[name], data, num_splits)]
