@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from markdown_table import print_table
-from measuring import in_own_process, peak_mb, resident_mb
+from measuring import in_own_process, peak_mb, reset_peak_mb, resident_mb
 from mlmetric.data import MultiLabelStratifiedKFold
 from mlmetric.decisions import LabelCalibrator, MinRecall, conformal_fnr_threshold, ltt_fdr_threshold
 from mlmetric.label_errors import rank_label_errors
@@ -66,6 +66,7 @@ def measure(case: str, size: list[int]) -> dict[str, float]:
     torch.set_num_threads(1)
     CASES[case](make_inputs(200, 5))
     inputs = make_inputs(*size)
+    reset_peak_mb()
     before, start = resident_mb(), time.process_time()
     CASES[case](inputs)
     return {"seconds": time.process_time() - start, "mb": peak_mb() - before}
@@ -75,6 +76,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=[100_000, 1_000], metavar=("ROWS", "LABELS"))
+    parser.add_argument("--only", default="", help="the cases whose name contains this")
     parser.add_argument("--quick", action="store_true", help="a quick check")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -82,7 +84,7 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(arguments.case))))
         return
     size = [500, 20] if arguments.quick else arguments.size
-    cases = list(CASES)[::4] if arguments.quick else list(CASES)
+    cases = list(CASES)[::4] if arguments.quick else [case for case in CASES if arguments.only in case]
     measured = ((case, in_own_process(__file__, case=case, size=size)) for case in cases)
     print(f"{size[0]:,} x {size[1]:,}, CPU seconds on one thread, torch {torch.__version__}")
     print_table(
