@@ -839,6 +839,7 @@ def test_both_estimators_have_the_same_defaults():
         "classifier_lr",
         "activation",
         "label_loss",
+        "calibration",
         "threshold",
         "max_predicted",
     }
