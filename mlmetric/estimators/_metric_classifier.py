@@ -55,17 +55,17 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             share 0.5. Up to `1 / validation_fraction` members set different rows aside; with `two_stage`, all the same.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for labels mAP, on the validation
             rows, if there are any; False keeps those of the last epoch.
-        two_stage: Whether to train the classifier on the frozen embedding, after the members and with the same settings
-            apart from `lr`, `mixup` and `items_per_label`; False to use the classifiers of the members.
+        two_stage: Whether to train the classifier on the frozen embedding, after the members and with their settings
+            apart from `lr`, `mixup` and `items_per_label`; False for the classifiers of the members.
         classifier_lr: Learning rate of the second stage; None for `lr`.
         activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
             up to 1 in each row, and which requires `two_stage`.
         label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
             labels)`, such as `AsymmetricLoss()`; None for the binary cross entropy.
-        calibration: How the logits of each label are calibrated on the validation rows, `"temperature"` or `"platt"`,
-            see [LabelCalibrator][mlmetric.decisions.LabelCalibrator]; None for no calibration.
-        threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` to choose a threshold for
-            each label that maximises this average of F1 on the validation rows, or 0.5 if there are none.
+        calibration: Method of [LabelCalibrator][mlmetric.decisions.LabelCalibrator] that calibrates the logits on the
+            validation rows, `"temperature"` or `"platt"`; None for none.
+        threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` for thresholds of labels
+            that maximise this average of F1 on the validation rows, or 0.5 if there are none.
         max_predicted: Largest number of predictions of a label that its threshold may make on the validation rows, as
             a multiple of its positives; see [best_thresholds][mlmetric.metrics.best_thresholds].
 
@@ -93,7 +93,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         ((60, 3), (60, 3))
 
     Source:
-        As in `MetricEmbedder`; with `two_stage`, also stage two of the paper, by default with sigmoid and thresholds.
+        As in `MetricEmbedder`; with `two_stage`, stage two of the paper, by default with sigmoid and thresholds.
     """
 
     def __init__(
@@ -242,8 +242,9 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
             elif members is not None:
                 fitted = joint(members)
             outputs.save("classifier_ensemble", fitted.module)
+        self.history_ += fitted.histories
         fitted = fitted.calibrated(self.calibration)
-        self.classifier_, self.history_ = fitted.module, self.history_ + fitted.histories
+        self.classifier_ = fitted.module
         self.thresholds_ = fitted.thresholds(self.threshold, max_predicted=self.max_predicted)
         return self
 

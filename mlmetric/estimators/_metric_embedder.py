@@ -66,8 +66,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
         random_state: Seed of the initial weights, the order of rows, dropout, mixup, and the choice of validation rows.
             An integer gives the same fit each time. None draws a seed from numpy's global generator, as in
-            scikit-learn. torch's global generator is seeded while a fit runs and restored after it. Other threads must
-            not draw from it meanwhile; fits in several threads run one after the other.
+            scikit-learn. torch's global generator is restored after a fit; no other thread may draw from it meanwhile.
 
     Attributes:
         head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
