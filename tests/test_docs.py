@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 import types
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from torch import nn
@@ -17,27 +19,75 @@ import mlmetric
 from mlmetric import _docstrings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
-# A block that must not run has a title (README, which is not built: `notest`) behind the word "python".
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted((DOCS / "pages").rglob("*.md"))]
+# A block that must not run has a title (README, which is not built: `notest`) behind the word "python". A block of the
+# language "text" that follows directly shows what the code prints.
+BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*)?\.?\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.name)
-def test_python_blocks_of_a_page_run_one_after_the_other(page, capsys, tmp_path, monkeypatch):
+def name_of(page):
+    return str(page.relative_to(ROOT)).removeprefix("docs/pages/")
+
+
+def without_numbers(text):
+    return " ".join(NUMBER.sub("0", text).split())
+
+
+def numbers(text):
+    return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+
+def is_output(shown, printed):
+    """Whether two texts agree, their numbers by 0.03 or 5 % and all spaces alike."""
+    return without_numbers(shown) == without_numbers(printed) and numbers(printed) == pytest.approx(
+        numbers(shown), rel=0.05, abs=0.03
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "agree"),
+    [
+        ("mAP 0.51\n", "mAP 0.52\n", True),
+        ("mAP 0.51\n", "mAP 0.58\n", False),
+        ("rows 1,000 x 3", "rows  1,010 x 3", True),
+        ("[[0., 1.], [1., 0.5]]", "[[0., 1.],\n [1., 0.5]]", True),
+        ("['sky']", "['sea']", False),
+        ("1 2", "1 2 3", False),
+        ("resnet50", "resnet18", False),
+    ],
+)
+def test_output_of_a_block_is_compared_with_a_tolerance_for_numbers(shown, printed, agree):
+    assert is_output(shown, printed) is agree
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=name_of)
+def test_python_blocks_of_a_page_run_and_print_what_is_shown(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the example can write files
-    namespace = {}
-    for block in BLOCK.findall(page.read_text()):
+    namespace, all_printed = {"__name__": "__main__"}, ""
+    for block, shown in BLOCK.findall(page.read_text()):
         exec(compile(block, page.name, "exec"), namespace)
-    assert capsys.readouterr().out
+        printed = capsys.readouterr().out
+        all_printed += printed
+        if shown:
+            assert is_output(shown, printed), f"The page shows\n{shown}\nbut the code prints\n{printed}"
+    assert all_printed
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_to_files_of_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        path = (page.parent / target).resolve()
+        if path.is_relative_to(DOCS / "pages" / "gallery"):  # made when the site is built
+            names = [script.stem for script in (DOCS / "gallery").glob("*.py")]
+            stem = re.sub(r"_\d+$", "", path.stem) if path.suffix == ".png" else path.stem
+            assert stem in [*names, "index"], target
+        else:
+            assert path.exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_work_where_it_is_read_unbuilt(page):
     assert re.findall(r".*\]\[.*", re.sub(r"```.*?```|`.*?`", "", page.read_text(), flags=re.DOTALL)) == []
 
@@ -92,16 +142,91 @@ def test_markup_shown_finds_what_was_not_rendered(html, shown):
     assert markup_shown(f"<nav>- menu</nav><article>{html}</article>") == shown
 
 
-@pytest.mark.slow
-def test_site_builds_without_a_warning_and_shows_no_markup_as_text(tmp_path):
+class References(HTMLParser):
+    """The identifiers of a page, its links, the sources of its images, and images without an alternative text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.identifiers, self.links, self.without_text = set(), [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.identifiers.add(attrs.get("id"))
+        self.links += [attrs[name] for name in ("href", "src") if attrs.get(name)]
+        if tag == "img" and not attrs.get("alt"):
+            self.without_text.append(attrs.get("src"))
+
+
+def dead_links(site):
+    """Links of a built site to files and anchors that it does not contain, and how many were checked."""
+    pages = {path: References(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"}
+    dead, num_links, num_anchors = [], 0, 0
+    for path, references in pages.items():
+        for link in references.links:
+            if re.match(r"[a-z]+:|//", link):
+                continue
+            target, _, anchor = unquote(link).partition("#")
+            file = (path.parent / target).resolve() if target else path
+            file = file / "index.html" if file.is_dir() else file
+            num_links, num_anchors = num_links + 1, num_anchors + bool(anchor)
+            if not file.exists() or (anchor and file in pages and anchor not in pages[file].identifiers):
+                dead.append(f"{path.relative_to(site)}: {link}")
+    return dead, num_links, num_anchors
+
+
+def test_dead_links_and_images_without_text_are_found(tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text('<h1 id="top"></h1><img src="../a.png"><img src="../a.png" alt="A">')
+    (tmp_path / "a.png").write_text("")
+    links = ["page/", "page/#top", "page/#gone", "gone/", "#here", "https://example.org/gone"]
+    (tmp_path / "index.html").write_text("".join(f'<a href="{link}"></a>' for link in links))
+    expected = ["index.html: page/#gone", "index.html: gone/", "index.html: #here"]
+    assert dead_links(tmp_path) == (expected, 7, 3)
+    assert References((tmp_path / "page" / "index.html").read_text()).without_text == ["../a.png"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; the build stops at any warning, such as a page outside the navigation."""
     pytest.importorskip("mkdocs", reason='the documentation is built with pip install -e ".[docs]"')
+    folder = tmp_path_factory.mktemp("site")
     # Not --quiet: it keeps mkdocs from counting the warnings that --strict stops at.
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    build = subprocess.run([*command, "--config-file", ROOT / "docs" / "mkdocs.yml"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    build = subprocess.run([*command, "--config-file", DOCS / "mkdocs.yml"], capture_output=True, text=True)
     assert build.returncode == 0, build.stderr
-    pages = {str(page.relative_to(tmp_path)): markup_shown(page.read_text()) for page in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.slow
+def test_site_shows_no_markup_as_text(site):
+    pages = {str(page.relative_to(site)): markup_shown(page.read_text()) for page in site.rglob("*.html")}
     assert len(pages) > len(PAGES)
     assert {page: lines for page, lines in pages.items() if lines} == {}
+
+
+@pytest.mark.slow
+def test_site_has_no_dead_link_or_anchor(site):
+    dead, num_links, num_anchors = dead_links(site)
+    print(f"{num_links} links checked, {num_anchors} of them with an anchor")
+    assert dead == []
+    assert num_anchors > 100
+
+
+@pytest.mark.slow
+def test_images_of_the_site_have_an_alternative_text(site):
+    pages = {str(page.relative_to(site)): References(page.read_text()).without_text for page in site.rglob("*.html")}
+    assert {page: images for page, images in pages.items() if images} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "page"), [("export", "guide/saving/"), ("save", "guide/saving/"), ("gpu", "guide/gpu/")]
+)
+def test_search_finds_titles(site, query, page):
+    entries = json.loads((site / "search" / "search_index.json").read_text())["docs"]
+    found = {entry["location"].partition("#")[0] for entry in entries if query in entry["title"].lower()}
+    assert page in found
 
 
 def test_site_shows_the_parameters_that_a_docstring_inherits(tmp_path, monkeypatch):
@@ -113,7 +238,7 @@ def test_site_shows_the_parameters_that_a_docstring_inherits(tmp_path, monkeypat
         'def inheriting(similarity, threshold):\n    """Compare."""\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
-    extensions = griffe.load_extensions(str(ROOT / "docs" / "inherited_docstrings.py"))
+    extensions = griffe.load_extensions(str(DOCS / "inherited_docstrings.py"))
     shown = griffe.load("inheriting", search_paths=[tmp_path], extensions=extensions)["inheriting"].docstring.value
     assert shown.startswith("Compare.\n\nArgs:\n    similarity:")
     assert "\n    threshold:" in shown

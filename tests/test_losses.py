@@ -25,7 +25,7 @@ from mlmetric.losses._indices_tuple import all_pairs, miner_weights, to_triplets
 from mlmetric.losses._loss_support import GRADED_LOSSES, LOSS_ADAPTERS, UNSUPPORTED_SETTINGS, LossAdapter
 from mlmetric.miners import MultiLabelSemiHardMiner
 
-PAGE = Path(__file__).parents[1] / "docs" / "pages" / "pml_losses.md"
+PAGE = Path(__file__).parents[1] / "docs" / "pages" / "guide" / "pml_losses.md"
 EXPORTED = {name: cls for name, cls in vars(losses).items() if isinstance(cls, type)}
 SIZES = {"num_classes": 4, "embedding_size": 5}
 ARGUMENTS = {

@@ -1,6 +1,6 @@
 """Every miner of pytorch-metric-learning with label sets, against itself on one-hot labels and against loops.
 
-Run as a script, this file writes the table of miners into docs/pages/pml_miners.md.
+Run as a script, this file writes the table of miners into docs/pages/guide/pml_miners.md.
 """
 
 import copy
@@ -24,7 +24,7 @@ from mlmetric.miners import MultiLabelMiner, MultiLabelSemiHardMiner
 from mlmetric.miners import _pml_mining_rules as rules_module
 from mlmetric.miners._miner_support import MINER_ADAPTERS, MinerAdapter
 
-PAGE = Path(__file__).parents[1] / "docs" / "pages" / "pml_miners.md"
+PAGE = Path(__file__).parents[1] / "docs" / "pages" / "guide" / "pml_miners.md"
 EXPORTED = {name: cls for name, cls in vars(miners).items() if isinstance(cls, type)}
 DISTANCES = {
     "euclidean": distances.LpDistance(),

@@ -14,7 +14,7 @@ from pytorch_metric_learning.distances import LpDistance
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import inner_product
 
-TARGET = Path(__file__).parents[1] / "pages" / "mining.svg"
+TARGET = Path(__file__).parents[1] / "pages" / "images" / "mining.svg"
 MARGIN = 0.8
 # The anchor, its positive and references: x, y, and the labels among a, b, c, d, e.
 POINTS = [

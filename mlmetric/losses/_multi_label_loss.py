@@ -39,9 +39,10 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     softmax of a cross entropy, and rows without any are omitted from the mean. The means of `MultiSimilarityLoss`,
     `GeneralizedLiftedStructureLoss` and `RankedListLoss` are over all rows: a row without pairs has the loss 0 there.
 
-    The [table of losses](../pml_losses.md) lists the supported losses with what they use, and the unsupported ones with
-    the reason. A subclass of a loss is treated as its nearest base class in the table. The state dict has the keys of
-    the wrapped loss, so that either can load the state dict of the other; the parameters are those of the wrapped loss.
+    The [table of losses](../guide/pml_losses.md) lists the supported losses with what they use, and the unsupported
+    ones with the reason. A subclass of a loss is treated as its nearest base class in the table. The state dict has the
+    keys of the wrapped loss, so that either can load the state dict of the other; the parameters are those of the
+    wrapped loss.
     `DistributedLossWrapper` of pytorch-metric-learning supports this class; with `efficient=True` it requires an
     `indices_tuple`, because it would otherwise compare label rows as class ids.
 
@@ -72,7 +73,8 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     Source:
         The papers of the losses. Where the implementation of pytorch-metric-learning deviates from a paper, this class
         does the same and the docstring of the formula states it, except where pytorch-metric-learning fails or omits
-        pairs: [the page on these losses](../pml_losses.md#where-the-values-differ) lists these cases with both values.
+        pairs: [the page on these losses](../guide/pml_losses.md#where-the-values-differ) lists these cases with both
+        values.
     """
 
     relation: LabelRelation

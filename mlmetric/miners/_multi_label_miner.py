@@ -27,7 +27,7 @@ class MultiLabelMiner(MultiLabelBaseMiner):
     labels that both have annotated; pairs without such a label are ignored.
 
     Margins, strategies and the distance of the wrapped miner are read in each call; margins and ranges refer to the
-    values that the distance returns, inverted or not. The [table of miners](../pml_miners.md) lists the supported
+    values that the distance returns, inverted or not. The [table of miners](../guide/pml_miners.md) lists the supported
     miners with their mining rules, and the unsupported ones with the reason. A subclass of a miner is treated as its
     nearest base class in the table, and rejected if it overrides a method that the rule replaces.
 

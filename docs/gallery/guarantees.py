@@ -1,0 +1,13 @@
+"""Guarantees.
+
+To be written.
+"""
+
+# %%
+# Text.
+
+from matplotlib import pyplot as plt
+
+figure, axes = plt.subplots()
+axes.set_title("guarantees")
+print("output")

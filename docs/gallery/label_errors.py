@@ -1,0 +1,13 @@
+"""Label errors.
+
+To be written.
+"""
+
+# %%
+# Text.
+
+from matplotlib import pyplot as plt
+
+figure, axes = plt.subplots()
+axes.set_title("label_errors")
+print("output")

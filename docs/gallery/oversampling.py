@@ -1,0 +1,13 @@
+"""Oversampling.
+
+To be written.
+"""
+
+# %%
+# Text.
+
+from matplotlib import pyplot as plt
+
+figure, axes = plt.subplots()
+axes.set_title("oversampling")
+print("output")
