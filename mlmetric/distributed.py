@@ -1,4 +1,4 @@
-"""Batches that are spread over the processes of torch.distributed, for losses that compare all rows of a batch.
+"""Gather rows and sums from the processes of torch.distributed, for losses that compare all rows of a batch.
 
 Without an initialised process group there is one process, of rank 0, and no communication.
 """
