@@ -50,7 +50,8 @@ def without_prompts(docstring: str) -> str:
         elif code and not piece.strip():
             code.append(piece.replace(" ", ""))  # empty lines between the lines of an example
         else:
-            parts += [fenced("python", "".join(code), indent), fenced("text", "".join(printed), indent), piece]
+            blocks = [fenced("python", "".join(code), indent), fenced("text", "".join(printed), indent)]
+            parts += ["\n".join(block for block in blocks if block), piece]
             code, printed = [], []
     return "".join(parts[:-1]).rstrip() + "\n"
 
@@ -58,7 +59,7 @@ def without_prompts(docstring: str) -> str:
 def fenced(language: str, content: str, indent: str) -> str:
     """Return a fenced block, or nothing if it is empty."""
     lines = [f"```{language}", *content.rstrip().splitlines(), "```"]
-    return "\n".join(indent + line if line else line for line in lines) + "\n\n" if content.strip() else ""
+    return "\n".join(indent + line if line else line for line in lines) + "\n" if content.strip() else ""
 
 
 def as_script(example: doctest.Example) -> tuple[str, str]:
@@ -75,6 +76,9 @@ def as_script(example: doctest.Example) -> tuple[str, str]:
         value = None
     if isinstance(value, str):
         output = f"{value}\n"  # without the quotation marks
-    has_other_text = re.match(r"(array|np\.\w+)\(", output)
-    shown = f"repr({code.strip()})" if has_other_text else code.strip()
-    return f"print({shown})\n", output
+    expression = shown = ast.get_source_segment(code, statement) or ""
+    if isinstance(statement.value, ast.Tuple) and not shown.startswith("("):
+        shown = f"({shown})"
+    if re.match(r"(array|np\.\w+)\(", output):  # `print` shows another text
+        shown = f"repr({shown})"
+    return code.replace(expression, f"print({shown})", 1), output

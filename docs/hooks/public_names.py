@@ -1,11 +1,12 @@
 """An extension of griffe and a hook of mkdocs that replace what is private on the API pages by what readers know.
 
 A class shows the members that it inherits from private classes as its own, and names those from public classes. Private
-bases are replaced by their own bases, private type aliases by the types that they stand for.
+bases are replaced by their own bases, private type aliases and constants by what they stand for.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -16,6 +17,8 @@ PRIVATE_TITLE = re.compile(r' title="[^"<>]*\bmlmetric\.(?:\w+\.)*_\w[^"<>]*"')
 HIDDEN = ("extra_repr", "get_extra_state", "set_extra_state", "get_metadata_routing")
 # Type aliases that stand for too much to be repeated; they are described where they are used.
 NAMED = ("TensorLike",)
+# The longest default value in a signature, in characters.
+LONGEST_VALUE = 60
 
 
 class PublicNames(griffe.Extension):  # type: ignore[misc, unused-ignore]
@@ -121,18 +124,29 @@ def object_of(expression: Any, scope: griffe.Object) -> griffe.Object | None:
 
 
 def spell_out(obj: griffe.Object | griffe.Alias, exported: dict[str, griffe.Object]) -> None:
-    """Replace private type aliases in the annotations of a function, class or attribute."""
+    """Replace private type aliases and constants in the signature of a function, class or attribute."""
     if obj.is_alias:
         return
     if obj.is_function:
         for parameter in obj.parameters:
             parameter.annotation = spelt_out(parameter.annotation, obj, exported)
+            parameter.default = value_of(parameter.default, obj, exported)
         obj.returns = spelt_out(obj.returns, obj, exported)
     elif obj.is_attribute:
         obj.annotation = spelt_out(obj.annotation, obj, exported)
+        has_private_name = re.search(r"\b_[A-Za-z]", str(obj.value)) is not None
+        obj.value = None if has_private_name else value_of(obj.value, obj, exported)
     elif obj.is_class:
         for member in obj.members.values():
             spell_out(member, exported)
+
+
+def value_of(expression: Any, scope: griffe.Object, exported: dict[str, griffe.Object]) -> Any:
+    """Return the value of a private constant, "..." if it is long; or the expression if it is something else."""
+    target = object_of(expression, scope)
+    if target is None or not target.is_attribute or target.path in exported or target.value is None:
+        return expression
+    return value_of(target.value, target, exported) if len(str(target.value)) <= LONGEST_VALUE else "..."
 
 
 def spelt_out(expression: Any, scope: griffe.Object, exported: dict[str, griffe.Object]) -> Any:
@@ -142,9 +156,10 @@ def spelt_out(expression: Any, scope: griffe.Object, exported: dict[str, griffe.
         is_type = isinstance(target.value, griffe.ExprSubscript | griffe.ExprBinOp)
         return spelt_out(target.value, target, exported) if is_type else expression
     if isinstance(expression, griffe.Expr) and not isinstance(expression, griffe.ExprName):
-        for field, value in vars(expression).items():
+        for field in dataclasses.fields(expression):
+            value = getattr(expression, field.name)
             if isinstance(value, list):
-                setattr(expression, field, [spelt_out(item, scope, exported) for item in value])
+                setattr(expression, field.name, [spelt_out(item, scope, exported) for item in value])
             elif isinstance(value, griffe.Expr):
-                setattr(expression, field, spelt_out(value, scope, exported))
+                setattr(expression, field.name, spelt_out(value, scope, exported))
     return expression

@@ -94,7 +94,7 @@ def extract_shard(
         >>> dataset = ImageDataset(folder, names, transform=backbone.transform)
         >>> options = {"num_shards": 2, "batch_size": 2, "num_workers": 0}
         >>> for shard in range(2):  # each in a process or on a machine of its own
-        ...     extract_shard(backbone, dataset, folder / "cache", shard=shard, **options).indices.tolist()
+        ...     print(extract_shard(backbone, dataset, folder / "cache", shard=shard, **options).indices.tolist())
         [0, 1]
         [2, 3, 4]
         >>> join_shards(backbone, dataset, folder / "cache")
