@@ -493,7 +493,8 @@ def package(tmp_path):
         '    def middle(self) -> None:\n        """Do."""\n\n'
         "class Square(_Middle):\n"
         '    """A square."""\n'
-        "    size = 1\n\n"
+        "    size = 1\n"
+        "    def base(self) -> None: ...\n\n"
         "def area(side: float, unit: Unit | None = DEFAULT) -> Unit:\n"
         '    """Compute the\n    area. It is a number."""\n'
     )
@@ -504,7 +505,7 @@ def package(tmp_path):
 def test_api_pages_show_members_of_private_bases_and_link_to_those_of_public_ones(package):
     base, square = package["Base"].final_target, package["Square"].final_target
     assert {"__init__", "root", "base"} <= base.members.keys()
-    assert square.members.keys() == {"middle", "size"}
+    assert square.members.keys() == {"middle", "size", "base"}
     assert square.extra["mlmetric"]["inherited"] == {"inner.shapes.Base": ["root", "base"]}
     assert ([str(found) for found in base.bases], [str(found) for found in square.bases]) == (["dict"], ["Base"])
 

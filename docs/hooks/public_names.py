@@ -84,21 +84,32 @@ def exported_as(obj: griffe.Object) -> str:
 
 
 def inherited_members(cls: griffe.Class, public: dict[str, griffe.Class]) -> dict[str, dict[str, griffe.Object]]:
-    """Return the inherited members of a class by the path of the class that shows them.
+    """Return the members that a class inherits, or overrides without a docstring, by the class that shows them.
 
-    A member of a private class is shown in the first public class that inherits it, which can be the class itself.
+    Classes are given by their paths. A member of a private class is shown in the first public class that inherits it,
+    which can be the class itself.
     """
+    members = {name: alias.final_target for name, alias in cls.inherited_members.items()}
+    for base in reversed(cls.mro()):
+        for name, member in base.members.items():
+            if name in cls.members and not has_docstring(cls.members[name]) and has_docstring(member):
+                members[name] = member  # described there, whatever the class that implements it
     found: dict[str, dict[str, griffe.Object]] = {}
-    for name, alias in cls.inherited_members.items():
-        member = alias.final_target
+    for name, member in members.items():
         showing = [base.path for base in cls.mro() if base.path in public and member.parent in [base, *base.mro()]]
         found.setdefault([cls.path, *showing][-1], {})[name] = member
     return found
 
 
+def has_docstring(member: griffe.Object | griffe.Alias) -> bool:
+    """Return whether a member of a class, which is not imported, has a docstring."""
+    return not member.is_alias and member.docstring is not None
+
+
 def is_shown(member: griffe.Object) -> bool:
     """Return whether a member has a docstring, and a name that users know."""
-    return member.docstring is not None and not member.name.startswith("_") and member.name not in HIDDEN
+    is_private = member.name.startswith("_") and member.name != "__call__"
+    return has_docstring(member) and not is_private and member.name not in HIDDEN
 
 
 def public_bases(cls: griffe.Class, public: dict[str, griffe.Class]) -> list[str | griffe.Expr]:
