@@ -12,7 +12,7 @@ from typing import Any
 
 import griffe
 
-PRIVATE_TITLE = re.compile(r' title="[^"<>]*\bmlmetric\.(?:\w+\.)*_\w[^"<>]*"')
+PRIVATE_TITLE = re.compile(r' title="[^"<>]*\bmlmetric\.(?:\w+\.)*_(?!_)\w[^"<>]*"')
 # Members that torch and scikit-learn call, and no user does.
 HIDDEN = ("extra_repr", "get_extra_state", "set_extra_state", "get_metadata_routing")
 # Type aliases that stand for too much to be repeated; they are described where they are used.
