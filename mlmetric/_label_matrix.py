@@ -33,7 +33,7 @@ def to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
         raise TypeError(
             f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {type(labels).__name__}, which "
-            f"numpy cannot convert to a matrix: {error}. {NAMES_HINT}"
+            f"numpy cannot convert to a matrix: {str(error).rstrip('.')}. {NAMES_HINT}"
         ) from error
     if array.dtype.kind in "biuf":
         return array
@@ -78,6 +78,8 @@ def describe_invalid(
     text = f"`{name}` must contain numbers in [0, 1], got {value} at row {row}, label {column}"
     if value != value:
         return f"{text}. {missing_hint(used_by)}"
+    if value < 0:
+        return f"{text}. Write 0 for a label that is absent, such as by `{name} > 0`."
     return f"{text}. Convert annotator votes with `mlmetric.labels.votes_to_labels`."
 
 
