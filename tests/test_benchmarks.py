@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "benchmarks"
 PAGES = ROOT / "docs" / "pages" / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
-CASES = [(path.stem, ()) for path in BENCHMARKS] + [("calibration", ("--own",)), ("label_errors", ("--embedder",))]
+CASES = [*((path.stem,) for path in BENCHMARKS), ("calibration", "--own"), ("label_errors", "--embedder")]
 
 
 def load(path):
@@ -33,8 +33,9 @@ def has_columns(heads, published):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: " ".join([value] if value is str else value))
-def test_benchmark_prints_and_writes_tables_with_the_published_columns(name, options, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_benchmark_prints_and_writes_tables_with_the_published_columns(case, monkeypatch, capsys, tmp_path):
+    name, *options = case
     path = FOLDER / f"{name}.py"
     monkeypatch.setattr(sys, "argv", [str(path), "--quick", "--write", str(tmp_path), *options])
     runpy.run_path(str(path), run_name="__main__")
