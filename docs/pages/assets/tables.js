@@ -8,9 +8,10 @@ document$.subscribe(() => {
     const number = (value) => parseFloat(value.replaceAll(",", ""));
     const isNumeric = (column) => heads[column].style.textAlign === "right";
     heads.forEach((head, column) => {
-      head.tabIndex = 0;
-      head.setAttribute("role", "button");
-      const sort = () => {
+      const button = document.createElement("button");
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
         const descending = head.ariaSort !== "descending";
         heads.forEach((other) => { other.ariaSort = "none"; });
         head.ariaSort = descending ? "descending" : "ascending";
@@ -24,13 +25,6 @@ document$.subscribe(() => {
           return sign * (first - second);
         };
         body.append(...[...rows].sort(compare));
-      };
-      head.addEventListener("click", sort);
-      head.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") {
-          event.preventDefault();
-          sort();
-        }
       });
     });
     if (block.dataset.filter === undefined) continue;
