@@ -3,7 +3,7 @@
     python examples/ad_sentiment.py
     PYTHONPATH=examples python docs/figures/retrieval.py [RUN FOLDER]
 
-The queries are the first three of the five that the example draws.
+The queries are the first two of the five that the example draws.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlmetric.search import SearchIndex
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "docs" / "pages" / "images" / "retrieval.png"
-NUM_QUERIES, NUM_HITS = 3, 3
+NUM_QUERIES, NUM_HITS = 2, 3
 
 
 def draw(axes: plt.Axes, path: Path, title: str, text: str) -> None:
@@ -49,7 +49,7 @@ def main(run: Path) -> None:
     model = MultiLabelModel.from_pretrained(run / "model")
     found = SearchIndex.load(run / "index", model=model).search(queries, k=NUM_HITS, labels=true_names)
 
-    figure, grid = plt.subplots(NUM_QUERIES, 1 + NUM_HITS, figsize=(8, 8), dpi=100, layout="constrained")
+    figure, grid = plt.subplots(NUM_QUERIES, 1 + NUM_HITS, figsize=(8, 5.3), dpi=100, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.05)
     for axes, query, names, hits in zip(grid, queries, true_names, found, strict=True):
         draw(axes[0], query, "Query", wrapped(names))
