@@ -5,8 +5,8 @@ or numbers in [0, 1] (soft labels). Functions accept torch tensors, numpy arrays
 and data frames. They return a tensor for a tensor and an array for anything else.
 
 NaN, or None in a list or a data frame, marks a missing label: one that is not annotated for the row. Similarities,
-relations, miners, losses, splits, batch samplers, imbalance measures, training and the estimators support
-missing labels; everything else raises a ValueError that says so.
+relations, miners, losses, splits, batch samplers, imbalance measures, training and the estimators support missing
+labels; everything else raises a ValueError that says so.
 """
 
 from __future__ import annotations
