@@ -150,8 +150,8 @@ class StreamedSearch:
         scale_exponent = _scale_exponent(largest)
         queries = _dense_rows(_times_power_of_two(self._queries, scale_exponent))
         if self._centre is None:
-            # Any centre gives lower bounds; those of the mean are the tightest. The first rows have to do, because all
-            # of them pass once.
+            # Any centre gives lower bounds, and the mean gives the tightest. The mean of the first rows is used,
+            # because each row is read only once.
             self._centre = _dense_rows(refs[: self.block_rows]).centre()
         # Rounded to float32, so that subtracting it from float32 and from float64 means the same.
         centre = _times_power_of_two(self._centre, scale_exponent).float().double()
