@@ -56,7 +56,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def missing_hint(used_by: str) -> str:
-    """Return what to do about missing labels, which `used_by` does not support, for an error."""
+    """Return advice about missing labels, which `used_by` does not support, for an error."""
     return (
         f"NaN means that a label is not annotated, and {used_by} does not support missing labels: remove these "
         "rows, or choose a value for their missing labels."
@@ -91,9 +91,10 @@ def has_missing(labels: torch.Tensor) -> bool:
 
 
 def may_have_missing(labels: torch.Tensor) -> bool:
-    """Return whether a label is missing; True without a check, which would synchronise, on another device than the CPU.
+    """Return whether a label may be missing, without a check that would synchronise with a device.
 
-    Labels without floating-point numbers have no missing ones, on any device.
+    On the CPU the labels are checked. On another device the result is True for floating-point labels. Labels of other
+    dtypes are never missing.
     """
     return labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels))
 
