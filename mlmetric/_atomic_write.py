@@ -27,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: If the file cannot be written, for example because the disk is full. The message names `path`, and
-            `errno` is that of the cause.
+            `errno` is taken from the original error.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:

@@ -1,7 +1,7 @@
 """Warnings for public functions that will be removed.
 
-Public names are those in the `__all__` of each module. Before version 1.0 a minor version may change or remove one,
-after at least one minor version in which its use raises a `FutureWarning` that names the replacement.
+The public names are listed in the `__all__` of each module. Before version 1.0, a minor version may change or remove
+one, after at least one minor version in which its use issues a `FutureWarning` that names the replacement.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def deprecated(*, since: str, removed_in: str, instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Mark a public function or method that will be removed; calls still work, and raise a `FutureWarning`.
+    """Mark a public function or method that will be removed; calls still work, and issue a `FutureWarning`.
 
     Args:
         since: The first version that warns, such as "0.2".

@@ -1,4 +1,4 @@
-"""Docstrings that repeat the parameters which they inherit, so that `help` shows all of them."""
+"""Docstrings that include inherited parameters, so that `help` shows all of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ENTRY = re.compile(r"^    (\*{0,2}\w+):(?:.*\n?)(?:^(?:     +.*|)\n?)*", re.MUL
 def inherit_docs(*sources: Callable[..., Any], **phrases: str) -> Callable[[Documented], Documented]:
     """Complete the docstring of a function or class from the docstrings of others.
 
-    A parameter of the signature that the `Args` section lacks gets the description of the first source that describes
-    it. The parameters then follow the order of the signature. The sections `Returns` and `Raises` are copied from the
-    first source that has them if the docstring has none.
+    If the `Args` section lacks a parameter of the signature, its description is copied from the first source that has
+    one. The parameters then follow the order of the signature. If the docstring has no section `Returns` or `Raises`,
+    the section is copied from the first source that has it.
 
     Args:
         *sources: Functions or classes with docstrings in Google style.

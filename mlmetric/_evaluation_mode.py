@@ -31,8 +31,8 @@ _saved_modes: dict[nn.Module, _SavedMode] = {}
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put a module and its submodules into evaluation mode while the block runs, and restore the mode of each.
 
-    Several threads may do so with one module, or with modules that share submodules: the mode is restored when the last
-    block ends. No thread may train the module in the meantime.
+    Several threads may do this with one module, or with modules that share submodules; the mode is restored when the
+    last block ends. No thread may train the module in the meantime.
 
     Args:
         module: The module.

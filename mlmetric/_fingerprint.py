@@ -1,8 +1,8 @@
 """Fingerprints of objects: digests that are equal in two processes if the objects are equal.
 
 An object is described by its class and its content: attributes, parameters, buffers, the elements of containers, the
-bytes of arrays. Functions and classes of installed packages are identified by name and version, those of the user by
-their code and by everything that the code refers to. Neither `repr`, which shows what its author chose, nor memory
+bytes of arrays. Functions and classes of installed packages are identified by name and version; your own are identified
+by their code and everything that the code refers to. Neither `repr`, which shows what its author chose, nor memory
 addresses are used. Objects that cannot be inspected raise an error; a method `fingerprint()` can describe them.
 
 Some content is left out because results do not depend on it: devices, whether a module is in training mode, gradients,
@@ -117,9 +117,9 @@ class _Traversal:
             description = self._describe(value, place)
         except _CannotInspectError as error:
             raise TypeError(
-                f"{place} cannot be compared with its value in another run: {error}. Give its class, or that of the "
-                "object that contains it, a method `fingerprint()` that returns a string, which must change whenever "
-                "the results would change."
+                f"{place} cannot be compared with its value in another run: {error}. Give its class, or the class of "
+                "the object that contains it, a method `fingerprint()` that returns a string, which must change "
+                "whenever the results would change."
             ) from error
         self.lines[place] = description.text
         for step, part in description.parts:

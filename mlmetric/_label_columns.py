@@ -34,9 +34,9 @@ def read_labels(
 
     Args:
         y: A label matrix of any kind that `check_labels` reads, or label names for each row.
-        columns: The columns of `fit`; label names and data frames are then brought into their order.
+        columns: The columns of `fit`, to whose order label names and data frames are converted.
         allow_missing: Whether labels may be NaN, which means that they are not annotated.
-        used_by: What does not support missing labels, for the error.
+        used_by: What does not support missing labels, named in the error.
 
     Returns:
         The matrix, shape `(n, L)`, and its columns; names are sorted.
@@ -94,8 +94,8 @@ def read_hard_labels(y: LabelsOrNames, *, estimator: Any) -> tuple[npt.NDArray[n
 def classes_of(columns: LabelColumns) -> npt.NDArray[Any]:
     """Return `classes_`: names, or `[0, 1]` for each label, shape `(L, 2)`.
 
-    scikit-learn's scorers mistake one or two names for the classes of a binary target, so that fewer than three labels
-    have `[0, 1]` for each label, too.
+    scikit-learn's scorers mistake one or two names for the classes of a binary target. With fewer than three labels,
+    `classes_` is therefore `[0, 1]` for each label, even if they have names.
     """
     if columns.names is None or columns.number < 3:
         return np.tile([0, 1], (columns.number, 1))

@@ -33,7 +33,7 @@ def to_matrix(labels: Any, name: str) -> torch.Tensor | npt.NDArray[Any]:
     except (TypeError, ValueError) as error:  # rows of different lengths, or no rows at all
         raise TypeError(
             f"`{name}` must contain numbers, 0 or 1 for each label of each row, got {type(labels).__name__}, which "
-            f"numpy cannot convert to a matrix: {error}. {NAMES_HINT}"
+            f"numpy cannot convert to a matrix: {str(error).rstrip('.')}. {NAMES_HINT}"
         ) from error
     if array.dtype.kind in "biuf":
         return array
@@ -56,7 +56,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def missing_hint(used_by: str) -> str:
-    """Return what to do about missing labels, which `used_by` does not support, for an error."""
+    """Return advice about missing labels, which `used_by` does not support, for an error."""
     return (
         f"NaN means that a label is not annotated, and {used_by} does not support missing labels: remove these "
         "rows, or choose a value for their missing labels."
@@ -78,6 +78,8 @@ def describe_invalid(
     text = f"`{name}` must contain numbers in [0, 1], got {value} at row {row}, label {column}"
     if value != value:
         return f"{text}. {missing_hint(used_by)}"
+    if value < 0:
+        return f"{text}. Write 0 for a label that is absent, such as by `{name} > 0`."
     return f"{text}. Convert annotator votes with `mlmetric.labels.votes_to_labels`."
 
 
@@ -89,9 +91,10 @@ def has_missing(labels: torch.Tensor) -> bool:
 
 
 def may_have_missing(labels: torch.Tensor) -> bool:
-    """Return whether a label is missing; True without a check, which would synchronise, on another device than the CPU.
+    """Return whether a label may be missing, without a check that would synchronise with a device.
 
-    Labels without floating-point numbers have no missing ones, on any device.
+    On the CPU the labels are checked. On another device the result is True for floating-point labels. Labels of other
+    dtypes are never missing.
     """
     return labels.is_floating_point() and (labels.device.type != "cpu" or has_missing(labels))
 

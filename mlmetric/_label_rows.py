@@ -14,7 +14,7 @@ from mlmetric.labels import LabelsLike, label_array
 def has_label(labels: LabelsLike) -> npt.NDArray[np.bool_]:
     """Check a label matrix, and return whether each row has each label, shape `(N, L)`: where the entry is above 0.
 
-    A row does not have its missing labels.
+    Missing labels count as absent.
     """
     return np.asarray(label_array(labels, allow_missing=True) > 0)
 

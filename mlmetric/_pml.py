@@ -52,7 +52,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
     """Whether labels can be NaN, which means that they are not annotated."""
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(
@@ -64,7 +64,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         *,
         ref_includes_query: bool | None = None,
     ) -> tuple[Tensor, ...]:
-        """Mine a batch.
+        """Mine pairs or triplets from a batch.
 
         Args:
             embeddings: Anchors, shape `(N, D)`, any floating-point dtype; distances of half-precision embeddings are
@@ -76,8 +76,8 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
                 `embeddings`.
             ref_labels: Labels of `ref_emb`, shape `(M, L)`.
             ref_includes_query: Whether reference i is row i of the batch, for each row, as in the `AccuracyCalculator`
-                of pytorch-metric-learning; a row is then neither its own positive nor its own negative. None to decide:
-                True if `ref_labels` is the same object as `labels`, as in pytorch-metric-learning, or if
+                of pytorch-metric-learning; a row is then neither its own positive nor its own negative. None decides
+                automatically: True if `ref_labels` is the same object as `labels`, as in pytorch-metric-learning, or if
                 `torch.distributed` is initialised and the references begin with rows equal to the batch, as in its
                 `DistributedMinerWrapper(efficient=True)`.
 
@@ -127,7 +127,7 @@ class MultiLabelBaseMiner(BaseMiner):  # type: ignore[misc, unused-ignore]
         *,
         ref_includes_query: bool = False,
     ) -> tuple[Tensor, ...]:
-        """Mine a batch; the arguments are checked tensors on one device.
+        """Mine pairs or triplets from a batch; the arguments are checked tensors on one device.
 
         Args:
             embeddings: Anchors, shape `(N, D)`.

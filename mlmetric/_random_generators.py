@@ -1,4 +1,4 @@
-"""Seeds: torch's global generator, seeded by one thread at a time, and a generator of each thread."""
+"""Seeding of torch's global generator, by one thread at a time, and of a separate generator for each thread."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed the generator of this thread and torch's global generator while the block runs, then restore their states.
 
     All threads share the global generator, so blocks in different threads run one after the other; a block nested in a
-    block of the same thread does not wait. If another thread draws random numbers from it outside such a block while
-    one runs, its draws and those of the block affect each other. In a block of `without_global_generator` only the
-    generator of the thread is seeded, and blocks in different threads run at the same time.
+    block of the same thread does not wait. If another thread draws from the global generator outside such a block while
+    one runs, the draws of both affect each other. In a block of `without_global_generator` only the generator of the
+    thread is seeded, and blocks in different threads run at the same time.
 
     Args:
         seed: Seed of the generators of the thread, of the CPU and of `device`.
@@ -58,7 +58,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def without_global_generator() -> Iterator[None]:
-    """Let `seeded` seed only the generator of this thread: for blocks that draw from no other."""
+    """Let `seeded` seed only the generator of this thread, for blocks that draw from no other generator."""
     outer, _thread.seeds_global_generator = _thread.seeds_global_generator, False
     try:
         yield

@@ -32,9 +32,9 @@ def short_repr(value: Any) -> str:
 
 
 def parameters_repr(module: nn.Module) -> str:
-    """Represent the constructor's parameters of a module that are attributes of it, for `extra_repr`.
+    """Represent the constructor parameters that a module stores as attributes, for `extra_repr`.
 
-    Parameters that are None are omitted, and submodules too, which torch shows itself.
+    Parameters that are None are omitted, and so are submodules, which torch shows itself.
     """
     shown = []
     for name in inspect.signature(type(module)).parameters:

@@ -71,7 +71,7 @@ def _read_columns(name: str, columns: Any, num_features: int) -> slice:
 
 
 def view_presence(features: Tensor, views: Views) -> Tensor:
-    """Return for each row and view whether the row has the view: whether none of its columns is NaN.
+    """Return for each row and view whether the row has the view, that is, whether none of its columns is NaN.
 
     Args:
         features: Shape `(N, D)`.
@@ -84,10 +84,10 @@ def view_presence(features: Tensor, views: Views) -> Tensor:
 
 
 def check_missing_views(features: Tensor, views: Views) -> None:
-    """Check that each row has at least one view, and the others are NaN in all of their columns.
+    """Check that each row has at least one view, and that its other views are NaN in all columns.
 
     Raises:
-        ValueError: If a row has no view, or some NaN in a view.
+        ValueError: If a row has no view, or only some columns of a view are NaN.
     """
     for name, columns in views.items():
         missing = features[:, columns].isnan()
@@ -102,5 +102,5 @@ def check_missing_views(features: Tensor, views: Views) -> None:
     if bool(without.any()):
         raise ValueError(
             f"Each row must have at least one view, but {int(without.sum())} of {len(features)} have none; the first "
-            f"is row {int(without.nonzero()[0])}. Leave them out."
+            f"is row {int(without.nonzero()[0])}. Remove these rows."
         )

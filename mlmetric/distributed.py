@@ -1,4 +1,4 @@
-"""Gather rows and sums from the processes of torch.distributed, for losses that compare all rows of a batch.
+"""Communication between the processes of torch.distributed, for losses that compare all rows of a distributed batch.
 
 Without an initialised process group there is one process, of rank 0, and no communication.
 """
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return the rank of this process, from 0; 0 without a process group."""
+    """Return the rank of this process, counted from 0; 0 without a process group."""
     return dist.get_rank() if num_ranks() > 1 else 0
 
 
@@ -31,11 +31,12 @@ def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate the rows of all processes, in the order of ranks; gradients flow to the rows of this process.
 
     Ranks may have different numbers of rows, or none, as in the last batch of an epoch. The wrappers of
-    pytorch-metric-learning support equal numbers only (`drop_last=True`): with others gloo aborts the process.
+    pytorch-metric-learning support equal numbers only (`drop_last=True`): with unequal numbers, the gloo backend aborts
+    the process.
 
-    Compute the triplets and the loss of the whole batch on each rank, with the same random draws. The gradients of its
-    backward pass are those of the rank's own rows: their sum over ranks is the gradient of the whole batch.
-    `DistributedDataParallel` averages them: multiply the loss by `num_ranks()`.
+    On each rank, compute the triplets and the loss of the whole batch, with the same random numbers. The backward pass
+    computes the gradients of the rank's own rows only; their sum over ranks is the gradient of the whole batch.
+    `DistributedDataParallel` averages gradients over ranks, so multiply the loss by `num_ranks()`.
 
     Args:
         rows: Shape `(N, ...)`, embeddings or labels, any dtype. All dimensions except the first must be the
@@ -45,7 +46,7 @@ def gather_rows(rows: Tensor) -> Tensor:
         Shape `(sum of all N, ...)`.
 
     Raises:
-        ValueError: If the shapes differ in another dimension than the first, or the dtypes differ.
+        ValueError: If the shapes differ in any dimension except the first, or the dtypes differ.
 
     Examples:
         >>> import torch
@@ -85,7 +86,7 @@ def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
 
 
 def gather_objects(value: T) -> list[T]:
-    """Collect an object from each process; each process waits for all.
+    """Collect an object from each process; each process waits for all others.
 
     Args:
         value: A small object that can be pickled.
@@ -110,7 +111,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
         The result of the function on the first rank.
 
     Raises:
-        Exception: The error of the function, in each process.
+        Exception: The exception that the function raises, in each process.
 
     Examples:
         >>> from mlmetric.distributed import on_first_rank

@@ -1,6 +1,6 @@
 """Represent labels as vectors, computed from label co-occurrence or read from a file of word vectors.
 
-Label vectors are inputs of the heads with a label graph in [mlmetric.heads][] and of
+Label vectors are inputs to the heads with a label graph in [mlmetric.heads][] and to
 [`SoftCosine.from_vectors`][mlmetric.similarity.SoftCosine.from_vectors].
 """
 
@@ -30,10 +30,10 @@ class WordVectors(NamedTuple):
     """Word vectors of label names.
 
     Attributes:
-        vectors: float32, shape `(L, d)`; a zero row for a label without any word in the file, or whose word vectors sum
-            to zero.
+        vectors: float32, shape `(L, d)`; the row of a label is zero if the file contains none of its words, or if their
+            vectors sum to zero.
         missing: Names of the labels with a zero row.
-        missing_words: Words that are not in the file, from label names with other words that are.
+        missing_words: Words that the file lacks, from label names of which it contains at least one other word.
     """
 
     vectors: Tensor
@@ -54,8 +54,8 @@ def cooccurrence_vectors(labels: LabelsLike, size: int | None = None) -> Tensor:
         size: d, the length of the vectors, at most L; None for L.
 
     Returns:
-        float32, shape `(L, d)`: the vectors whose inner products are the best approximation of the PPMI matrix with d
-        dimensions. The entry of largest absolute value in each dimension is positive, so that the result is unique.
+        float32, shape `(L, d)`: the d-dimensional vectors whose inner products best approximate the PPMI matrix. In
+        each dimension, the entry with the largest absolute value is positive, so that the result is unique.
 
     Raises:
         TypeError: If `labels` does not contain numbers.
@@ -102,9 +102,10 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
     r"""Read the vectors of label names from a file of word vectors: word2vec (text or binary) or GloVe (text).
 
     The format is detected: a word2vec file begins with a line of two numbers, the number of words and the length of the
-    vectors. The vector of a label is that of its whole name, if the file contains it with spaces, underscores, hyphens
-    or in lower case, otherwise the mean over those of its words that the file contains, as written or in lower case. A
-    word with a zero vector counts as missing. Only the vectors of these words are kept in memory.
+    vectors. If the file contains the whole name of a label, as written or with spaces, underscores or hyphens between
+    its words, the label has the vector of this name. Otherwise its vector is the mean of the vectors of its words that
+    the file contains. Names and words are also looked up in lower case. A word with a zero vector counts as missing.
+    Only the vectors of these names and words are kept in memory.
 
     Args:
         path: The file, uncompressed, UTF-8.
@@ -115,9 +116,9 @@ def read_word_vectors(path: str | Path, label_names: Sequence[str]) -> WordVecto
 
     Raises:
         OSError: If the file cannot be read, or is not a regular file.
-        ValueError: If it is not a file of word vectors, ends within an entry, has fewer entries than its first line
-            states, a number of one of these words is NaN or infinite, it contains none of the words, or `label_names`
-            is empty.
+        ValueError: If `label_names` is empty, or the file is not in one of these formats, ends within an entry, has
+            fewer entries than its first line states, contains NaN or infinity in the vector of one of these words, or
+            contains none of them.
 
     Examples:
         >>> import tempfile

@@ -4,9 +4,9 @@ A label matrix has shape `(N, L)`, with one row per sample and one column per la
 or numbers in [0, 1] (soft labels). Functions accept torch tensors, numpy arrays, lists of rows, scipy sparse matrices
 and data frames. They return a tensor for a tensor and an array for anything else.
 
-NaN, and None in a list or a frame, means that a label of a row is not annotated: a missing label. Similarities,
-relations, miners, losses, splits, samplers of batches, measures of imbalance, training and the estimators support
-missing labels; everything else raises a ValueError that says so.
+NaN, or None in a list or a data frame, marks a missing label: one that is not annotated for the row. Similarities,
+relations, miners, losses, splits, batch samplers, imbalance measures, training and the estimators support missing
+labels; everything else raises a ValueError that says so.
 """
 
 from __future__ import annotations
@@ -54,14 +54,13 @@ def check_labels(
         allow_missing: Whether entries may be NaN, which means that the label is not annotated.
 
     Returns:
-        A tensor or a numeric array is returned unchanged, except that a sparse tensor becomes dense, and that a tensor
-        becomes int64 if its dtype is uint16, uint32 or uint64, and float32 if it is a float8. Anything else is returned
-        as an array.
+        A tensor or a numeric array, unchanged; anything else as an array. A sparse tensor becomes dense, a tensor of
+        dtype uint16, uint32 or uint64 becomes int64, and a float8 tensor becomes float32.
 
     Raises:
         TypeError: If `labels` is not numeric, for example lists of label names, or is complex.
-        ValueError: If `labels` is not two-dimensional, or an entry is outside [0, 1], or missing or NaN without
-            `allow_missing=True`.
+        ValueError: If `labels` is not two-dimensional, an entry is outside [0, 1], or an entry is missing and
+            `allow_missing` is False.
 
     Examples:
         >>> from mlmetric.labels import check_labels
@@ -185,7 +184,7 @@ def _integers(indices: Iterable[int], row: int) -> list[int]:
         return [operator.index(value) for value in values]
     except TypeError:
         raise TypeError(
-            f"`label_sets[{row}]` must contain label indices, integers, got {indices!r:.60}. {NAMES_HINT}"
+            f"`label_sets[{row}]` must contain integer label indices, got {indices!r:.60}. {NAMES_HINT}"
         ) from None
 
 
@@ -207,7 +206,8 @@ def votes_to_labels(
             scipy sparse matrix or a data frame.
         num_annotators: Number of annotators of each row, shape `(N,)`, >= 1. If given, the labels are soft:
             votes / annotators. If None, they are hard.
-        min_votes: Votes that a hard label requires, >= 1: 1 is the union of the annotators, 2 requires two to agree.
+        min_votes: Number of votes that a hard label requires, >= 1: 1 takes the union over annotators; 2 requires two
+            of them to agree.
 
     Returns:
         Shape `(N, L)`, hard labels as uint8 or soft labels as float32; a tensor for a tensor, otherwise an array.
@@ -283,7 +283,7 @@ def cooccurrence(labels: torch.Tensor) -> torch.Tensor: ...  # type: ignore[over
 @overload
 def cooccurrence(labels: LabelsLike) -> npt.NDArray[np.float64]: ...
 def cooccurrence(labels: LabelsLike) -> torch.Tensor | npt.NDArray[np.float64]:
-    """Count the rows that have both labels of each pair of labels.
+    """Count the rows that have both labels, for each pair of labels.
 
     Args:
         labels: Shape `(N, L)`, in [0, 1]: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame.

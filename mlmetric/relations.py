@@ -19,22 +19,23 @@ __all__ = ["LabelRelation"]
 
 
 class LabelRelation(nn.Module):
-    """Relation of label sets: each pair of rows is positive, negative or ignored, by thresholds on a label similarity.
+    """Relation between label sets: classifies pairs of rows as positive, negative or ignored by label similarity.
 
     A pair is positive if its similarity exceeds `positive_threshold`, negative if it does not exceed
     `negative_threshold`, and ignored in between. With equal thresholds, the default, no pair is ignored:
-    `LabelRelation()` distinguishes pairs that share a label from pairs that do not. With similarities of sets, an
-    all-zero row is a negative of every row. The pair of a row with itself is treated like any other pair. Rows with
-    missing labels, NaN, are compared on the labels that both have annotated; pairs without such a label are ignored.
+    `LabelRelation()` distinguishes pairs that share a label from pairs that do not. An all-zero row is a negative of
+    every row, unless its similarity can be above 0, as with `Hamming`. The pair of a row with itself is treated like
+    any other pair. Rows with missing labels (NaN) are compared on the labels annotated in both rows; pairs without such
+    a label are ignored.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
             [mlmetric.similarity][], another function or an `nn.Module`. None for
             [`InnerProduct()`][mlmetric.similarity.InnerProduct], the number of shared labels.
-        positive_threshold: A pair is positive if its similarity exceeds this by more than a rounding error (see
-            [`exceeds`][mlmetric.similarity.exceeds]). 0 means that the rows share a label.
-        negative_threshold: A pair is negative if its similarity does not exceed this; at most `positive_threshold`.
-            None for `positive_threshold`, so that no pair is ignored.
+        positive_threshold: A pair is positive if its similarity exceeds this value by more than a rounding error (see
+            [`exceeds`][mlmetric.similarity.exceeds]). With the default similarity, 0 means that the rows share a label.
+        negative_threshold: A pair is negative if its similarity does not exceed this value; at most
+            `positive_threshold`. None for `positive_threshold`, so that no pair is ignored.
         validate_args: Whether to check the values of labels and similarities in each call, which synchronises on CUDA.
 
     Raises:
@@ -77,7 +78,7 @@ class LabelRelation(nn.Module):
         self.validate_args = validate_args
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(self, labels: LabelsLike, ref_labels: LabelsLike | None = None) -> Tensor:
@@ -94,8 +95,8 @@ class LabelRelation(nn.Module):
         Raises:
             TypeError: If labels do not contain numbers, such as lists of label names, or `similarity` does not return
                 a tensor.
-            ValueError: If labels are not two-dimensional or not in [0, 1], or `similarity` returns another shape, or
-                NaN for two rows without missing labels, or does not support missing labels.
+            ValueError: If labels are not two-dimensional or not in [0, 1], or if `similarity` returns a wrong shape,
+                returns NaN for two rows without missing labels, or does not support missing labels.
         """
         same = ref_labels is None or ref_labels is labels
         labels = label_tensor(labels, validate_args=self.validate_args, allow_missing=True)
@@ -108,7 +109,7 @@ class LabelRelation(nn.Module):
         return self._relate(labels, ref_labels)
 
     def _relate(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
-        """Compute the relation of tensors that are checked."""
+        """Compute the relation of checked tensors."""
         with torch.no_grad(), without_autocast(labels.device):
             similarity = compare_labels(self.similarity, labels, ref_labels, validate_args=self.validate_args)
             positive = exceeds(similarity, self.positive_threshold)

@@ -1,18 +1,87 @@
-"""The benchmarks run and print tables; their results are not tested."""
+"""The benchmarks run, print tables and write them; their results are not tested."""
 
+import csv
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "benchmarks"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "tests" / "benchmarks"
+PAGES = ROOT / "docs" / "pages" / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
+CASES = [*((path.stem,) for path in BENCHMARKS), ("calibration", "--own"), ("label_errors", "--embedder")]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def heads_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file))
+
+
+def has_columns(heads, published):
+    """Whether the published columns are among the others, in the same order."""
+    return [head for head in heads if head in published] == published
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_benchmark_prints_a_table_when_quick(path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(path), "--quick"])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_benchmark_prints_and_writes_tables_with_the_published_columns(case, monkeypatch, capsys, tmp_path):
+    name, *options = case
+    path = FOLDER / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--quick", "--write", str(tmp_path), *options])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.count("\n|") >= 3
+    written = {file.name: heads_of(file) for file in tmp_path.glob("*.csv")}
+    published = {file: heads_of(PAGES / "data" / file) for file in written if (PAGES / "data" / file).exists()}
+    assert published
+    assert {file: heads for file, heads in published.items() if not has_columns(written[file], heads)} == {}
+
+
+def test_columns_are_compared_in_order():
+    assert has_columns(["set", "mAP", "mAP sd"], ["set", "mAP"])
+    assert not has_columns(["set", "mAP"], ["set", "AP"])
+    assert not has_columns(["set", "mAP"], ["mAP", "set"])
+
+
+def test_published_data_files_are_shown_on_a_page():
+    shown = "".join(page.read_text() for page in PAGES.glob("*.md"))
+    assert [file.name for file in (PAGES / "data").glob("*.csv") if f"(data/{file.name})" not in shown] == []
+
+
+def test_data_file_becomes_a_table_that_can_be_sorted_and_filtered(tmp_path):
+    hook = load(ROOT / "docs" / "hooks" / "benchmark_tables.py")
+    path = tmp_path / "data.csv"
+    path.write_text('set,method,mAP,mAP sd\na,x|y,0.5,0.1\na,z,"1,000",\n')
+    assert hook.table(path, "All figures", "data.csv").splitlines() == [
+        '<div class="benchmark" data-filter="set" markdown="1">',
+        "",
+        "| set | method | mAP | ± |",
+        "| --- | --- | ---: | ---: |",
+        "| a | x&#124;y | 0.5 | 0.1 |",
+        "| a | z | 1,000 |  |",
+        "",
+        "</div>",
+        "",
+        "[All figures (CSV)](data.csv)",
+    ]
+    path.write_text("method,rows\nx,does not fit\ny,2\nz,1 %\n")
+    assert "data-filter" not in hook.table(path, "", "")
+    assert "| --- | ---: |" in hook.table(path, "", "")
+    path.write_text("method,rows\nx\n")
+    with pytest.raises(ValueError, match=r"data\.csv, line 2: 1 cells, but 2 titles of columns\."):
+        hook.table(path, "", "")
+
+
+def test_link_to_a_data_file_is_replaced_only_in_a_paragraph_of_its_own():
+    hook = load(ROOT / "docs" / "hooks" / "benchmark_tables.py")
+    assert hook.LINK.search("Text.\n\n[All figures](data/methods.csv)\n")
+    assert not hook.LINK.search("See [all figures](data/methods.csv).")

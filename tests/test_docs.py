@@ -253,6 +253,29 @@ def test_versions_agree():
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_addresses_agree():
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    citation, site = (ROOT / "CITATION.cff").read_text(), (DOCS / "mkdocs.yml").read_text()
+    assert f'repository-code: "{urls["Source"]}"\n' in citation
+    assert f'url: "{urls["Documentation"]}"\n' in citation
+    assert f"repo_url: {urls['Source']}\n" in site
+    assert f"site_url: {urls['Documentation']}\n" in site
+
+
+def test_links_of_the_readme_become_absolute_on_pypi():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    text = "[a](docs/pages/guide/search.md#save) [b](docs/pages/index.md) [c](docs/pages/guide/index.md) [d](LICENSE)"
+    text += " ![e](docs/pages/images/a.png) [f](#g) [h](https://example.org)"
+    for rule in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    site, source = project["project"]["urls"]["Documentation"], project["project"]["urls"]["Source"]
+    image = source.replace("github.com", "raw.githubusercontent.com") + "/main/docs/pages/images/a.png"
+    assert text == (
+        f"[a]({site}guide/search#save) [b]({site}) [c]({site}guide) [d]({source}/blob/main/LICENSE)"
+        f" ![e]({image}) [f](#g) [h](https://example.org)"
+    )
+
+
 def test_readme_names_the_two_lines():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert 'pip install -e ".[examples]" && python examples/ad_sentiment.py' in lines

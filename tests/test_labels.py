@@ -142,6 +142,17 @@ def test_check_labels_outside_0_1_names_the_entry(bad, shown, as_array):
         check_labels(labels.numpy() if as_array else labels)
 
 
+@pytest.mark.parametrize(("bad", "step"), [(3, "votes_to_labels"), (-1, "such as by `y > 0`")])
+def test_check_labels_outside_0_1_names_the_next_step(bad, step):
+    with pytest.raises(ValueError, match=rf"got {bad} at row 1, label 0\. .*{step}"):
+        check_labels([[0, 1], [bad, 1]], name="y")
+
+
+def test_label_names_of_different_numbers_end_the_reason_with_one_full_stop():
+    with pytest.raises(TypeError, match=r"inhomogeneous.*[^.]\. Convert label names"):
+        check_labels([["sea", "sun"], ["sea"]], name="y")
+
+
 def test_check_labels_without_validation_accepts_all_values():
     labels = torch.tensor([[7.0]])
     assert check_labels(labels, validate_args=False) is labels

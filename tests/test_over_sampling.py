@@ -328,7 +328,7 @@ def test_label_names_raise(sampler):
 
 
 def test_features_that_new_rows_cannot_have_raise():
-    with pytest.raises(TypeError, match="`X` must have numeric columns, column 'a' has dtype category"):
+    with pytest.raises(TypeError, match="`X` must have numeric columns, but column 'a' has dtype category"):
         convert_features_like(pd.DataFrame({"a": pd.Categorical([1, 2])}), np.array([[1.5], [1.5]]), np.dtype(float))
     with pytest.raises(TypeError, match=r"`X` must be an array, a tensor, .* got tuple"):
         convert_features_like((1, 2), np.array([[1.5], [1.5]]), np.dtype(float))

@@ -107,7 +107,7 @@ def test_categorical_columns_keep_their_dtype(dtype, values):
     assert not actual.isna().any().any()
     assert (actual.astype(int).sum().to_numpy() == sampler.counts_after_).all()
     constant = pd.DataFrame({"a": [1] * 8, "b": [1] + [0] * 7}).astype("category")
-    with pytest.raises(ValueError, match=r"the category 0 in each column .*, column 'a' has \[1\]"):
+    with pytest.raises(ValueError, match=r"the category 0 in each column .*, but column 'a' has \[1\]"):
         LabelCapUnderSampler(cap_ratio=1, random_state=0).fit_resample(np.zeros((8, 1)), constant)
 
 

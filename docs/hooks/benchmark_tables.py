@@ -1,8 +1,8 @@
 """A hook of mkdocs that shows the data files of the benchmarks as tables.
 
 A paragraph that consists of one link to a CSV file is replaced by a table with the content of the file, which readers
-can sort. If the first column is named "set", they can also select one set. A column whose name ends with " sd" is the
-standard deviation of the column before it.
+can sort. If several rows have the same text in the first column, such as the data set, readers can also select one of
+these texts. A column whose name ends with " sd" is the standard deviation of the column before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"^\[([^\]\n]+)\]\(([\w./-]+\.csv)\)$", re.MULTILINE)
-FILTERED = "set"
 
 
 def is_number(cell: str) -> bool:
@@ -28,11 +27,13 @@ def table(path: Path, title: str, link: str) -> str:
     for number, row in enumerate(rows, start=2):
         if len(row) != len(heads):
             raise ValueError(f"{path}, line {number}: {len(row)} cells, but {len(heads)} titles of columns.")
-    numeric = [all(is_number(row[column]) for row in rows) for column in range(len(heads))]
+    columns = list(zip(*rows, strict=True))
+    numeric = [sum(map(is_number, column)) > len(rows) / 2 for column in columns]
     titles = ["±" if head.endswith(" sd") else head for head in heads]
     lines = [titles, ["---:" if number else "---" for number in numeric], *rows]
-    filtered = f' data-filter="{FILTERED}"' if heads[0] == FILTERED else ""
-    content = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    is_filtered = not numeric[0] and len(set(columns[0])) < len(rows)
+    filtered = f' data-filter="{heads[0]}"' if is_filtered else ""
+    content = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines)
     return f'<div class="benchmark"{filtered} markdown="1">\n\n{content}\n\n</div>\n\n[{title} (CSV)]({link})'
 
 

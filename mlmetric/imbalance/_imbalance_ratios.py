@@ -18,11 +18,11 @@ _ROUNDING = 1e-12
 
 
 def ir_lbl(labels: LabelsLike) -> FloatArray:
-    """Compute the imbalance ratio of each label: the count of the most frequent label divided by its own (IRLbl).
+    """Compute the imbalance ratio of each label: the highest count of a label divided by the label's own count (IRLbl).
 
-    1 is the best value (as frequent as the most frequent label); there is no upper bound. A label without positives is
-    NaN. With missing labels the count of a label is that expected in all N rows: its positives times N, divided by the
-    number of rows that are annotated for the label.
+    1 is the best value (as frequent as the most frequent label); there is no upper bound. The ratio of a label without
+    positives is NaN. With missing labels, the count of a label is the count expected in all N rows: its positives times
+    N, divided by the number of rows that are annotated for the label.
 
     Args:
         labels: Shape `(N, L)`, in [0, 1]: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame,
@@ -45,7 +45,7 @@ def ir_lbl(labels: LabelsLike) -> FloatArray:
 
     Source:
         Charte et al., Neurocomputing 163, 2015 (10.1016/j.neucom.2014.08.091). The paper does not define the ratio of a
-        label without positives, and implementations differ. Deviation: missing labels.
+        label without positives, and implementations differ. Addition: missing labels.
     """
     values = read_labels(labels)
     return imbalance_ratios(*count_positives(values), num_rows=len(values))
@@ -175,7 +175,7 @@ def count_positives(values: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
 
 
 def imbalance_ratios(positives: FloatArray, annotated: FloatArray, *, num_rows: int) -> FloatArray:
-    """Divide the largest of the counts expected in all rows by each; NaN for a label without positives."""
+    """Divide the largest expected count of a label in all rows by each count; NaN for a label without positives."""
     counts = positives * divide(np.full_like(annotated, num_rows), annotated, undefined=0.0)
     return divide(np.full_like(counts, counts.max()), counts)
 

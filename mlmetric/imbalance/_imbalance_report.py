@@ -46,14 +46,14 @@ class ImbalanceReport:
         is_majority: Whether the ratio of a label is below MeanIR, bool, shape `(L,)`.
         is_minority: Whether the ratio of a label is above MeanIR, bool, shape `(L,)`.
         num_rows: N.
-        num_rows_without_label: Number of rows without labels; they are annotated for all labels.
+        num_rows_without_label: Number of rows that are annotated for all labels and have none.
         annotated_share: Share of the N * L entries that are annotated; 1 without missing labels.
         cardinality: Mean number of labels per row.
         density: Cardinality / L.
         mean_ir: Mean of the imbalance ratios; NaN if no label has positives.
         cvir: Standard deviation of the imbalance ratios / their mean; NaN if fewer than two labels have positives.
-        scumble: Mean over the rows of how strongly frequent and rare labels co-occur in them; as `scumble_per_label`
-            without the rows that have missing labels, NaN if all rows have.
+        scumble: Mean SCUMBLE of the rows: how strongly frequent and rare labels co-occur in them. This and
+            `scumble_per_label` leave out rows with missing labels; NaN if all rows have missing labels.
         tcs: Theoretical complexity score, or None if the number of features was not given.
     """
 
@@ -85,7 +85,7 @@ class ImbalanceReport:
         )
 
     def __str__(self) -> str:
-        """Return the measures, and a table of the labels with the most frequent label first."""
+        """Return the measures, and a table of the labels, most frequent first."""
         facts = [
             f"{self.num_rows} rows ({self.num_rows_without_label} without a label)",
             f"{len(self.counts)} labels",
@@ -111,9 +111,10 @@ class ImbalanceReport:
         return "\n".join([", ".join(facts) + ".", ", ".join(measures) + ".", "", *lines])
 
     def plot(self, axes: Any = None) -> Any:
-        """Plot the count of each label, the most frequent first, and the count whose imbalance ratio is MeanIR.
+        """Plot the count of each label, most frequent first, and the count whose imbalance ratio is MeanIR.
 
-        With missing labels the counts are those of the annotated rows, and the ratios are not: the line is left out.
+        With missing labels, the line of this count is left out: the counts include annotated rows only, unlike the
+        ratios.
 
         Args:
             axes: matplotlib axes to draw on; the axes of a new figure by default.
@@ -158,8 +159,8 @@ def imbalance_report(
 
     Args:
         labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame,
-            with at least one row and one label. NaN for labels that are not annotated: the measures treat them as
-            described for each.
+            with at least one row and one label. NaN for labels that are not annotated; each measure describes how it
+            treats them.
         label_names: Names of the L labels; their column indices by default.
         num_features: Number of input features, >= 1, for the theoretical complexity score; None leaves it out.
             With missing labels it must be None.

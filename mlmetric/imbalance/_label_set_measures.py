@@ -27,8 +27,8 @@ def scumble_per_instance(labels: LabelsLike) -> FloatArray:
     """Compute for each row how strongly frequent and rare labels co-occur in it (SCUMBLE of an instance).
 
     This is 1 - geometric mean / arithmetic mean of the imbalance ratios of the row's labels. 0 is the best value: the
-    labels of the row are equally frequent, or it has at most one label. The worst value approaches 1. A row with a
-    missing label is NaN, since its label set is not known; the imbalance ratios are those of `ir_lbl`.
+    labels of the row are equally frequent, or it has at most one label. The worst value approaches 1. The result for a
+    row with a missing label is NaN, since its label set is not known. The imbalance ratios are computed by `ir_lbl`.
 
     Args:
         labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame,
@@ -85,7 +85,7 @@ def scumble(labels: LabelsLike) -> float:
     """Compute the mean SCUMBLE of the rows: how strongly frequent and rare labels co-occur.
 
     0 is the best value (no row contains both frequent and rare labels); the worst value approaches 1. Rows without
-    labels count as 0. Rows with a missing label are left out; without any other row the result is NaN.
+    labels count as 0. Rows with a missing label are left out; if there are no other rows, the result is NaN.
 
     Returns:
         A number in [0, 1), or NaN.
@@ -105,8 +105,8 @@ def scumble(labels: LabelsLike) -> float:
 def scumble_per_label(labels: LabelsLike) -> FloatArray:
     """Compute for each label the mean SCUMBLE of the rows with that label (SCUMBLELbl).
 
-    0 is the best value (the label only co-occurs with labels that are equally frequent); the worst value approaches 1.
-    A label without positives is NaN. Rows with a missing label are left out.
+    0 is the best value (the label co-occurs only with labels that are equally frequent); the worst value approaches 1.
+    The result for a label without positives is NaN. Rows with a missing label are left out.
 
     Returns:
         float64 array, shape `(L,)`, in [0, 1) or NaN.
@@ -175,8 +175,8 @@ def tcs(labels: LabelsLike, *, num_features: int) -> float:
 def label_cardinality(labels: LabelsLike) -> float:
     """Compute the mean number of labels per row.
 
-    With missing labels it is the sum of the frequencies of the labels, each among the rows that are annotated for it. A
-    label without annotated rows is left out; the result is NaN if no label has any.
+    With missing labels, it is the sum of the frequencies of the labels, each among the rows that are annotated for it.
+    A label without annotated rows is left out; the result is NaN if no label has any.
 
     Returns:
         A number from 0 to L.
@@ -200,7 +200,7 @@ def label_cardinality(labels: LabelsLike) -> float:
 def label_density(labels: LabelsLike) -> float:
     """Compute the mean fraction of the labels that a row has: label cardinality / L.
 
-    With missing labels it is the mean frequency of the labels, each among the rows that are annotated for it. A label
+    With missing labels, it is the mean frequency of the labels, each among the rows that are annotated for it. A label
     without annotated rows is left out; the result is NaN if no label has any.
 
     Returns:

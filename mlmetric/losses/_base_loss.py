@@ -31,7 +31,7 @@ LossDict = dict[str, dict[str, Any]]
 class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-ignore]
     """Base class of the losses for label matrices, which the base class of pytorch-metric-learning rejects.
 
-    A subclass implements `compute_loss(inputs)`, which gets checked [`LossInputs`][mlmetric.losses.LossInputs]. Its
+    A subclass implements `compute_loss(inputs)`, which receives checked [`LossInputs`][mlmetric.losses.LossInputs]. Its
     class attributes state what it supports: `supports_refs`, `supports_indices_tuple`, `supports_soft_labels` and
     `supports_missing_labels`.
 
@@ -53,11 +53,11 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
     """
 
     supports_refs = True
-    """Whether `ref_emb` can be given, as by a cross-batch memory."""
+    """Whether `ref_emb` can be given, for example by a cross-batch memory."""
     supports_indices_tuple = True
-    """Whether `indices_tuple` can be given, as by a miner."""
+    """Whether `indices_tuple` can be given, for example by a miner."""
     supports_soft_labels = True
-    """Whether labels can be between 0 and 1, as those of mixup."""
+    """Whether labels can be between 0 and 1, as after mixup."""
     supports_missing_labels = False
     """Whether labels can be NaN, which means that they are not annotated."""
 
@@ -83,7 +83,7 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
         self.validate_args = validate_args
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(
@@ -104,26 +104,27 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
                 [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated, if
                 `supports_missing_labels` is True. Optional with an `indices_tuple` if a
                 `MultiLabelLoss` wraps a loss on pairs or triplets.
-            indices_tuple: Pairs or triplets to compute the loss of, such as those of a miner: three index tensors
-                (anchors, positives, negatives) for triplets, or four (anchors, positives, anchors, negatives) for
-                pairs. Positives and negatives are indices into `ref_emb`. None for the pairs or triplets that the loss
-                itself selects.
+            indices_tuple: Pairs or triplets for which the loss is computed, such as the result of a miner: three index
+                tensors (anchors, positives, negatives) for triplets, or four (anchors, positives, anchors, negatives)
+                for pairs. Positives and negatives are indices into `ref_emb`. None for the pairs or triplets that the
+                loss itself selects.
             ref_emb: Reference embeddings, with which the embeddings are compared, shape `(M, D)`; None for
                 `embeddings`.
             ref_labels: Labels of `ref_emb`, shape `(M, L)`.
             ref_includes_query: Whether reference i is row i of the batch, for each row, as in the `AccuracyCalculator`
-                of pytorch-metric-learning; self-pairs are then excluded. None to decide: True if `ref_labels` is the
-                same object as `labels`, or if `torch.distributed` is initialised and the references begin with rows
-                equal to the batch.
+                of pytorch-metric-learning; self-pairs are then excluded. None decides automatically: True if
+                `ref_labels` is the same object as `labels`, or if `torch.distributed` is initialised and the references
+                begin with rows equal to the batch.
 
         Returns:
             The result of the reducer, in float32 or float64: a scalar, unless the reducer is a `DoNothingReducer`.
 
         Raises:
             TypeError: If embeddings are not tensors, or labels do not contain numbers.
-            ValueError: If a shape is wrong, labels are missing or not in [0, 1], the loss does not support `ref_emb`,
-                `indices_tuple` or soft labels, a pair is both positive and negative in `indices_tuple` and the loss
-                does not support it, or the squared norm of an embedding overflows (a norm above 9.2e18 in float32).
+            ValueError: If a shape is wrong, `labels` is None but required, labels are not in [0, 1], the loss does not
+                support `ref_emb`, `indices_tuple` or soft labels, a pair is both positive and negative in
+                `indices_tuple` and the loss does not support it, or the squared norm of an embedding overflows (a norm
+                above 9.2e18 in float32).
         """
         self.reset_stats()
         labels, ref_emb, ref_labels = check_inputs(embeddings, labels, ref_emb, ref_labels)
@@ -158,7 +159,7 @@ class MultiLabelBaseLoss(BaseMetricLossFunction):  # type: ignore[misc, unused-i
 
     @property
     def loss_name(self) -> str:
-        """Class name in error messages: that of the wrapped loss, for a wrapper."""
+        """Class name for error messages; a wrapper returns the class name of the wrapped loss."""
         return type(self).__name__
 
     def _evaluate(
@@ -211,7 +212,7 @@ def zero_loss_dict(loss: Any) -> LossDict:
 
 
 def element_loss(losses: Tensor, indices: Tensor) -> dict[str, Any]:
-    """Return the sub-loss of one value for each of the rows `indices`."""
+    """Return a sub-loss with one value for each of the rows `indices`."""
     return {"losses": losses, "indices": indices, "reduction_type": "element"}
 
 

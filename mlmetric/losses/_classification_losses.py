@@ -14,16 +14,16 @@ from mlmetric.labels import LabelsLike, label_tensor
 
 
 class AsymmetricLoss(nn.Module):
-    """Asymmetric loss: binary cross entropy with a lower weight of easy negatives than of easy positives.
+    """Asymmetric loss: binary cross entropy with a lower weight for easy negatives than for easy positives.
 
     With p the sigmoid of a logit and `p_m = max(0, p - margin)`, the loss is `-(1 - p)^gamma_pos log p` for a present
     label and `-p_m^gamma_neg log(1 - p_m)` for an absent label, summed over labels and averaged over rows. The loss of
-    a missing label, NaN, is 0, and rows without an annotated label are omitted from the mean. 0 is the lowest value.
-    With both gammas and the margin 0 it is the binary cross entropy. The loss of an absent label with a probability
-    below the margin is 0, which helps if most labels are absent and some present labels were not annotated.
+    a missing label (NaN) is 0, and rows without an annotated label are omitted from the mean. The lowest value is 0. If
+    both gammas and the margin are 0, the loss is the binary cross entropy. The loss of an absent label with a
+    probability below the margin is 0, which helps if most labels are absent and some present labels were not annotated.
 
-    The loss is not a proper score unless the gammas and the margin are 0: its expectation is not lowest for the true
-    probability, so that the sigmoid of the logits is not a calibrated probability. Calibrate the logits with
+    The loss is not a proper score unless the gammas and the margin are 0: the true probability does not minimise its
+    expectation, so the sigmoid of the logits is not a calibrated probability. Calibrate the logits with
     [`LabelCalibrator`][mlmetric.decisions.LabelCalibrator], or train with `ProperAsymmetricLoss`.
 
     Args:
@@ -70,7 +70,7 @@ class AsymmetricLoss(nn.Module):
         self.validate_args = validate_args
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
@@ -114,14 +114,14 @@ class ProperAsymmetricLoss(nn.Module):
     decreases faster for easy negatives the larger the slope and the shift are. With slopes 1 and shifts 0 the loss is
     the binary cross entropy.
 
-    The loss of a present label decreases in z, and that of an absent label increases; both are strictly convex. The
+    The loss of a present label decreases in z, and the loss of an absent label increases; both are strictly convex. The
     expected loss of a label with the true probability p therefore has one minimum, at the z for which `probabilities`
     is p: the loss is strictly proper together with this link. The link is not the sigmoid:
 
     `s_neg / (s_neg + s_pos)` with `s_neg = sigmoid(a_neg (z - b_neg))` and `s_pos = sigmoid(-a_pos (z - b_pos))`.
 
-    As `label_loss` of a `MetricClassifier`, whose probabilities are the sigmoid of the logits, it needs a calibration
-    of the logits like every other asymmetric loss.
+    If it is the `label_loss` of a `MetricClassifier`, whose probabilities are the sigmoid of the logits, the logits
+    need calibration as with any other asymmetric loss.
 
     Args:
         slope_neg: a_neg, above 0. A slope of g + 1 reduces the gradient of easy negatives like `gamma_neg=g` of
@@ -144,7 +144,7 @@ class ProperAsymmetricLoss(nn.Module):
         tensor([0.1402, 0.5000, 0.7661])
 
     Source:
-        The idea of a strictly proper asymmetric loss with a link of its own is that of Cheng and Vasconcelos, "Towards
+        The idea of a strictly proper asymmetric loss with its own link is from Cheng and Vasconcelos, "Towards
         calibrated multi-label deep neural networks", CVPR 2024, who also show that `AsymmetricLoss` is not strictly
         proper. The formula here is derived from the condition above and was not compared with the one in the paper.
         Reid and Williamson, "Composite binary losses", JMLR 11, 2010, for the link that makes a loss proper.
@@ -175,7 +175,7 @@ class ProperAsymmetricLoss(nn.Module):
         self.validate_args = validate_args
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
@@ -183,9 +183,8 @@ class ProperAsymmetricLoss(nn.Module):
 
         Args:
             logits: Shape `(N, L)`.
-            labels: Shape `(N, L)`, multi-hot or soft, of any kind that
-                [`check_labels`][mlmetric.labels.check_labels] reads; soft labels are weights of the two terms, and NaN
-                is for labels that are not annotated.
+            labels: Shape `(N, L)`, multi-hot or soft, of any kind that [`check_labels`][mlmetric.labels.check_labels]
+                reads; soft labels are weights of the two terms, and NaN marks labels that are not annotated.
 
         Returns:
             A scalar, float32 or float64.
@@ -215,16 +214,16 @@ class ProperAsymmetricLoss(nn.Module):
 class TwoWayLoss(nn.Module):
     """Two-way multi-label loss: a ranking loss over the labels of each row and over the rows of each label.
 
-    For each row that has labels:
-    `softplus(T_n log sum_n exp(x_n / T_n) + T_p log sum_p exp(-x_p / T_p))`, where x are the logits of the row, n runs
-    over its absent labels and p over its present labels. The same is computed for each label that occurs in the batch,
-    over rows. The loss is the mean over rows plus the mean over labels. It is small if the logits of present labels
-    exceed those of absent labels in each row and in each column. Rows without labels and labels without rows are
-    omitted from the means; if no label is absent the term is 0. A missing label, NaN, is neither present nor absent.
+    For each row that has labels: `softplus(T_n log sum_n exp(x_n / T_n) + T_p log sum_p exp(-x_p / T_p))`, where x are
+    the logits of the row, n runs over its absent labels and p over its present labels. The same is computed for each
+    label that occurs in the batch, over rows. The loss is the mean over rows plus the mean over labels. It is small if
+    the logits of present labels exceed those of absent labels in each row and in each column. Rows without labels and
+    labels without rows are omitted from the means; if no label is absent, the term is 0. A missing label (NaN) is
+    neither present nor absent.
 
     Args:
-        temperature_positive: T_p, above 0. A high value weights all present labels.
-        temperature_negative: T_n, above 0. A low value weights the absent labels with the highest logits.
+        temperature_positive: T_p, above 0. A high value gives weight to all present labels.
+        temperature_negative: T_n, above 0. A low value gives most weight to the absent labels with the highest logits.
         validate_args: Whether to check that labels are in [0, 1], which synchronises on CUDA.
 
     Raises:
@@ -239,7 +238,7 @@ class TwoWayLoss(nn.Module):
     Source:
         Kobayashi, "Two-way multi-label loss", CVPR 2023, with its temperatures. Deviation: the code of the author
         replaces the logarithm of an empty sum by about -100 times the temperature; here it is -infinity, and the term
-        0.
+        is 0.
     """
 
     supports_missing_labels = True
@@ -259,7 +258,7 @@ class TwoWayLoss(nn.Module):
         self.validate_args = validate_args
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         return parameters_repr(self)
 
     def forward(self, logits: Tensor, labels: LabelsLike) -> Tensor:
@@ -268,7 +267,7 @@ class TwoWayLoss(nn.Module):
         Args:
             logits: Shape `(N, L)`.
             labels: Shape `(N, L)`, of any kind that [`check_labels`][mlmetric.labels.check_labels] reads; a label above
-                0 is present, and NaN is a label that is not annotated.
+                0 is present, and NaN marks a label that is not annotated.
 
         Returns:
             A scalar, float32 or float64.

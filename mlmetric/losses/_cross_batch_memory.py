@@ -22,16 +22,17 @@ from mlmetric.similarity import SimilarityFunction
 class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused-ignore]
     """Cross-batch memory: compares each batch with itself and with previous batches and their label matrices.
 
-    A batch is first added to the memory, detached, and replaces the oldest rows if the memory is full. Then its rows
-    are the anchors, and all rows of the memory are the references. The pair of a row with its own entry in the memory
-    is excluded, by miners before their caps. Only anchors have gradients. With similarities of sets, an all-zero row is
-    never a positive, and a negative of every row. Embeddings and labels are stored without rounding, in a dtype that
-    represents those of all batches since the last reset: soft labels stay soft after a batch of integer labels. Missing
-    labels, NaN, are supported if the loss and the miner support them.
+    Each batch is first detached and added to the memory, where it replaces the oldest rows if the memory is full. Then
+    its rows are the anchors, and all rows of the memory are the references. The pair of a row with its own entry in the
+    memory is excluded; miners exclude it before they apply their caps. Only anchors have gradients. An all-zero row is
+    never a positive, and is a negative of every row, unless its similarity can be above 0, as with `Hamming`.
+    Embeddings and labels are stored without rounding, in a dtype that represents the values of all batches since the
+    last reset: soft labels stay soft after a batch of integer labels. Missing labels (NaN) are supported if the loss
+    and the miner support them.
 
     Args:
         loss: A loss of pytorch-metric-learning, which is wrapped by a `MultiLabelLoss` with `similarity` and the
-            thresholds, or a loss of this library, for which these must have their defaults.
+            thresholds, or a loss of this library, for which `similarity` and the thresholds must keep their defaults.
         embedding_size: D, the number of columns of the embeddings.
         num_labels: L, the number of columns of the labels.
         memory_size: Number of rows in the memory, at least the batch size.
@@ -45,8 +46,9 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
 
     Raises:
         TypeError: If `loss` is not a loss of pytorch-metric-learning, or `miner` is not a miner.
-        ValueError: If the loss does not support label sets or references, or does not support an `indices_tuple` and
-            there is a miner, if `similarity` or thresholds are given for a loss of this library, or a size is below 1.
+        ValueError: If the loss does not support label sets or references, a miner is given for a loss that does not
+            support `indices_tuple`, `similarity` or a threshold is given for a loss of this library, or a size is below
+            1.
 
     Examples:
         >>> import torch
@@ -64,7 +66,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         Wang et al., "Cross-batch memory for embedding learning", CVPR 2020, as in `CrossBatchMemory` of
         pytorch-metric-learning. Deviations from the latter: the pair of a row with its own entry is also excluded from
         negatives, and in `NCALoss`; references begin with the batch, so that an `indices_tuple` mined on the batch
-        refers to the batch at every step, whereas it refers to positions in the memory there; and the state dict
+        refers to the batch at every step, whereas there it refers to positions in the memory; and the state dict
         contains the position in the memory.
     """
 
@@ -112,7 +114,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
 
     @property
     def supports_soft_labels(self) -> bool:
-        """Whether labels can be between 0 and 1, as those of mixup."""
+        """Whether labels can be between 0 and 1, as after mixup."""
         supports: bool = self.loss.supports_soft_labels
         return supports
 
@@ -125,7 +127,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
         return [self.loss] if self.miner is None else [self.loss, self.miner]
 
     def extra_repr(self) -> str:
-        """Return the sizes, for the representation of the module."""
+        """Return the sizes for the `repr` of the module."""
         sizes = f"embedding_size={self.embedding_size}, num_labels={self.num_labels}"
         return f"{sizes}, memory_size={self.memory_size}"
 
@@ -156,8 +158,9 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):  # type: ignore[misc, unused
             labels: Shape `(N, L)`, multi-hot or soft, of any kind that
                 [`check_labels`][mlmetric.labels.check_labels] reads; NaN for labels that are not annotated, if
                 `supports_missing_labels` is True.
-            indices_tuple: Triplets or pairs of rows of the batch, added to those of the miner or the relation; None for
-                no others. A loss of this library other than `MultiLabelLoss` requires a miner for this.
+            indices_tuple: Triplets or pairs of rows of the batch, used in addition to those of the miner or the
+                relation; None for no others. A loss of this library other than `MultiLabelLoss` requires a miner for
+                this.
             enqueue_mask: Shape `(N,)`, bool: the rows that are added to the memory; only the other rows are then
                 anchors, as with the momentum encoder of MoCo. None to add all rows, which are all anchors.
 

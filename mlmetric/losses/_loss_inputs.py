@@ -57,8 +57,8 @@ class LossInputs:
             function: Label similarity `(labels, ref_labels) -> (N, M)`.
 
         Returns:
-            Shape `(N, M)`, without gradient, in the dtype that `function` returns; NaN for pairs of rows that have no
-            annotated label in common.
+            Shape `(N, M)`, without gradient, in the dtype that `function` returns; NaN for pairs of rows without a
+            label that is annotated in both.
         """
         with torch.no_grad():
             return compare_labels(function, self.labels, self.ref_labels, validate_args=self.validate_args)
@@ -70,8 +70,8 @@ class LossInputs:
             function: Label similarity `(labels, ref_labels) -> (N, M)`.
 
         Returns:
-            The result of `similarity`, with 0 in place of NaN, and that of `pairs`, without the pairs of similarity
-            NaN: both of shape `(N, M)`.
+            The result of `similarity`, with 0 in place of NaN, and the result of `pairs`, without the pairs of
+            similarity NaN; both of shape `(N, M)`.
         """
         similarity, pairs = self.similarity(function), self.pairs()
         if not self.has_missing_labels:
@@ -95,7 +95,7 @@ class LossInputs:
         """Return which pairs of a row and a reference are compared.
 
         Returns:
-            Shape `(N, M)`, bool: the pairs in `indices_tuple`, or without one all pairs but self-pairs.
+            Shape `(N, M)`, bool: the pairs in `indices_tuple` or, if it is None, all pairs except self-pairs.
         """
         shape = (len(self.embeddings), len(self.ref_emb))
         if self.indices_tuple is None:

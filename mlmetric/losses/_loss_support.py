@@ -21,14 +21,14 @@ class LossAdapter:
     """Multi-label inputs and formula of a loss of pytorch-metric-learning.
 
     Attributes:
-        uses: What the loss uses in place of class ids: `"pairs"` or `"triplets"`: index tensors, those of
-            `indices_tuple` or all of the relation; `"relation"`: the relation; `"labels"`: the label matrix, with a
-            proxy for each column.
+        uses: What the loss uses in place of class ids: `"pairs"` or `"triplets"`: index tensors, from `indices_tuple`
+            or of all pairs or triplets of the relation; `"relation"`: the relation; `"labels"`: the label matrix, with
+            a proxy for each column.
         indices_tuple: Effect of an `indices_tuple`. `"graded"`: it replaces the relation, and a pair can be positive in
             one triplet and negative in another; `"binary"`: it replaces the relation, and no pair can be both;
             `"positives"`: its positive pairs replace those of the relation; `"weights"`: it determines row weights;
             `"none"`: it is not supported.
-        supports_refs: Whether `ref_emb` is supported, as by a cross-batch memory.
+        supports_refs: Whether `ref_emb` is supported, for example from a cross-batch memory.
         supports_soft_labels: Whether labels can be between 0 and 1.
         formula: Replacement of `compute_loss`; None to call the loss itself with an `indices_tuple`.
     """

@@ -20,24 +20,25 @@ from mlmetric.similarity import SimilarityFunction
 
 @inherit_docs(LabelRelation, validate_args="labels and similarities=>labels, similarities, embeddings and indices")
 class MultiLabelLoss(MultiLabelBaseLoss):
-    """Wrapper of a loss of pytorch-metric-learning for label matrices.
+    """Wrapper that makes a loss of pytorch-metric-learning accept label matrices.
 
     Losses on pairs, triplets or the neighbours of an anchor use a relation of label sets: a pair is positive if its
     similarity exceeds `positive_threshold`, negative if it does not exceed `negative_threshold`, and ignored in
-    between. Self-pairs are ignored. With similarities of sets, an all-zero row is a negative of every row. A batch
-    without positive pairs gives a differentiable zero, or the value of the term for negative pairs if the loss has one.
-    An `indices_tuple`, such as the result of a [miner][mlmetric.miners], replaces the relation; labels are then
-    optional.
+    between. Self-pairs are ignored. An all-zero row is a negative of every row, unless its similarity can be above 0,
+    as with `Hamming`. A batch without positive pairs gives a differentiable zero, or the value of the term for negative
+    pairs if the loss has one. An `indices_tuple`, such as the result of a [miner][mlmetric.miners], replaces the
+    relation; labels are then optional.
 
     Losses with a proxy or weight vector for each class use the label matrix itself, with a class for each label; the
     thresholds are not used. The margins and proxies of all labels of a row are included, and the target of a cross
     entropy is `y / sum(y)`. The cross entropy of an all-zero row is zero; in `ProxyAnchorLoss` all proxies are pushed
     away from it.
 
-    Missing labels, NaN: the relation compares rows on the labels that both have annotated, and ignores pairs without
-    such a label. In a loss with a proxy for each label, a row takes part only for its annotated labels, also in the
-    softmax of a cross entropy, and rows without any are omitted from the mean. The means of `MultiSimilarityLoss`,
-    `GeneralizedLiftedStructureLoss` and `RankedListLoss` are over all rows: a row without pairs has the loss 0 there.
+    With missing labels (NaN), the relation compares rows on the labels annotated in both rows, and ignores pairs
+    without such a label. In a loss with a proxy for each label, a row contributes only for its annotated labels, also
+    in the softmax of a cross entropy, and rows without annotated labels are omitted from the mean. The means of
+    `MultiSimilarityLoss`, `GeneralizedLiftedStructureLoss` and `RankedListLoss` are over all rows: there, a row without
+    pairs has a loss of 0.
 
     The [table of losses](../guide/pml_losses.md) lists the supported losses with what they use, and the unsupported
     ones with the reason. A subclass of a loss is treated as its nearest base class in the table. The state dict has the
@@ -52,7 +53,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
     Attributes:
         loss: The wrapped loss.
         relation: The [`LabelRelation`][mlmetric.relations.LabelRelation] of the thresholds. It is not a submodule: a
-            similarity with parameters is moved with the loss, but its parameters are not those of the loss.
+            similarity with parameters is moved with the loss, but its parameters are not parameters of the loss.
 
     Raises:
         TypeError: If `loss` is not an instance of a loss of pytorch-metric-learning, or `similarity` is not callable.
@@ -224,7 +225,7 @@ class MultiLabelLoss(MultiLabelBaseLoss):
         count = count_contradictions(indices_tuple, num_anchors, num_refs)
         if count:
             raise ValueError(
-                f"`{self.loss_name}` requires that no pair is both positive and negative, and {count} pairs in "
+                f"`{self.loss_name}` requires that no pair is both positive and negative, but {count} pairs in "
                 f"`indices_tuple` are. Use one of {', '.join(GRADED_LOSSES)}, which support this, or "
                 "`MultiLabelMiner`, which never mines a pair as both, or labels without an `indices_tuple`."
             )

@@ -1,6 +1,6 @@
 """Formulas of the losses of pytorch-metric-learning on soft histograms: a value contributes to its two nearest bins.
 
-Those of pytorch-metric-learning raise an index error at the ends of the range, for equal or opposite rows.
+The formulas in pytorch-metric-learning raise an index error at the ends of the range, for equal or opposite rows.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def lifted_structure(loss: Any, embeddings: Tensor, ref_emb: Tensor, indices_tup
     """Return max(0, log sum_n exp(margin - d(n)) + d(a, p))^2 / 2, over negatives of the anchor and of the positive.
 
     Song et al., "Deep metric learning via lifted structured feature embedding", CVPR 2016. References have no
-    negatives, so that with references only those of the anchor are used; pytorch-metric-learning adds the negatives of
-    the row of the batch whose index is that of the reference.
+    negatives, so that with references only the negatives of the anchor are used; pytorch-metric-learning adds the
+    negatives of the row of the batch whose index is that of the reference.
     """
     distance = loss.distance(embeddings, ref_emb)
     anchors, positives, *negative_pairs = to_pairs(indices_tuple)

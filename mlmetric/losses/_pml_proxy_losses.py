@@ -4,7 +4,7 @@ With one-hot labels the values are those of pytorch-metric-learning. The formula
 reducer of the wrapped loss. As in pytorch-metric-learning, parameters are converted to the dtype of the embeddings,
 here float32 or float64: in half precision they would be rounded permanently.
 
-A missing label, NaN, is left out as if the row were not compared with the class of the label.
+A missing label (NaN) is left out, as if the row were not compared with the class of the label.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Formulas of the losses of pytorch-metric-learning on the relation of all pairs, for which pairs do not suffice.
 
-They are the formulas of the papers, where positive pairs replace pairs of the same class and negative pairs those of
-different classes; ignored pairs are omitted from all sums. With one-hot labels the values are those of
+They are the formulas of the papers, where positive pairs replace pairs of the same class, and negative pairs replace
+pairs of different classes; ignored pairs are omitted from all sums. With one-hot labels the values are those of
 pytorch-metric-learning. The formulas use the settings, distance and reducer of the wrapped loss.
 """
 

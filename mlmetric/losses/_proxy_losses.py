@@ -22,14 +22,14 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
     """Proxy Anchor loss: the proxy of each label is pulled towards rows with the label and pushed away from others.
 
     For each label, the rows with the label are positive and the other rows are negative; harder rows have a larger
-    weight. 0 is the lowest value. The proxy of a label that no row of the batch has is only pushed away; all proxies
-    are pushed away from an all-zero row. A row is neither positive nor negative for a missing label, NaN. It is
+    weight. The lowest value is 0. If no row of the batch has a label, its proxy is only pushed away; all proxies are
+    pushed away from an all-zero row. A row is neither positive nor negative for a missing label (NaN). This class is
     [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `ProxyAnchorLoss` of pytorch-metric-learning.
 
     Args:
         num_labels: L, the number of columns of the labels.
         embedding_size: D, the number of columns of the embeddings.
-        margin: The similarity to a proxy should exceed this for positives, and be below `-margin` for negatives.
+        margin: The similarity to a proxy should exceed `margin` for positives, and be below `-margin` for negatives.
         alpha: Scale of the exponents: the larger it is, the larger the weights of hard rows.
         distance: An inverted distance of pytorch-metric-learning. None for `CosineSimilarity()`.
         reducer: A reducer of pytorch-metric-learning, but not `ClassWeightedReducer`. None for `DivisorReducer()`.
@@ -92,7 +92,7 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
         super().__init__(loss, validate_args=validate_args)
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         num_labels, embedding_size = self.loss.proxies.shape
         sizes = f"num_labels={num_labels}, embedding_size={embedding_size}"
         return f"{sizes}, margin={self.loss.margin}, alpha={self.loss.alpha}"
@@ -102,12 +102,12 @@ class MultiLabelProxyAnchorLoss(MultiLabelLoss):
 class HyP2Loss(MultiLabelBaseLoss):
     """Hybrid proxy-pair loss: a proxy for each label, and pairs of rows that share no label.
 
-    The sum of three means, with cosines c: `1 - c` between rows and the proxies of their labels;
+    The loss is the sum of three means, with cosines c: `1 - c` between rows and the proxies of their labels;
     `max(0, c - threshold)` between rows and the other proxies; and `beta * max(0, c - threshold)` between pairs of rows
-    with at least two labels each that share no label, which proxies alone do not separate. 0 is the lowest value. All
-    proxies are pushed away from an all-zero row; without such pairs the third term is 0. A soft label above 0 counts as
-    present. Missing labels, NaN, are in neither of the first two means, and pairs are compared on the labels that both
-    rows have annotated.
+    with at least two labels each that share no label, which proxies alone do not separate. Without such pairs, the
+    third term is 0. The lowest value is 0. All proxies are pushed away from an all-zero row. A soft label above 0
+    counts as present. Missing labels (NaN) are left out of the first two means, and pairs are compared on the labels
+    annotated in both rows.
 
     Args:
         num_labels: L, the number of columns of the labels.
@@ -181,7 +181,7 @@ class HyP2Loss(MultiLabelBaseLoss):
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")
 
     def extra_repr(self) -> str:
-        """Return the parameters, for the representation of the module."""
+        """Return the parameters for the `repr` of the module."""
         num_labels, embedding_size = self.proxies.shape
         sizes = f"num_labels={num_labels}, embedding_size={embedding_size}"
         return f"{sizes}, {super().extra_repr()}"

@@ -19,11 +19,11 @@ from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
 class SimilarityRegressionLoss(MultiLabelBaseLoss):
     """Mean squared difference between the cosine of two embeddings and the similarity of their labels.
 
-    `(cos(a, j) - S(a, j))^2`, averaged over the references of an anchor, then over anchors. 0 is the lowest value. If
-    labels are uncertain, the best cosine of two rows is their expected similarity, so that neighbours are ranked by
-    expected similarity, as graded retrieval metrics require, without a miner, margin or temperature. With the Jaccard
-    index, the target of an all-zero row is a cosine of 0 to every row. Rows with missing labels, NaN, are compared on
-    the labels that both have annotated; pairs without such a label are omitted.
+    The loss is `(cos(a, j) - S(a, j))^2`, averaged over the references of an anchor, then over anchors. The lowest
+    value is 0. If labels are uncertain, the best cosine of two rows is their expected similarity. Neighbours are
+    therefore ranked by expected similarity, as graded retrieval metrics require, without a miner, margin or
+    temperature. With the Jaccard index, the target of an all-zero row is a cosine of 0 to every row. Rows with missing
+    labels (NaN) are compared on the labels annotated in both rows; pairs without such a label are omitted.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, in [0, 1]. None for
@@ -96,17 +96,17 @@ class SimilarityRegressionLoss(MultiLabelBaseLoss):
 class LogRatioLoss(MultiLabelBaseLoss):
     """Log-ratio loss: the ratio of two distances from an anchor is fitted to the ratio of their label distances.
 
-    For an anchor a and references i, j: `(log(D(a, i) / D(a, j)) - log(d(a, i) / d(a, j)))^2`, with the distance D of
-    embeddings and the label distance d = 1 - similarity. It is averaged over all pairs i, j of an anchor, then over
-    anchors, or over the triplets of an `indices_tuple`. 0 is the lowest value, reached where the distances of
-    embeddings, squared by default, are proportional to the label distances with any factor. Pairs are not positive or
-    negative, so that no miner is needed. The mean over pairs is computed in closed form, with the time and memory of
-    the distances, O(N*M).
+    The loss of an anchor a and references i, j is `(log(D(a, i) / D(a, j)) - log(d(a, i) / d(a, j)))^2`, with the
+    distance D of embeddings and the label distance d = 1 - similarity. It is averaged over all pairs i, j of an anchor,
+    then over anchors, or over the triplets of an `indices_tuple`. The lowest value, 0, is reached where the distances
+    of embeddings, squared by default, are proportional to the label distances with any factor. Pairs are neither
+    positive nor negative, so no miner is needed. The mean over pairs is computed in closed form, with the time and
+    memory of the distances, O(N*M).
 
     Label distances are at least `min_label_distance`, because the logarithm of the distance 0 of equal label sets is
     minus infinity. With the Jaccard index, an all-zero row has label distance 1 to every row. Anchors with fewer than
-    two references have no ratio and are omitted. Rows with missing labels, NaN, are compared on the labels that both
-    have annotated; pairs without such a label are omitted.
+    two references have no ratio and are omitted. Rows with missing labels (NaN) are compared on the labels annotated in
+    both rows; pairs without such a label are omitted.
 
     Args:
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, at most 1. None for

@@ -1,4 +1,4 @@
-"""The squared Euclidean distance of all pairs of rows, accurate for near rows too."""
+"""The squared Euclidean distance of all pairs of rows, accurate even for near rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SMALL_DISTANCE = 1e-9
 
 
 class SquaredEuclideanDistance(LpDistance):  # type: ignore[misc, unused-ignore]
-    """Squared Euclidean distance without normalisation, whose logarithm is accurate for near embeddings too.
+    """Squared Euclidean distance without normalisation, whose logarithm is accurate even for near embeddings.
 
     The rounding errors of float32 matrix products are too large for logarithms of small distances. On the CPU, products
     of float64 are several times faster than the differences of all pairs of rows; only the few smallest distances are

@@ -26,7 +26,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
     `log q(a, j)` is the logarithm of the softmax of `similarity / temperature` of the embeddings over all references
     but the anchor itself. `positives` selects the definition of a positive:
 
-    - `"similarity"`: references whose label similarity S exceeds `positive_threshold`, weighted by it:
+    - `"similarity"`: references whose label similarity S exceeds `positive_threshold`, weighted by S:
       `-1 / |P(a)| * sum_p S(a, p) log q(a, p)`, averaged over anchors.
     - `"per_label"`: a term for each label of each anchor, whose positives are the references with this label:
       `-1 / |P(a, l)| * sum_p log q(a, p)`, averaged over all terms.
@@ -37,19 +37,20 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
     positives are omitted from the mean; a batch without positives gives a differentiable zero. An all-zero row has no
     positives, unless `empty_rows_match` is True, and is a negative of every row. In `"per_label"`, soft labels are
     weights of positives and terms. With an `indices_tuple`, its positive pairs are the positives regardless of their
-    similarity, which is still used as their weight, and the softmax is computed over the pairs of the `indices_tuple`
-    only; `"per_label"` uses the positive pairs that share the label.
+    similarity, which is still their weight; `"per_label"` uses the positive pairs that share the label. The softmax is
+    then computed over the pairs of the `indices_tuple` only.
 
-    Rows with missing labels, NaN, are compared on the labels that both have annotated. Pairs without such a label are
-    not positives and not in the softmax; for `"per_label"`, the softmax of a term is over the references that have the
-    label of the term annotated.
+    Rows with missing labels (NaN) are compared on the labels annotated in both rows. Pairs without such a label are
+    neither positives nor in the softmax; for `"per_label"`, the softmax of a term is over the references for which the
+    label of the term is annotated.
 
     Args:
         positives: Definition of a positive: `"similarity"`, `"per_label"` or `"any"`.
         similarity: Label similarity `(labels, ref_labels) -> (N, M)` for `positives="similarity"`, larger is more
             similar. None for [`Jaccard()`][mlmetric.similarity.Jaccard].
-        positive_threshold: For `positives="similarity"`: a pair is positive if its similarity exceeds this by more than
-            a rounding error (see [`exceeds`][mlmetric.similarity.exceeds]). 0 means that the rows share a label.
+        positive_threshold: For `positives="similarity"`: a pair is positive if its similarity exceeds this value by
+            more than a rounding error (see [`exceeds`][mlmetric.similarity.exceeds]). With the default similarity, 0
+            means that the rows share a label.
         empty_rows_match: For `positives="similarity"`: whether two all-zero rows have similarity 1.
         temperature: Temperature of the softmax, above 0.
         distance: A distance of pytorch-metric-learning; distances that are not inverted are negated. None for
@@ -150,7 +151,7 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
         return weights.to(inputs.dtype), self._allowed(inputs, positive)
 
     def _both_empty(self, inputs: LossInputs) -> Tensor:
-        """Return which pairs of rows are all-zero, on the labels that both have annotated."""
+        """Return for which pairs both rows are all-zero on the labels annotated in both."""
         present, present_refs = inputs.labels > 0, inputs.ref_labels > 0
         if not inputs.has_missing_labels:
             return ~present.any(dim=1)[:, None] & ~present_refs.any(dim=1)

@@ -18,12 +18,12 @@ from mlmetric.similarity import Jaccard, SimilarityFunction, check_similarity
 class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
     """Triplet loss with a margin proportional to the difference of the similarities of the positive and the negative.
 
-    `max(0, d(a, p) - d(a, n) + margin * (S(a, p) - S(a, n)))` for each triplet: the smaller the similarity of the
-    negative, the larger its margin. 0 is the lowest value: each triplet satisfies its margin. Use a
+    The loss of a triplet is `max(0, d(a, p) - d(a, n) + margin * (S(a, p) - S(a, n)))`: the smaller the similarity of
+    the negative, the larger its margin. The lowest value, 0, means that each triplet satisfies its margin. Use a
     [miner][mlmetric.miners] with the same similarity; if the negative of a triplet is more similar than the positive,
     its margin is below 0. Without a miner, the loss is computed for all O(N^3) triplets of the batch with
-    `S(a, p) > S(a, n)`. Rows with missing labels, NaN, are compared on the labels that both have annotated; triplets
-    with a pair without such a label are omitted.
+    `S(a, p) > S(a, n)`. Rows with missing labels (NaN) are compared on the labels annotated in both rows; triplets with
+    a pair without such a label are omitted.
 
     For a constant margin, use [MultiLabelLoss][mlmetric.losses.MultiLabelLoss] with `TripletMarginLoss` of
     pytorch-metric-learning.
@@ -32,8 +32,8 @@ class MultiLabelTripletMarginLoss(MultiLabelBaseLoss):
         margin: Margin of a triplet whose similarities differ by 1, in units of `distance`, above 0.
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar. None for
             [`Jaccard()`][mlmetric.similarity.Jaccard].
-        distance: A distance of pytorch-metric-learning, which can be inverted. None for its default, the Euclidean
-            distance of normalised embeddings.
+        distance: A distance of pytorch-metric-learning, which can be inverted. None for the default of
+            pytorch-metric-learning, the Euclidean distance of normalised embeddings.
         reducer: A reducer of pytorch-metric-learning, but not `ClassWeightedReducer`. None for `AvgNonZeroReducer()`,
             the mean over triplets with a loss above 0.
 

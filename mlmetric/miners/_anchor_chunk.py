@@ -228,7 +228,7 @@ class AnchorChunk:
         return begin, end
 
     def _positions(self, rows: Array, ranks: Array | int, num_partial: Array) -> Array:
-        """Return how many references are in the partial list, and before the end of the disjoint one, up to a rank."""
+        """Return the ends, for a rank, of the partial list and of the disjoint list, as numbers of references."""
         if isinstance(ranks, int):
             # All references, or none: those of the disjoint list end with the last reference.
             return stack_columns(num_partial * (ranks > 0), maximum(num_partial, ranks))

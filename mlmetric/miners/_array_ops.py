@@ -1,4 +1,4 @@
-"""Operations on arrays of numpy and of torch: numpy on the CPU, where its calls take a fraction of the time of torch's.
+"""Operations on arrays of numpy and of torch: numpy on the CPU, where its calls are much faster than torch's.
 
 An array is a `numpy.ndarray` for tensors on the CPU, and the tensor itself on another device. What both have as methods
 and operators, such as comparisons, indexing with indices, `cumsum`, `reshape` and `sum`, is used directly.
@@ -17,7 +17,7 @@ Array: TypeAlias = Any
 
 
 def to_array(values: Tensor) -> Array:
-    """Return a tensor as an array that shares its memory; half precision, which numpy has only partly, as float32."""
+    """Return a tensor as an array that shares its memory; half precision, which numpy supports in part, as float32."""
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     return values.numpy() if values.device.type == "cpu" else values

@@ -17,14 +17,14 @@ from mlmetric.similarity import SimilarityFunction
 
 @inherit_docs(LabelRelation, validate_args="labels and similarities=>labels, similarities and distances")
 class MultiLabelMiner(MultiLabelBaseMiner):
-    """Wrapper of a miner of pytorch-metric-learning for label matrices.
+    """Wrapper that makes a miner of pytorch-metric-learning accept label matrices.
 
     A pair is positive if its similarity exceeds `positive_threshold`, negative if it does not exceed
     `negative_threshold`, and ignored in between: ignored pairs are not mined, and no pair is mined as both positive and
-    negative. With similarities of sets, an all-zero row is never a positive, and a negative of every row. An anchor
-    without positives gives no triplets. A batch in which nothing qualifies gives empty int64 tensors, for which the
-    losses of pytorch-metric-learning return a differentiable zero. Rows with missing labels, NaN, are compared on the
-    labels that both have annotated; pairs without such a label are ignored.
+    negative. An all-zero row is never a positive, and is a negative of every row, unless its similarity can be above 0,
+    as with `Hamming`. An anchor without positives gives no triplets. A batch in which nothing qualifies gives empty
+    int64 tensors, for which the losses of pytorch-metric-learning return a differentiable zero. Rows with missing
+    labels (NaN) are compared on the labels annotated in both rows; pairs without such a label are ignored.
 
     Margins, strategies and the distance of the wrapped miner are read in each call; margins and ranges refer to the
     values that the distance returns, inverted or not. The [table of miners](../guide/pml_miners.md) lists the supported
@@ -64,11 +64,11 @@ class MultiLabelMiner(MultiLabelBaseMiner):
         (tensor([0, 1, 3]), tensor([1, 0, 2]), tensor([3, 3, 1]))
 
     Source:
-        The definitions of pytorch-metric-learning: with one-hot labels the result is the same set of tuples. Deviations
-        for equal distances, and where pytorch-metric-learning fails: `TripletMarginMiner` treats equal distances as
-        `MultiLabelSemiHardMiner` does; `AngularMiner` does not add 1e-6 to differences, so that three equal points have
-        an angle of 0 and not 27 degrees; a call of `HDCMiner` does not reduce pairs that were set externally;
-        `MultiSimilarityMiner` never mines a pair that is neither positive nor negative.
+        The definitions of pytorch-metric-learning: with one-hot labels the result is the same set of tuples. This class
+        deviates for equal distances, and where pytorch-metric-learning fails: `TripletMarginMiner` treats equal
+        distances as `MultiLabelSemiHardMiner` does; `AngularMiner` does not add 1e-6 to differences, so that three
+        equal points have an angle of 0 and not 27 degrees; a call of `HDCMiner` does not reduce pairs that were set
+        externally; `MultiSimilarityMiner` never mines a pair that is neither positive nor negative.
     """
 
     supports_missing_labels = True

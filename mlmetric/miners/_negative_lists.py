@@ -58,13 +58,14 @@ class Candidates(NamedTuple):
 
 
 class NegativeLists:
-    """The references of R anchors: for each one the partial ones, then the disjoint ones, each from the nearest on.
+    """The references of R anchors: for each anchor the partial ones, then the disjoint ones, both nearest first.
 
-    The candidates of an (anchor, positive) pair are, in a range of either list, those less similar than the positive.
+    The candidates of an (anchor, positive) pair are the references that lie in a range of either list and are less
+    similar than the positive.
 
     Args:
         refs: References of each row in the order of the lists, shape `(R, M)`, int32.
-        similarity: Their similarities, shape `(R, M)`; of references that are never candidates the largest number.
+        similarity: Their similarities, shape `(R, M)`; for references that are never candidates, the largest number.
         num_partial: Length of the partial list, shape `(R,)`. Its similarities are above those of the disjoint list.
     """
 
@@ -86,7 +87,7 @@ class NegativeLists:
             similarity: Similarity of the positive, shape `(P,)`.
 
         Returns:
-            The candidates of one pair after the other, partial before disjoint ones, each from the nearest on.
+            The candidates of one pair after the other, partial before disjoint ones, both nearest first.
         """
         lengths = (end - begin).reshape(-1)
         if _RANGE_COST * int(lengths.sum()) < len(rows) * self.num_refs:
@@ -94,7 +95,7 @@ class NegativeLists:
         return self._find_in_matrix(rows, begin, end, similarity)
 
     def _find_in_ranges(self, rows: Array, begin: Array, lengths: Array, similarity: Array) -> Candidates:
-        """Find candidates by a comparison of the references in the ranges."""
+        """Find candidates by comparing the references in the ranges."""
         per_pair = lengths.reshape(-1, 2).sum(1)
         index = expand(begin + self.num_refs * stack_columns(rows, rows).reshape(-1), lengths)
         found = nonzero(self._similarity.reshape(-1)[index] < repeat(similarity, per_pair))[0]
@@ -102,7 +103,7 @@ class NegativeLists:
         return Candidates(index[found], 0 * rows, searchsorted(found, concatenate([0 * ends[:1], ends])))
 
     def _find_in_matrix(self, rows: Array, begin: Array, end: Array, similarity: Array) -> Candidates:
-        """Find candidates by a comparison of all references of each pair."""
+        """Find candidates by comparing all references of each pair."""
         width = int(end.max())
         mask = self._similarity[:, :width][rows] < similarity[:, None]
         mask &= _in_ranges(begin, end, width)

@@ -1,4 +1,4 @@
-"""A few random candidates of many (anchor, positive) pairs, without a list of all candidates of most pairs."""
+"""A few random candidates for many (anchor, positive) pairs, mostly without a list of all candidates of a pair."""
 
 from __future__ import annotations
 

@@ -20,37 +20,38 @@ _TRIPLETS_PER_CHUNK = 2**20
 
 @inherit_docs(LabelRelation, validate_args="labels and similarities=>labels, similarities and distances")
 class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
-    """Miner of triplets by graded label similarity: a negative is less similar to the anchor than the positive.
+    """Miner of triplets by graded label similarity: the negative is less similar to the anchor than the positive.
 
     The positives of an anchor are the references with `similarity > positive_threshold`. The negatives of an anchor and
     a positive are the references strictly less similar to the anchor than that positive. They are *partial* if
     `similarity > partial_threshold`, so that they share labels with the anchor, and *disjoint* otherwise. The default
     `type_of_triplets="hard"` selects negatives that are nearer to the anchor than the positive.
 
-    With similarities of sets, an all-zero row is never a positive; it can be a disjoint negative. An anchor without
-    positives gives no triplets. A batch without triplets gives three empty int64 tensors, for which the losses of
-    pytorch-metric-learning return a differentiable zero. A pair can be positive in one triplet and negative in another:
-    use a loss that supports this, such as `TripletMarginLoss`, `MarginLoss` or `ContrastiveLoss`, as in
-    `loss(embeddings, indices_tuple=triplets)`. Rows with missing labels, NaN, are compared on the labels that both have
-    annotated; a pair without such a label is neither positive nor negative.
+    An all-zero row is never a positive, unless its similarity can be above 0, as with `Hamming`; it can be a disjoint
+    negative. An anchor without positives gives no triplets. A batch without triplets gives three empty int64 tensors,
+    for which the losses of pytorch-metric-learning return a differentiable zero. A pair can be positive in one triplet
+    and negative in another: use a loss that supports this, such as `TripletMarginLoss`, `MarginLoss` or
+    `ContrastiveLoss`, as in `loss(embeddings, indices_tuple=triplets)`. Rows with missing labels (NaN) are compared on
+    the labels annotated in both rows; a pair without such a label is neither positive nor negative.
 
-    Memory is proportional to the `(N, M)` distances and similarities and the number of returned triplets. Time is a
-    small multiple of that for computing and sorting the distances, plus the output. Triplets that the caps (the
-    `max_...` parameters) exclude take no memory, but time: all positives are visited unless `max_triplets_per_anchor`
-    is reached, and each one is compared with up to M references, except for caps of up to 8 random negatives in large
-    batches.
+    Memory use is proportional to the size of the `(N, M)` distances and similarities plus the number of returned
+    triplets. The running time is a small multiple of the time to compute and sort the distances, plus time proportional
+    to the number of returned triplets. Triplets that the caps (the `max_...` parameters) exclude take no memory, but
+    they take time. All positives are visited unless `max_triplets_per_anchor` is reached, and each one is compared with
+    up to M references, except for caps of up to 8 random negatives in large batches.
 
     Args:
-        positive_threshold: A reference is a positive if its similarity to the anchor exceeds this by more than a
-            rounding error (see [`exceeds`][mlmetric.similarity.exceeds]). 0 means that they share a label.
-        partial_threshold: A negative is partial if its similarity to the anchor exceeds this, otherwise disjoint.
+        positive_threshold: A reference is a positive if its similarity to the anchor exceeds this value by more than a
+            rounding error (see [`exceeds`][mlmetric.similarity.exceeds]). With the default similarity, 0 means that
+            they share a label.
+        partial_threshold: A negative is partial if its similarity to the anchor exceeds this value, otherwise disjoint.
         margin: Margin of `type_of_triplets`, in units of `distance`, >= 0. Not used by `"hard"`.
         type_of_triplets: Condition on the distances of the anchor to the positive, d_ap, and to the negative, d_an.
             `"hard"`: d_an < d_ap, as in the paper; `"semihard"`: d_ap <= d_an < d_ap + margin, as in FaceNet and
             pytorch-metric-learning; `"all"`: d_an < d_ap + margin, both of these; `"easy"`: d_an >= d_ap + margin.
-        max_partial_per_positive: Largest number of partial negatives for each positive; None for no limit.
-        max_disjoint_per_positive: Largest number of disjoint negatives for each positive; None for no limit.
-        max_triplets_per_anchor: Largest number of triplets for each anchor; None for no limit. Positives are used in
+        max_partial_per_positive: Maximum number of partial negatives for each positive; None for no limit.
+        max_disjoint_per_positive: Maximum number of disjoint negatives for each positive; None for no limit.
+        max_triplets_per_anchor: Maximum number of triplets for each anchor; None for no limit. Positives are used in
             `positive_order`, with partial negatives before disjoint ones.
         positive_order: Order in which `max_triplets_per_anchor` uses the positives: `"farthest"` first, as in the
             paper, or `"random"`.
@@ -58,8 +59,8 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
             `type_of_triplets`, as in the reference implementation, or `"any"`. The paper does not specify this.
         negative_order: Which negatives the caps keep: a `"random"` sample, or the `"hardest"` ones, which are nearest
             to the anchor.
-        distance: A distance of pytorch-metric-learning, which can be inverted. None for its default, the Euclidean
-            distance of normalised embeddings.
+        distance: A distance of pytorch-metric-learning, which can be inverted. None for the default of
+            pytorch-metric-learning, the Euclidean distance of normalised embeddings.
         generator: Random generator. None for torch's global generator of the device of the embeddings, which
             `torch.manual_seed` seeds.
         collect_stats: Whether to record statistics of each call in the attributes below. None for the global setting of
@@ -67,18 +68,19 @@ class MultiLabelSemiHardMiner(MultiLabelBaseMiner):
 
     Attributes:
         num_triplets: Number of triplets of the last call.
-        num_anchors_without_triplets: Number of anchors without triplets. This and the next attributes exist if
-            `collect_stats` is True.
+        num_anchors_without_triplets: Number of anchors without triplets. This attribute and the following ones exist
+            only if `collect_stats` is True.
         partial_share: Share of the triplets whose negative is partial.
         disjoint_share: Share of the triplets whose negative is disjoint.
         pos_pair_dist: Mean distance of anchor and positive, over triplets.
         neg_pair_dist: Mean distance of anchor and negative, over triplets.
-        similarity_gap: Mean difference of the similarities of anchor and positive and of anchor and negative.
+        similarity_gap: Mean, over triplets, of the similarity of anchor and positive minus the similarity of anchor and
+            negative.
 
     Raises:
-        TypeError: If `similarity` is not callable or a class, `distance` is not a distance of pytorch-metric-learning,
-            or `generator` is not a `torch.Generator`.
-        ValueError: If an option is not one of the values above, a cap is not an integer or below 0
+        TypeError: If `similarity` is not callable or is a class, `distance` is not a distance of
+            pytorch-metric-learning, or `generator` is not a `torch.Generator`.
+        ValueError: If an option is not one of the values above, a cap is not an integer or is below 0
             (`max_triplets_per_anchor`: below 1), the margin is below 0, or a threshold is NaN.
 
     Examples:

@@ -91,9 +91,9 @@ def euclidean_search(
 
 
 def limit_duplicates(rows: Rows, max_duplicates: int) -> Tensor:
-    """Return the indices of the rows without those that are preceded by `max_duplicates` equal rows.
+    """Return the indices of the rows that are preceded by fewer than `max_duplicates` equal rows.
 
-    Ties go to the lowest index, so that the others cannot be among the `max_duplicates - 1` nearest rows of any row.
+    Ties go to the lowest index, so the omitted rows cannot be among the `max_duplicates - 1` nearest rows of any row.
 
     Args:
         rows: The rows.

@@ -35,9 +35,9 @@ def kneighbors(
         X: Rows to search, shape `(N, d)`, real numbers: an array, a tensor on the CPU or on CUDA, a list, a data frame
             or a scipy sparse matrix. float32 and float64 are not copied; any other dtype, and float32 if the other
             matrix is float64, is converted to float64.
-        k: Number of neighbours, from 1 to N - 1, or to N with `queries`. A larger k raises an error, as it does
-            in scikit-learn.
-        queries: Rows to find neighbours for, shape `(Q, d)`, of any of these kinds; no row of `X` is excluded then. By
+        k: Number of neighbours, from 1 to N - 1, or to N with `queries`. A larger k raises an error, as in
+            scikit-learn.
+        queries: Rows to find neighbours for, shape `(Q, d)`, of any of these kinds; then no row of `X` is excluded. By
             default the rows of `X`, which takes half the time.
         metric: `"euclidean"`; `"cosine"`, 1 - cosine of the angle, computed from the Euclidean distance of the rows
             scaled to unit length in float64; or any metric of `sklearn.metrics.pairwise_distances`, which then computes

@@ -1,4 +1,4 @@
-"""Exact search of rows that pass once, block by block, so that they need not be kept."""
+"""Exact search among rows that are read once, block by block, and need not be kept in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Nearest(NamedTuple):
     """Indices of the refs, int64, of the same shape; at equal distances in ascending order."""
 
     def rescaled(self, largest: float) -> Nearest:
-        """Return the same rows for a `largest` that is at least the present one."""
+        """Return the same rows, scaled for a new value of `largest` that is at least the present one."""
         change = _scale_exponent(largest) - _scale_exponent(self.largest)
         factor = 2.0 ** max(change, -1000)
         squares = self.squares * factor * factor if change else self.squares
@@ -63,12 +63,12 @@ class _Prepared(NamedTuple):
 
 
 class StreamedSearch:
-    """The k nearest refs of each query by Euclidean distance; the refs pass once.
+    """The k nearest refs of each query by Euclidean distance; each ref is read once.
 
-    The result is that of `kneighbors` on all refs, whatever the blocks are: distances are computed from float64
-    differences, and ties go to the lowest index. Lower bounds in float32 show which refs may be nearer than the k-th
-    nearest so far. Where these are many, as at the start, or in rows that come nearer and nearer, the block is searched
-    for its own k nearest refs.
+    The result equals the result of `kneighbors` on all refs, whatever the blocks are: distances are computed from
+    float64 differences, and ties go to the lowest index. Lower bounds in float32 show which refs may be nearer than the
+    k-th nearest so far. Where there are many of them, as at the start or if the rows become nearer and nearer, the
+    block is searched for its own k nearest refs.
 
     Args:
         queries: float64 `(Q, D)`, finite.
@@ -119,7 +119,7 @@ class StreamedSearch:
 
         Args:
             refs: float32 or float64 `(R, D)`, finite, on the device of the queries.
-            largest: The largest absolute value of `refs`.
+            largest: Largest absolute value of `refs`.
 
         Returns:
             Ascending row numbers in `refs`, int64: those that are among the k nearest of a query, and a few others.
@@ -140,7 +140,7 @@ class StreamedSearch:
         return torch.cat(found)
 
     def _prepare(self, refs: Tensor, largest: float) -> _Prepared:
-        """Prepare the queries for values up to `largest`: anew if the largest has another exponent than before."""
+        """Prepare the queries for values up to `largest`, again if its exponent differs from the previous one."""
         largest = max(self._nearest.largest, largest)
         exponent = math.frexp(largest)[1]
         if self._prepared is not None and exponent == self._prepared.exponent:
@@ -150,8 +150,8 @@ class StreamedSearch:
         scale_exponent = _scale_exponent(largest)
         queries = _dense_rows(_times_power_of_two(self._queries, scale_exponent))
         if self._centre is None:
-            # Any centre gives lower bounds; those of the mean are the tightest. The first rows have to do, because all
-            # of them pass once.
+            # Any centre gives lower bounds, and the mean gives the tightest. The mean of the first rows is used,
+            # because each row is read only once.
             self._centre = _dense_rows(refs[: self.block_rows]).centre()
         # Rounded to float32, so that subtracting it from float32 and from float64 means the same.
         centre = _times_power_of_two(self._centre, scale_exponent).float().double()

@@ -31,8 +31,8 @@ class BaseOverSampler(LabelSampler):
     `y` is read as by the undersamplers: a two-dimensional `y` is multi-hot; a one-dimensional `y`, or a single column
     with values other than 0 and 1, contains class ids, and so does the result.
 
-    Each sampler records statistics of the result, and warns if MeanIR increased, if it added no rows, and if it added
-    more rows than the input has.
+    Each sampler records statistics of the result, and warns if MeanIR increased, or if it added more rows than the
+    input has.
 
     Attributes:
         parent_indices_: For each synthetic row, the indices of the two rows of the result that it lies between, intp of
@@ -63,7 +63,7 @@ class BaseOverSampler(LabelSampler):
             row of the input that it was made from.
 
         Raises:
-            TypeError: If `y` contains lists or sets of label names, or `X` or `y` has none of these types.
+            TypeError: If `y` contains lists or sets of label names, or `X` or `y` is of another type.
             ValueError: If a parameter is out of range, `X` contains NaN or infinity, `y` contains NaN, `y` is neither
                 multi-hot nor class ids of at least two classes, or the lengths differ.
         """
@@ -101,7 +101,7 @@ class BaseOverSampler(LabelSampler):
 
 
 def _origins(num_rows: int, parents: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return the row of the input that each synthetic row was made from, directly or by way of other synthetic rows."""
+    """Return the row of the input that each synthetic row was made from, directly or through other synthetic rows."""
     origins = parents[:, 0].copy()
     while (is_synthetic := origins >= num_rows).any():
         origins[is_synthetic] = parents[origins[is_synthetic] - num_rows, 0]

@@ -31,8 +31,8 @@ class MLSMOTE(BaseOverSampler):
     The number of rows added depends on the data: one for each row of each minority label. It can exceed the number of
     rows of the input. Most of the time is spent on a neighbour search among the rows of each minority label.
 
-    A label with at most `n_neighbors` rows has fewer neighbours. The sampler warns if a minority label has one row
-    only, since no row can be made from it, and as `BaseOverSampler` does.
+    A label with at most `n_neighbors` rows has fewer neighbours. The sampler warns if a minority label has only one
+    row, since no row can be made from it, if MeanIR increased, or if more rows were added than the input has.
 
     Args:
         n_neighbors: Number of nearest neighbours of each row, >= 1.
@@ -71,9 +71,9 @@ class MLSMOTE(BaseOverSampler):
     Source:
         Charte, Rivera, del Jesus, Herrera, Knowledge-Based Systems 89, 2015 (10.1016/j.knosys.2015.07.019). As in the
         paper's pseudo-code, a random number is drawn for each feature, and rows added for one label count for the next.
-        "ranking" follows the paper's text, at least half; its pseudo-code requires more than half. Deviations: nominal
-        features are not supported, and neighbours are found by Euclidean distance. The paper does not define labels
-        with fewer than `n_neighbors + 1` rows.
+        `"ranking"` follows the paper's text (at least half); its pseudo-code requires more than half. Deviations:
+        nominal features are not supported, and neighbours are found by Euclidean distance. The paper does not define
+        labels with fewer than `n_neighbors + 1` rows.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

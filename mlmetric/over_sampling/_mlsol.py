@@ -1,4 +1,4 @@
-"""Synthetic rows near difficult rows, labelled by the labels around their parents: MLSOL."""
+"""Synthetic rows near difficult rows, with labels that depend on the neighbours of their parents: MLSOL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class MLSOL(BaseOverSampler):
     - rare, from 0.7 to below 1: always. A rare row with a safe or borderline neighbour is borderline instead.
     - outlier, 1: never.
 
-    The sampler warns as `BaseOverSampler` does. It adds no rows if all weights are 0.
+    If all weights are 0, no rows are added, and the sampler warns. It also warns if MeanIR increased, or if more rows
+    were added than the input has.
 
     Args:
         percentage: Number of rows to add, in percent of the rows of the input, >= 0, rounded down to whole rows.
@@ -114,8 +115,8 @@ class MLSOL(BaseOverSampler):
                 data frame.
             y: Multi-hot labels of shape `(N, L)`, of any of these types, or class ids of shape `(N,)`.
             neighbors: Indices of the nearest other rows of each row, nearest first, integers of shape `(N, K)`, for
-                example `kneighbors(X, K)[1]`, or those of another metric. One search with the largest K can be used for
-                several samplers. None searches for them.
+                example `kneighbors(X, K)[1]`, or neighbours by another metric. One search with the largest K can be
+                used for several samplers. None searches for the neighbours.
 
         Returns:
             `X` and `y` with the synthetic rows appended, with the type, the dtype and, for data frames, the columns of
@@ -123,10 +124,10 @@ class MLSOL(BaseOverSampler):
             row that it was made from.
 
         Raises:
-            TypeError: If `y` contains lists or sets of label names, or `X` or `y` has none of these types.
+            TypeError: If `y` contains lists or sets of label names, or `X` or `y` is of another type.
             ValueError: If a parameter is out of range, `X` contains NaN or infinity, `y` contains NaN, `y` is neither
                 multi-hot nor class ids of at least two classes, the lengths differ, there are too few rows for the
-                number of neighbours, or `neighbors` does not match.
+                number of neighbours, or `neighbors` has a wrong shape or invalid indices.
         """
         return self._resample(X, y, neighbors=neighbors, tensor=dense_tensor(X))
 
@@ -208,7 +209,7 @@ def _labels_between(
     ends: RowIndices,
     positions: npt.NDArray[np.float64],
 ) -> LabelArray:
-    """Return the labels of the rows between two rows each, given their positions, 0 at the first row."""
+    """Return the labels of rows that each lie between two rows, given their positions, 0 at the first row."""
     result = labels[starts]
     pairs, columns = np.nonzero(result != labels[ends])
     wanted = minority_values[columns]

@@ -15,10 +15,10 @@ def append(data: Any, rows: Any) -> Any:
 
     Args:
         data: An array, a tensor, a list, a scipy sparse matrix, a pandas data frame or a series.
-        rows: Of the same type, dtype and number of columns.
+        rows: Rows to append, of the same type, dtype and number of columns.
 
     Returns:
-        Of the same type and dtype.
+        The data followed by the rows, of the same type and dtype.
     """
     if isinstance(data, torch.Tensor):
         if data.layout is torch.strided:
@@ -45,7 +45,7 @@ def convert_features_like(X: Any, values: Any, dtype: np.dtype[Any]) -> Any:
         dtype: Dtype of all rows of the input as an array, for a list, some rows of which may contain integers only.
 
     Returns:
-        Of the type of `X`, with its dtype and, for data frames, its index and columns.
+        The features, with the type and dtype of `X` and, for data frames, its index and columns.
 
     Raises:
         TypeError: If `X` is of another type, or a column of a data frame is neither numeric nor of dtype object.
@@ -65,7 +65,8 @@ def convert_features_like(X: Any, values: Any, dtype: np.dtype[Any]) -> Any:
         for number, (name, wanted) in enumerate(X.dtypes.items()):
             if getattr(wanted, "kind", "O") not in "iubfO" or wanted.name == "category":
                 raise TypeError(
-                    f"`X` must have numeric columns, column {name!r} has dtype {wanted}. Encode it as numbers first."
+                    f"`X` must have numeric columns, but column {name!r} has dtype {wanted}. "
+                    "Encode it as numbers first."
                 )
             column = values[:, number]
             column = np.rint(column) if wanted.kind in "iub" else column

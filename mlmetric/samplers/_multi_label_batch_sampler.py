@@ -27,8 +27,8 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
     `label_weights`. For each drawn label, items with that label are added until the batch contains `items_per_label` of
     them, or all of them if there are fewer; items added for earlier labels count. If all labels have been drawn and the
     batch is not full, the labels are drawn again, and each adds up to `items_per_label` further items. A batch of at
-    least L * `items_per_label` items therefore contains `items_per_label` items of each label that has that many. No
-    batch contains an item twice.
+    least L * `items_per_label` items therefore contains `items_per_label` items of each label that has at least that
+    many. No batch contains an item twice.
 
     Each label visits its items in random order, and in a new random order once it has visited all. On its n-th pass it
     skips items that have been sampled at least n times, for any label, so a label repeats an item only after all its
@@ -43,18 +43,18 @@ class MultiLabelBatchSampler(Sampler[list[int]]):
 
     Args:
         labels: Labels of the whole data set, shape `(N, L)`, multi-hot or soft: a tensor, an array, a list of rows, a
-            scipy sparse matrix or a data frame. An item has a label where the entry is above 0, and does not have its
-            missing labels, NaN.
+            scipy sparse matrix or a data frame. An item has a label where the entry is above 0; missing labels (NaN)
+            count as absent.
         batch_size: Number of items of a batch in each process; preferably a multiple of `items_per_label`.
         items_per_label: Number of items per drawn label, the M of M-per-class sampling; 1 does not create pairs.
         label_weights: Weight of each label in the random draws of labels: `"uniform"`, `"inverse_frequency"` (1 / its
             number of items), or numbers >= 0 of shape `(L,)`, which need not sum to 1. Labels without items are never
             drawn. If a batch is large enough for all labels, the weights only determine their order.
-        num_batches: Number of batches of an epoch in each process; N // (batch_size * num_replicas) by default.
+        num_batches: Number of batches per epoch in each process; N // (batch_size * num_replicas) by default.
         generator: Generator from which the base seed is drawn, as `torch.utils.data.DataLoader` draws its base seed.
-            None for torch's global generator, which `torch.manual_seed` seeds. In processes joined by torch.distributed
-            all processes use the base seed of rank 0, so construct the sampler in each of them. With an explicit
-            `num_replicas` above 1, pass a generator with the same seed in each process.
+            None for torch's global generator, which `torch.manual_seed` seeds. With torch.distributed, all processes
+            use the base seed of rank 0, so construct the sampler in each of them. With an explicit `num_replicas` above
+            1, pass a generator with the same seed in each process.
         num_replicas: Number of processes. By default the world size of torch.distributed, or 1 if it is not
             initialised.
         rank: Rank of this process, from 0 to `num_replicas - 1`; required if and only if `num_replicas` is passed.

@@ -49,7 +49,7 @@ class PositiveReport:
         )
 
     def __str__(self) -> str:
-        """Return the statistics, and a table of the labels with the most frequent label first."""
+        """Return the statistics, and a table of the labels, most frequent first."""
         lines = [
             f"{self.num_batches} batches, {self.num_anchors} anchors, {len(self.unsampled_items)} items not sampled.",
             f"{self.fraction_with_positive:.1%} of the anchors have a positive, "
@@ -75,8 +75,8 @@ def positive_report(
     """Count the positives of each anchor in its batch, for any batch sampler.
 
     Each item of a batch is an anchor once. An item is not its own positive, but an item that a batch contains twice is
-    a positive of its copy. With the default similarity, an item without labels has no positives. Two items without a
-    label that is annotated in both are not positives of each other.
+    a positive of its copy. With the default similarity, an item without labels has no positives. Two items are not
+    positives of each other if no label is annotated in both.
 
     Args:
         batches: Item indices of each batch: a batch sampler, `DataLoader.batch_sampler`, or a list of lists.
@@ -85,8 +85,9 @@ def positive_report(
         similarity: Label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar: an object or function of
             [mlmetric.similarity][], another function or an `nn.Module`. None for the number of shared labels,
             `InnerProduct()`.
-        positive_threshold: A pair is positive if its similarity exceeds this by more than a rounding error (see
-            [`exceeds`][mlmetric.similarity.exceeds]). 0 means that the two items share a label.
+        positive_threshold: A pair is positive if its similarity exceeds this value by more than a rounding error (see
+            [`exceeds`][mlmetric.similarity.exceeds]). With the default similarity, 0 means that the two items share a
+            label.
 
     Returns:
         The statistics as attributes of one object, and as a table with `str`.
@@ -94,7 +95,7 @@ def positive_report(
     Raises:
         TypeError: If `labels` is not numeric, or `similarity` is not callable or does not return a tensor.
         ValueError: If `labels` is not two-dimensional or has entries outside [0, 1], there are no batches, a batch is
-            not a list of item indices, or `similarity` returns another shape or NaN.
+            not a list of item indices, or `similarity` returns a wrong shape or NaN.
 
     Examples:
         >>> import torch

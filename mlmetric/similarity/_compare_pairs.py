@@ -1,4 +1,4 @@
-"""Comparison of row i of a label matrix with row i of another one only, by any similarity."""
+"""Comparison of each row of a label matrix with the same row of another one, by any similarity."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _ROWS_PER_BLOCK = 64
 
 
 def as_function(similarity: SimilarityFunction) -> tuple[Callable[..., Tensor], Tensor | None]:
-    """Return the function and the weights of a similarity of this package; another callable itself and None."""
+    """Return the function and the weights of a similarity of this package, or any other callable itself and None."""
     if type(similarity) in _FUNCTIONS and isinstance(similarity, _Weighted):  # a subclass may compute something else
         return _FUNCTIONS[type(similarity)], similarity.weights
     return similarity, None
 
 
 def linear_parts(similarity: SimilarityFunction, factor: float = 1.0) -> list[tuple[float, SimilarityFunction]]:
-    """Return factors and similarities whose sum of products is `similarity`: the terms of a sum, or itself."""
+    """Return a similarity as a weighted sum: the factor and the similarity of each term."""
     if type(similarity) is _Sum:
         return linear_parts(similarity.first, factor) + linear_parts(similarity.second, factor)
     if type(similarity) is _Scaled:
@@ -54,8 +54,8 @@ def linear_parts(similarity: SimilarityFunction, factor: float = 1.0) -> list[tu
 def compare_pairs(similarity: SimilarityFunction, labels: Tensor, ref_labels: Tensor) -> Tensor:
     """Compare row i of `labels` with row i of `ref_labels`.
 
-    A similarity of this package that can do so computes the N values only. Any other compares blocks of rows, of which
-    the diagonals are used.
+    Similarities of this package that support it compute only the N values. Any other similarity compares blocks of
+    rows, and only the diagonals of the results are used.
 
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`.
@@ -67,7 +67,7 @@ def compare_pairs(similarity: SimilarityFunction, labels: Tensor, ref_labels: Te
 
     Raises:
         TypeError: If `similarity` does not return a tensor.
-        ValueError: If it returns another shape, or NaN.
+        ValueError: If it returns a wrong shape or NaN.
     """
     if type(similarity) is _Sum or type(similarity) is _Scaled:
         parts = linear_parts(similarity)

@@ -1,4 +1,4 @@
-"""Why two rows are alike: the share of each label in their similarity."""
+"""Explanation of the similarity of two rows: the share of each label."""
 
 from __future__ import annotations
 
@@ -42,33 +42,36 @@ def explain_similarity(
 ) -> LabelShares:
     """Divide the similarity of row i of `labels` and row i of `ref_labels` among the labels.
 
-    For `InnerProduct` and `Hamming`, which are sums over labels, the share of a label is its term; for `Hamming`, also
-    the labels that both rows lack have one. For any other similarity it is the Shapley value of the label among the n
-    labels that are above 0 in at least one of the two rows:
+    For `InnerProduct` and `Hamming`, which are sums over labels, the share of a label is its term; for `Hamming`,
+    labels that both rows lack have a term too. For any other similarity, it is the Shapley value of the label among the
+    n labels that are above 0 in at least one of the two rows:
 
     `share(l) = sum over S without l of |S|! (n - |S| - 1)! / n! * (v(S + l) - v(S))`
 
-    where `v(S)` is the similarity of the two rows with all labels outside S set to 0, and `v` of no labels is 0. It is
-    the mean of what the label adds to the similarity, if the labels are added one by one in all n! orders. Labels that
-    make the rows less alike, such as those of only one of the rows with `Jaccard`, have negative shares. Labels that
-    can be exchanged for each other have equal shares, and the shares of a sum of similarities are the sums of the
-    shares. A similarity of rows without labels that is not 0, as after `.clamp(min=0.2)`, is divided equally among the
-    n labels.
+    where `v(S)` is the similarity of the two rows with all labels outside S set to 0, and `v` of no labels is 0. This
+    is the mean amount that the label adds to the similarity when the labels are added one by one, over all n! orders.
+    Labels that make the rows less similar have negative shares, for example, with `Jaccard`, the labels of only one of
+    the rows. Interchangeable labels have equal shares, and the shares of a sum of similarities are the sums of the
+    shares. If the similarity of rows without labels is not 0, as after `.clamp(min=0.2)`, it is divided equally among
+    the n labels.
 
-    Shapley values are computed from all 2^n sets S up to `max_exact_labels` labels, and for `Jaccard` without weights
-    on multi-hot labels in closed form for any number of labels. For more labels they are estimated from random orders,
-    each of them also in reverse, with standard errors. The shares always add up to the similarity, estimated or not.
+    Up to `max_exact_labels` labels, Shapley values are computed from all 2^n sets S. For more labels, they are
+    estimated from random orders, each also used in reverse, with standard errors. For `Jaccard` without weights on
+    multi-hot labels, they are computed in closed form for any number of labels. The shares add up to the similarity,
+    whether exact or estimated, unless neither row has a label.
 
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`: a function or object of this module, a sum of
-            several, or any other callable, which is called with blocks of 64 rows, to use the diagonals of its results.
+            several, or any other callable. Other callables receive blocks of 64 rows, and only the diagonals of their
+            results are used.
         labels: Shape `(N, L)`, entries in [0, 1], any dtype, of any kind that
-            [`check_labels`][mlmetric.labels.check_labels] reads. One row is compared with each of `ref_labels`.
-        ref_labels: Shape `(N, L)`. One row is compared with each of `labels`.
+            [`check_labels`][mlmetric.labels.check_labels] reads. A single row is compared with each row of
+            `ref_labels`.
+        ref_labels: Shape `(N, L)`. A single row is compared with each row of `labels`.
         max_exact_labels: Highest n for which all 2^n sets are compared, from 0 to 16.
-        num_permutations: Number of orders of the labels for a higher n, even, at least 4. Each of them needs n
+        num_permutations: Number of orders of the labels for a higher n, even and at least 4. Each order needs n
             comparisons.
-        seed: Seed of the orders. The result for one pair of rows is the same with and without other pairs.
+        seed: Seed of the random orders. The result for a pair of rows does not depend on the other pairs.
 
     Returns:
         Shares and standard errors, both of shape `(N, L)`, on the device of `labels`; float64 if `labels` is float64,
@@ -78,7 +81,7 @@ def explain_similarity(
         TypeError: If `similarity` is not callable or does not return a tensor, or a label matrix does not contain
             numbers.
         ValueError: If the label matrices differ in the number of labels or rows, an entry is not in [0, 1],
-            `max_exact_labels` or `num_permutations` is out of range, or `similarity` returns NaN or another shape than
+            `max_exact_labels` or `num_permutations` is out of range, or `similarity` returns NaN or a shape other than
             `(N, M)`.
 
     Examples:
@@ -207,7 +210,7 @@ def _add_terms(
 def _add_jaccard_shares(shares: Tensor, factor: float, labels: Tensor, ref_labels: Tensor) -> None:
     """Add to `shares` the Shapley values of the Jaccard index of label sets in closed form.
 
-    The c common labels have equal shares, and so have the n - c other labels of the union. In a random order, another
+    The c common labels have equal shares, and so do the n - c other labels of the union. In a random order, another
     label that comes after p labels, i of them common, changes the similarity from i / p to i / (p + 1). The mean of i
     is p c / (n - 1), and p is 0, ..., n - 1 with equal probability, so that its share is
     -c (1/2 + ... + 1/n) / (n (n - 1)). The shares of the common labels are equal and complete the sum of c / n.

@@ -14,8 +14,9 @@ def inverse_frequency_weights(labels: LabelsLike, kind: str = "inverse") -> Tens
     Args:
         labels: Training labels, shape `(N, L)`, multi-hot or soft, of any kind that
             [`check_labels`][mlmetric.labels.check_labels] reads.
-        kind: `"inverse"`: 1 / count, with 1 in place of a lower count; `"log_count"`: 1 / ln(count + 2); `"log_rank"`:
-            1 / ln(rank + 1), where the rarest label has rank 1 and equal counts share the lowest of their ranks.
+        kind: `"inverse"`: 1 / count, where counts below 1 are replaced by 1; `"log_count"`: 1 / ln(count + 2);
+            `"log_rank"`: 1 / ln(rank + 1), where the rarest label has rank 1 and equal counts share the lowest of their
+            ranks.
 
     Returns:
         float32, shape `(L,)`, > 0.

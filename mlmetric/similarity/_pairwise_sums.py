@@ -16,13 +16,13 @@ _CHUNK_ELEMENTS = 2**18
 
 
 class PairwiseSums:
-    """Sums over labels for the pairs of rows of two label matrices, which have one dtype and device.
+    """Sums over labels for the pairs of rows of two label matrices of the same dtype, on the same device.
 
-    Sums that are not counts are computed in float64. `round_result` rounds the similarity once, a float64 result to 12
-    digits: equal label sets get equal similarities, so that a strict `<` is not affected by rounding errors.
+    Sums that are not counts are computed in float64. `round_result` rounds the similarity once (a float64 result to 12
+    digits), so that equal label sets have equal similarities, and a strict `<` is not affected by rounding errors.
 
-    If a label is missing (NaN), each sum is over the labels that both rows of the pair have annotated, so that sizes
-    and squares depend on both rows; `round_result` sets pairs without such a label of weight above 0 to NaN.
+    If a label is missing (NaN), each sum is over the labels annotated in both rows of the pair, so that sizes and
+    squares depend on both rows; `round_result` sets pairs without such a label of weight above 0 to NaN.
 
     Args:
         labels: Shape `(N, L)`.
@@ -98,7 +98,7 @@ class PairwiseSums:
         return torch.cat([self._weighted(part).sum(2) for part in minima])
 
     def sizes(self) -> tuple[Tensor, Tensor]:
-        """Return the weighted sizes of the sets in `labels`, as a column, and of those in `ref_labels`, as a row."""
+        """Return the weighted sizes of the sets in `labels`, as a column, and in `ref_labels`, as a row."""
         return self._sums(self.labels, self.ref_labels)
 
     def squares(self) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ class PairwiseSums:
         return self._sums(squares, squares if self.ref_labels is self.labels else self.ref_labels.square())
 
     def total_weight(self) -> Tensor | int:
-        """Return the sum of the weights of all labels, or, for each pair, of those that both rows have annotated."""
+        """Return the sum of the weights of all labels or, for each pair, of the labels annotated in both rows."""
         if self.missing:
             return self._products(self.known, self.ref_known)
         return self.labels.shape[1] if self.weights is None else self.weights.sum()

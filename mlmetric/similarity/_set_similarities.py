@@ -15,9 +15,9 @@ def inner_product(
 ) -> Tensor:
     """Compute the weighted inner product of label vectors, `sum_l w_l y_l y'_l`.
 
-    On multi-hot labels without weights it is the number of shared labels. 0 is the lowest value; there is no common
-    upper bound. An all-zero row has similarity 0 to every row. With missing labels the sum is over the labels that both
-    rows have annotated.
+    On multi-hot labels without weights, it is the number of shared labels. The lowest value is 0; there is no fixed
+    upper bound. An all-zero row has similarity 0 to every row. With missing labels, the sum is over the labels
+    annotated in both rows.
 
     Args:
         labels: Shape `(N, L)`, entries in [0, 1], any dtype, of any kind that
@@ -29,7 +29,7 @@ def inner_product(
 
     Returns:
         Shape `(N, M)`, or `(N,)` with `paired=True`; float64 if `labels` is float64, else float32. NaN for pairs of
-        rows that have no label of weight above 0 annotated in both.
+        rows without a label of weight above 0 that is annotated in both.
 
     Raises:
         TypeError: If `labels` or `ref_labels` does not contain numbers, such as lists of label names.
@@ -52,11 +52,10 @@ def inner_product(
 def jaccard(
     labels: LabelsLike, ref_labels: LabelsLike | None = None, *, weights: Tensor | None = None, paired: bool = False
 ) -> Tensor:
-    """Compute the Jaccard index: the size of the intersection of two label sets divided by that of their union.
+    """Compute the Jaccard index: the size of the intersection of two label sets divided by the size of their union.
 
-    1 for equal sets, 0 for disjoint ones. An all-zero row has similarity 0 to every row, including another all-zero
-    row, so that it is never a positive. With missing labels, intersection and union are those of the labels that both
-    rows have annotated.
+    It is 1 for equal sets and 0 for disjoint sets. An all-zero row has similarity 0 to every row, including another
+    all-zero row, so it is never a positive. With missing labels, only the labels annotated in both rows are used.
 
     Examples:
         >>> import torch
@@ -71,7 +70,7 @@ def jaccard(
                 [   nan, 1.0000, 1.0000]])
 
     Source:
-        Jaccard (1901). On soft labels it is the sum of the minima divided by that of the maxima (Ruzicka 1958).
+        Jaccard (1901). On soft labels, it is the sum of the minima divided by the sum of the maxima (Ruzicka 1958).
     """
     sums = PairwiseSums(labels, ref_labels, weights, paired=paired)
     shared = sums.intersection()
@@ -85,8 +84,8 @@ def dice(
 ) -> Tensor:
     """Compute the Dice coefficient: the size of the intersection of two label sets divided by their mean size.
 
-    1 for equal sets, 0 for disjoint ones. An all-zero row has similarity 0 to every row. With missing labels,
-    intersection and sizes are those of the labels that both rows have annotated.
+    It is 1 for equal sets and 0 for disjoint sets. An all-zero row has similarity 0 to every row. With missing labels,
+    only the labels annotated in both rows are used.
 
     Examples:
         >>> import torch
@@ -110,8 +109,8 @@ def overlap(
 ) -> Tensor:
     """Compute the overlap coefficient: the size of the intersection divided by the size of the smaller label set.
 
-    1 if one set contains the other, 0 for disjoint sets. An all-zero row has similarity 0 to every row. With missing
-    labels, intersection and sizes are those of the labels that both rows have annotated.
+    It is 1 if one set contains the other, and 0 for disjoint sets. An all-zero row has similarity 0 to every row. With
+    missing labels, only the labels annotated in both rows are used.
 
     Examples:
         >>> import torch
@@ -134,8 +133,8 @@ def cosine(
 ) -> Tensor:
     """Compute the cosine of the angle between label vectors.
 
-    1 for vectors of the same direction, 0 for disjoint sets. An all-zero row has similarity 0 to every row. With
-    missing labels, the vectors are those of the labels that both rows have annotated.
+    It is 1 for vectors of the same direction and 0 for disjoint sets. An all-zero row has similarity 0 to every row.
+    With missing labels, only the labels annotated in both rows are used.
 
     Examples:
         >>> import torch
@@ -161,9 +160,9 @@ def hamming(
 ) -> Tensor:
     """Compute the share of labels on which two rows agree, absent labels included: 1 - Hamming distance.
 
-    1 for equal rows, including two all-zero rows; 0 if every label differs. Disjoint sets may have a similarity above
-    0: with a miner, choose a `positive_threshold` above 0. With missing labels it is the share of the labels that both
-    rows have annotated.
+    It is 1 for equal rows, including two all-zero rows, and 0 if every label differs. Disjoint sets can have a
+    similarity above 0: with a miner, choose a `positive_threshold` above 0. With missing labels, it is the share among
+    the labels annotated in both rows.
 
     Examples:
         >>> import torch

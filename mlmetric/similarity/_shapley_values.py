@@ -69,7 +69,7 @@ def sampled_shares(
 
 @lru_cache(maxsize=16)
 def _all_coalitions(num_players: int) -> tuple[Tensor, Tensor]:
-    """Return the non-empty coalitions, `(2^n - 1, n)`, and by what to multiply their values for the Shapley values."""
+    """Return the non-empty coalitions, `(2^n - 1, n)`, and the factors of their values in the Shapley values."""
     numbers = torch.arange(1, 2**num_players)
     coalitions = (numbers[:, None] >> torch.arange(num_players)) & 1 == 1
     # 1 / (n * binomial(n - 1, s)), for the contribution to a coalition of s other players.

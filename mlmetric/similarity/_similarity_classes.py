@@ -47,7 +47,7 @@ class Similarity:
             ref_labels: Shape `(M, L)`; None for `labels` itself.
 
         Returns:
-            Shape `(N, M)`, larger is more similar; NaN for rows without a common annotated label.
+            Shape `(N, M)`, larger is more similar; NaN for pairs of rows without a label that is annotated in both.
         """
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class _Weighted(Similarity):
 class InnerProduct(_Weighted):
     """Weighted inner product of label vectors, [`inner_product`][mlmetric.similarity.inner_product], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -153,7 +153,7 @@ class InnerProduct(_Weighted):
 class Jaccard(_Weighted):
     """Jaccard index of label sets, [`jaccard`][mlmetric.similarity.jaccard], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -169,7 +169,7 @@ class Jaccard(_Weighted):
 class Dice(_Weighted):
     """Dice coefficient of label sets, [`dice`][mlmetric.similarity.dice], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -185,7 +185,7 @@ class Dice(_Weighted):
 class Cosine(_Weighted):
     """Cosine of label vectors, [`cosine`][mlmetric.similarity.cosine], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -201,7 +201,7 @@ class Cosine(_Weighted):
 class Overlap(_Weighted):
     """Overlap coefficient of label sets, [`overlap`][mlmetric.similarity.overlap], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0; None for equal weights of 1.
@@ -217,7 +217,7 @@ class Overlap(_Weighted):
 class Hamming(_Weighted):
     """Share of labels on which two rows agree, [`hamming`][mlmetric.similarity.hamming], as an object.
 
-    A pair of rows is compared on the labels that both have annotated; NaN if there are none.
+    Two rows are compared on the labels annotated in both; the result is NaN if there are none.
 
     Args:
         weights: Weight of each label, shape `(L,)`, >= 0, with a sum above 0; None for equal weights of 1.
@@ -240,7 +240,7 @@ def check_similarity(similarity: SimilarityFunction) -> SimilarityFunction:
         The same object.
 
     Raises:
-        TypeError: If it is not callable, or a class in place of an instance.
+        TypeError: If it is not callable, or is a class instead of an instance.
     """
     if isinstance(similarity, type):
         raise TypeError(f"`similarity` must be an instance, got the class: write `{similarity.__name__}()`.")
@@ -257,7 +257,7 @@ def compare_labels(
     Args:
         similarity: A label similarity `(labels, ref_labels) -> (N, M)`, larger is more similar.
         labels: Shape `(N, L)`; `similarity` receives uint8, int8 and int16 as int64, so that its sums and differences
-            are right.
+            do not overflow.
         ref_labels: Shape `(M, L)`.
         validate_args: Whether to check for NaN, which synchronises on CUDA.
 

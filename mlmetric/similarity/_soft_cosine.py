@@ -12,12 +12,12 @@ from mlmetric.similarity._similarity_classes import Similarity
 
 
 class SoftCosine(Similarity):
-    """Soft cosine measure: labels that are related but not equal count as partly shared.
+    """Soft cosine measure: related but different labels count as partly shared.
 
     `S(y, y') = y R y' / sqrt(y R y * y' R y')`, where R contains the similarity of each pair of labels. 1 is the
     highest value. The similarity can be negative if R has negative entries; `.clamp(min=0)` prevents this. An all-zero
-    row has similarity 0 to every row. Missing labels are not supported, since related labels would still be compared
-    where only one of them is annotated: each pair of rows would need another R. Disjoint sets of related labels have a
+    row has similarity 0 to every row. Missing labels are not supported, because related labels would still be compared
+    where only one of them is annotated; each pair of rows would need its own R. Disjoint sets of related labels have a
     similarity above 0: with a miner, choose `positive_threshold` and `partial_threshold` accordingly.
 
     Args:
@@ -67,7 +67,7 @@ class SoftCosine(Similarity):
 
     @classmethod
     def from_cooccurrence(cls, labels: LabelsLike) -> SoftCosine:
-        """Use the cosines between the columns of a label matrix: labels that often occur together are similar.
+        """Create a similarity from a label matrix, by the cosines of its columns: co-occurring labels are similar.
 
         Args:
             labels: Training labels, shape `(N, L)`, multi-hot or soft, of any kind that
@@ -85,7 +85,7 @@ class SoftCosine(Similarity):
 
     @classmethod
     def from_vectors(cls, vectors: Tensor) -> SoftCosine:
-        """Use the cosines between label vectors, such as word vectors of the label names.
+        """Create a similarity from label vectors, such as word vectors of the label names, by their cosines.
 
         Args:
             vectors: Shape `(L, d)`, finite, such as the result of

@@ -22,7 +22,7 @@ _CHUNK_ENTRIES = 2**22
 class BaseNeighborSampler(BaseMultiLabelSampler):
     """Base class of samplers that use nearest neighbours; a subclass implements `_num_neighbors` and `_keep`.
 
-    The neighbours are those of `mlmetric.neighbors.kneighbors`: exact nearest neighbours by Euclidean distance between
+    The neighbours are found by `mlmetric.neighbors.kneighbors`: exact nearest neighbours by Euclidean distance between
     the features. A row is not its own neighbour, and the row with the lower index comes first among equal distances.
     """
 
@@ -34,8 +34,8 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
                 finite numbers. If `neighbors` is given, `X` may contain anything: NaN, strings, file paths.
             y: Multi-hot labels of shape `(N, L)`, of any of these types, or class ids of shape `(N,)`.
             neighbors: Indices of the nearest other rows of each row, nearest first, integers of shape `(N, K)`, for
-                example `kneighbors(X, K)[1]`, or those of another metric. One search with the largest K can be used for
-                several samplers. None searches for them.
+                example `kneighbors(X, K)[1]`, or neighbours by another metric. One search with the largest K can be
+                used for several samplers. None searches for the neighbours.
 
         Returns:
             The resampled `X` and `y`, with the type, the dtype and, for data frames, the index and the columns of the
@@ -45,7 +45,8 @@ class BaseNeighborSampler(BaseMultiLabelSampler):
             TypeError: If `y` contains lists or sets of label names.
             ValueError: If a parameter is out of range, `y` contains NaN, `y` is neither multi-hot nor class ids of at
                 least two classes, `X` contains NaN or infinity and `neighbors` is None, the lengths differ, there are
-                too few rows for the number of neighbours, `neighbors` does not match, or all rows would be removed.
+                too few rows for the number of neighbours, `neighbors` has a wrong shape or invalid indices, or all rows
+                would be removed.
         """
         return self._resample(X, y, neighbors is None, neighbors=neighbors, tensor=dense_tensor(X))
 
@@ -70,7 +71,7 @@ def dense_tensor(X: Any) -> Tensor | None:
 
 
 def find_neighbors(sampler: Any, X: Any, num_rows: int, k: int, given: Any = None) -> RowIndices:
-    """Return the k nearest other rows of each row: those given, or those found by Euclidean distance.
+    """Return the k nearest other rows of each row, either given or found by Euclidean distance.
 
     Args:
         sampler: The sampler that uses the neighbours, named in the error message.
@@ -83,7 +84,7 @@ def find_neighbors(sampler: Any, X: Any, num_rows: int, k: int, given: Any = Non
         Shape `(N, k)`, nearest first.
 
     Raises:
-        ValueError: If there are too few rows, or `given` does not match.
+        ValueError: If there are too few rows, or `given` has a wrong shape or invalid indices.
     """
     if k >= num_rows:
         raise ValueError(
@@ -113,7 +114,7 @@ def _check_neighbors(neighbors: Any, num_rows: int, k: int) -> RowIndices:
 
 
 def label_distances(labels: LabelArray, neighbors: RowIndices, kind: LabelDistance) -> Tensor:
-    """Compute the distance between the label set of each row and those of its neighbours.
+    """Compute the distance between the label set of each row and the label sets of its neighbours.
 
     Args:
         labels: Multi-hot, shape `(N, L)`.

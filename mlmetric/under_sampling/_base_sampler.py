@@ -52,8 +52,8 @@ class BaseMultiLabelSampler(LabelSampler):
             input.
 
         Raises:
-            TypeError: If `y` contains lists or sets of label names, or the sampler changes labels and `y` has none of
-                these types.
+            TypeError: If `y` contains lists or sets of label names, or the sampler changes labels and `y` is of another
+                type.
             ValueError: If a parameter is out of range, `y` contains NaN, `y` is neither multi-hot nor class ids of at
                 least two classes, `X` contains NaN or infinity and the sampler uses it, the lengths differ, all rows
                 would be removed, or a row would lose its class id.

@@ -19,8 +19,8 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
     """Cap the positives of frequent labels by removing these labels from random rows; the rows are kept.
 
     A label with more positives than the cap, `cap_ratio` times the mean count of the labels, is removed from random
-    rows until its count equals the cap. `X` is returned unchanged, `y` with fewer labels. A row can lose its last
-    label; `empty_rows` determines what happens then. Rows without labels in the input are kept.
+    rows until its count equals the cap. By default, `X` is returned unchanged, and `y` with fewer labels. A row can
+    lose its last label; `empty_rows` determines what happens to such a row. Rows without labels in the input are kept.
 
     Args:
         cap_ratio: The cap as a multiple of the mean count of all labels, > 0; infinity for no cap. Labels without
@@ -28,7 +28,7 @@ class LabelCapUnderSampler(BaseMultiLabelSampler):
             loses all its positives.
         empty_rows: `"keep"`: each row with the label is equally likely to lose it, and rows that lose their last label
             are kept. `"skip"`: rows that have another label lose the label first, and a row loses its last label only
-            if there are too few of those. `"drop"`: like `"keep"`, and rows that lose their last label are removed.
+            if there are too few such rows. `"drop"`: like `"keep"`, and rows that lose their last label are removed.
         random_state: Seed or `numpy.random.RandomState` of the random choices, which are made label by label in column
             order. None uses numpy's global random state, which `numpy.random.seed` seeds.
 
@@ -112,8 +112,8 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
     """Cap the positives of frequent labels by removing random rows with these labels.
 
     While a label has more positives than the cap, `cap_ratio` times the mean count of the labels, a random row with the
-    most frequent label is removed, the first label among equally frequent ones. The remaining rows keep all their
-    labels. Labels that co-occur with frequent labels lose positives too; if these labels are rare,
+    most frequent label is removed; among equally frequent labels, the first one is used. The remaining rows keep all
+    their labels. Labels that co-occur with frequent labels lose positives too; if these labels are rare,
     `LabelCapUnderSampler` or `MultiLabelTomekLinks(protect_minority=True)` keeps their positives.
 
     Args:
@@ -144,8 +144,8 @@ class RandomLabelUnderSampler(BaseMultiLabelSampler):
         array([3, 4, 5, 6])
 
     Source:
-        The cap is that of the multi-label triplet pipeline that mlmetric follows. Deviation: rows are removed instead
-        of labels.
+        The cap is taken from the multi-label triplet pipeline that mlmetric follows. Deviation: rows are removed
+        instead of labels.
     """
 
     _uses_features = False

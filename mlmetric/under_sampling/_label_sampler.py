@@ -1,4 +1,4 @@
-"""What the undersamplers and the oversamplers share: input checks, and statistics of the labels."""
+"""The common base class of the undersamplers and the oversamplers: input checks, and statistics of the labels."""
 
 from __future__ import annotations
 

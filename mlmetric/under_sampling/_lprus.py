@@ -25,7 +25,7 @@ class LPRUS(BaseMultiLabelSampler):
 
     Args:
         percentage: Percentage of the rows to remove, at least 0 and below 100, rounded down to whole rows. Fewer rows
-            are removed if the bags above the mean size do not have that many to contribute. 0 removes no rows.
+            are removed if the bags above the mean size cannot contribute that many. 0 removes no rows.
         random_state: Seed or `numpy.random.RandomState` of the random choices. None uses numpy's global random state,
             which `numpy.random.seed` seeds.
 

@@ -14,7 +14,7 @@ from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices, Row
 
 
 class MLeNN(BaseNeighborSampler):
-    """Remove rows whose labels differ from those of half their neighbours: multi-label edited nearest neighbours.
+    """Remove rows whose labels differ from their neighbours' labels: multi-label edited nearest neighbours (MLeNN).
 
     MLeNN keeps each row with a minority label. It removes each other row for which at least half of the nearest
     neighbours have a label set at a Dice distance above `threshold`. Removed rows still count as neighbours of other

@@ -61,9 +61,9 @@ class MLUL(BaseNeighborSampler):
         array([0, 1, 4, 6])
 
     Source:
-        Liu, Blekas, Tsoumakas, Pattern Recognition 122, 2022 (10.1016/j.patcog.2021.108294). Deviation from
-        the authors' code: there an outlier of a label has a negative effect on all rows that have it as a neighbour,
-        including those with its own value; here the effect on the latter is positive.
+        Liu, Blekas, Tsoumakas, Pattern Recognition 122, 2022 (10.1016/j.patcog.2021.108294). Deviation from the
+        authors' code: there an outlier of a label has a negative effect on all rows that have it as a neighbour,
+        including rows with its own value; here the effect on these rows is positive.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -16,9 +16,9 @@ class REMEDIAL(BaseMultiLabelSampler):
     """Split rows with both rare and frequent labels: resampling multi-label data by decoupling (REMEDIAL).
 
     A row whose SCUMBLE is above the mean of all rows is replaced by two rows with the same features: one with its
-    minority labels, followed by one with its other labels. A row is not split if it has only minority labels or none.
-    No label is removed or added, so MeanIR does not change. SCUMBLE usually decreases; the sampler warns if it
-    increases.
+    minority labels, followed by one with its other labels. A row is not split if it has only minority labels, or no
+    minority label. No label is removed or added, so MeanIR does not change. SCUMBLE usually decreases; the sampler
+    warns if it increases.
 
     The number of rows grows, so this is not undersampling. Use it before an undersampler, so that removing rows with
     frequent labels does not remove rare labels.
@@ -27,7 +27,7 @@ class REMEDIAL(BaseMultiLabelSampler):
         source_indices_: For each row of the result, the index of its row in the input, ascending; a row that was split
             occurs twice.
         n_unsplit_rows_: Number of rows with SCUMBLE above the mean that were not split, since they have only minority
-            labels or none.
+            labels, or no minority label.
         scumble_before_: SCUMBLE of `y`.
         scumble_after_: SCUMBLE of the result.
         counts_before_: Positives of each label in `y`, int64 of shape `(L,)`.
@@ -52,7 +52,8 @@ class REMEDIAL(BaseMultiLabelSampler):
 
     Source:
         Charte, Rivera, del Jesus, Herrera, Neurocomputing 326-327, 2019 (arXiv 1802.05033). Deviation: the paper
-        appends the second rows at the end. It does not define what happens if one of the two rows has no labels.
+        appends the second rows at the end of the data. It does not define what happens if one of the two rows has no
+        labels.
     """
 
     _uses_features = False

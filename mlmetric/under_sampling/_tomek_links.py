@@ -24,17 +24,18 @@ from mlmetric.under_sampling._type_conversion import LabelArray, RowIndices, Row
 class MultiLabelTomekLinks(BaseNeighborSampler):
     """Remove rows whose nearest neighbour has other labels: multi-label Tomek links (MLTL).
 
-    A candidate is removed if the distance between its label set and that of its nearest neighbour is above `threshold`.
-    Removed rows still count as neighbours of other rows. Two rows without labels have label distance 0. The sampler
-    warns if MeanIR increased, more than half of the rows were removed, or a label lost all its positives. On noisy data
-    the published rule, which is the default, can cause all three; `protect_minority=True` removes fewer rows.
+    A candidate is removed if the distance between its label set and the label set of its nearest neighbour is above
+    `threshold`. Removed rows still count as neighbours of other rows. Two rows without labels have label distance 0.
+    The sampler warns if MeanIR increased, more than half of the rows were removed, or a label lost all its positives.
+    On noisy data the published rule, which is the default, can cause all three; `protect_minority=True` removes fewer
+    rows.
 
     Args:
         mode: `"undersampling"`: the candidates are the rows with a majority label. `"cleaning"`: all rows are
             candidates.
         threshold: Label distance in [0, 1] above which a candidate is removed. `"auto"` chooses it by 1 / sqrt(MeanIR):
-            0.5 if this value is above 0.5, 0.3 if it is above 0.3, and 0.15 otherwise; and 0.5 in any case if SCUMBLE
-            is above 0.3.
+            0.5 if this value is above 0.5, 0.3 if it is above 0.3, and 0.15 otherwise. If SCUMBLE is above 0.3, the
+            threshold is always 0.5.
         mutual: Whether the two rows must be each other's nearest neighbours, as in Tomek's definition of a link.
         protect_minority: Whether to keep all rows with a minority label.
         label_distance: Number of labels that only one of the two rows has, divided by the number of labels that at

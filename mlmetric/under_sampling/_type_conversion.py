@@ -129,6 +129,6 @@ def _category(values: Any, label: int) -> Any:
         if category == label:
             return category
     raise ValueError(
-        f"`y` must have the category {label} in each column whose labels are changed, column {values.name!r} has "
+        f"`y` must have the category {label} in each column whose labels are changed, but column {values.name!r} has "
         f"{values.cat.categories.tolist()}. `y.astype(int)` has no categories."
     )

@@ -37,12 +37,12 @@ from annotator_agreement import (
     read_answers,
     votes_of_others,
 )
-from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.imbalance import mean_ir
 from mlmetric.neighbors import kneighbors
 from mlmetric.samplers import MultiLabelBatchSampler, positive_report
 from mlmetric.similarity import Jaccard
+from result_tables import ResultTables, add_write_option
 from under_sampling_methods import MAX_NEIGHBORS, NEIGHBOR_SAMPLERS, SAMPLERS, seeded
 
 Array = npt.NDArray[Any]
@@ -65,7 +65,7 @@ def read_topics(path: Path, annotations: AdAnnotations) -> tuple[Array, Counter[
     return votes / np.array([[len(entries[image])] for image in annotations.paths]), others
 
 
-def undersample(labels: Array, topics: tuple[Array, Counter[str]] | None) -> None:
+def undersample(labels: Array, topics: tuple[Array, Counter[str]] | None, tables: ResultTables) -> None:
     """Print what each sampler removes."""
     print(f"\n# Undersampling: {len(labels):,} images, MeanIR {mean_ir(labels):.2f} before, seed 0")
     searches: dict[str, Array] = {}
@@ -87,10 +87,9 @@ def undersample(labels: Array, topics: tuple[Array, Counter[str]] | None) -> Non
             'lowest index or, with "ties at random", any.\nThe search, which the seconds of the samplers do not '
             f"include, took {seconds:.1f} s."
         )
-    print_table(
-        ["sampler", "images removed", "share", "positives removed", "share", "labels lost", "MeanIR after", "seconds"],
-        sampler_rows(labels, searches),
-    )
+    heads = ["sampler", "images removed", "share of the images", "positives removed", "share of the positives"]
+    heads += ["labels lost", "MeanIR after", "seconds"]
+    tables.show("ads_undersampling", heads, sampler_rows(labels, searches))
 
 
 def sampler_rows(labels: Array, searches: dict[str, Array]) -> Iterator[list[str]]:
@@ -204,33 +203,36 @@ def synthetic_set(folder: Path) -> tuple[Path, Path, Path]:
     return files.annotations, files.label_list, path
 
 
-def report(annotation_file: Path, label_list: Path, topic_file: Path | None) -> None:
+def report(tables: ResultTables, annotation_file: Path, label_list: Path, topic_file: Path | None) -> None:
     """Print all tables."""
     annotations = read_annotations(annotation_file, label_list)
     labels = annotations.labels().numpy()
-    describe(annotations)
-    preprocess(annotations)
-    undersample(labels, None if topic_file is None else read_topics(topic_file, annotations))
+    describe(annotations, tables)
+    preprocess(annotations, tables)
+    undersample(labels, None if topic_file is None else read_topics(topic_file, annotations), tables)
     print(f"\n# Splits: largest deviation over labels and parts of {FRACTIONS}, mean and largest of 5 seeds")
-    heads = ["split, labels", "% of the label", "largest", "images", "largest", "parts without a label", "largest"]
-    print_table(heads, split_rows(annotations))
+    heads = ["split, labels", "% of the label", "largest %", "images", "largest number of images"]
+    heads += ["parts without a label", "largest number of parts"]
+    tables.show("ads_splits", heads, split_rows(annotations))
     print(f"\n# Batches of an epoch; the rarest label has {labels.sum(axis=0).min():,} images.")
     print('"With another of the label" is the mean of the labels; the rarest label has its own column.')
     heads = ["batches", "anchors with a positive", "with Jaccard above 0.5", "with another of the label"]
-    print_table([*heads, "rarest label occurs", "with another", "images not sampled", "seconds"], batch_rows(labels))
+    heads += ["rarest label occurs", "rarest label with another", "images not sampled", "seconds"]
+    tables.show("batches", heads, batch_rows(labels))
     print("\n# Agreement of one annotator with the others of the same image")
     answers = read_answers(annotation_file, annotations)
     heads = ["target", "prediction", "images", "answers", "micro precision", "micro recall", "micro F1", "macro F1"]
-    print_table(heads, agreement_rows(answers), num_text=3)
+    tables.show("agreement", heads, agreement_rows(answers), num_text=3)
     by_label = label_alphas(answers)
     rows = [
         ["one label, mean of the labels", f"{by_label.mean():.3f}"],
         ["all labels, with a pair of image and label as a unit", f"{pooled_alpha(answers):.3f}"],
         *([f"whole answers, 1 - {name}", f"{value:.3f}"] for name, value in answer_alphas(answers).items()),
     ]
-    print_table(["decisions", "Krippendorff's alpha"], rows)
+    tables.show("agreement_alpha", ["decisions", "Krippendorff's alpha"], rows)
     frequency = answers.labels.mean(axis=0)
-    print_table(
+    tables.show(
+        "agreement_by_label",
         ["label", "answers with it", "Krippendorff's alpha"],
         (
             [annotations.label_names[label], percent(frequency[label]), f"{by_label[label]:.3f}"]
@@ -246,15 +248,17 @@ def main() -> None:
     parser.add_argument("--label-list", type=Path, help="label list, as Sentiments_List.txt")
     parser.add_argument("--topics", type=Path, help="topic votes, as Topics.json")
     parser.add_argument("--quick", action="store_true", help="a small synthetic set")
+    add_write_option(parser)
     options = parser.parse_args()
     if not options.quick and (options.annotations is None or options.label_list is None):
         parser.error("give --annotations FILE and --label-list FILE, or --quick for a smoke test")
     warnings.filterwarnings("ignore", message=r"\w+ (removed|raised) ")
+    tables = ResultTables(options.write)
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            report(*synthetic_set(Path(folder)))
+            report(tables, *synthetic_set(Path(folder)))
     else:
-        report(options.annotations, options.label_list, options.topics)
+        report(tables, options.annotations, options.label_list, options.topics)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from ads.reader import AdAnnotations
-from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.imbalance import ImbalanceReport, imbalance_report
 from mlmetric.labels import cooccurrence
 from mlmetric.under_sampling import LabelCapUnderSampler
+from result_tables import ResultTables
 from under_sampling_methods import seeded
 
 Array = npt.NDArray[Any]
@@ -38,7 +38,7 @@ def ids_of(labels: Array) -> list[int]:
 # The labels.
 
 
-def describe(annotations: AdAnnotations) -> None:
+def describe(annotations: AdAnnotations, tables: ResultTables) -> None:
     """Print the size of the set, the measures of imbalance for both definitions of a label, and each label."""
     people, votes = annotations.num_annotators.tolist(), int(annotations.votes.sum())
     groups = ", ".join(f"{count:,} by {number}" for number, count in sorted(Counter(people).items()))
@@ -54,7 +54,8 @@ def describe(annotations: AdAnnotations) -> None:
     def row(title: str, values: list[Any], form: str) -> list[str]:
         return [title, *(f"{value:{form}}" for value in values)]
 
-    print_table(
+    tables.show(
+        "ads_imbalance",
         ["labels with", "1 or more votes", "2 or more votes"],
         [
             row("images without a label", [report.num_rows_without_label for report in reports], ",d"),
@@ -68,9 +69,18 @@ def describe(annotations: AdAnnotations) -> None:
             row("SCUMBLE", [report.scumble for report in reports], ".3f"),
         ],
     )
-    heads = ["label", "id", "images", "IRLbl", "SCUMBLELbl", "with 2 or more votes", "IRLbl", "share"]
-    print_table(heads, label_rows(*reports))
-    print_pairs(matrices[0], annotations.label_names)
+    heads = [
+        "label",
+        "id",
+        "images",
+        "IRLbl",
+        "SCUMBLELbl",
+        "2 or more votes: images",
+        "2 or more votes: IRLbl",
+        "share",
+    ]
+    tables.show("ads_labels", heads, label_rows(*reports))
+    print_pairs(matrices[0], annotations.label_names, tables)
 
 
 def label_rows(union: ImbalanceReport, agreed: ImbalanceReport) -> Iterator[list[str]]:
@@ -81,7 +91,9 @@ def label_rows(union: ImbalanceReport, agreed: ImbalanceReport) -> Iterator[list
         yield [*cells, percent(agreed.counts[label] / union.counts[label])]
 
 
-def print_pairs(labels: Array, names: list[str], num_pairs: int = 10, min_images: int = 100) -> None:
+def print_pairs(
+    labels: Array, names: list[str], tables: ResultTables, num_pairs: int = 10, min_images: int = 100
+) -> None:
     """Print the most frequent pairs of labels, and those that are most frequent relative to independent labels."""
     both = cooccurrence(labels)
     given = both / np.diag(both)  # column: the condition
@@ -89,26 +101,26 @@ def print_pairs(labels: Array, names: list[str], num_pairs: int = 10, min_images
     first, second = np.triu_indices(len(both), 1)
     is_frequent = both[first, second] >= min_images
     orders = {
-        "The most frequent pairs of labels": np.argsort(-both[first, second], kind="stable"),
-        f"Pairs of at least {min_images} images, by their count relative to that of independent labels": [
+        ("ads_pairs", "The most frequent pairs of labels"): np.argsort(-both[first, second], kind="stable"),
+        ("ads_related_pairs", f"Pairs of at least {min_images} images, relative to the count of independent labels"): [
             pair for pair in np.argsort(-lift[first, second], kind="stable") if is_frequent[pair]
         ],
     }
     heads = ["a", "b", "images with both", "share of a with b", "share of b with a", "relative to independent labels"]
-    for title, order in orders.items():
+    for (file, title), order in orders.items():
         print(f"\n{title}:")
         pairs = ((first[pair], second[pair]) for pair in order[:num_pairs])
         rows = (
             [names[a], names[b], f"{both[a, b]:,.0f}", percent(given[b, a]), percent(given[a, b]), f"{lift[a, b]:.2f}"]
             for a, b in pairs
         )
-        print_table(heads, rows, num_text=2)
+        tables.show(file, heads, rows, num_text=2)
 
 
 # The preprocessing of the paper.
 
 
-def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int = 100) -> None:
+def preprocess(annotations: AdAnnotations, tables: ResultTables, num_parts: int = 100, num_seeds: int = 100) -> None:
     """Print the label cap of the paper, on all images and on the training part, beside what the paper states."""
     labels = annotations.labels().numpy()
     training = labels[stratified_split(labels, FRACTIONS, generator=torch.Generator().manual_seed(0))[0].numpy()]
@@ -128,8 +140,9 @@ def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int 
         "the capped labels are those of all images."
     )
     margins = [min(cap.removed_per_label_[cap.capped_labels_], default=0) for cap in caps]
-    print_table(
-        ["", "paper", "all images", "stratified training part"],
+    tables.show(
+        "ads_label_cap",
+        ["figure", "paper", "all images", "stratified training part"],
         [
             ["images", "30,340", f"{len(labels):,}", f"{len(training):,}"],
             ["mean count of a label", "", *(f"{cap.counts_before_.mean():,.1f}" for cap in caps)],
@@ -145,22 +158,25 @@ def preprocess(annotations: AdAnnotations, num_parts: int = 100, num_seeds: int 
         ],
     )
     counts = np.stack([count for cap in caps for count in (cap.counts_before_, cap.counts_after_)], axis=1)
-    print_table(
-        ["label", "id", "all images: before", "after", "training part: before", "after"],
+    tables.show(
+        "ads_label_cap_counts",
+        ["label", "id", "all images: before", "all images: after", "training part: before", "training part: after"],
         (
             [name, str(number), *(f"{count:,}" for count in row)]
             for number, (name, row) in enumerate(zip(annotations.label_names, counts, strict=True), start=1)
         ),
     )
-    worked_rows(annotations, labels, caps[0], num_seeds)
+    worked_rows(annotations, labels, caps[0], num_seeds, tables)
 
 
-def worked_rows(annotations: AdAnnotations, labels: Array, cap: LabelCapUnderSampler, num_seeds: int) -> None:
+def worked_rows(
+    annotations: AdAnnotations, labels: Array, cap: LabelCapUnderSampler, num_seeds: int, tables: ResultTables
+) -> None:
     """Print the images that the paper shows, and how often the cap gives the labels that it shows."""
     index = {path: row for row, path in enumerate(annotations.paths)}
     rows = [[path, f"{ids}", f"{ids_of(labels[index[path]])}"] for path, ids in PAPER_ROWS.items() if path in index]
     if rows:
-        print_table(["image", "paper", "union of the annotators"], rows, num_text=3)
+        tables.show("ads_paper_images", ["image", "paper", "union of the annotators"], rows, num_text=3)
     path, wanted = PAPER_CAPPED_ROW
     if path in index:
         results = [seeded(cap, seed).fit_resample(labels, labels)[1][index[path]] for seed in range(num_seeds)]

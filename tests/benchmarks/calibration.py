@@ -29,14 +29,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from markdown_table import print_table
 from mlmetric.decisions import LabelCalibrator, MultiLabelCalibratedClassifier
 from mlmetric.estimators import MetricClassifier
 from mlmetric.metrics import best_thresholds, brier_score, calibration_error, f1, log_loss
 from quality_sets import MultiLabelSet, read_sets, small_set
+from result_tables import ResultTables, add_write_option
 
 METHODS = ("none", "temperature", "platt", "isotonic")
-HEADS = ["data set", "calibration", "ECE", "Brier", "log loss", "macro F1 at 0.5", "macro F1, thresholds chosen"]
+HEADS = ["set", "calibration", "ECE", "Brier", "log loss", "macro F1 at 0.5", "macro F1, thresholds chosen"]
 
 
 def classifiers(quick: bool) -> dict[str, Any]:
@@ -116,21 +116,24 @@ def main() -> None:
     parser.add_argument("--own", action="store_true", help="only `MetricClassifier` with its own calibration")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small synthetic data set and small classifiers")
+    add_write_option(parser)
     options = parser.parse_args()
     if not options.paths and not options.quick:
         parser.error("give .npz files, or --quick for a smoke test")
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
+    tables = ResultTables(options.write)
     chosen, num_splits = classifiers(options.quick), 1 if options.quick else options.splits
     if options.own:
         sets = [small_set()] if options.quick else read_sets(options.paths)
-        print_table(HEADS, (row for data in sets for row in rows_of_own(data, num_splits, options.quick)), num_text=2)
+        rows = (row for data in sets for row in rows_of_own(data, num_splits, options.quick))
+        tables.show("calibration_own", HEADS, rows, num_text=2)
         return
     for name in options.classifiers or chosen:
         sets = [small_set()] if options.quick else read_sets(options.paths)
         rows = [row for data in sets for row in rows_of(name, chosen[name], data, num_splits)]
         print(f"\n{name}")
-        print_table(HEADS, rows, num_text=2)
+        tables.show("calibration", HEADS, rows, num_text=2, classifier=name)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from markdown_table import print_table
 from measuring import in_own_process, peak_mb, reset_peak_mb, resident_mb
 from mlmetric.data import MultiLabelStratifiedKFold
 from mlmetric.decisions import LabelCalibrator, MinRecall, conformal_fnr_threshold, ltt_fdr_threshold
 from mlmetric.label_errors import rank_label_errors
 from mlmetric.metrics import best_thresholds, calibration_error
+from result_tables import ResultTables, add_write_option
 
 Inputs = dict[str, np.ndarray]
 CASES: dict[str, Callable[[Inputs], Any]] = {
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[100_000, 1_000], metavar=("ROWS", "LABELS"))
     parser.add_argument("--only", default="", help="the cases whose name contains this")
     parser.add_argument("--quick", action="store_true", help="a quick check")
+    add_write_option(parser)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -87,7 +88,8 @@ def main() -> None:
     cases = list(CASES)[::4] if arguments.quick else [case for case in CASES if arguments.only in case]
     measured = ((case, in_own_process(__file__, case=case, size=size)) for case in cases)
     print(f"{size[0]:,} x {size[1]:,}, CPU seconds on one thread, torch {torch.__version__}")
-    print_table(
+    ResultTables(arguments.write).show(
+        "decisions_at_scale",
         ["function", "seconds", "MB"],
         ([case, f"{values['seconds']:.1f}", f"{values['mb']:.0f}"] for case, values in measured),
     )

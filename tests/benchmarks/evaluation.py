@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.estimators import MetricEmbedder
 from mlmetric.evaluation import evaluate_embeddings
 from quality_sets import MultiLabelSet, read_sets, small_set
+from result_tables import ResultTables, add_write_option
 
 
 def measure(data: MultiLabelSet, seed: int) -> dict[str, dict[str, float]]:
@@ -54,7 +54,7 @@ def cells(key: str, runs: list[dict[str, dict[str, float]]]) -> list[str]:
     for name in runs[0]:
         found = [run[name][key] for run in runs]
         deviation = statistics.stdev(found) if len(found) > 1 else 0.0
-        row += [f"{statistics.fmean(found):.3f}", f"{deviation:.3f}"]
+        row.append(f"{statistics.fmean(found):.3f} ({deviation:.3f})")
     return row
 
 
@@ -64,14 +64,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed")
+    add_write_option(parser)
     options = parser.parse_args()
     if options.data is None and not options.quick:
         parser.error("pass --data FILE_OR_FOLDER, or --quick for a quick check")
+    tables = ResultTables(options.write)
     for data in [small_set()] if options.quick else read_sets(options.data):
         runs = [measure(data, seed) for seed in range(1 if options.quick else options.seeds)]
-        heads = ["metric", *(column for name in runs[0] for column in (name, "deviation"))]
         print(f"\n{data.name}, splits: {len(runs)}")
-        print_table(heads, (cells(key, runs) for key in runs[0]["features"]))
+        rows = (cells(key, runs) for key in runs[0]["features"])
+        tables.show("embedding_evaluation", ["metric", *runs[0]], rows, set=data.name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from sklearn.utils._testing import ignore_warnings
 
 from measuring import in_own_process, peak_mb, resident_mb
 from mlmetric.estimators import MetricClassifier
+from result_tables import ResultTables, add_write_option
 
 PAPER_RUNS: tuple[dict[str, Any], ...] = (
     {"margin": 1.0},
@@ -80,31 +81,33 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="a quick check")
+    add_write_option(parser)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(fit_case(**json.loads(arguments.case))))
         return
-    sizes, options = arguments.sizes, {}
+    sizes, options, tables = arguments.sizes, {}, ResultTables(arguments.write)
     if arguments.quick:
         sizes, options = ["100x4x3"], {"max_epochs": 1}
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, rounds: {arguments.rounds}")
     for size in sizes:
         shape = [int(number) for number in size.split("x")]
-        print(f"\n{size} synthetic features and labels\n")
-        print("| fit | seconds (median) | CPU seconds | MB before | MB at the peak |")
-        print("| --- | ---: | ---: | ---: | ---: |")
-        for name in FITS:
-            if "scikit-learn" in name and (shape[0] > MAX_ROWS_OF_PEER or arguments.device != "cpu"):
-                continue
-            case = {"name": name, "size": shape, "threads": arguments.threads, "device": arguments.device}
-            runs = [in_own_process(__file__, **case, options=options) for _ in range(arguments.rounds)]
-            median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            print(
-                f"| {name} | {median['seconds']:.2f} | {median['cpu']:.2f} | {median['before_mb']:.0f} | "
-                f"{median['peak_mb']:.0f} |",
-                flush=True,
-            )
+        print(f"\n{size} synthetic features and labels")
+        case = {"size": shape, "threads": arguments.threads, "device": arguments.device, "options": options}
+        heads = ["fit", "seconds", "CPU seconds", "MB beyond the start"]
+        tables.show("fits", heads, fit_rows(arguments.rounds, case), size=size)
+
+
+def fit_rows(rounds: int, case: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the medians of each fit."""
+    for name in FITS:
+        if "scikit-learn" in name and (case["size"][0] > MAX_ROWS_OF_PEER or case["device"] != "cpu"):
+            continue
+        runs = [in_own_process(__file__, name=name, **case) for _ in range(rounds)]
+        median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        memory = median["peak_mb"] - median["before_mb"]
+        yield [name, f"{median['seconds']:.2f}", f"{median['cpu']:.2f}", f"{memory:.0f}"]
 
 
 if __name__ == "__main__":

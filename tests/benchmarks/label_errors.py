@@ -39,10 +39,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from markdown_table import print_table
 from mlmetric.data import MultiLabelStratifiedKFold
 from mlmetric.estimators import MetricClassifier, MetricEmbedder
 from mlmetric.label_errors import rank_label_errors
+from result_tables import ResultTables, add_write_option
 
 Array = npt.NDArray[Any]
 SCORES = {"": "self_confidence", ", adjusted": "adjusted_margin"}
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--top", type=int, help="print this number of missing and of wrong labels, without flips")
     parser.add_argument("--quick", action="store_true", help="one seed of a synthetic set")
+    add_write_option(parser)
     options = parser.parse_args()
     if not options.data and not options.quick:
         parser.error("pass --data or --quick")
@@ -178,7 +179,7 @@ def main() -> None:
         for name, X, y in read_sets(options.data or []):
             print_suspects(name, X, y, options.model, options.top)
         return
-    heads = ["set", "flips", "rate", "method", "found", "deviation", "estimated / flips", "random order"]
+    heads = ["set", "flips", "rate", "method", "found", "found sd", "estimated / flips", "random order"]
     rows = (
         row
         for name, X, y in read_sets(options.data or [])
@@ -186,7 +187,8 @@ def main() -> None:
         for rate in options.rates
         for row in measure(name, X, y, kind, rate, options)
     )
-    print_table(heads, rows, num_text=4)
+    name = "label_errors_embedder" if options.embedder else "label_errors"
+    ResultTables(options.write).show(name, heads, rows, num_text=4)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from torchmetrics.functional.classification import multilabel_average_precision,
 
 from measuring import in_own_process, limit_memory, peak_mb, resident_mb
 from mlmetric.metrics import MultiLabelMetrics, RetrievalMetrics, f1, mean_average_precision, ndcg_at_k, r_precision
+from result_tables import ResultTables, add_write_option
 
 SIZES = ((30_000, 30, 0.1), (40_000, 80, 0.036), (20_000, 1_000, 0.007))
 """Rows, labels, and the share of entries that are positive."""
@@ -130,11 +131,12 @@ def run_here(_script: str, **case: Any) -> dict[str, Any]:
     return measure(case)
 
 
-def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int, float], ...]) -> None:
-    """Print the table of metrics of scores."""
-    print("\nScores, milliseconds\n")
-    print("| n x L | metric | mlmetric | MB | scikit-learn | times faster | torchmetrics | times faster |")
-    print("| --- | --- |" + " ---: |" * 6)
+SCORE_HEADS = ["n x L", "metric", "mlmetric: ms", "mlmetric: MB", "times mAP"]
+SCORE_HEADS += [f"{peer}: {figure}" for peer in ("scikit-learn", "torchmetrics") for figure in ("ms", "times as long")]
+
+
+def score_rows(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int, float], ...]) -> Iterator[list[str]]:
+    """Yield the rows of the table of metrics of scores."""
     for size in sizes:
         shape = f"{size[0]:,} x {size[1]:,}"
         own: dict[str, float] = {}
@@ -144,7 +146,7 @@ def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int
                 for peer in ("mlmetric", "scikit-learn", "torchmetrics")
             }
             own[metric] = found["mlmetric"]["seconds"]
-            cells = [shape, metric, f"{1e3 * own[metric]:.1f}", f"{found['mlmetric']['mb']:.0f}"]
+            cells = [shape, metric, f"{1e3 * own[metric]:.1f}", f"{found['mlmetric']['mb']:.0f}", ""]
             for peer in ("scikit-learn", "torchmetrics"):
                 seconds = found[peer]["seconds"]
                 cells += (
@@ -152,38 +154,36 @@ def print_scores(run: Callable[..., dict[str, Any]], sizes: tuple[tuple[int, int
                     if seconds is None
                     else [f"{1e3 * seconds:.0f}", f"{seconds / own[metric]:.1f}"]
                 )
-            print(f"| {' | '.join(cells)} |", flush=True)
+            yield cells
         table = run(__file__, name="all metrics: mlmetric", sizes=size)
-        times = f"{table['seconds'] / own['mAP']:.2f} times mAP"
-        print(
-            f"| {shape} | all metrics | {1e3 * table['seconds']:.1f} | {table['mb']:.0f} | {times} | | | |", flush=True
-        )
+        milliseconds, times = f"{1e3 * table['seconds']:.1f}", f"{table['seconds'] / own['mAP']:.2f}"
+        yield [shape, "all metrics", milliseconds, f"{table['mb']:.0f}", times, *[""] * 4]
 
 
-def print_searches(run: Callable[..., dict[str, Any]], sizes: tuple[int, ...]) -> None:
-    """Print the table of retrieval metrics."""
-    print(f"\nRetrieval, {DIM} columns, 30 labels: seconds\n")
-    names = ("NDCG@10", "R-precision", "all of RetrievalMetrics", "AccuracyCalculator")
-    heads = ["queries = references", "product in float32"]
-    for name in names:
-        heads += [name, "MB", "times the product"]
-    print(f"| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}")
+SEARCHED = ("NDCG@10", "R-precision", "all of RetrievalMetrics", "AccuracyCalculator")
+SEARCH_HEADS = ["rows", "product in float32: s"]
+SEARCH_HEADS += [f"{name}: {figure}" for name in SEARCHED for figure in ("s", "MB", "times the product")]
+
+
+def search_rows(run: Callable[..., dict[str, Any]], sizes: tuple[int, ...]) -> Iterator[list[str]]:
+    """Yield the rows of the table of retrieval metrics, with all rows as queries."""
     for n in sizes:
         product = run(__file__, name="product", sizes=[n])["seconds"]
         cells = [f"{n:,}", f"{product:.3f}"]
-        for name in names:
+        for name in SEARCHED:
             found = run(__file__, name=name, sizes=[n])
             if found["seconds"] is None:
                 cells += ["out of memory", "", ""]
             else:
                 cells += [f"{found['seconds']:.2f}", f"{found['mb']:.0f}", f"{found['seconds'] / product:.1f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        yield cells
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    add_write_option(parser)
     parser.add_argument("--only", nargs="+", choices=["scores", "retrieval"], default=["scores", "retrieval"])
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -193,11 +193,15 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.case))))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    run = run_here if options.quick else in_own_process
+    run, tables = run_here if options.quick else in_own_process, ResultTables(options.write)
     if "scores" in options.only:
-        print_scores(run, ((300, 8, 0.2),) if options.quick else SIZES)
+        print("\nScores")
+        rows = score_rows(run, ((300, 8, 0.2),) if options.quick else SIZES)
+        tables.show("metrics", SCORE_HEADS, rows, num_text=2)
     if "retrieval" in options.only:
-        print_searches(run, (200,) if options.quick else SEARCHES)
+        print(f"\nRetrieval, {DIM} columns, 30 labels")
+        rows = search_rows(run, (200,) if options.quick else SEARCHES)
+        tables.show("retrieval_metrics", SEARCH_HEADS, rows, num_text=0)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from measuring import in_own_process, limit_memory, peak_mb, resident_mb
 from mlmetric.losses import MultiLabelLoss
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.similarity import Jaccard, jaccard
+from result_tables import ResultTables, add_write_option
 
 CAPS = {
     "1/1, 1 per anchor": (1, 1, 1),
@@ -136,7 +137,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(section: str, setting: str, n: int, peer: str | None, device: str, rounds: int) -> str:
+def compare(section: str, setting: str, n: int, peer: str | None, device: str, rounds: int) -> list[str]:
     """Measure this library and the peer alternately, and return a row of the table."""
     rows: dict[str, list[dict[str, Any]]] = {"mlmetric": []} | ({peer: []} if peer else {})
     for _ in range(rounds):
@@ -153,7 +154,7 @@ def compare(section: str, setting: str, n: int, peer: str | None, device: str, r
         cells += [*figures(theirs)[1:4:2], f"{ratio:.1f}", same]
     else:
         cells += ["does not fit" if peer and ours else "not run", "", "", ""]
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
 def figures(rows: list[dict[str, Any]]) -> list[str]:
@@ -165,16 +166,13 @@ def figures(rows: list[dict[str, Any]]) -> list[str]:
     return [f"{triplets:,}", f"{1e3 * seconds:,.1f}", f"{peak:,.0f}", f"{max(0.0, peak - 24e-6 * triplets):,.0f}"]
 
 
-def table(title: str, peer: str, rows: list[str], ratio: str) -> None:
-    """Print a table."""
-    print(f"\n{title}\n")
-    print(f"| N | setting | triplets | ms | MB | beyond output | {peer}: ms | beyond output | {ratio} | triplets |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
-    for row in rows:
-        print(row, flush=True)
+def heads_of(peer: str, ratio: str) -> list[str]:
+    """Return the titles of a comparison."""
+    own = ["N", "setting", "triplets", "ms", "MB", "MB beyond output"]
+    return [*own, f"{peer}: ms", f"{peer}: MB beyond output", ratio, f"{peer}: triplets"]
 
 
-def shares(n: int, setting: str, device: str) -> str:
+def shares(n: int, setting: str, device: str) -> list[str]:
     """Profile one call, and return the shares of its time as a row of the table."""
     call = method("multi-hot", setting, "mlmetric", n, device)
     call()
@@ -194,7 +192,7 @@ def shares(n: int, setting: str, device: str) -> str:
             spent[parts[function]] += entry[3]
     rest = total - sum(spent.values())
     cells = [f"{100 * seconds / total:.0f} %" for seconds in (*spent.values(), rest)]
-    return f"| {n} | {setting} | {1e3 * total:,.1f} | {' | '.join(cells)} |"
+    return [str(n), setting, f"{1e3 * total:,.1f}", *cells]
 
 
 def small_calls(n: int, device: str) -> dict[str, Callable[[], Any]]:
@@ -229,7 +227,7 @@ def forward_and_backward(loss: Any, embeddings: Tensor, labels: Tensor) -> None:
     loss(embeddings.clone().requires_grad_(), labels).backward()
 
 
-def small_table(quick: bool, device: str, rounds: int) -> None:
+def small_table(quick: bool, device: str, rounds: int, tables: ResultTables) -> None:
     """Print the times of small batches: medians of calls that alternate in this process, on the CPU of CPU time."""
     rows, clock = [], time.perf_counter if device == "cuda" else time.process_time
     for n in (16,) if quick else (16, 32, 64, 128, 256, 512):
@@ -244,17 +242,15 @@ def small_table(quick: bool, device: str, rounds: int) -> None:
                 if repetition:  # the first call loads modules and allocates memory
                     times[name].append(clock() - start)
         rows.append([str(n), *(f"{1e3 * statistics.median(values):.2f}" for values in times.values())])
-    print("\nSmall batches: ms; the second to the fourth with 30 skewed labels and Jaccard, the peers on class ids\n")
-    print(f"| N | {' | '.join(calls)} |")
-    print(f"| ---: |{' ---: |' * len(calls)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
+    print("\nSmall batches: ms; the second to the fourth with 30 skewed labels and Jaccard, the peers on class ids")
+    tables.show("mining_small", ["N", *calls], rows, num_text=0)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    add_write_option(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=3, help="processes for each method and case")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="the tables to print")
@@ -265,44 +261,49 @@ def main() -> None:
         return
     rounds, device = (1, options.device) if options.quick else (options.rounds, options.device)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, median of {rounds} rounds")
+    tables = ResultTables(options.write)
     for name in options.only:
-        TABLE_OF[name](options.quick, device, rounds)
+        TABLE_OF[name](options.quick, device, rounds, tables)
 
 
-def one_hot_table(quick: bool, device: str, rounds: int) -> None:
+def one_hot_table(quick: bool, device: str, rounds: int, tables: ResultTables) -> None:
     """Print the comparison with pytorch-metric-learning on one-hot labels."""
     settings = [f"{classes}, {kind}" for classes in ("8 per class", "10 classes") for kind in ("all", "semihard")]
     cases = [("8 per class, all", 64)] if quick else [(s, n) for n in (256, 512, 1024, 2048) for s in settings]
-    rows = [compare("one-hot", setting, n, "pytorch-metric-learning", device, rounds) for setting, n in cases]
-    table("One-hot labels, without caps", "pytorch-metric-learning", rows, "times faster")
+    peer = "pytorch-metric-learning"
+    rows = (compare("one-hot", setting, n, peer, device, rounds) for setting, n in cases)
+    print("\nOne-hot labels, without caps")
+    tables.show("mining_one_hot", heads_of(peer, "times faster"), rows, num_text=2)
 
 
-def without_caps_table(quick: bool, device: str, rounds: int) -> None:
+def without_caps_table(quick: bool, device: str, rounds: int, tables: ResultTables) -> None:
     """Print the comparison with a loop on multi-hot labels; the loop runs once for 512 rows, and not for 1,024."""
     sizes = [64] if quick else [256, 512, 1024]
-    rows = [
+    rows = (
         compare("multi-hot", "no caps", n, "loop" if n <= 512 else None, device, 1 if n == 512 else rounds)
         for n in sizes
-    ]
-    table("Multi-hot labels, Jaccard, hard, without caps", "loop", rows, "times faster")
+    )
+    print("\nMulti-hot labels, Jaccard, hard, without caps")
+    tables.show("mining_without_caps", heads_of("loop", "times faster"), rows, num_text=2)
 
 
-def with_caps_table(quick: bool, device: str, rounds: int) -> None:
+def with_caps_table(quick: bool, device: str, rounds: int, tables: ResultTables) -> None:
     """Print the comparison of mining with caps and computing and sorting the distances."""
     sizes = (256, 512, 1024, 2048, 4096, 8192)
     cases = [("1/1, 1 per anchor", 64)] if quick else [(setting, n) for setting in SETTINGS for n in sizes]
-    rows = [compare("multi-hot", setting, n, "cdist and torch.sort", device, rounds) for setting, n in cases]
-    table("Multi-hot labels, Jaccard, hard, with caps", "cdist and torch.sort", rows, "times as long")
+    peer = "cdist and torch.sort"
+    rows = (compare("multi-hot", setting, n, peer, device, rounds) for setting, n in cases)
+    print("\nMulti-hot labels, Jaccard, hard, with caps")
+    tables.show("mining_with_caps", heads_of(peer, "times as long"), rows, num_text=2)
 
 
-def profile_table(quick: bool, device: str, rounds: int) -> None:
+def profile_table(quick: bool, device: str, rounds: int, tables: ResultTables) -> None:
     """Print the shares of the time."""
-    print("\nShares of the time, by profiling\n")
-    print("| N | setting | ms | distance | similarity | sort | output | other |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("\nShares of the time, by profiling")
+    heads = ["N", "setting", "ms", "distance", "similarity", "sort", "output", "other"]
     cases = [(256, "no caps"), (1024, "no caps"), *((n, setting) for n in (1024, 8192) for setting in SETTINGS)]
-    for n, setting in [(64, "no caps")] if quick else cases:
-        print(shares(n, setting, device), flush=True)
+    rows = (shares(n, setting, device) for n, setting in ([(64, "no caps")] if quick else cases))
+    tables.show("mining_profile", heads, rows, num_text=2)
 
 
 TABLE_OF = dict(

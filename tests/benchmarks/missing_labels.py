@@ -7,7 +7,7 @@ Of the entries of the training labels, `--share` are chosen at random, and are N
 others, and is the seed of the classifier and of the split, if the set has no fixed one. The validation rows of the
 classifier are training rows, and lack labels too. The test rows are complete. NDCG@10 is that of the test rows as
 queries, and of the training rows with their complete labels as the database. Figures are means over the seeds, with the
-standard deviation in a table of its own.
+standard deviation in brackets.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from markdown_table import print_table
 from mlmetric.estimators import MetricClassifier
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from quality_sets import MultiLabelSet, read_sets, small_set
+from result_tables import ResultTables, add_write_option
 
 METRICS = ("mAP", "macro F1", "NDCG@10")
 
@@ -53,21 +53,22 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3, help="share of the training labels that are missing")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--quick", action="store_true", help="a small synthetic set, one seed, two epochs")
+    add_write_option(parser)
     options = parser.parse_args()
     if not options.quick and not options.paths:
         parser.error("give files or folders, or --quick for a smoke test")
     settings = {"n_members": 1, "max_epochs": 2} if options.quick else {}
-    means, deviations = [], []
+    tables = ResultTables(options.write)
     for data in [small_set()] if options.quick else read_sets(options.paths):
         seeds = range(1 if options.quick else options.seeds)
         runs = [score(data, seed, options.share, **settings) for seed in seeds]
+        rows = []
         for name in runs[0]:
             values = np.array([run[name] for run in runs])
-            means.append([data.name, name, *(f"{value:.3f}" for value in values.mean(0))])
-            deviations.append([data.name, name, *(f"{value:.3f}" for value in values.std(0))])
-    for title, rows in (("Mean over the seeds", means), ("Standard deviation over the seeds", deviations)):
-        print(f"\n{title}:")
-        print_table(["set", "missing labels", *METRICS], rows, num_text=2)
+            figures = zip(values.mean(0), values.std(0), strict=True)
+            rows.append([name, *(f"{mean:.3f} ({deviation:.3f})" for mean, deviation in figures)])
+        print(f"\n{data.name}")
+        tables.show("missing_labels", ["missing labels", *METRICS], rows, set=data.name)
 
 
 if __name__ == "__main__":

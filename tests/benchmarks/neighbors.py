@@ -24,10 +24,10 @@ import torch
 from imblearn.under_sampling import TomekLinks
 from sklearn.neighbors import NearestNeighbors
 
-from markdown_table import print_table
 from measuring import in_own_process, peak_mb, resident_mb
 from mlmetric.neighbors import kneighbors
 from mlmetric.under_sampling import MultiLabelTomekLinks
+from result_tables import ResultTables, add_write_option
 
 Array = npt.NDArray[Any]
 SIZES = (5_000, 10_000, 20_000, 30_340)
@@ -141,6 +141,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    add_write_option(parser)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="the tables to print")
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="numbers of columns")
     parser.add_argument("--rounds", type=int, default=3, help="number of processes for each method and case")
@@ -154,25 +155,33 @@ def main() -> None:
     cases = [(n, d) for d in widths for n in sizes]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds} rounds")
 
-    costs = ["s", "MB", "peer: s", "peer: MB", "speed-up"]
+    tables = ResultTables(options.write)
     if "search" in options.only:
         print("\nNearest other row of each row, compared with NearestNeighbors of scikit-learn")
         rows = (compare("Gaussian", n, d, "mlmetric", "scikit-learn", rounds) for n, d in cases)
-        print_table(["n", "d", *costs, "correct", "peer: correct"], rows, num_text=0)
+        heads = [*cost_heads("scikit-learn"), "mlmetric: correct", "scikit-learn: correct"]
+        tables.show("neighbors", heads, rows, num_text=0)
     if "tomek" in options.only:
         print("\nTomek links of two classes, compared with TomekLinks of imbalanced-learn")
         rows = (compare("Gaussian", n, d, "mlmetric Tomek", "imbalanced-learn Tomek", rounds) for n, d in cases)
-        print_table(["n", "d", *costs, "rows kept"], rows, num_text=0)
+        tables.show("tomek_links", [*cost_heads("imbalanced-learn"), "rows kept"], rows, num_text=0)
     if "kinds" in options.only:
-        kinds_table(options.quick)
+        kinds_table(options.quick, tables)
 
 
-def kinds_table(quick: bool) -> None:
+def cost_heads(peer: str) -> list[str]:
+    """Return the titles of the sizes, and of the seconds and MB of both libraries."""
+    return ["n", "d", *(f"{name}: {unit}" for name in ("mlmetric", peer) for unit in ("s", "MB")), "times faster"]
+
+
+def kinds_table(quick: bool, tables: ResultTables) -> None:
     """Print the fraction of correct neighbours for each kind of rows."""
     n, d = (300, 40) if quick else (5_000, 256)
     print(f"\nFraction of correct neighbours and seconds at {n:,} x {d}, float32")
-    print_table(
-        ["rows", "mlmetric", "s", "scikit-learn", "s", "a plain product in float32", "s"],
+    names = ("mlmetric", "scikit-learn", "plain float32 product")
+    tables.show(
+        "neighbors_kinds",
+        ["rows", *(f"{name}: {figure}" for name in names for figure in ("correct", "s"))],
         (kind_row(kind, n, d) for kind in (KINDS[:1] if quick else KINDS)),
     )
 

@@ -26,6 +26,7 @@ from mlmetric.data import ImageDataset, extract_features, stratified_split
 from mlmetric.heads import ClassifierHead, EmbeddingHead, FrozenBackbone
 from mlmetric.miners import MultiLabelSemiHardMiner
 from mlmetric.training import TrainingConfig, apply_in_batches, fit_classifier, fit_embedding
+from result_tables import ResultTables, add_write_option
 
 BATCH_SIZE = 32
 
@@ -38,6 +39,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def bench_extraction(
+    tables: ResultTables,
     backbone_name: str,
     num_images: int,
     rounds: int,
@@ -75,10 +77,18 @@ def bench_extraction(
     ratios = [first / second for first, second in zip(forward_seconds, extract_seconds, strict=True)]
     settings = f"{num_images} images of 500 x 400, {num_workers} workers, median of {rounds} alternating rounds"
     print(f"\n{backbone_name} on {device}, batches of {batch_size}, {options}, {settings}")
-    print(f"| forward pass      | {num_images / statistics.median(forward_seconds):8.2f} images/s |")
-    print(f"| extract_features  | {num_images / statistics.median(extract_seconds):8.2f} images/s |")
-    median, lowest, highest = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"| ratio             | {median:8.3f} (lowest {lowest:.3f}, highest {highest:.3f}) |")
+    heads = [
+        "workers",
+        "forward pass: images/s",
+        "extract_features: images/s",
+        "ratio",
+        "lowest ratio",
+        "highest ratio",
+    ]
+    speeds = (num_images / statistics.median(times) for times in (forward_seconds, extract_seconds))
+    cells = [f"{num_workers}", *(f"{speed:.2f}" for speed in speeds)]
+    cells += [f"{ratio:.3f}" for ratio in (statistics.median(ratios), min(ratios), max(ratios))]
+    tables.show("feature_extraction", heads, [cells], num_text=0)
 
 
 def random_rows(num_rows: int, num_features: int) -> tuple[Tensor, Tensor]:
@@ -89,7 +99,7 @@ def random_rows(num_rows: int, num_features: int) -> tuple[Tensor, Tensor]:
     return torch.rand(num_rows, num_features, generator=generator), labels
 
 
-def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
+def bench_stages(tables: ResultTables, num_rows: int, num_features: int, epochs: int) -> None:
     """Time both stages with the settings of the paper on random rows."""
     features, labels = random_rows(num_rows, num_features)
     times = {}
@@ -132,8 +142,7 @@ def bench_stages(num_rows: int, num_features: int, epochs: int) -> None:
         )
         times["stage two"] = time.perf_counter() - start
     print(f"\n{num_rows} x {num_features} synthetic features, {len(train)} training rows, {epochs} epochs")
-    for step, value in times.items():
-        print(f"| {step:9} | {value:8.1f} s |")
+    tables.show("stages", ["step", "seconds"], ([step, f"{value:.1f}"] for step, value in times.items()))
 
 
 def peak_memory_gb() -> float:
@@ -145,6 +154,7 @@ def main() -> None:
     """Run the stages first, while the process uses little memory, then the extraction."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a quick check")
+    add_write_option(parser)
     parser.add_argument("--extraction-only", action="store_true")
     parser.add_argument("--backbone", default="resnet50", help="torchvision classification model")
     parser.add_argument("--images", type=int, default=192, help="images in a round")
@@ -157,17 +167,19 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    tables = ResultTables(arguments.write)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {peak_memory_gb():.2f} GB at the start")
     if arguments.quick:
-        bench_stages(300, 32, epochs=2)
-        bench_extraction("squeezenet1_0", 4, rounds=1, num_workers=0)
+        bench_stages(tables, 300, 32, epochs=2)
+        bench_extraction(tables, "squeezenet1_0", 4, rounds=1, num_workers=0)
     else:
         if not arguments.extraction_only:
-            bench_stages(30_340, 2048, epochs=20)
-            print(f"| peak memory | {peak_memory_gb():6.2f} GB |")
+            bench_stages(tables, 30_340, 2048, epochs=20)
+            print(f"\nPeak memory: {peak_memory_gb():.2f} GB")
         names = ("device", "batch_size", "autocast", "channels_last", "compile")
         options = {name: getattr(arguments, name) for name in names}
-        bench_extraction(arguments.backbone, arguments.images, arguments.rounds, arguments.num_workers, **options)
+        sizes = (arguments.images, arguments.rounds, arguments.num_workers)
+        bench_extraction(tables, arguments.backbone, *sizes, **options)
 
 
 if __name__ == "__main__":

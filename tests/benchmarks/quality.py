@@ -57,8 +57,9 @@ from mlmetric.metrics import best_thresholds, f1, mean_average_precision
 from quality_classifiers import REGULARISATION, logistic_regression
 from quality_methods import METHODS, ONE_MEMBER, RECOMMENDED
 from quality_sets import MultiLabelSet, read_sets, small_set, wide_sets
-from quality_tables import MEASURES, Runs, ranks, summary, table
+from quality_tables import MEASURES, RANK_HEADS, Runs, rank_rows, result_rows
 from quality_training import Method, Parts, Result
+from result_tables import ResultTables, add_write_option
 
 NUM_NEIGHBORS = 20
 
@@ -183,7 +184,7 @@ def is_selected(name: str, texts: list[str]) -> bool:
 
 
 def main() -> None:
-    """Print a table for each set, and the ranks of our recipes."""
+    """Print a table for each set, with the ranks of our recipes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", help=".npz files, or folders of them")
     parser.add_argument("--seeds", type=int, default=5)
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of the results, which a later call continues")
     parser.add_argument("--wide", action="store_true", help="two synthetic sets with wide features and many labels")
     parser.add_argument("--quick", action="store_true", help="a synthetic set, one seed, three methods")
+    add_write_option(parser)
     options = parser.parse_args()
     if options.data is None and not options.wide and not options.quick:
         parser.error("pass --data FILE_OR_FOLDER, --wide for synthetic sets, or --quick for a quick check")
@@ -207,24 +209,24 @@ def main() -> None:
     seeds, jobs = range(options.seeds), options.jobs
     if options.quick:
         names, seeds, jobs = ["linear probe", "label graph (ML-GCN)", ONE_MEMBER], range(1), 1
-    sets: dict[str, Runs] = {}
-    verdicts: dict[str, list[str]] = {ours: [] for ours in (RECOMMENDED, ONE_MEMBER)}
+    tables = ResultTables(options.write)
+    verdicts: dict[str, list[str]] = {ours: [] for ours in (RECOMMENDED, ONE_MEMBER) if ours in names}
+    is_ranked = options.quick or (names == list(METHODS) and len(seeds) > 2)
     selected = (
         [small_set()] if options.quick else [*read_sets(options.data or []), *(wide_sets() if options.wide else ())]
     )
     for data in selected:
-        runs = sets[data.name] = run_all(names, data, seeds, jobs, options.output)
+        runs = run_all(names, data, seeds, jobs, options.output)
         train, test = data.train_and_test(0)
         num_features = split(data, 0).train.shape[1]
         print(f"\n{data.name}: {len(train)} training rows, {len(test)} test rows, {num_features} features, ", end="")
-        print(f"{data.labels.shape[1]} labels; mean (deviation) of {len(seeds)} splits\n\n{table(runs)}", flush=True)
-        for ours in verdicts if names == list(METHODS) and len(seeds) > 2 else ():
-            print(f"\n{ours}:")
-            for measured, rank in ranks(runs, ours).items():
-                print(f"- {MEASURES[measured]}: {rank}", flush=True)
-                verdicts[ours].append(rank.split(" by ")[0])
-    if len(sets) > 1:
-        print(f"\n{' / '.join(MEASURES.values())}\n\n{summary(sets)}")
+        print(f"{data.labels.shape[1]} labels; mean (deviation) of {len(seeds)} splits", flush=True)
+        tables.show("methods", ["method", *MEASURES.values(), "seconds"], result_rows(runs), set=data.name)
+        rows = [row for ours in verdicts if is_ranked for row in rank_rows(runs, ours)]
+        if rows:
+            tables.show("ranks", RANK_HEADS, rows, num_text=2, set=data.name)
+        for ours, _, _, rank, *_ in rows:
+            verdicts[ours].append(rank)
     for ours, found in verdicts.items():
         if found:
             print(f"\n{ours}: {', '.join(f'{word} {found.count(word)}' for word in dict.fromkeys(found))}")

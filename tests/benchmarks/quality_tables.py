@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from quality_methods import OTHERS
+from quality_methods import FORMER, OTHERS, PAPER
 
 MEASURES = {
     "ndcg": "NDCG@10",
@@ -15,6 +15,7 @@ MEASURES = {
     "macro_f1": "macro F1",
     "overall_f1": "overall F1",
 }
+RANK_HEADS = ["method", "metric", "mean", "rank", "lead", "best other method", "mean of the other", "remarks"]
 RANKED = ("ndcg", "knn", "map", "macro_f1", "overall_f1")
 SIZE_RATIOS = (0.95, 1.1)
 
@@ -31,51 +32,36 @@ def cell(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f} ({deviation(values):.3f})"
 
 
-def table(runs: Runs) -> str:
-    """Format the results on one set."""
-    lines = [f"| method | {' | '.join(MEASURES.values())} | seconds |", "| --- |" + " ---: |" * (len(MEASURES) + 1)]
+def result_rows(runs: Runs) -> Iterator[list[str]]:
+    """Yield the row of each method of the table of one set."""
     for name, rows in runs.items():
         cells = [cell([row[measured] for row in rows]) for measured in MEASURES]
-        lines.append(f"| {name} | {' | '.join(cells)} | {statistics.fmean(row['seconds'] for row in rows):.1f} |")
-    return "\n".join(lines)
+        yield [name, *cells, f"{statistics.fmean(row['seconds'] for row in rows):.1f}"]
 
 
-def summary(sets: Mapping[str, Runs]) -> str:
-    """Format the means on all sets: NDCG@10 / size ratio / kNN mAP / mAP / macro F1 / overall F1."""
-    lines = [f"| method | {' | '.join(sets)} |", "| --- |" + " --- |" * len(sets)]
-    for name in next(iter(sets.values())):
-        cells = [
-            " / ".join(f"{statistics.fmean(row[measured] for row in runs[name]):.3f}" for measured in MEASURES)
-            for runs in sets.values()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def ranks(runs: Runs, ours: str) -> dict[str, str]:
-    """Return the rank of one of our recipes among the other methods for each metric."""
+def rank_rows(runs: Runs, ours: str) -> Iterator[list[str]]:
+    """Yield the rank of one of our recipes among the other methods for each metric."""
     low, high = SIZE_RATIOS
-    outside = {name for name, rows in runs.items() if not low <= statistics.fmean(row["size"] for row in rows) <= high}
-    found = {}
+    means = {name: {key: statistics.fmean(row[key] for row in rows) for key in MEASURES} for name, rows in runs.items()}
+    outside = {name for name in runs if not low <= means[name]["size"] <= high}
     for measured in RANKED:
-        values = {name: [row[measured] for row in rows] for name, rows in runs.items()}
-        allowed = [name for name in OTHERS if measured != "ndcg" or name not in outside]
+        others = [name for name in (*OTHERS, PAPER, FORMER) if name in runs]
+        skipped = [name for name in others if measured == "ndcg" and name in outside]
+        allowed = [name for name in others if name not in skipped]
+        remarks = [f"size ratio outside {low} to {high}"] if measured == "ndcg" and ours in outside else []
+        remarks += [f"not compared: {', '.join(skipped)}"] if skipped else []
+        cells = [ours, MEASURES[measured], f"{means[ours][measured]:.3f}"]
         if not allowed:
-            found[measured] = f"{cell(values[ours])}; no other method has a size ratio of {low} to {high}"
+            yield [*cells, "no other method", "", "", "", "; ".join(remarks)]
             continue
-        leads = {name: statistics.fmean(values[ours]) - statistics.fmean(values[name]) for name in allowed}
-        spreads = {name: max(deviation(values[ours]), deviation(values[name])) for name in allowed}
+        spread = {name: deviation([row[measured] for row in runs[name]]) for name in (ours, *allowed)}
+        leads = {name: means[ours][measured] - means[name][measured] for name in allowed}
+        spreads = {name: max(spread[ours], spread[name]) for name in allowed}
         best = min(leads, key=leads.__getitem__)
-        lead = leads[best]
         if all(leads[name] > spreads[name] for name in allowed):
             verdict = "first"
         elif any(leads[name] < -spreads[name] for name in allowed):
             verdict = "behind"
         else:
-            verdict = "tied ahead" if lead > 0 else "tied"
-        found[measured] = f"{verdict} by {lead:+.3f}: {cell(values[ours])}; {best} {cell(values[best])}"
-        if measured == "ndcg" and ours in outside:
-            found[measured] = f"size ratio outside {low} to {high}, otherwise {found[measured]}"
-        if measured == "ndcg" and outside & OTHERS.keys():
-            found[measured] += f"; not compared: {', '.join(name for name in OTHERS if name in outside)}"
-    return found
+            verdict = "tied ahead" if leads[best] > 0 else "tied"
+        yield [*cells, verdict, f"{leads[best]:+.3f}", best, f"{means[best][measured]:.3f}", "; ".join(remarks)]

@@ -36,10 +36,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from markdown_table import print_table
 from mlmetric.decisions import conformal_fnr_threshold, ltt_fdr_threshold
 from mlmetric.metrics import best_thresholds
 from quality_sets import MultiLabelSet, read_sets, small_set
+from result_tables import ResultTables, add_write_option
 
 Array = npt.NDArray[Any]
 ALPHAS = (0.05, 0.1, 0.2)
@@ -149,7 +149,7 @@ def evaluate_f1(rows: ScoredRows, risk: Risk, average: str, num_splits: int) -> 
     return [f"{np.mean(numbers):.2f}", *(f"{value:.4f}" for value in values), *[""] * 4]
 
 
-def print_rates(sets: list[ScoredRows], num_splits: int) -> None:
+def print_rates(sets: list[ScoredRows], num_splits: int, tables: ResultTables) -> None:
     """Print a table for missed labels and a table for wrong labels."""
     for risk in RISKS:
         heads = ["set", "calibration rows", "true labels", "alpha", "labels predicted", risk.name, "standard error"]
@@ -171,13 +171,16 @@ def print_rates(sets: list[ScoredRows], num_splits: int) -> None:
             for rows in sets
             for title, values in (
                 *((f"{alpha}", evaluate(rows, risk, alpha, num_splits)) for alpha in ALPHAS),
-                *((f"F1, {average}", evaluate_f1(rows, risk, average, num_splits)) for average in ("micro", "macro")),
+                *(
+                    (f"highest {name} F1", evaluate_f1(rows, risk, average, num_splits))
+                    for name, average in (("overall", "micro"), ("macro", "macro"))
+                ),
             )
         )
-        print_table(heads, cells)
+        tables.show(f"{risk.name}_labels", heads, cells)
 
 
-def print_mapie(sets: list[ScoredRows]) -> None:
+def print_mapie(sets: list[ScoredRows], tables: ResultTables) -> None:
     """Print thresholds and seconds of MAPIE and of this library."""
     from mapie.risk_control import MultiLabelClassificationController
 
@@ -192,7 +195,7 @@ def print_mapie(sets: list[ScoredRows]) -> None:
         theirs = controller.calibrate(scores, labels.astype(int)).best_predict_param[0]
         return [rows.name, f"{theirs:.4f}", f"{ours:.4f}", f"{time.perf_counter() - start:.4f}", f"{seconds:.4f}"]
 
-    print_table(["set", "MAPIE", "mlmetric", "MAPIE, seconds", "mlmetric, seconds"], map(row, sets))
+    tables.show("mapie", ["set", "MAPIE", "mlmetric", "MAPIE, seconds", "mlmetric, seconds"], map(row, sets))
 
 
 def main() -> None:
@@ -202,14 +205,16 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=500, help="number of random splits")
     parser.add_argument("--mapie", action="store_true", help="compare with MAPIE")
     parser.add_argument("--quick", action="store_true", help="a small synthetic set, 5 splits")
+    add_write_option(parser)
     options = parser.parse_args()
     if not options.quick and not options.paths:
         parser.error("give files or folders, or --quick for a smoke test")
     sets = [score(data) for data in ([small_set()] if options.quick else read_sets(options.paths))]
     warnings.filterwarnings("ignore", message="A false")
-    print_rates(sets, 5 if options.quick else options.splits)
+    tables = ResultTables(options.write)
+    print_rates(sets, 5 if options.quick else options.splits, tables)
     if options.mapie:
-        print_mapie(sets)
+        print_mapie(sets, tables)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from markdown_table import print_table
 from mlmetric.metrics import RetrievalMetrics
+from result_tables import ResultTables, add_write_option
 
 Array = npt.NDArray[Any]
 BLOCK_ROWS, BLOCK_QUERIES, SHARD_ROWS = 2048, 512, 1_000_000
@@ -118,6 +118,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    add_write_option(parser)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made; the system's by default")
     parser.add_argument("--rows", type=int, default=200_000, help="number of rows of the database")
     parser.add_argument("--columns", type=int, default=128, help="number of columns of the embeddings")
@@ -159,7 +160,7 @@ def main() -> None:
         "columns",
         "s",
         "product alone: s",
-        "times",
+        "times the product",
         "MB",
         "MB before",
         "difference from memory",
@@ -167,7 +168,7 @@ def main() -> None:
     cells = [f"{options.queries:,}", f"{options.rows:,}", f"{options.columns:,}", f"{seconds:.2f}", f"{product:.2f}"]
     cells += [f"{seconds / product:.2f}", f"{peak.megabytes:,.0f}", f"{before:,.0f}"]
     cells.append(f"{largest_difference(queries, checked, options.k):.1e}")
-    print_table(header, [cells], num_text=0)
+    ResultTables(options.write).show("streamed_retrieval", header, [cells], num_text=0)
 
 
 if __name__ == "__main__":

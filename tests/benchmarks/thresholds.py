@@ -29,9 +29,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from markdown_table import print_table
 from mlmetric.data import MultiLabelStratifiedKFold, stratified_split
 from mlmetric.decisions import FBeta, MinPrecision, MinRecall, MultiLabelThresholdClassifier, PredictedCount, TopK
+from result_tables import ResultTables, add_write_option
 
 Array = npt.NDArray[Any]
 RECALL = 0.9
@@ -153,33 +153,28 @@ def compare(name: str, X: Array, y: Array, num_seeds: int) -> tuple[dict[str, Ar
 
 
 def main() -> None:
-    """Print a table for each measure, and one of the spread of the thresholds."""
+    """Print a table for each set, and one of the spread of the thresholds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of .npz files")
     parser.add_argument("--sets", nargs="+", help="names of the sets; all by default")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a synthetic data set, one seed")
+    add_write_option(parser)
     options = parser.parse_args()
     if options.data is None and not options.quick:
         parser.error("give --data FOLDER, or --quick for a smoke test")
     warnings.filterwarnings("ignore", message="No threshold meets")
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
     sets = read_sets(None if options.quick else options.data, options.sets)
-    compared = {name: compare(name, X, y, 1 if options.quick else options.seeds) for name, X, y in sets}
-    results = {name: values for name, (values, _) in compared.items()}
-    for number, measure in enumerate(MEASURES):
-        print(f"\n{measure}")
-        print_table(
-            ["rule", *results],
-            (
-                [title, *(mean_and_deviation(values[title][number]) for values in results.values())]
-                for title in next(iter(results.values()))
-            ),
-        )
+    tables, spreads = ResultTables(options.write), []
+    for name, X, y in sets:
+        results, rows = compare(name, X, y, 1 if options.quick else options.seeds)
+        spreads += rows
+        print(f"\n{name}")
+        cells = ([title, *map(mean_and_deviation, values)] for title, values in results.items())
+        tables.show("thresholds", ["rule", *MEASURES], cells, set=name)
     print("\nMean standard deviation of the thresholds over five folds")
-    print_table(
-        ["set", "positives", "labels", *SPREAD], (row for _, rows in compared.values() for row in rows), num_text=2
-    )
+    tables.show("threshold_spread", ["set", "positives", "labels", *SPREAD], spreads, num_text=2)
 
 
 def mean_and_deviation(values: Array) -> str:

@@ -26,10 +26,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from markdown_table import print_table
 from mlmetric.data import stratified_split
 from mlmetric.imbalance import mean_ir
 from mlmetric.metrics import best_thresholds, f1, mean_average_precision
+from result_tables import ResultTables, add_write_option
 from under_sampling_methods import OVER_SAMPLERS, SAMPLERS, seeded
 
 Array = npt.NDArray[Any]
@@ -112,7 +112,8 @@ def run(sampler: Any, parts: Parts, seed: int) -> Result:
 def cell(values: list[float], digits: int, *, spread: bool = False) -> str:
     """Format the mean, and the standard deviation if `spread`."""
     text = f"{statistics.fmean(values):.{digits}f}"
-    return f"{text} ({statistics.stdev(values):.{digits}f})" if spread and len(values) > 1 else text
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{text} ({deviation:.{digits}f})" if spread else text
 
 
 def row_of_table(title: str, results: list[Result]) -> list[str]:
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=["under", "over"], help="undersampling or oversampling only")
     parser.add_argument("--quick", action="store_true", help="a synthetic data set, one seed")
+    add_write_option(parser)
     options = parser.parse_args()
     if options.data is None and not options.quick:
         parser.error("give --data FOLDER, or --quick for a smoke test")
@@ -136,7 +138,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=r"\w+ (removed|raised|added) ")
     warnings.filterwarnings("ignore", message="Label (not )?.* is present in all training examples")
     chosen = {"under": SAMPLERS, "over": OVER_SAMPLERS, None: SAMPLERS | OVER_SAMPLERS}
-    samplers = chosen[options.only]
+    samplers, tables = chosen[options.only], ResultTables(options.write)
     for name, X, y, n_train in read_sets(None if options.quick else options.data):
         seeds = range(1 if options.quick else options.seeds)
         parts = [split(X, y, n_train, seed) for seed in seeds]
@@ -148,7 +150,8 @@ def main() -> None:
             row_of_table(title, [run(sampler, part, seed) for part, seed in zip(parts, seeds, strict=True)])
             for title, sampler in {"none": None, **samplers}.items()
         )
-        print_table(["sampler", "rows", "MeanIR before", "after", "labels lost", "macro F1", "mAP"], rows)
+        heads = ["sampler", "rows", "MeanIR before", "MeanIR after", "labels lost", "macro F1", "mAP"]
+        tables.show("sampling", heads, rows, set=name)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -23,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markdown_table import print_table
 from measuring import results
 from mlmetric._atomic_write import atomic_write
 from mlmetric.data import join_views, stratified_split
@@ -31,6 +31,7 @@ from mlmetric.estimators import MetricClassifier
 from mlmetric.metrics import f1, mean_average_precision, ndcg_at_k
 from mlmetric.training import apply_in_batches
 from quality_tables import cell
+from result_tables import ResultTables, add_write_option
 
 FUSIONS = ("late", "concat", "gated")
 GAPS = {"nowhere": (False, False), "test rows": (False, True), "training rows": (True, False), "both": (True, True)}
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--output", type=Path, help="JSON file of the results, which a later call continues")
     parser.add_argument("--quick", action="store_true", help="a synthetic set and one seed")
+    add_write_option(parser)
     options = parser.parse_args()
     if options.data is None and not options.quick:
         parser.error("pass --data FILE, or --quick for a quick check")
@@ -159,6 +161,7 @@ def main() -> None:
         if options.output is not None:
             with atomic_write(options.output) as file:
                 file.write(json.dumps(done, indent=1).encode())
+    tables = ResultTables(options.write)
     for gaps in GAPS:
         print(f"\nMissing in half of the rows: {gaps}; mean (deviation) of {len(seeds)} splits")
         by_method: dict[str, list[dict[str, float]]] = {}
@@ -167,12 +170,15 @@ def main() -> None:
                 method, where = name.split("/")
                 if where == gaps:
                     by_method.setdefault(method, []).append(row)
-        print_table(["method", *MEASURES.values()], (row_of(method, rows) for method, rows in by_method.items()))
+        cells = (row_of(method, rows) for method, rows in by_method.items())
+        tables.show("views", ["method", *MEASURES.values()], cells, **{"missing in half of": gaps})
 
 
 def row_of(method: str, rows: list[dict[str, float]]) -> list[str]:
     """Return the cells of a method."""
-    return [method, *(cell([row[name] for row in rows]) if name in rows[0] else "" for name in MEASURES)]
+    values = {name: [row[name] for row in rows] for name in rows[0]}
+    seconds = f"{statistics.fmean(values['seconds']):.0f}" if "seconds" in values else ""
+    return [method, *(cell(values[name]) if name in values else "" for name in list(MEASURES)[:-1]), seconds]
 
 
 if __name__ == "__main__":

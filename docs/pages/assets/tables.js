@@ -6,37 +6,35 @@ document$.subscribe(() => {
     const rows = [...body.rows];
     const text = (row, column) => row.cells[column].textContent.trim();
     const number = (value) => parseFloat(value.replaceAll(",", ""));
+    const isNumeric = (column) => heads[column].style.textAlign === "right";
     heads.forEach((head, column) => {
-      head.tabIndex = 0;
-      head.setAttribute("role", "button");
-      const sort = () => {
+      const button = document.createElement("button");
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
         const descending = head.ariaSort !== "descending";
         heads.forEach((other) => { other.ariaSort = "none"; });
         head.ariaSort = descending ? "descending" : "ascending";
+        const sign = descending ? -1 : 1;
         const compare = (a, b) => {
           const [x, y] = [text(a, column), text(b, column)];
-          if (Number.isNaN(number(x)) || Number.isNaN(number(y))) return x.localeCompare(y);
-          return number(x) - number(y);
+          if (!x || !y) return !x - !y; // empty cells are the last in both orders
+          if (!isNumeric(column)) return sign * x.localeCompare(y);
+          const [first, second] = [number(x), number(y)];
+          if (Number.isNaN(first) || Number.isNaN(second)) return Number.isNaN(first) - Number.isNaN(second);
+          return sign * (first - second);
         };
-        body.append(...[...rows].sort((a, b) => (descending ? -1 : 1) * compare(a, b)));
-      };
-      head.addEventListener("click", sort);
-      head.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") {
-          event.preventDefault();
-          sort();
-        }
+        body.append(...[...rows].sort(compare));
       });
     });
     if (block.dataset.filter === undefined) continue;
+    const label = document.createElement("label");
     const select = document.createElement("select");
-    select.ariaLabel = `Show only one ${block.dataset.filter}`;
-    for (const value of ["", ...new Set(rows.map((row) => text(row, 0)))]) {
-      select.add(new Option(value || `every ${block.dataset.filter}`, value));
-    }
+    for (const value of ["", ...new Set(rows.map((row) => text(row, 0)))]) select.add(new Option(value || "all", value));
     select.addEventListener("change", () => {
       for (const row of rows) row.hidden = select.value !== "" && text(row, 0) !== select.value;
     });
-    block.prepend(select);
+    label.append(`${block.dataset.filter}: `, select);
+    block.prepend(label);
   }
 });
