@@ -47,7 +47,7 @@ class MultiLabelMetrics(StatefulMetric):
         zero_division: Replacement for undefined values (0/0): nan, 0 or 1. Means exclude NaN; a mean over no values is
             undefined as well.
         label_names: Names of the L labels for reports, which otherwise show their indices.
-        device: Device on which the rows are stored; by default that of `preds`.
+        device: Device on which the rows are stored; by default the device of `preds`.
         sync_on_compute: Whether to evaluate the rows of all processes in a distributed run.
 
     Raises:

@@ -23,9 +23,9 @@ def explain_hits(
     """Divide the label similarity of each query and each of its hits among the labels.
 
     `Hit.shared` divides the Jaccard index among the labels that both rows have. This function supports any similarity,
-    and also includes the labels that lower it: the shares are those of
-    [`explain_similarity`][mlmetric.similarity.explain_similarity], by default the Shapley values of the labels in the
-    Jaccard index.
+    and also includes the labels that lower it. The shares are computed by
+    [`explain_similarity`][mlmetric.similarity.explain_similarity]; by default they are the Shapley values of the labels
+    in the Jaccard index.
 
     Args:
         index: The index, with labels.

@@ -196,7 +196,7 @@ def gather_database(database: StreamedDatabase | None) -> StreamedDatabase | Non
 
 
 def merge_databases(first: StreamedDatabase | None, second: StreamedDatabase | None) -> StreamedDatabase:
-    """Return the rows of both; those of the second follow those of the first."""
+    """Return the rows of both; the rows of the second follow the rows of the first."""
     if first is None or second is None or first.digest() != second.digest():
         raise ValueError(
             "`other` must have the same queries, `k` and `metric`, and both `streamed=True`, got a metric that differs "
@@ -214,7 +214,7 @@ def _sliceable(values: Any) -> Any:
         return values.detach() if values.layout is torch.strided else None
     if sparse.issparse(values):
         return values.tocsr()
-    # Arrays, and matrices in files that are read where they are sliced, such as `JoinedFeatures` and those of h5py.
+    # Arrays, and matrices in files that are read where they are sliced, such as `JoinedFeatures` and h5py datasets.
     dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", ())
     is_sliceable = isinstance(dtype, np.dtype) and dtype.kind in "biuf" and len(shape) == 2
     return values if is_sliceable else None
