@@ -59,7 +59,7 @@ def test_page_has_output_and_figures_and_its_result_is_reused(gallery, tmp_path,
     page = gallery.page("line", result)
     assert page.startswith("# A title\n\nWhat it shows. More.\n\nA text with `code`\nof two lines.\n\n```python\nfrom")
     assert "\n```text\nsome output\n```\n\nAnother text." in page
-    assert "\n![A line of two points](images/line_1.png)\n\n[Download the script](line.py)" in page
+    assert "\n[![A line of two points](images/line_1.png)](images/line_1.png)\n\n[Download the script](line.py)" in page
     assert (folder / "line_1.png").stat().st_size > 1000
 
     with monkeypatch.context() as patched:

@@ -1,8 +1,8 @@
 """Average precision by support.
 
-A mean over labels hides that rare labels are recognised worse and measured less precisely. Plot the average precision
-(AP) of each label against its number of positives, with an interval. The images are composed of handwritten digits from
-scikit-learn.
+A mean over labels hides that rare labels are recognised less well and measured less precisely. Plot the average
+precision (AP) of each label against its number of positives, with an interval. The images are composed of handwritten
+digits from scikit-learn.
 """
 
 # %%

@@ -98,7 +98,7 @@ print("fine-tuned: mAP {:.3f}, NDCG@10 {:.3f}".format(*curve[-1]))
 figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
 for name, values, colour in zip(("mAP", "NDCG@10"), zip(*curve, strict=True), ("#0072B2", "#D55E00"), strict=True):
     axes.plot(values, marker="o", color=colour)
-    axes.axhline(values[0], color=colour, linestyle="--", linewidth=1)
+    axes.plot([0, 10], [values[0], values[0]], color=colour, linestyle="--", linewidth=1)
     at = {"textcoords": "offset points", "color": colour}
     axes.annotate(f"{name} {values[-1]:.2f}", (10, values[-1]), xytext=(8, 0), va="center", **at)
     axes.annotate(f"frozen network {values[0]:.2f}", (2, values[0]), xytext=(0, 5), **at)

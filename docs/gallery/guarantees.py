@@ -1,6 +1,6 @@
 """Guarantees.
 
-`conformal_fnr_threshold` bounds the mean share of true labels that are missed, `ltt_fdr_threshold` the share of
+`conformal_fnr_threshold` bounds the mean share of true labels that are missed, `ltt_fdr_threshold` the mean share of
 predicted labels that are wrong. The histograms show what this means for a single calibration set. The data are
 synthetic.
 """

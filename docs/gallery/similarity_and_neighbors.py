@@ -69,7 +69,8 @@ axes.set_title("Similarity of label sets to {sea, beach}")
 # mean number of labels of the 20 most similar rows, by the number of labels of the query.
 
 queries, sizes = labels[:600], labels[:600].sum(dim=1)
-noise = 1e-6 * torch.rand(600, len(labels) - 600)  # ties in random order
+generator = torch.Generator().manual_seed(0)
+noise = 1e-6 * torch.rand(600, len(labels) - 600, generator=generator)  # ties in random order
 figure, axes = plt.subplots(figsize=(7, 4.4), layout="constrained")
 shown = {
     "InnerProduct": ("#D55E00", 5),

@@ -40,7 +40,8 @@ classifiers = {
     "default settings": MetricClassifier(**settings).fit(X, y),
     "ema_decay=0, mixup=0": MetricClassifier(**settings, ema_decay=0, mixup=0).fit(X, y),
 }
-print(classifiers["default settings"].history_[0][-1])
+record = classifiers["default settings"].history_[0][-1]
+print(", ".join(f"{key} {value:.3g}" for key, value in record.items()))
 for name, classifier in classifiers.items():
     mean_ap = mean_average_precision(classifier.predict_proba(X_test), y_test)
     ndcg = ndcg_at_k(classifier.transform(X_test), y_test, classifier.transform(X), y)

@@ -112,7 +112,7 @@ def page(name: str, result: dict[str, Any]) -> str:
     for cell in result["cells"]:
         parts += [cell["text"], fenced("python", cell["code"]) if cell["code"] else ""]
         parts.append(fenced("text", cell["output"]) if cell["output"] else "")
-        parts += [f"![{title}](images/{figure})" for figure, title in cell["figures"]]
+        parts += [f"[![{title}](images/{figure})](images/{figure})" for figure, title in cell["figures"]]
     parts.append(f"[Download the script]({name}.py), which takes {result['seconds']:.0f} seconds on one CPU core.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
