@@ -18,8 +18,8 @@ _KEYS = ("images", "annotations", "categories")
 def read_coco(path: Path, root: Path) -> LabelledPaths:
     """Read which categories occur in each image.
 
-    An image has a label if it has an annotation of this category, also one of a crowd (`iscrowd`). Images without
-    annotations have no label.
+    An image has a label if it has an annotation of this category; annotations of crowds (`iscrowd`) count. Images
+    without annotations have no label.
 
     Args:
         path: A JSON file with the keys `images`, `annotations` and `categories`.

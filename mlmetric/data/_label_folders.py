@@ -13,7 +13,7 @@ from mlmetric.data._labelled_paths import LabelledPaths, once
 
 
 def is_image(path: Path) -> bool:
-    """Return whether the name of a file is that of an image."""
+    """Return whether the name of a file ends like that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
