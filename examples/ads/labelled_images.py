@@ -22,7 +22,7 @@ class LabelledImages(ImageLabels):
         title: A description of the images, for headings.
         soft: Whether soft labels, the shares of the annotators, are the targets of the training.
         synthetic: Whether the images are synthetic.
-        texts: The texts of images, by path, also of other images; None for a run without text.
+        texts: The texts of images, by path, including other images; None for a run without text.
         headlines: The texts that are drawn on synthetic images, by path, to check the texts that are read from them.
     """
 

@@ -94,7 +94,7 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
         )
     for key in _KEYS:
         if not isinstance(content.get(key), list):
-            found = f"its keys are {listing(map(quote, content))}" if key not in content else "it is no list"
+            found = f"its keys are {listing(map(quote, content))}" if key not in content else "it is not a list"
             raise LabelFileError(
                 f"{path} must have a list {key!r}, like the instance annotations of COCO, but {found}. COCO's files of "
                 "captions and of results contain no labels."

@@ -128,7 +128,7 @@ def _choose_columns(
     else:
         if not left:
             raise LabelFileError(
-                f"{table.path} contains no label: it must have a column of labels in addition to that of the paths, "
+                f"{table.path} contains no label: it must have a column of labels in addition to the paths, "
                 f"but with the delimiter {table.delimiter!r} its columns are {quote(table.header)}."
             )
         labels, guessed = left, True

@@ -61,7 +61,7 @@ def read_folders(root: Path) -> LabelledPaths:
     if not pairs:
         raise LabelFileError(f"{root} must have a sub-folder for each label with images in it; there is none.")
     if others:
-        notes.append(f"Files left out, since they are no images: {listing(others)}.")
+        notes.append(f"Files left out, since they are not images: {listing(others)}.")
     if merged := len(pairs) - len(paths):
         notes.append(f"{number_of(merged, 'file')} with the name and content of an image of another label: merged.")
     chosen = np.array(pairs, dtype=np.int64)

@@ -138,7 +138,7 @@ class TextReader:
             ImportError: If rapidocr or onnxruntime is not installed.
             OSError: If the system is the cause: the cache cannot be written, or there is not enough memory.
             TypeError: If `paths` is a single path, or contains anything but paths.
-            ValueError: If `on_bad_image` is neither of the two, or `num_workers` is below 1.
+            ValueError: If `on_bad_image` is neither `"error"` nor `"skip"`, or `num_workers` is below 1.
         """
         _check_arguments(paths, num_workers, on_bad_image)
         from mlmetric.data._image_dataset import BadImagesError  # imports torch
