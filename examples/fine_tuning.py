@@ -31,7 +31,7 @@ def make_images(num_images: int, rng: np.random.Generator) -> tuple[Tensor, Tens
 
 
 def main(weights: str | None = None, num_images: int = 800) -> None:
-    """Train the heads on frozen features, then the last stages too; score both on held-out images (NDCG among them)."""
+    """Train the heads on frozen features, then also the last stages; score both on held-out test images."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, labels = (part.to(device) for part in make_images(num_images, np.random.default_rng(0)))
