@@ -1,7 +1,7 @@
 """Fine-tune the last stages of a network with a metric loss and a classifier, on synthetic images of shapes."""
 
+import argparse
 import copy
-import sys
 
 import numpy as np
 import torch
@@ -76,4 +76,6 @@ def main(weights: str | None = None, num_images: int = 800) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])  # "DEFAULT" for the weights of ImageNet; random ones need no download
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", nargs="?", help='"DEFAULT" for the weights of ImageNet (default: random, no download)')
+    main(parser.parse_args().weights)
