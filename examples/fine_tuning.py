@@ -77,5 +77,7 @@ def main(weights: str | None = None, num_images: int = 800) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", nargs="?", help='"DEFAULT" for the weights of ImageNet (default: random, no download)')
+    parser.add_argument(
+        "weights", nargs="?", help='"DEFAULT" for the weights of ImageNet (default: random, no download)'
+    )
     main(parser.parse_args().weights)
