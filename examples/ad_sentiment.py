@@ -1,10 +1,10 @@
-"""From images to a model that labels and searches: the sentiments of advertisement images.
+"""Train a model that labels and searches images: the sentiments of advertisements.
 
     python examples/ad_sentiment.py  # on generated posters
     python examples/ad_sentiment.py --annotations ads/Sentiments.json --images ads --backbone resnet50
 
-The same command continues an interrupted run. `predict.py` and `search.py` use the model and the index that it writes.
-`own_images.py` does it with your own images; the application `python examples/ads` repeats the runs of the paper.
+To continue an interrupted run, repeat the command. `predict.py` and `search.py` use the model and the index that it
+writes. `own_images.py` does the same with your own images; `python examples/ads` repeats the runs of the paper.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from common.errors import error_text
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--annotations", type=Path, help="annotations of Pittsburgh Ads (default: generated posters)")
-parser.add_argument("--images", type=Path, default=Path(), help="folder of the images of --annotations")
+parser.add_argument("--images", type=Path, default=Path(), help="root folder of the images in --annotations")
 parser.add_argument("--posters", type=int, default=1000, help="number of generated posters (default: %(default)s)")
 parser.add_argument("--backbone", default="resnet18", help="torchvision model or timm/NAME (default: %(default)s)")
-parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
-parser.add_argument("--undersample", action="store_true", help="cap the frequent labels, as the paper does")
-parser.add_argument("--epochs", type=int, default=20, help="epochs of each member (default: %(default)s)")
-parser.add_argument("--output", type=Path, default=Path("runs/ad_sentiment"), help="(default: %(default)s)")
+parser.add_argument("--weights", default="DEFAULT", help="weights of the backbone: name, .pth file, or none (random)")
+parser.add_argument("--undersample", action="store_true", help="undersample the frequent labels, as in the paper")
+parser.add_argument("--epochs", type=int, default=20, help="epochs of each ensemble member (default: %(default)s)")
+parser.add_argument("--output", type=Path, default=Path("runs/ad_sentiment"), help="run folder (default: %(default)s)")
 
 if __name__ == "__main__":  # the options are checked before the imports below, which take seconds
     options = parser.parse_args()
@@ -91,7 +91,7 @@ def main(options: argparse.Namespace) -> None:
     with training_progress(options.epochs * classifier.n_members, checkpoint_dir=checkpoints) as on_epoch:
         classifier.fit(X, y, checkpoint_dir=checkpoints, callback=on_epoch)
 
-    # 5. Results on the test images, which retrieve training images, and those of a linear probe of the features.
+    # 5. Results on the test images, which retrieve training images, and the results of a linear probe of the features.
     probabilities, embeddings = classifier.predict_proba(features[test]), classifier.transform(features)
     metrics = MultiLabelMetrics(threshold=classifier.thresholds_)
     metrics.update(probabilities, labels[test])
@@ -132,7 +132,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def load_backbone(options: argparse.Namespace) -> FrozenBackbone:
-    """Load the backbone; for generated posters with random weights, if others cannot be downloaded."""
+    """Load the backbone; for generated posters, use random weights if the weights cannot be downloaded."""
     torch.manual_seed(SEED)
     try:
         return FrozenBackbone(options.backbone, weights=None if options.weights == "none" else options.weights)

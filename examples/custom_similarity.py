@@ -1,4 +1,4 @@
-"""Use the miner with a custom similarity: that of the lineages of two specimens. The data are synthetic.
+"""Use the miner with a custom similarity: how close the lineages of two specimens are. The data are synthetic.
 
 A similarity is any function `(labels, ref_labels) -> (N, M)` with larger values for more similar rows. Here the labels
 of a row are its species, genus and family. The similarity is 1 for the same species, 0.5 for only the same genus, and
@@ -37,7 +37,7 @@ def make_specimens(num_rows: int, generator: torch.Generator) -> tuple[Tensor, T
 
 
 def main() -> None:
-    """Train an embedding on triplets by lineage, and compare its retrieval with that of the features."""
+    """Train an embedding on triplets by lineage, and compare its retrieval with retrieval by the features."""
     generator = torch.Generator().manual_seed(1)
     features, labels = make_specimens(1000, generator)
     test_features, test_labels = make_specimens(300, generator)

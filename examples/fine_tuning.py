@@ -1,7 +1,7 @@
 """Fine-tune the last stages of a network with a metric loss and a classifier, on synthetic images of shapes."""
 
+import argparse
 import copy
-import sys
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def make_images(num_images: int, rng: np.random.Generator) -> tuple[Tensor, Tens
 
 
 def main(weights: str | None = None, num_images: int = 800) -> None:
-    """Train the heads on frozen features, then the last stages too; score both on held-out images (NDCG among them)."""
+    """Train the heads on frozen features, then also the last stages; score both on held-out test images."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, labels = (part.to(device) for part in make_images(num_images, np.random.default_rng(0)))
@@ -76,4 +76,8 @@ def main(weights: str | None = None, num_images: int = 800) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])  # "DEFAULT" for the weights of ImageNet; random ones need no download
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "weights", nargs="?", help='"DEFAULT" for the weights of ImageNet (default: random, no download)'
+    )
+    main(parser.parse_args().weights)

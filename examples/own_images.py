@@ -1,11 +1,11 @@
-"""From a folder of your own images to a model that labels and searches.
+"""Train a model that labels and searches your own images.
 
     python examples/own_images.py --images photos --labels labels.csv
     python examples/own_images.py --images photos --labels photos  # a sub-folder for each label
 
-The labels are a CSV file, with a column for each label or a column of names, annotations of COCO or Pascal VOC, or
-sub-folders. The same command continues an interrupted run. `predict.py` and `search.py` use the model and the index
-that it writes.
+The labels are a CSV file (a column for each label, or one column of label names), COCO or Pascal VOC annotations, or
+sub-folders. To continue an interrupted run, repeat the command. `predict.py` and `search.py` use the model and the
+index that it writes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from common.backbone_names import check_backbone
 from common.errors import error_text
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--images", type=Path, required=True, help="folder that the paths of images are relative to")
+parser.add_argument("--images", type=Path, required=True, help="folder that the image paths are relative to")
 parser.add_argument("--labels", type=Path, required=True, help="file or folder of the labels")
-parser.add_argument("--path-column", help="CSV: column of the paths (default: found by their names)")
+parser.add_argument("--path-column", help="CSV: column of the image paths (default: the column of image file names)")
 parser.add_argument("--label-column", help="CSV: column of label names (default: found by its values)")
 parser.add_argument("--separator", help="CSV: text between label names (default: the one of | , ; tab that occurs)")
 parser.add_argument("--delimiter", help="CSV: character between fields (default: the one of , ; tab in the header)")
 parser.add_argument("--suffix", help="CSV: extension of the images, such as .jpg, if the paths have none")
-parser.add_argument("--split-column", help="CSV: column of the part of each image; 'test' is measured, others train")
+parser.add_argument("--split-column", help="CSV: column of the parts; 'test' is for testing, all others train")
 parser.add_argument("--exclude-columns", nargs="+", default=(), help="CSV: columns to leave out")
 parser.add_argument(
-    "--min-votes", type=int, default=1, help="CSV: lines of an image that must have a label (default: 1)"
+    "--min-votes", type=int, default=1, help="CSV: number of lines of an image that must have a label (default: 1)"
 )
-parser.add_argument("--min-count", type=int, default=10, help="images that a label must have (default: %(default)s)")
+parser.add_argument("--min-count", type=int, default=10, help="omit labels with fewer images (default: %(default)s)")
 parser.add_argument("--backbone", default="resnet50", help="torchvision model or timm/NAME (default: %(default)s)")
-parser.add_argument("--weights", default="DEFAULT", help="its weights: a name, a .pth file, or none (random)")
-parser.add_argument("--epochs", type=int, default=20, help="epochs of each member (default: %(default)s)")
-parser.add_argument("--output", type=Path, default=Path("runs/own_images"), help="(default: %(default)s)")
+parser.add_argument("--weights", default="DEFAULT", help="weights of the backbone: name, .pth file, or none (random)")
+parser.add_argument("--epochs", type=int, default=20, help="epochs of each ensemble member (default: %(default)s)")
+parser.add_argument("--output", type=Path, default=Path("runs/own_images"), help="run folder (default: %(default)s)")
 LABELS = ["path_column", "label_column", "separator", "delimiter", "suffix", "split_column"]
 LABELS += ["exclude_columns", "min_votes", "min_count"]
 
@@ -99,7 +99,7 @@ def main(options: argparse.Namespace) -> None:
     with training_progress(options.epochs * classifier.n_members, checkpoint_dir=checkpoints) as on_epoch:
         classifier.fit(features[train], labels[train], checkpoint_dir=checkpoints, callback=on_epoch)
 
-    # 5. Results on the test images, which retrieve training images, and those of a linear probe of the features.
+    # 5. Results on the test images, which retrieve training images, and the results of a linear probe of the features.
     probabilities, embeddings = classifier.predict_proba(features[test]), classifier.transform(features)
     metrics = MultiLabelMetrics(threshold=classifier.thresholds_)
     metrics.update(probabilities, labels[test])

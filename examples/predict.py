@@ -1,7 +1,7 @@
 """Label images with a saved model: python examples/predict.py MODEL IMAGE...
 
 MODEL is a folder that `save_pretrained` wrote, such as `runs/own_images/model`, or the name of a model on the Hugging
-Face hub. A folder in place of an image stands for the images in it.
+Face hub. A folder in place of an image means all images in it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Find the images that are most alike: python examples/search.py MODEL INDEX IMAGE...
+"""Find the most similar images: python examples/search.py MODEL INDEX IMAGE...
 
 MODEL and INDEX are the folders that an example wrote, such as `runs/own_images/model` and `runs/own_images/index`. A
-folder in place of an image stands for the images in it. The Jaccard index of the predicted
-labels of the image and the labels of the one that was found is divided among the labels (Shapley values): those that
-both have add to it, and the others, those that only one of them has, make it lower.
+folder in place of an image means all images in it. The Jaccard index of the predicted labels of the image and the
+labels of a retrieved image is divided among the labels (Shapley values). Labels that both images have raise it; labels
+that only one of them has lower it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("model", help="folder of the model, or its name on the hub")
 parser.add_argument("index", type=Path, help="folder of the index")
 parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-parser.add_argument("-k", type=int, default=5, help="number of images to find for each (default: %(default)s)")
+parser.add_argument("-k", type=int, default=5, help="number of images to find for each image (default: %(default)s)")
 parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -37,7 +37,7 @@ from mlmetric.search import SearchIndex, explain_hits
 
 
 def main(options: argparse.Namespace, paths: list[Path]) -> None:
-    """Print the nearest images of each image, and the share of each label in the similarity of their labels."""
+    """Print the images nearest to each image, and the share of each label in the similarity of their labels."""
     model = MultiLabelModel.from_pretrained(options.model)
     index = SearchIndex.load(options.index, model=model)
     found, unreadable = {}, []

@@ -39,7 +39,7 @@ PHRASES = {
 
 
 class MultiLabelSentenceLoss(nn.Module):
-    """A loss in the form of those of sentence-transformers, for labels `(N, L)`; the trainer of the library accepts it.
+    """A loss for labels `(N, L)` with the interface of sentence-transformers, whose trainer accepts it.
 
     Args:
         model: The model that is trained.
@@ -56,7 +56,7 @@ class MultiLabelSentenceLoss(nn.Module):
 
 
 def make_rows(num_rows: int, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Make synthetic reviews of hotels: each has one to three phrases, and the topics of these as labels."""
+    """Make synthetic hotel reviews: each has one to three phrases, whose topics are the labels."""
     rows = []
     for _ in range(num_rows):
         topics = rng.choice(list(PHRASES), rng.integers(1, 4), replace=False).tolist()
@@ -131,11 +131,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, help="CSV file (default: 400 synthetic sentences)")
     default = str(Path(PACKAGED.origin).parent / "model") if PACKAGED else "sentence-transformers/all-MiniLM-L6-v2"
-    parser.add_argument("--model", default=default, help="name or folder (default: all-MiniLM-L6-v2)")
-    parser.add_argument("--epochs", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--model", default=default, help="name or folder of the model (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--epochs", type=int, default=2, help="number of epochs (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="sentences in a batch (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-5, help="learning rate (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/sentence_transformer"), help="(default: %(default)s)")
     try:
         main(parser.parse_args())

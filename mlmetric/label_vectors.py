@@ -1,6 +1,6 @@
-"""Label vectors, from label co-occurrence or from a file of word vectors.
+"""Represent labels as vectors, computed from label co-occurrence or read from a file of word vectors.
 
-They are inputs to the heads with a label graph in [mlmetric.heads][] and to
+Label vectors are inputs to the heads with a label graph in [mlmetric.heads][] and to
 [`SoftCosine.from_vectors`][mlmetric.similarity.SoftCosine.from_vectors].
 """
 

@@ -1,4 +1,8 @@
-"""Relations between label sets: which pairs of rows are positive, negative or ignored."""
+"""Decide which pairs of rows are positive, negative or ignored, by the similarity of their labels.
+
+[`MultiLabelLoss`][mlmetric.losses.MultiLabelLoss] and [`MultiLabelMiner`][mlmetric.miners.MultiLabelMiner] use such a
+relation in place of equal class ids.
+"""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def test_warnings_and_failed_figures_are_listed():
 
 def test_the_images_that_were_found_are_listed_with_the_shares_of_the_labels():
     report = run_report("A run", metrics(), is_pittsburgh=False)
-    assert "### Why the images that were found are alike\n\nThe Jaccard index" in report
+    assert "### Why the retrieved images are similar\n\nThe Jaccard index" in report
     listed = "`1.png` (a, b) found\n\n- `2.png`: Jaccard 0.50: a +0.75, b -0.25\n- `3.png`: no label in common"
     assert listed in report
     assert "`1.png` (no label) found" in run_report(

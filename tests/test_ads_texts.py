@@ -199,7 +199,7 @@ def test_a_run_reads_the_text_off_the_images(photos, read, capsys):
     assert {"text", "text features"} <= metrics["seconds"].keys()
     assert metrics["settings"]["fusion"] == settings_of(parse(["--ocr"]))["fusion"]
     report = Path("run/report.md").read_text()
-    assert "The text was read off the images (`--ocr`): 27 of 30 images have text (" in report
+    assert "The text was read from the images (`--ocr`): 27 of 30 images have text (" in report
     config = json.loads(Path("run/config.json").read_text())
     assert config["options"]["ocr"] is True
     assert config["resolved"]["text_reader"].startswith("TextReader(min_confidence=")

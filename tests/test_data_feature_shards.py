@@ -216,7 +216,9 @@ def test_missing_images_are_named_or_left_out(folder, tmp_path):
         shard_of(folder, tmp_path / "cache", shard)
     (folder / "10.png").unlink()
     names = r"5 of 11 images have no features in .*cache: image 4, 4\.png; .*; image 10, 10\.png, which does not exist"
-    with pytest.raises(LookupError, match=names + r"\. Run `extract_shard` again, .* or leave them out by `on_missing"):
+    with pytest.raises(
+        LookupError, match=names + r"\. Run `extract_shard` again, .* or leave them out with `on_missing"
+    ):
         join_shards(MeanColour(), dataset(folder), tmp_path / "cache")
     some = join_shards(MeanColour(), dataset(folder), tmp_path / "cache", on_missing="skip")
     assert some.indices.tolist() == [0, 1, 2, 3, 8, 9]

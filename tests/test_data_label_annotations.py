@@ -72,7 +72,7 @@ def test_what_is_left_out_of_folders_is_noted(tmp_path):
     assert images.paths == ["sea/a.jpg"]
     assert images.notes == [
         "Images left out, since they are in no sub-folder: cover.jpg.",
-        "Files left out, since they are no images: sea/Thumbs.db.",
+        "Files left out, since they are not images: sea/Thumbs.db.",
     ]
 
 
@@ -182,7 +182,7 @@ def changed(path, value):
             changed(["categories"], None),
             r"must have a list 'categories', .* its keys are 'info', 'images', 'annotations'",
         ),
-        (changed(["images"], {}), "must have a list 'images', like .*, but it is no list"),
+        (changed(["images"], {}), "must have a list 'images', like .*, but it is not a list"),
         ([], "must contain an object with the keys images, annotations, categories, .* got a list"),
         ('{"images":\n [}', "line 2 cannot be read as JSON: Expecting value"),
         (b'{"images":\n "\xe9"}', "must be a JSON file in UTF-8, got: byte 0xe9 in line 2"),

@@ -84,7 +84,7 @@ def test_column_of_text_beside_the_labels_raises_with_its_name(read):
 @pytest.mark.parametrize("content", ["1.jpg,1,0\n2.jpg,-1,1\n", "1.jpg,1,0\n2.jpg,1,-1\n"])
 def test_both_0_and_minus_1_raise_with_their_lines(read, content):
     with pytest.raises(
-        LabelFileError, match=r"labels\.csv contains both -1 \(line 3, '[ab]'\) and 0 \(line 2, 'b'\), of which one may"
+        LabelFileError, match=r"labels\.csv contains both -1 \(line 3, '[ab]'\) and 0 \(line 2, 'b'\), one of which may"
     ):
         read(f"path,a,b\n{content}")
 

@@ -231,18 +231,16 @@ def test_conformal_threshold_is_inf_where_few_rows_have_labels():
 
 def test_too_few_rows_are_reported():
     scores, target = np.arange(24.0).reshape(8, 3), np.eye(8, 3)
-    message = (
-        r"A false negative rate of at most 0\.1 can only be guaranteed from 9 rows on, got 8: the threshold is -inf"
-    )
+    message = r"at most 0\.1 can only be guaranteed with at least 9 rows, got 8: the threshold is -inf"
     with pytest.warns(UserWarning, match=message):
         assert conformal_fnr_threshold(scores, target, alpha=0.1) == -math.inf
     with pytest.warns(UserWarning, match="with at least 3 positives: the thresholds of 3 of 3 labels are -inf"):
         assert conformal_fnr_threshold(scores, target, alpha=0.25, per_label=True).tolist() == [-math.inf] * 3
-    with pytest.warns(UserWarning, match=r"at most 0\.1 with a probability of at least 0\.9 .* from 22 rows on, got 8"):
+    with pytest.warns(UserWarning, match=r"0\.1 with a probability of at least 0\.9 .* at least 22 rows, got 8"):
         assert ltt_fdr_threshold(scores, target, alpha=0.1) == math.inf
     scores, target = np.tile(scores, (3, 1))[:22], np.ones((22, 3))
     assert ltt_fdr_threshold(scores, target, alpha=0.1) == 0
-    with pytest.warns(UserWarning, match="from 22 rows on, got 21"):
+    with pytest.warns(UserWarning, match="with at least 22 rows, got 21"):
         assert ltt_fdr_threshold(scores[:21], target[:21], alpha=0.1) == math.inf
 
 

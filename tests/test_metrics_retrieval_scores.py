@@ -664,7 +664,7 @@ def test_retrieval_metrics_without_queries_raise():
 @pytest.mark.parametrize("function", [*ALL, RetrievalMetrics])
 def test_default_similarity_is_none_for_jaccard(function, rows):
     assert inspect.signature(function).parameters["similarity"].default is None
-    assert re.search(r"None for\s+\[`jaccard`\]", inspect.getdoc(function))
+    assert re.search(r"None uses\s+\[`jaccard`\]", inspect.getdoc(function))
     if function is not RetrievalMetrics:
         expected = function(*rows, similarity=jaccard, average="none")
         torch.testing.assert_close(function(*rows, average="none"), expected, rtol=0, atol=0, equal_nan=True)

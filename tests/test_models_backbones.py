@@ -234,7 +234,7 @@ def test_module_of_the_user_is_passed_and_gets_its_tensors(tmp_path):
 
 def test_backbone_for_a_model_of_features_is_an_error(tmp_path):
     MultiLabelModel(EmbeddingHead(6, (4,)), ClassifierHead(6, 3)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="the model has no backbone, so that `backbone` must be None"):
+    with pytest.raises(ValueError, match="the model has no backbone, so `backbone` must be None"):
         MultiLabelModel.from_pretrained(tmp_path, backbone=Small())
 
 

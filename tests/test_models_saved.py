@@ -276,7 +276,7 @@ def test_folder_without_its_files_is_named(folder, tmp_path):
     loading(folder, FileNotFoundError, "contains no complete model: model.safetensors is missing")
     (folder / "config.json").unlink()
     loading(folder, FileNotFoundError, "contains no saved model: config.json is missing")
-    loading(tmp_path / "absent", FileNotFoundError, "does not exist, and it is no id of the Hugging Face hub")
+    loading(tmp_path / "absent", FileNotFoundError, "does not exist, and it is not an id on the Hugging Face hub")
     (tmp_path / "file").touch()
     loading(tmp_path / "file", FileNotFoundError, "is a file, not the folder of a model")
 
@@ -560,5 +560,5 @@ def test_failed_download_is_one_sentence(monkeypatch):
         OSError, match=r"^There is no folder user/model, and it could not be downloaded .* no route\)\.$"
     ):
         MultiLabelModel.from_pretrained("user/model")
-    with pytest.raises(FileNotFoundError, match="does not exist, and it is no id of the Hugging Face hub"):
+    with pytest.raises(FileNotFoundError, match="does not exist, and it is not an id on the Hugging Face hub"):
         MultiLabelModel.from_pretrained("../model")

@@ -217,7 +217,7 @@ INVALID = [
     ({"rows": np.zeros((0, 2)), "labels": np.zeros((0, 3))}, ValueError, "same length above 0, got 0 and 0"),
     ({"ids": ["x", "y"]}, ValueError, "`rows` and `ids` must have the same length above 0, got 3 and 2"),
     ({"ids": ["x", "b", "z"]}, ValueError, "unique, got 'b' at row 1, which the index already contains"),
-    ({"ids": ["x", "y", "x"]}, ValueError, "unique, got 'x' at row 2, which is also that of an earlier row"),
+    ({"ids": ["x", "y", "x"]}, ValueError, "unique, got 'x' at row 2, which an earlier row has too"),
     ({"ids": "xyz"}, TypeError, "an id for each row, got 'xyz'"),
     ({"ids": ["x", 1.5, "z"]}, TypeError, "strings or integers, got 1.5 at row 1"),
     ({"ids": ["x", True, "z"]}, TypeError, "strings or integers, got True at row 1"),

@@ -70,7 +70,7 @@ def test_estimates_of_many_labels_have_the_seed():
 @pytest.mark.parametrize(
     ("index", "hits", "labels", "message"),
     [
-        (make_index(None), [[]], [["cat"]], "`index` must have labels, got an index without"),
+        (make_index(None), [[]], [["cat"]], "`index` must have labels, got an index without labels"),
         (SearchIndex(label_names=NAMES), [[]], [["cat"]], "`index` must have labels"),
         (make_index(), [[Hit("z", 0.0, (), {})]], [["cat"]], "`hits` must be rows of `index`, got the id 'z'"),
         (make_index(), [[]], [["cat"], ["dog"]], "`labels` must have a row for each of the 1 rows of `hits`"),

@@ -234,7 +234,7 @@ def write_header(file, shape):
 
 def test_description_that_is_nested_too_deeply_raises(folder):
     (folder / "index.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="is incomplete or no JSON file"):
+    with pytest.raises(ValueError, match="is incomplete or not a JSON file"):
         SearchIndex.load(folder)
 
 

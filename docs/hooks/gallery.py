@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "docs" / "gallery"
 CACHE = ROOT / ".cache" / "gallery"
+STYLE = {"axes.spines.right": False, "axes.spines.top": False, "font.size": 11, "legend.frameon": False}
+"""Settings of matplotlib for all figures."""
 
 
 def cells(source: str) -> list[tuple[str, str, int]]:
@@ -36,7 +39,8 @@ def cells(source: str) -> list[tuple[str, str, int]]:
     for first, last in zip([start - 1, *marks], [*marks, len(lines)], strict=True):
         behind = next((n for n in range(first + 1, last) if not lines[n].startswith("#")), last)
         text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[first + 1 : behind])
-        found.append((text, "\n".join(lines[behind:last]).strip("\n"), behind))
+        behind = next((n for n in range(behind, last) if lines[n].strip()), last)
+        found.append((text, "\n".join(lines[behind:last]).rstrip(), behind))
     return [cell for cell in found if cell[0] or cell[1]]
 
 
@@ -46,12 +50,11 @@ def run(script: Path, folder: Path) -> None:
 
     source = script.read_text(encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    done, start = [], time.perf_counter()
+    done, start = [], time.process_time()
     for text, code, line in cells(source):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            leading = len(code) - len(code.lstrip("\n"))
-            exec(compile("\n" * (line - leading) + code, script, "exec"), namespace)
+            exec(compile("\n" * line + code, script, "exec"), namespace)
         figures = []
         for number in plt.get_fignums():
             figure = plt.figure(number)
@@ -59,7 +62,7 @@ def run(script: Path, folder: Path) -> None:
             if not title:
                 raise ValueError(f"{script.name}: a figure has no title, which is needed for its alternative text.")
             name = f"{script.stem}_{sum(len(cell['figures']) for cell in done) + len(figures) + 1}.png"
-            figure.savefig(folder / name, dpi=110, bbox_inches="tight")
+            figure.savefig(folder / name, dpi=130, bbox_inches="tight")
             figures.append((name, " ".join(title.split())))
         plt.close("all")
         done.append({"text": text, "code": code, "output": printed.getvalue().rstrip(), "figures": figures})
@@ -67,7 +70,7 @@ def run(script: Path, folder: Path) -> None:
         raise ValueError(f"{script.name} draws no figure, which the gallery needs.")
     title, _, summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     result = {"title": title.rstrip("."), "summary": " ".join(summary.split()), "cells": done}
-    result["seconds"] = time.perf_counter() - start
+    result["seconds"] = time.process_time() - start
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -81,6 +84,8 @@ def result_of(script: Path) -> tuple[dict[str, Any], Path]:
     """Return the result of a script and the folder of its figures; run it unless its result is known."""
     folder = CACHE / f"{script.stem}-{digest(script)}"
     if not (folder / "result.json").exists():
+        for former in CACHE.glob(f"{script.stem}-*"):
+            shutil.rmtree(former)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with tempfile.TemporaryDirectory() as work:
@@ -107,8 +112,8 @@ def page(name: str, result: dict[str, Any]) -> str:
     for cell in result["cells"]:
         parts += [cell["text"], fenced("python", cell["code"]) if cell["code"] else ""]
         parts.append(fenced("text", cell["output"]) if cell["output"] else "")
-        parts += [f"![{title}](images/{figure})" for figure, title in cell["figures"]]
-    parts.append(f"[Download the script]({name}.py), which ran in {result['seconds']:.0f} seconds on one CPU core.")
+        parts += [f"[![{title}](images/{figure})](images/{figure})" for figure, title in cell["figures"]]
+    parts.append(f"[Download the script]({name}.py), which takes {result['seconds']:.0f} seconds on one CPU core.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -154,4 +159,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 if __name__ == "__main__":
+    import matplotlib as mpl
+
+    mpl.rcParams.update(STYLE)
     run(Path(sys.argv[1]), Path(sys.argv[2]))

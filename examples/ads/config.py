@@ -1,4 +1,4 @@
-"""The options of the application. Only the last check, that of the device, imports torch, which takes seconds."""
+"""The options of the application. Only the last check, of the device, imports torch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _METHODS_WITH_TEXT = ("recommended", "paper", "linear-probe")
 class Config:
     """Train a method of multi-label classification and retrieval on images, or compare all methods.
 
-    The images are advertisements and their sentiments, by default a generated synthetic set; with --images and --labels
-    your own, with labels in a CSV file, sub-folders, or annotations of COCO or Pascal VOC.
+    The images are advertisements and their sentiments, by default a generated synthetic set. With --images and
+    --labels, they are your own images, with labels in a CSV file, in sub-folders, or in COCO or Pascal VOC annotations.
     """
 
     list_runs: bool = option(False, "list the runs under runs/, with their settings and results, and exit")
@@ -59,16 +59,16 @@ class Config:
         None, "file of labels (default: Sentiments_List.txt in the folder of the annotations)"
     )
     image_root: Path | None = option(None, "folder that the image paths in the annotations are relative to")
-    images: Path | None = option(None, "folder of your own images, that the paths in --labels are relative to")
+    images: Path | None = option(None, "folder of your own images; the paths in --labels are relative to it")
     labels: Path | None = option(None, "file or folder of the labels of your own images")
-    path_column: str | None = option(None, "CSV: column of the paths (default: found by their names)")
+    path_column: str | None = option(None, "CSV: column of the image paths (default: the column of image file names)")
     label_column: str | None = option(None, "CSV: column of label names (default: found by its values)")
     separator: str | None = option(None, "CSV: text between label names (default: the one of | , ; tab that occurs)")
     delimiter: str | None = option(None, "CSV: character between fields (default: the one of , ; tab in the header)")
     suffix: str | None = option(None, "CSV: extension of the images, such as .jpg, if the paths have none")
-    exclude_columns: tuple[str, ...] = option((), "CSV: columns to leave out, such as that of a split")
+    exclude_columns: tuple[str, ...] = option((), "CSV: columns to leave out, such as the column of a split")
     min_count: int | None = option(
-        None, f"images that a label in --labels must have (default: {DEFAULT_MIN_COUNT})", least=0
+        None, f"omit labels in --labels with fewer images (default: {DEFAULT_MIN_COUNT})", least=0
     )
     min_votes: int = option(
         1,
@@ -77,7 +77,7 @@ class Config:
         least=1,
     )
     soft_labels: bool = option(
-        False, "train on votes / annotators, evaluate with --min-votes; requires --undersampler none"
+        False, "train on the share of annotators of each label, evaluate with --min-votes; requires --undersampler none"
     )
 
     backbone: str = option("resnet50", "torchvision classification model that computes the features")
@@ -86,7 +86,7 @@ class Config:
     )
     on_bad_image: Literal["error", "skip"] = option("error", "how to treat images that cannot be read")
     undersampler: Literal["none", "cap", "cap-rows", "tomek", "mlrus", "lprus", "mlenn", "mlul", "remedial"] | None = (
-        option(None, "undersampler of the training part (default: none, with --method paper cap)")
+        option(None, "undersampler of the training part (default: none; --method paper: cap)")
     )
     method: Literal["recommended", "paper", "label-graph", "semantic", "linear-probe"] = option(
         DEFAULT_METHOD, "method to train; paper: the triplet loss and the settings of the paper"
@@ -96,7 +96,7 @@ class Config:
     epochs: int | None = option(
         None, "epochs of each stage (default: 20; --method paper: 10, label-graph and semantic: 50)", least=1
     )
-    batch_size: int | None = option(None, "rows of a batch (default: 64, with --method paper 256)", least=2)
+    batch_size: int | None = option(None, "images in a batch (default: 64; --method paper: 256)", least=2)
     lr: float | None = option(
         None,
         "learning rate of each stage (default: 0.003; --method paper: 0.01, label-graph and semantic: 0.001)",
@@ -116,7 +116,7 @@ class Config:
         None, "word2vec or GloVe file for label-graph and semantic (default: vectors from the co-occurrence of labels)"
     )
 
-    ocr: bool = option(False, "read the text off the images, as a second view of them")
+    ocr: bool = option(False, "read the text on the images, as a second view")
     texts: Path | None = option(
         None, "file of the texts of the images, as a second view: JSON like Slogans.json, or CSV with path and text"
     )
@@ -126,7 +126,7 @@ class Config:
         f"{DEFAULT_TEXT_ENCODER})",
     )
     fusion: Literal["late", "gated", "concat"] | None = option(
-        None, "how image and text are combined (default: that of MetricClassifier; --method paper: late)"
+        None, "how image and text are combined (default: as in MetricClassifier; --method paper: late)"
     )
 
     image_batch_size: int = option(32, "images in a batch of the backbone", least=1)
@@ -156,7 +156,7 @@ class Config:
 
     @property
     def text_option(self) -> str | None:
-        """The option that says where the text is from; None without text."""
+        """The option that states where the text is from; None without text."""
         return flag("ocr") if self.ocr else None if self.texts is None else flag("texts")
 
     def torch_device(self) -> str:
@@ -183,7 +183,7 @@ class Config:
 
     @property
     def _several(self) -> str | None:
-        """The option that makes several runs; None for one run."""
+        """The option that starts several runs; None for one run."""
         return "--compare" if self.compare else "--experiments paper" if self.experiments == "paper" else None
 
     def _check_data(self) -> None:

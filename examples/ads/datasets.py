@@ -20,7 +20,7 @@ SYNTHETIC_IMAGES = 1500
 
 
 def read_images(config: Config) -> LabelledImages:
-    """Read the paths and labels of the images; with `--dry-run` of a few of them.
+    """Read the paths and labels of the images; with `--dry-run`, of only a few images.
 
     Raises:
         FileNotFoundError: If images do not exist and `--on-bad-image` is `error`.

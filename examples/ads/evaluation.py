@@ -35,7 +35,7 @@ _MAX_NAMED = 4  # metrics in a sentence
 _NOT_COMPARED = {  # precision or recall alone can be raised at the expense of the other
     *("op", "or", "cp", "cr", "op_chosen", "or_chosen", "cp_chosen", "cr_chosen", "size_ratio_at_10")
 }
-# Those of the comparison first, with the names that they have there.
+# The metrics of the comparison come first, with their names in the comparison.
 _COMPARED = {key: name for key, name in (COLUMNS | ALL_NAMES | COLUMNS).items() if key not in _NOT_COMPARED}
 
 
@@ -65,7 +65,7 @@ class Evaluation:
 def evaluate(
     fitted: Mapping[str, MethodResult], labels: Tensor, parts: Mapping[str, Tensor], *, seed: int
 ) -> Evaluation:
-    """Evaluate methods and the label frequencies on the validation and the test part.
+    """Evaluate the methods and the label frequencies on the validation and test parts.
 
     Thresholds are chosen on the validation part; the training images are the database of retrieval.
 
@@ -212,7 +212,7 @@ def measure_counts(before: Tensor, after: Tensor, names: Sequence[str]) -> dict[
 
 
 def behind_baselines(method: str, measures: Mapping[str, Measures]) -> str | None:
-    """State in one sentence in which metrics a method is behind the baselines, and what to use then.
+    """State in one sentence in which metrics a method is worse than the baselines, and what to use instead.
 
     Values are compared as they are shown, with three decimals. Precision or recall alone, and the size ratio, are not
     compared.
@@ -220,10 +220,10 @@ def behind_baselines(method: str, measures: Mapping[str, Measures]) -> str | Non
     Args:
         method: The title of the method, after "RUN: " if several runs have it.
         measures: The metrics of the method and of the baselines, the linear probe and the label frequencies, on one
-            part; metrics that one of two methods does not have are not compared.
+            part; a metric is compared only if both methods have it.
 
     Returns:
-        The sentence; None if the method is behind in nothing.
+        The sentence; None if the method is not worse in any metric.
     """
     if method == LABEL_FREQUENCIES:
         return None
@@ -248,7 +248,7 @@ def behind_baselines(method: str, measures: Mapping[str, Measures]) -> str | Non
 
 
 def _behind(values: Measures, baseline: Measures) -> str:
-    """Return the metrics in which a method is behind, the first of them with both values."""
+    """Return the metrics in which a method is worse, the first of them with both values."""
     worse = [
         f"{name} ({values[key]:.3f} against {baseline[key]:.3f})"
         for key, name in _COMPARED.items()

@@ -16,14 +16,14 @@ from mlmetric.data import ImageLabels
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledImages(ImageLabels):
-    """Images and labels, with what a run must know of them besides.
+    """Images and labels, with further facts that a run requires.
 
     Attributes:
         title: A description of the images, for headings.
         soft: Whether soft labels, the shares of the annotators, are the targets of the training.
         synthetic: Whether the images are synthetic.
-        texts: The texts of images, by path, also of other images; None for a run without text.
-        headlines: The texts that are drawn on synthetic images, by path, to check those that are read off them.
+        texts: The texts of images, by path, including other images; None for a run without text.
+        headlines: The texts that are drawn on synthetic images, by path, to check the texts that are read from them.
     """
 
     title: str = ""

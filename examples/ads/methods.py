@@ -97,7 +97,7 @@ class MethodResult:
         embeddings: The embeddings for retrieval, shape `(N, E)`.
         thresholds: The thresholds that the method has chosen on the validation images, shape `(L,)`; None if it chooses
             none.
-        estimator: The trained estimator; None if the method is none.
+        estimator: The trained estimator; None if the method is not an estimator.
     """
 
     scores: Tensor
@@ -108,7 +108,7 @@ class MethodResult:
 
 @dataclass
 class RunContext:
-    """The data and settings that methods are trained with.
+    """The data and the settings with which methods are trained.
 
     Attributes:
         features: The features of every image, shape `(N, D)`; NaN where an image lacks a view.
@@ -200,12 +200,12 @@ class RunContext:
 
 
 def recommended(run: RunContext) -> MethodResult:
-    """Train the recommended recipe: an ensemble of embeddings by the log-ratio loss, with classifiers."""
+    """Train the recommended recipe: an ensemble of embeddings with the log-ratio loss, and classifiers."""
     return run.fit_estimator(MetricClassifier())
 
 
 def paper(run: RunContext) -> MethodResult:
-    """Train the recipe of the paper: an embedding by the triplet loss, and a classifier on it."""
+    """Train the recipe of the paper: an embedding with the triplet loss, and a classifier on it."""
     estimator = MetricClassifier.paper(margin=run.settings["margin"], activation=run.settings["activation"])
     estimator.miner.positive_order = run.settings["positive_order"]
     return run.fit_estimator(estimator)
@@ -228,7 +228,7 @@ def semantic(run: RunContext) -> MethodResult:
 def linear_probe(run: RunContext) -> MethodResult:
     """Train a logistic regression of the features for each label; missing features are replaced by their means.
 
-    Images are retrieved by the features of the image alone, also if there are those of its text.
+    Images are retrieved by the features of the image alone, even if the text has features too.
     """
     has_views = run.views is not None
     probe = ClassifierHead(run.features.shape[1], run.labels.shape[1], fill_missing=has_views).to(run.device)
@@ -247,7 +247,7 @@ class Method:
     Attributes:
         title: Its title in tables.
         fit: The function that trains it.
-        settings: The default training settings, by option; `keep_best` is none.
+        settings: The default training settings, by option; `keep_best` is not an option.
     """
 
     title: str

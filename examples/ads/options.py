@@ -35,7 +35,7 @@ def parse_options(config_class: type[Any], argv: list[str] | None = None) -> dic
         argv: The arguments; by default those of the program.
 
     Returns:
-        The options that are passed, as arguments of `config_class`.
+        The options that were passed, as arguments of `config_class`.
     """
     parser = argparse.ArgumentParser(
         description=inspect.getdoc(config_class),

@@ -52,9 +52,9 @@ def is_pittsburgh(images: LabelledImages) -> bool:
 
 
 def comparison_rows(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Measures]:
-    """Return the test metrics of the baselines, then those of the method of each run.
+    """Return the test metrics of the baselines, then the test metrics of the method of each run.
 
-    A linear probe that is one of the runs is that run; otherwise it is the same in all runs.
+    The linear probe is the same in all runs; if a run trains it as its method, that run is used.
     """
     titles = [metrics["title"] for metrics in runs.values()]
     rows: dict[str, Measures] = {}
@@ -134,7 +134,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     parts += [
         "## Time",
         markdown_table(["step", "seconds"], ([step, f"{value:.1f}"] for step, value in seconds.items())),
-        "Members that are trained at the same time share it: the time of each is that from its start to its end. If "
+        "If members are trained at the same time, the time of each counts from its start to its end. If "
         "the run was resumed, the times count from the last start. Peak memory of the process: "
         f"{metrics['peak_memory_mb']:.0f} MB.",
         *_warning_section(metrics["warnings"]),
@@ -143,7 +143,7 @@ def run_report(title: str, metrics: Mapping[str, Any], *, is_pittsburgh: bool) -
     if data["labels"] > MAX_LABELS:
         parts += [f"The figures of labels show the {MAX_LABELS} most frequent of the {data['labels']} labels."]
     parts += _figures(metrics["figures"], keep_best=metrics["settings"].get("keep_best", False))
-    parts += ["### Why the images that were found are alike", *_retrieved(metrics["retrieved"])]
+    parts += ["### Why the retrieved images are similar", *_retrieved(metrics["retrieved"])]
     return "\n\n".join(parts + _failed(metrics["failed_figures"])) + "\n"
 
 
@@ -192,9 +192,9 @@ def _data(data: Mapping[str, Any]) -> list[str]:
 
 
 def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Say where the texts are from, how many images have one, and how they are used."""
+    """State where the texts are from, how many images have a text, and how the texts are used."""
     is_read = text["source"] == "--ocr"
-    source = "The text was read off the images (`--ocr`)" if is_read else f"The texts are those of `{text['source']}`"
+    source = "The text was read from the images (`--ocr`)" if is_read else f"The texts are those of `{text['source']}`"
     counts = ", ".join(f"{text[part]} of {data[part]} for {use}" for part, use in _PARTS.items())
     lacking = " The others lack the view." if text["images"] < data["images"] else ""
     unknown, fitted = text["unknown_images"], ", fitted on the training part" if text["is_fitted"] else ""
@@ -217,7 +217,7 @@ def _text(text: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 
 def _count_table(labels: Mapping[str, Mapping[str, float | None]], *, undersampler: str) -> list[str]:
-    """Format the number of training images of each label, also after undersampling if there is any."""
+    """Format the number of training images of each label, before and, if applicable, after undersampling."""
     columns = {"count_before": "images", "ir_before": "IRLbl"}
     if undersampler != "none":
         columns = {
@@ -244,7 +244,7 @@ def _label_table(labels: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     )
     return [
         markdown_table(["label", "images", "average precision", "F1*", "threshold"], cells),
-        "Images: those of the test part that have the label. The average precision of a label without images is not "
+        "Images: number of test images that have the label. The average precision of a label without images is not "
         "defined. F1* is F1 at the threshold.",
     ]
 
@@ -264,7 +264,7 @@ def _figures(names: Iterable[str], *, keep_best: bool) -> list[str]:
 
 
 def _retrieved(queries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List the images that each query found, nearest first, with the shares of the labels in the Jaccard index."""
+    """List the images that each query retrieved, nearest first, with the shares of the labels in the Jaccard index."""
     parts = [SHARES_NOTE]
     for query in queries:
         lines = [f"- `{found['image']}`: {similarity_text(found['shares'].items())}" for found in query["found"]]

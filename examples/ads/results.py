@@ -1,4 +1,4 @@
-"""What a run writes: `predictions.csv`, `metrics.json`, the model, the figures and the report."""
+"""Write the results of a run: `predictions.csv`, `metrics.json`, the model, the figures and the report."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class TrainedRun:
     Attributes:
         config: The options.
         extracted: The features and their images.
-        joined: The features joined with those of the texts; None without text.
+        joined: The features joined with the features of the texts; None without text.
         parts: The indices of the images of the parts "train", "validation" and "test".
-        context: What the methods were trained with, and the records of training.
+        context: The data and settings with which the methods were trained, and the records of training.
         fitted: The results of the method and of the linear probe, by title.
         evaluation: Their metrics.
     """

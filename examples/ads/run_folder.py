@@ -139,7 +139,7 @@ def _remove_killed_starts() -> None:
 
 
 def _remove_start(folder: Path, before: Collection[Path]) -> None:
-    """Remove what this process has written, if that is no result: neither a file of others nor one that was there."""
+    """Remove what this process has written, if it is not a result: no file of others, and none that existed before."""
     new = [path for path in content_of(folder) if path not in before and path.is_file() and path.name != LOCK]
     if any(path.name not in _FILES_OF_A_START for path in new):
         return

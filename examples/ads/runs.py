@@ -32,7 +32,7 @@ PAPER_RUNS: dict[str, dict[str, Any]] = {
 
 
 def main(config: Config) -> None:
-    """Read the images, compute their features, and make one run, a run of each method, or those of the paper."""
+    """Read the images, compute their features, and start one run, a run of each method, or the runs of the paper."""
     check_packages(config)
     images = read_images(config)
     if rank() == 0:
@@ -68,7 +68,7 @@ def with_method(config: Config, method: str) -> Config:
 
 
 def run_all(configs: Mapping[str, Config], extracted: ImageFeatures, folder: Path, *, title: str) -> None:
-    """Make a run for each configuration, in a subfolder, and print a table of the results."""
+    """Start a run for each configuration, in a subfolder, and print a table of the results."""
     runs = {}
     for number, (name, config) in enumerate(configs.items(), start=1):
         if rank() == 0:

@@ -151,7 +151,7 @@ def table_of_runs() -> str:
 
 
 def _with(name: str, value: Any) -> str:
-    """Say how an option was given: `without --lr`, `with --lr 0.1`, `with --dry-run`."""
+    """State how an option was given: `without --lr`, `with --lr 0.1`, `with --dry-run`."""
     if value is None or value is False or value == ():
         return f"without {flag(name)}"
     return f"with {_shown(name, value)}"
@@ -180,7 +180,7 @@ def _newest_unfinished() -> Path:
 
 
 def _read_run(path: Path) -> SavedRun | None:
-    """Read the `config.json` of a run; return None if it is that of another program, or damaged."""
+    """Read the `config.json` of a run; return None if it belongs to another program or is damaged."""
     content = _read_json(path)
     options, started = content.get("options"), content.get("started")
     if content.get("program") != PROGRAM or not isinstance(options, dict) or not isinstance(started, str):

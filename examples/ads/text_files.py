@@ -1,7 +1,7 @@
 """Read a file of the texts of images: JSON in the format of the Pittsburgh Ads slogans, or a CSV file.
 
 The JSON file is `{"0/49380.jpg": ["I should buy it because it tastes good.", ...], ...}`: for each image path, relative
-to the image folder, a text, a list of texts, or null. The CSV file has a column of paths and one of texts; several
+to the image folder, a text, a list of texts, or null. The CSV file has a column of paths and a column of texts; several
 lines of an image are several texts.
 """
 
@@ -23,7 +23,7 @@ _EXAMPLE = '{"0/49380.jpg": ["Drink milk", "Milk is good"]}'
 
 
 def read_texts(path: Path, root: Path, *, suffix: str | None = None) -> dict[str, list[str]]:
-    """Read the texts of images; those of several spellings of a path are the texts of one image.
+    """Read the texts of images; texts under different spellings of a path belong to one image.
 
     Args:
         path: The file, in UTF-8; it is JSON if its name ends in .json, otherwise CSV, with fields separated by commas,
@@ -32,7 +32,7 @@ def read_texts(path: Path, root: Path, *, suffix: str | None = None) -> dict[str
         suffix: An extension to append to paths that do not end with it; None to append nothing.
 
     Returns:
-        For the normalised path of each image its texts, without blank ones; an empty list if it has none. It is not
+        The texts of each image, without blank ones, by its normalised path; an empty list if it has no text. It is not
         checked whether the images exist.
 
     Raises:

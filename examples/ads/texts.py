@@ -1,4 +1,4 @@
-"""The text of images as a second view: read off images or from a file, its features, and what a report says of it."""
+"""The text of images as a second view: read from images or a file, its features, and its description in a report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class JoinedViews:
     """The features of the images and of their texts.
 
     Attributes:
-        features: Shape `(N, D)`; those of the text are NaN for an image without text.
+        features: Shape `(N, D)`; the features of the text are NaN for an image without text.
         views: The columns of the views "image" and "text".
         text_features: The fitted transformer of the texts.
     """
@@ -41,7 +41,7 @@ class JoinedViews:
 
 
 def check_packages(config: Config) -> None:
-    """Load what reads or encodes text, before anything else is computed.
+    """Load the packages and models that read or encode text, before anything else is computed.
 
     Raises:
         ImportError: If a package is not installed; the message says how to install it.
@@ -55,7 +55,7 @@ def check_packages(config: Config) -> None:
 
 
 def read_off_images(config: Config, extracted: ImageFeatures, folder: Path) -> ImageFeatures:
-    """Read the text off each image, or look it up in the cache.
+    """Read the text on each image, or look it up in the cache.
 
     Args:
         config: The options.
@@ -96,13 +96,13 @@ def read_off_images(config: Config, extracted: ImageFeatures, folder: Path) -> I
 
 
 def join_text(config: Config, extracted: ImageFeatures, train: Tensor, kept: Tensor) -> JoinedViews:
-    """Encode the texts and join their features with those of the images.
+    """Encode the texts and join their features with the features of the images.
 
     Args:
         config: The options.
         extracted: The features of the images, and their texts.
         train: The indices of the training images, on whose texts the encoder is fitted.
-        kept: Those that undersampling keeps.
+        kept: The indices of the training images that undersampling keeps.
 
     Returns:
         The features of both.
@@ -133,14 +133,14 @@ def texts_of(images: LabelledImages) -> list[list[str]]:
 
 
 def text_summary(images: LabelledImages) -> str:
-    """Say in a sentence how many images have text."""
+    """State in a sentence how many images have text."""
     return f"{sum(map(bool, texts_of(images))):,} of {len(images.paths):,} images have text."
 
 
 def describe_text(
     config: Config, images: LabelledImages, joined: JoinedViews, parts: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return what a report says of the text, as a value of `metrics.json`."""
+    """Return the description of the text in a report, as a value of `metrics.json`."""
     present = ~joined.features[:, joined.views["text"].start].isnan()
     description: dict[str, Any] = {
         "source": "--ocr" if config.ocr else str(config.texts),

@@ -17,7 +17,7 @@ _quotation.maxlevel = 3
 
 
 class AnnotationError(ValueError):
-    """Raised when a file of annotations or labels does not have the expected format."""
+    """Raised if a file of annotations or labels does not have the expected format."""
 
 
 def read_file(path: Path, what: str) -> bytes:

@@ -37,7 +37,7 @@ def torchvision_backbones() -> dict[str, tuple[str, ...]]:
 def check_backbone(name: str, weights: str) -> None:
     """Check the name of a torchvision model, and the name or the file of its weights, before the slow imports.
 
-    Names with a slash, such as "timm/NAME", are of other libraries and are not checked here, nor is a name if the
+    Names with a slash, such as "timm/NAME", belong to other libraries and are not checked here, nor is any name if the
     source of torchvision cannot be read; `FrozenBackbone` checks them.
 
     Args:

@@ -12,7 +12,7 @@ UNFINISHED = ".unfinished"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically, by a temporary file in the same folder: readers never see a part of it.
+    """Write a file atomically, through a temporary file in the same folder: readers never see a part of it.
 
     Text is UTF-8 whatever the locale; in a file name, bytes that are not UTF-8 (surrogate escapes) are written as they
     are.

@@ -1,4 +1,4 @@
-"""The image files that a command line names."""
+"""The image files that are named on a command line."""
 
 from __future__ import annotations
 

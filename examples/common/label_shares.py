@@ -1,4 +1,4 @@
-"""Why two images are alike: the share of each label in the Jaccard index of their labels."""
+"""Why two images are similar: the share of each label in the Jaccard index of their labels."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def plot_cooccurrence(cooccurrence: Floats, names: Sequence[str], path: Path) ->
 def plot_ap_by_support(
     average_precision: Floats, support: Labels, num_rows: int, names: Sequence[str], path: Path
 ) -> None:
-    """Draw the average precision of each label by its number of positives, and that of a random ranking."""
+    """Draw the average precision of each label by its number of positives, and of a random ranking."""
     figure, axes = plt.subplots(figsize=(8.4, 5.2), layout="constrained")
     known = support > 0
     axes.scatter(support[known], average_precision[known], s=22, color=_COLOURS[0], zorder=3, label="label")
@@ -175,7 +175,7 @@ def plot_ap_by_support(
 
 
 def _spread(support: Labels, heights: Floats, labels: Sequence[int], *, gap: float = 0.026) -> dict[int, float]:
-    """Move names apart that would overlap: those of labels with similar support and average precision."""
+    """Move apart names that would overlap: names of labels with similar support and average precision."""
     placed: dict[int, float] = {}
     for i in sorted(labels, key=lambda i: heights[i]):
         near = [height for j, height in placed.items() if abs(np.log10(support[i] / support[j])) < 0.17]
@@ -193,7 +193,7 @@ def plot_embedding(
 
     Args:
         embeddings: Shape `(N, E)`.
-        labels: Multi-hot labels of the same rows, shape `(N, L)`; the most frequent labels are those of these rows.
+        labels: Multi-hot labels of the same rows, shape `(N, L)`; the most frequent labels are counted in these rows.
         names: The names of the L labels.
         path: The file.
         seed: Seed of t-SNE.

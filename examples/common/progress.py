@@ -1,6 +1,6 @@
-"""Progress of long steps: a bar on a terminal; in a pipe or a log file a line for each step, and one every 30 seconds.
+"""Progress of long steps: a bar on a terminal; in a pipe or a log file, a line for each step and every 30 seconds.
 
-A line tells what is done, how far, at what rate, and how long it still takes:
+A line states the step, its progress, the rate and the remaining time:
 
     features: 640 of 1,500 images, 11.4 images/s, about 75 s left
     features: 1,500 images in 131.0 s (11.4 images/s)
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mlmetric.distributed import rank
 
 _SECONDS_BETWEEN_LINES = 30
-_SECONDS_BETWEEN_MARKS = 10  # the rate is that of the last 10 to 20 seconds, or of the last update if that took longer
+_SECONDS_BETWEEN_MARKS = 10  # the rate covers the last 10 to 20 seconds, or the last update if that took longer
 _FEWEST_FOR_RATE, _SHORTEST_FOR_RATE = 10, 1.0  # items and seconds of a finished step
 
 
@@ -73,12 +73,12 @@ class Progress:
         self._close(failed=kind is not None)
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Count further items as done; `note` says which part of the step they belong to."""
+        """Count further items as done; `note` states which part of the step they belong to."""
         self.done += count
         self._show(note)
 
     def restore(self, count: int, note: str = "") -> None:
-        """Count items as done that were finished before this start; the rate does not include them."""
+        """Count items that were finished before this start as done; the rate does not include them."""
         self.done += count
         self._restart(count, note)
 

@@ -1,4 +1,9 @@
-"""Images and labels from files, splits of multi-label data, cached features of a network, and views of rows."""
+"""Read image and label files, split multi-label data, and compute and cache the features of a frozen network.
+
+`read_image_labels` reads the labels of images, `stratified_split` and the cross-validation classes preserve the
+proportion of each label, `extract_features` and `extract_shard` cache features on disk, and `join_views` combines the
+features of several views of the same rows, such as an image and its text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stratified cross-validation of multi-label data, for the argument `cv` of scikit-learn."""
+"""Stratified cross-validation of multi-label data, for scikit-learn's argument `cv`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mlmetric.labels import LabelsLike
 class MultiLabelStratifiedKFold(KFold):
     """K-fold cross-validation that preserves the proportion of each label in every fold.
 
-    Each row is in exactly one test fold; the sizes of the folds differ by one at most. The number of rows of a label in
-    a fold differs from its share, `1 / n_splits` of the rows of the label, by at most one wherever the search finds
-    such folds; some label matrices have none. Rows without labels are also spread evenly.
+    Each row is in exactly one test fold; the sizes of the folds differ by at most one. The share of a label in a fold
+    is `1 / n_splits` of its rows. The number of its rows in the fold differs from this share by at most one wherever
+    the search finds such folds; for some label matrices there are none. Rows without labels are also spread evenly.
 
     Args:
         n_splits: Number of folds, at least 2.
-        shuffle: Whether to shuffle the rows first. Without it the folds depend on the labels and the order of the rows
-            only.
-        random_state: Seed or `numpy.random.RandomState` of the shuffle; None for NumPy's global generator. Only with
+        shuffle: Whether to shuffle the rows first. Without shuffling, the folds depend only on the labels and the order
+            of the rows.
+        random_state: Seed or `numpy.random.RandomState` of the shuffle; None for NumPy's global generator. Requires
             `shuffle=True`.
 
     Raises:
@@ -53,12 +53,12 @@ class MultiLabelStratifiedKFold(KFold):
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
 
     def split(self, X: Any, y: LabelsLike, groups: Any = None) -> Iterator[tuple[Integers, Integers]]:
-        """Generate the row indices of the training part and of the test fold, once for each fold.
+        """Generate the training and test row indices of each fold.
 
         Args:
             X: N samples; only their number is used.
             y: Multi-hot labels, shape `(N, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
-                frame. Of a label with missing entries, NaN, the rows that are known to have it are spread.
+                frame. A missing label, NaN, is treated as absent.
             groups: Ignored, with a warning; it exists for compatibility with scikit-learn.
 
         Yields:
@@ -67,7 +67,7 @@ class MultiLabelStratifiedKFold(KFold):
         Raises:
             TypeError: If `y` does not contain numbers.
             ValueError: If there are more folds than rows, `X` and `y` differ in length, `y` is not two-dimensional, or
-                an entry is neither 0, 1 nor NaN.
+                an entry is not 0, 1 or NaN.
         """
         splits: Iterator[tuple[Integers, Integers]] = super().split(X, y, groups)
         return splits
@@ -88,9 +88,9 @@ class MultiLabelStratifiedKFold(KFold):
 class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
     """Random splits into a training and a test part that preserve the proportion of each label.
 
-    The splits are independent draws: a row can be in several test parts. The number of rows of a label in a part
-    differs from its share, the number of its rows times the part's fraction of the rows, by at most one wherever the
-    search finds such a split; some label matrices have none.
+    The splits are independent draws: a row can be in several test parts. The share of a label in a part is the number
+    of its rows times the part's fraction of all rows. The number of its rows in the part differs from this share by at
+    most one wherever the search finds such a split; for some label matrices there is none.
 
     Args:
         n_splits: Number of splits.
@@ -124,12 +124,12 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
         super().__init__(n_splits=n_splits, test_size=test_size, train_size=train_size, random_state=random_state)
 
     def split(self, X: Any, y: LabelsLike, groups: Any = None) -> Iterator[tuple[Integers, Integers]]:
-        """Generate the row indices of the training part and of the test part, once for each split.
+        """Generate the training and test row indices of each split.
 
         Args:
             X: N samples; only their number is used.
             y: Multi-hot labels, shape `(N, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
-                frame. Of a label with missing entries, NaN, the rows that are known to have it are spread.
+                frame. A missing label, NaN, is treated as absent.
             groups: Ignored, with a warning; it exists for compatibility with scikit-learn.
 
         Yields:
@@ -138,7 +138,7 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
         Raises:
             TypeError: If `y` does not contain numbers.
             ValueError: If the sizes do not fit the number of rows, `X` and `y` differ in length, `y` is not
-                two-dimensional, or an entry is neither 0, 1 nor NaN.
+                two-dimensional, or an entry is not 0, 1 or NaN.
         """
         splits: Iterator[tuple[Integers, Integers]] = super().split(X, y, groups)
         return splits
@@ -159,7 +159,7 @@ class MultiLabelStratifiedShuffleSplit(ShuffleSplit):
 
 
 def _labels_of(y: Any, single_label: str) -> sparse.csr_array:
-    """Read `y`, and name scikit-learn's class for one label per row where `y` has one dimension."""
+    """Read `y`; if it has one dimension, raise an error that names scikit-learn's class for one label per row."""
     if y is None:
         raise ValueError("`y` must be a label matrix of shape (N, L), got None.")
     ndim = getattr(y, "ndim", None)

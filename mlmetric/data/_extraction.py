@@ -48,20 +48,20 @@ def extract_features(
 ) -> ExtractedFeatures:
     """Compute the features of images, or load them from the cache.
 
-    With a process group of torch.distributed, call this in each process with the same data set and a cache folder that
-    all processes can access. Each process computes a part of the features, and all return the features of all images.
-    Without a process group, [extract_shard][mlmetric.data.extract_shard] computes a part.
+    With a process group of torch.distributed, call this function in each process with the same data set and a cache
+    folder that all processes can access. Each process computes a part of the features, and all return the features of
+    all images. To compute a part without a process group, use [extract_shard][mlmetric.data.extract_shard].
 
-    On CUDA, reading, copying and computing overlap: the features of a batch are read back when the next one has been
+    On CUDA, reading, copying and computing overlap: the features of a batch are read back after the next batch has been
     started.
 
     If the extraction ends early, by an error or Ctrl-C, the features of all previous batches are in the cache.
 
     On Linux the worker processes are forked, so that transforms may be lambdas and scripts need no `__main__` guard. A
-    lock that another thread holds at that moment stays locked in them: if other threads draw random numbers from
-    torch's global generator, a transform that draws from it can wait forever. The extraction then ends after ten
-    minutes; use `num_workers=0` in this case. On other systems the processes are spawned: the data set must be
-    picklable, and scripts need the guard.
+    lock that another thread holds at the moment of the fork stays locked in the worker processes: if other threads draw
+    random numbers from torch's global generator, a transform that draws from it can wait forever. The extraction then
+    ends after ten minutes; use `num_workers=0` in this case. On other systems the processes are spawned: the data set
+    must be picklable, and scripts need the guard.
 
     Args:
         backbone: The network, on any device. A torch module is in evaluation mode while it is called; any other
@@ -69,11 +69,11 @@ def extract_features(
         dataset: The images, with the preprocessing of the network as their transform.
         cache_dir: Folder of the cache; several networks and data sets can use the same folder.
         batch_size: Number of images in a batch. Another size can change the last bits of the features.
-        num_workers: Number of worker processes that read and preprocess images; 0 to do so in this process.
+        num_workers: Number of worker processes that read and preprocess images; 0 to use this process.
         on_bad_image: `"error"` computes the features of all other images, then raises an error; `"skip"` leaves out
             images that cannot be read.
-        progress: Called after each batch as `progress(done, total)` with numbers of images; with a process group, of
-            the images of this process.
+        progress: Called after each batch as `progress(done, total)` with numbers of images; with a process group, these
+            are the images of this process.
 
     Returns:
         The features, in the order of the data set.
@@ -83,12 +83,13 @@ def extract_features(
         TypeError: If the data set has no `identity`, or returns images that are not tensors; if the backbone has no
             `fingerprint`, or returns anything but a dense tensor; if the transform or the network contains an object
             that cannot be inspected.
-        ValueError: If `on_bad_image` is neither of the two, `batch_size` is below 1, `num_workers` is below 0, or there
-            are no images; if images of a batch differ in shape; if features are not of shape `(N, D)`, are not finite,
-            or have another D than the features in the cache.
+        ValueError: If `on_bad_image` is neither `"error"` nor `"skip"`, `batch_size` is below 1, `num_workers` is below
+            0, or there are no images; if images of a batch differ in shape; if features are not of shape `(N, D)`, are
+            not finite, or differ in D from the features in the cache.
         OSError: If the system is the cause: no space left on the disk, not enough memory, too many open files, a worker
             process that dies or does not respond for ten minutes. This is raised even with `on_bad_image="skip"`,
-            because the image file is not the cause. Also if processes of a process group do not share the cache folder.
+            because the image file is not the cause. Also if the processes of a process group do not share the cache
+            folder.
     """
     check_arguments(backbone, dataset, batch_size, num_workers, on_bad_image)
     cache = FeatureCache(cache_folder(backbone, cache_dir))
@@ -133,7 +134,7 @@ def check_arguments(
 
 
 def not_found(dataset: IdentifiedImages, identities: Mapping[int, bytes | None]) -> dict[int, str]:
-    """Return a message for each image without identity."""
+    """Return a message for each image without an identity."""
     return {
         index: f"{name_of(dataset, index)} did not exist when the extraction began: run again."
         for index, identity in identities.items()

@@ -1,9 +1,9 @@
 """The cache of the features of one network on disk.
 
-The cache of a network is a folder of files named parts: arrays of pairs of the identity of an image or a text and its
-feature. A part is written to a temporary file and renamed when it is complete, and its name contains the digest of its
-content, so that a truncated or changed file is detected and not used. Runs that share a cache need no lock: a part is
-only ever replaced by a part that contains its rows.
+The cache of a network is a folder of files called parts. A part is an array of pairs: the identity of an image or a
+text, and its feature. A part is written to a temporary file and renamed when it is complete. Its name contains the
+digest of its content, so that a truncated or changed file is detected and not used. Runs that share a cache need no
+lock: a part is replaced only by a part that contains its rows.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FeatureCache:
         }
 
     def add(self, identities: Sequence[bytes | None], features: npt.NDArray[np.float32]) -> None:
-        """Add features to the next part, except those of images without identity."""
+        """Add features to the next part, except those of images without an identity."""
         self._check_size(features.shape[1])
         pairs = zip(identities, features, strict=True)
         self._new += [(identity, feature) for identity, feature in pairs if identity is not None]
@@ -101,7 +101,7 @@ class FeatureCache:
             self._merge([places[identity] for identity in identities], range(len(self.parts)))
 
     def close_parts_without(self, identities: Iterable[bytes | None]) -> None:
-        """Close the parts that have none of these images, which their own runs may merge and remove meanwhile.
+        """Close the parts that contain none of these images; other runs may merge and remove them in the meantime.
 
         On a network file system, reading a mapped file that another machine has removed ends the process.
         """
@@ -115,7 +115,7 @@ class FeatureCache:
         self.paths = [self.paths[number] for number in kept]
 
     def merge_parts_of(self, identities: list[bytes]) -> None:
-        """Merge the parts that have no other images than these into one, in this order; others stay as they are."""
+        """Merge the parts that contain only these images into one, in this order; other parts stay as they are."""
         wanted = set(identities)
         own = [
             number
@@ -162,21 +162,21 @@ class FeatureCache:
             with suppress(OSError):
                 path.unlink()
         elif (part := _load(path)) is None:
-            _log.warning("%s does not contain finite features only; it is not used.", path)
+            _log.warning("%s contains features that are not finite, or no features; it is not used.", path)
         else:
             self._check_size(part.dtype["feature"].shape[0])
             self.parts.append(part)
             self.paths.append(path)
 
     def _check_size(self, size: int) -> None:
-        """Raise ValueError for features of another size than the cached and added ones."""
+        """Raise ValueError if features differ in size from the cached and added ones."""
         if self._size is None:
             self._size = size
         if size != self._size:
             raise ValueError(
                 f"A network must return features of one size, got {self._size} and {size} for the cache {self.folder}. "
-                "The size must not depend on the input, and `fingerprint` must differ between networks; if both are "
-                "so, remove this folder."
+                "The size must not depend on the input, and `fingerprint` must differ between networks; if both hold, "
+                "remove this folder."
             )
 
     def _is_in_order(self, identities: list[bytes]) -> bool:

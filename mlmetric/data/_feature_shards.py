@@ -1,4 +1,4 @@
-"""Features of the shards of a data set: computed by any number of processes or machines, and joined without a copy."""
+"""Features of the shards of a data set, computed by any number of processes or machines and joined without a copy."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def extract_shard(
 ) -> ExtractedShard:
     """Compute the features of one shard of a data set, and write them to a cache.
 
-    The batches of `extract_features` are divided into `num_shards` shards of consecutive images. Processes on any
-    machines compute one each, in any order and at the same time, into one cache folder or into several: no process
-    group and no lock is needed. [join_shards][mlmetric.data.join_shards] then opens all features, and
+    The batches of `extract_features` are divided into `num_shards` shards of consecutive images. Processes on one or
+    more machines compute the shards, in any order or at the same time, and write to one cache folder or to several. No
+    process group and no lock is needed. [join_shards][mlmetric.data.join_shards] then opens all features, and
     [extract_features][mlmetric.data.extract_features] with the same cache folder computes nothing again.
 
-    A shard that ended early, or is computed a second time, only computes what the cache lacks; its features are the
-    same whatever was interrupted. At its end they are one file.
+    If a shard was interrupted or is computed again, only missing features are computed, and the result is the same. The
+    features of a complete shard are in one file.
 
-    All processes must see each image under the same path with the same size and time of change, such as on a shared
-    file system; otherwise its features are not found.
+    All processes must see each image at the same path, with the same size and modification time, as on a shared file
+    system; otherwise its features are not found.
 
     Args:
         backbone: The network, as for `extract_features`.
@@ -65,8 +65,8 @@ def extract_shard(
             than processes, give each its own folder.
         shard: The number of the shard, from 0 to `num_shards - 1`.
         num_shards: The number of shards. A shard is empty if there are more shards than batches.
-        batch_size: Number of images in a batch; the same for all shards.
-        num_workers: Number of worker processes that read and preprocess images; 0 to do so in this process.
+        batch_size: Number of images in a batch; it must be the same for all shards.
+        num_workers: Number of worker processes that read and preprocess images; 0 to use this process.
         on_bad_image: `"error"` computes the features of all other images of the shard, then raises an error; `"skip"`
             leaves out images that cannot be read.
         progress: Called after each batch as `progress(done, total)` with numbers of images of the shard.
@@ -94,7 +94,7 @@ def extract_shard(
         >>> dataset = ImageDataset(folder, names, transform=backbone.transform)
         >>> options = {"num_shards": 2, "batch_size": 2, "num_workers": 0}
         >>> for shard in range(2):  # each in a process or on a machine of its own
-        ...     extract_shard(backbone, dataset, folder / "cache", shard=shard, **options).indices.tolist()
+        ...     print(extract_shard(backbone, dataset, folder / "cache", shard=shard, **options).indices.tolist())
         [0, 1]
         [2, 3, 4]
         >>> join_shards(backbone, dataset, folder / "cache")
@@ -128,25 +128,25 @@ def join_shards(
 ) -> JoinedFeatures:
     """Open the features of a data set that are in one or more cache folders, without copying them.
 
-    The result reads features from the files where it is indexed, so that it may be larger than the memory. The files
-    are checked against their digests once, when they are opened. Each stays open: the number of files, that is of
-    shards, must be below the limit of the system for open files (`ulimit -n`).
+    The result reads features from the files when it is indexed, so that they may exceed the memory. The files are
+    checked against their digests once, when they are opened. Each file stays open: the number of files, usually one for
+    each shard, must be below the system's limit for open files (`ulimit -n`).
 
     Args:
         backbone: The network whose features these are; it is not called, and can be on any device.
-        dataset: The images, with the transform with which the features were computed.
+        dataset: The images, with the same transform as when the features were computed.
         cache_dirs: The cache folder of [extract_shard][mlmetric.data.extract_shard] or
-            [extract_features][mlmetric.data.extract_features], or several of them, such as one of each machine.
+            [extract_features][mlmetric.data.extract_features], or several of them, such as one from each machine.
         on_missing: `"error"` to raise an error if images have no features; `"skip"` to leave them out.
 
     Returns:
         The features, in the order of the data set, and the indices of their images.
 
     Raises:
-        LookupError: If images have no features and `on_missing` is `"error"`, or none has.
-        TypeError: If the backbone has no `fingerprint`, or the data set no `identity`.
-        ValueError: If `on_missing` is neither of the two, there are no folders or no images, or the features of the
-            folders differ in D.
+        LookupError: If images have no features and `on_missing` is `"error"`, or no image has features.
+        TypeError: If the backbone has no `fingerprint`, or the data set has no `identity`.
+        ValueError: If `on_missing` is neither `"error"` nor `"skip"`, there are no folders or no images, or the
+            features of the folders differ in D.
         OSError: If a folder does not exist or cannot be read.
 
     Examples:
@@ -215,8 +215,7 @@ def _missing_message(
     if not any_part:
         return (
             f"No features of this `backbone` are in {where}. Its weights and options, and the versions of Python "
-            "packages, must be those with which `extract_shard` computed them; or pass the folders of the shards as "
-            "`cache_dirs`."
+            "packages, must be the same as in `extract_shard`; or pass the folders of the shards as `cache_dirs`."
         )
     missing = [index for index in range(len(dataset)) if index not in found]
     names = "; ".join(
@@ -226,6 +225,6 @@ def _missing_message(
     more = f"; and {len(missing) - _SHOWN_IMAGES} more" if len(missing) > _SHOWN_IMAGES else ""
     return (
         f"{len(missing)} of {len(dataset)} images have no features in {where}: {names}{more}. Run `extract_shard` "
-        "again, which computes only what is missing, or leave them out by `on_missing='skip'`. Images that were moved "
-        "or changed, and another transform, have other features."
+        "again, which computes only what is missing, or leave them out with `on_missing='skip'`. Images that were "
+        "moved or changed, or have another transform, have other features."
     )

@@ -1,8 +1,8 @@
-"""Forward passes of batches of images, one of which is in flight while the features of the previous one are kept.
+"""Forward passes of batches of images: one runs while the features of the previous one are stored.
 
-On CUDA the forward pass and all copies are asynchronous: batches are copied from pinned memory on a stream of their
-own, and features are read when the next forward pass has been started, so that the device does not wait for this
-process. On other devices each step ends before the next one starts.
+On CUDA the forward pass and all copies are asynchronous: batches are copied from pinned memory on a separate stream,
+and features are read after the next forward pass has been started, so that the device does not wait for this process.
+On other devices each step ends before the next one starts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def compute_missing(
 ) -> dict[int, str]:
     """Compute the features of images that the cache lacks, and add them to it.
 
-    However this ends, the features of all batches that were computed are in the cache.
+    Even if an error or Ctrl-C ends it, the features of all computed batches are in the cache.
 
     Args:
         backbone: The network.
@@ -66,7 +66,7 @@ def compute_missing(
     Raises:
         TypeError: If the network returns anything but a dense tensor of real numbers.
         ValueError: If features are not of shape `(N, D)` or are not finite.
-        Exception: As of `read_batches` and `FeatureCache.write`.
+        Exception: As in `read_batches` and `FeatureCache.write`.
     """
     known = cache.known()
     missing = missing_batches(identities, known, batches)
@@ -160,14 +160,14 @@ class _ForwardPasses:
 
     def keep_first(self) -> int:
         """Add the features of the oldest batch to the cache, and return its number of images."""
-        batch, features = self._running[0]  # removed when they are kept: Ctrl-C can come before
+        batch, features = self._running[0]  # removed only after they are stored: Ctrl-C can come before
         try:
             if features is not None:
                 values = features.read()
                 _check_finite(values, self._dataset, batch.indices)
                 self._cache.add([self._identities[index] for index in batch.indices], values)
         except Exception:
-            self._running.clear()  # what comes after it is not kept
+            self._running.clear()  # later batches are not stored
             raise
         self._running.popleft()
         return len(batch.indices) + len(batch.reasons)
@@ -180,7 +180,7 @@ class _ForwardPasses:
     def _on_device(self, images: Tensor) -> Tensor:
         if self._copies is None:
             return images.to(self._like, non_blocking=True)
-        images = images.to(self._like.dtype)  # torch would convert it on the CPU, too, into memory that is not pinned
+        images = images.to(self._like.dtype)  # torch would also convert on the CPU, but to memory that is not pinned
         pinned = images if images.is_pinned() else images.pin_memory()
         with torch.cuda.stream(self._copies):
             moved = pinned.to(self._like.device, non_blocking=True)

@@ -30,11 +30,11 @@ _SKIP_THEM = (
 
 
 class BadImagesError(ValueError):
-    """Several images that cannot be read.
+    """Raised for one or more images that cannot be read.
 
     Attributes:
-        reasons: For each bad image the message that names the file and the reason; the error shows up to 20 of them.
-        num_images: The number of all images.
+        reasons: For each bad image, a message that names the file and the reason; the error shows up to 20 of them.
+        num_images: The total number of images.
     """
 
     def __init__(self, reasons: Sequence[str], num_images: int, *, advice: str = _SKIP_THEM) -> None:
@@ -56,8 +56,8 @@ class BadImagesError(ValueError):
 class ImageDataset(Dataset[tuple[Any, Tensor]]):
     """A map-style data set of image files and their labels.
 
-    An item is a pair of an image, transformed, and its row of `labels`. Reading one raises what `read_image` raises,
-    and OSError, which names the image, if its transform runs out of memory.
+    An item is a pair of an image, transformed, and its row of `labels`. Reading an item raises the errors of
+    `read_image`, or an OSError that names the image if the transform runs out of memory.
 
     Args:
         root: The folder that `paths` are relative to.
@@ -134,9 +134,9 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
 
         The digest includes the path, size and modification time of the file, and the preprocessing: the transform and,
         for a subclass, its code and attributes. Objects are described by their attributes and arguments, functions and
-        classes by their code, or by the version of the installed package that they belong to. The code differs between
-        versions of Python. The preprocessing is inspected again whenever `index` does not increase, as at the start of
-        each pass over the images, so that a change between two passes is noticed.
+        classes by their code, or by the version of the installed package that they belong to. The digest of code
+        differs between versions of Python. The preprocessing is inspected again whenever `index` does not increase, as
+        at the start of each pass over the images, so that a change between two passes is noticed.
 
         Args:
             index: The image.

@@ -20,20 +20,20 @@ _log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 _RESIZED_SIDE = 256
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_ignoring = threading.Lock()  # warning filters are those of all threads
+_ignoring = threading.Lock()  # warning filters apply to all threads
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class BadImageError(ValueError):
-    """One image that cannot be read; the message names the file and the reason."""
+    """Raised for an image that cannot be read; the message names the file and the reason."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image file as RGB.
 
     Palettes, grey, CMYK and 16-bit images are converted; transparency is dropped; photographs are rotated according to
-    their EXIF orientation, or not at all if the EXIF data are damaged. Pillow warns of some damaged metadata; the image
-    is also read if warnings are errors. The size is checked before pixels are decoded.
+    their EXIF orientation, or not at all if the EXIF data are damaged. Pillow warns about some damaged metadata; the
+    image is read even if warnings are turned into errors. The size is checked before pixels are decoded.
 
     The formats are AVIF, BMP, GIF, JPEG (and MPO), JPEG 2000, PNG, PPM (PBM, PGM, PFM), TIFF and WebP, recognised by
     content, not by the file name; if there are several frames, the first is read. Pillow's other formats are not
@@ -41,10 +41,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
 
     Args:
         path: The file: a regular file or a symbolic link to one.
-        max_pixels: The largest number of pixels that is read. 100 million (10,000 x 10,000) take 400 MB, since Pillow
-            uses 4 bytes per pixel. The peak is 400 MB for an RGB image as JPEG or PNG, 800 MB if it is rotated or
-            converted, 700 MB for a progressive JPEG or 16 bits, 0.9 GB for AVIF, 1.3 GB for 32 bits, 1.6 GB for WebP,
-            1.9 GB for JPEG 2000. Pillow itself warns above 89 million pixels and raises above 179 million.
+        max_pixels: The largest number of pixels of an image that is read. The default of 100 million (10,000 x 10,000)
+            takes 400 MB, since Pillow uses 4 bytes per pixel. The peak is 400 MB for an RGB image as JPEG or PNG, 800
+            MB if it is rotated or converted, 700 MB for a progressive JPEG or 16 bits, 0.9 GB for AVIF, 1.3 GB for 32
+            bits, 1.6 GB for WebP, 1.9 GB for JPEG 2000. Pillow itself warns above 89 million pixels and raises above
+            179 million.
 
     Returns:
         The decoded image.
@@ -60,7 +61,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
 
 
 def _despite_warnings(read: Callable[[], Image.Image]) -> Image.Image:
-    """Read an image whose damaged metadata Pillow warns of; the user's filters must not decide what can be read."""
+    """Read an image even if the user's filters turn Pillow's warnings about damaged metadata into errors."""
     try:
         return read()
     except UserWarning:
@@ -97,7 +98,7 @@ def convert_image(image: Image.Image, name: str) -> Image.Image:
 
     Args:
         image: The image.
-        name: What error messages call it.
+        name: The name of the image in error messages.
 
     Returns:
         The image, in RGB.
@@ -141,7 +142,7 @@ def _open_regular(path: str | Path) -> BinaryIO:
 
 
 def _supported_formats() -> list[str]:
-    """Return those of the formats that this version of Pillow can read."""
+    """Return the supported formats that this version of Pillow can read."""
     from PIL import Image
 
     Image.init()
@@ -160,7 +161,7 @@ def _check_size(path: str | Path, width: int, height: int, max_pixels: int) -> N
 
 
 def _upright(image: Image.Image, path: str | Path, *, in_place: bool) -> Image.Image:
-    """Rotate an image according to its EXIF orientation; a copy of it unless `in_place`."""
+    """Rotate an image according to its EXIF orientation, in place or as a copy."""
     from PIL import ImageOps
 
     try:

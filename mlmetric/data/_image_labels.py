@@ -1,4 +1,4 @@
-"""Images with labels, as they were read from a file of any format, and what was understood of it."""
+"""Images with labels as they were read from a file of any format, and notes on how it was read."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class ImageLabels:
         label_names: The names of the L labels.
         votes: The number of annotators who chose each label, int64, shape `(N, L)`; None if no image was annotated more
             than once.
-        num_annotators: The number of annotators of each image, int64, shape `(N,)`; None like `votes`.
-        parts: For the name of each part of a split the rows of its images, int64, ascending; None without a split.
-        source: A sentence on what was read, and how.
-        notes: Sentences on what was left out or is unusual in the file, also after `select`.
+        num_annotators: The number of annotators of each image, int64, shape `(N,)`; None if `votes` is None.
+        parts: The rows of the images of each part of a split, by the name of the part, int64, ascending; None without a
+            split.
+        source: A sentence that states what was read, and how.
+        notes: Sentences on what was left out or is unusual in the file, which `select` does not change.
     """
 
     root: Path
@@ -56,7 +57,7 @@ class ImageLabels:
             rows: Indices of rows: a sequence or a tensor of integers, or a bool tensor of shape `(N,)`.
 
         Returns:
-            The images, with the rows of `parts` counted anew.
+            The images; `parts` contains their new rows.
         """
         chosen = torch.arange(len(self.paths))[torch.as_tensor(rows) if len(rows) else torch.arange(0)]
         parts = None

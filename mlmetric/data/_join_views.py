@@ -1,4 +1,4 @@
-"""One feature matrix of several views."""
+"""Several views as one feature matrix."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def join_views(
     """Join the feature matrices of several views of the same rows, for the argument `views` of the estimators.
 
     Args:
-        features: For each view its features, shape `(n, D_v)`: a dictionary from names, or a list of arrays, whose
-            names are "0", "1" and so on. A row of NaN is missing.
-        present: For views with missing rows which rows have the view, bool, shape `(n,)`; the features of the others
-            may contain anything. None, or no entry, for the rows that are not NaN.
+        features: The features of each view, shape `(n, D_v)`: a dictionary from names, or a list of arrays, whose names
+            are "0", "1" and so on. A row of NaN lacks the view.
+        present: For views that some rows lack, which rows have the view, bool, shape `(n,)`; the features of the other
+            rows may contain anything. None, or no entry for a view, means the rows that are not NaN.
 
     Returns:
         The features side by side, float32, shape `(n, D)`, NaN where a row lacks a view; and the columns of each view.
 
     Raises:
-        TypeError: If a view is not a dense matrix of numbers, or its name is not a text.
+        TypeError: If a view is not a dense matrix of numbers, or its name is not a string.
         ValueError: If there is no view, a matrix has no columns or another number of rows, a row of a view is NaN in
             some columns or has infinite features, or `present` has another shape or name.
 

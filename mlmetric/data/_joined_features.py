@@ -14,20 +14,20 @@ import numpy.typing as npt
 class JoinedFeatures:
     """Features of a data set in one or more files, read where they are indexed.
 
-    It is indexed by rows as an array is: an integer gives a feature, shape `(D,)`; a slice, a boolean mask or integers
-    in a list, array or tensor give a matrix, shape `(n, D)`. Both are new arrays in memory. `blocks` reads all rows in
+    Index it by rows like an array: an integer returns a feature, shape `(D,)`; a slice, a boolean mask, or integers in
+    a list, array or tensor return a matrix, shape `(n, D)`. Both are new arrays in memory. `blocks` reads all rows in
     order, a few thousand at a time; `numpy.asarray` copies all of them into memory.
 
-    A data loader of torch can read it, since it has a length and items. A pickle contains the names of the files and
-    the places of the rows, and no features.
+    A torch `DataLoader` can read it, since it has a length and items. A pickle contains the names of the files and the
+    positions of the rows, but no features.
 
-    [join_shards][mlmetric.data.join_shards] makes it, and has an example.
+    [join_shards][mlmetric.data.join_shards] returns it, and has an example.
 
     Args:
         paths: The files: arrays with the field `feature`, float32, shape `(D,)`, in the format of NumPy.
         part_numbers: The number of the file of each row, int64, shape `(K,)`.
         part_rows: The row in this file, int64, shape `(K,)`.
-        indices: As the attribute.
+        indices: The attribute `indices`.
 
     Attributes:
         shape: `(K, D)`.
@@ -75,7 +75,7 @@ class JoinedFeatures:
         return f"JoinedFeatures(shape={self.shape}, dtype=float32, files={len(self._paths)})"
 
     def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
-        """Read the feature of a row, shape `(D,)`, or those of several rows, shape `(n, D)`."""
+        """Read the feature of a row, shape `(D,)`, or the features of several rows, shape `(n, D)`."""
         if isinstance(rows, slice):
             return self._read(rows)
         if isinstance(rows, tuple) or rows is None or rows is Ellipsis:

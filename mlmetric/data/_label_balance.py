@@ -1,4 +1,4 @@
-"""Swaps of rows between parts, until the number of rows of each label in each part is within one of its share."""
+"""Swaps of rows between parts until the number of rows of each label in each part is within one of its share."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def balance_labels(labels: sparse.csr_array, part_of: Integers, *shares: Floats)
 
     The search takes the counts outside of these limits one after the other, and makes the swap that lowers the total
     cost most. Where no swap lowers it for any of them, it makes the least costly one and does not move these rows again
-    for some steps (tabu search). It stops after a fixed number of steps and returns the best assignment found. Nothing
-    is drawn at random.
+    for some steps (tabu search). It stops after a fixed number of steps and returns the best assignment found. The
+    search is deterministic.
 
     Some label matrices have no assignment within the limits. An example is five rows and one label for every set of
-    three of them: one of two parts contains at least three rows, and so all three rows of some label, with a share of
-    1.5.
+    three of them: one of two parts contains at least three rows, and therefore all three rows of some label, whose
+    share is 1.5.
 
     Args:
         labels: Multi-hot, shape `(N, L)`, from `multi_hot_rows`.

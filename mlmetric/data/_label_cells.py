@@ -17,7 +17,7 @@ from mlmetric.data._label_text import LabelFileError, label_name, listing, quote
 
 SEPARATORS = ("|", ",", ";", "\t")
 _NUMBER = re.compile(r"([+-]?)([01])(?:\.0*)?")
-_EMPTY, _OTHER = 2, 3  # in place of a value; those of labels are -1, 0 and 1
+_EMPTY, _OTHER = 2, 3  # in place of the values of labels, -1, 0 and 1
 
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+)"""
 _LIST = re.compile(rf"[\[({{]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*,?\s*)?[\])}}]", re.DOTALL)
@@ -48,7 +48,7 @@ def read_values(table: Table, columns: Sequence[int], guessed: bool) -> tuple[In
     Args:
         table: The file.
         columns: The columns of the labels.
-        guessed: Whether they are all columns that are left, and not those that were passed; for messages.
+        guessed: Whether these are all remaining columns rather than columns that were passed; for messages.
 
     Returns:
         The row in `table` and the position in `columns` of each label that is present, shape `(P,)` each.
@@ -73,8 +73,8 @@ def read_values(table: Table, columns: Sequence[int], guessed: bool) -> tuple[In
         (absent, first), (zero, other) = (np.argwhere((cells == value).T)[0] for value in (-1, 0))
         raise LabelFileError(
             f"{table.path} contains both -1 (line {table.lines[absent]}, {quote(table.header[columns[first]])}) and 0 "
-            f"(line {table.lines[zero]}, {quote(table.header[columns[other]])}), of which one may mean that a label is "
-            "unknown. Write 1 for a label that is present and 0, or -1, for every other."
+            f"(line {table.lines[zero]}, {quote(table.header[columns[other]])}), one of which may mean that a label is "
+            "unknown. Write 1 for each label that is present, and either 0 or -1 for all others."
         )
     columns_of, rows = np.nonzero(cells == 1)
     return rows, columns_of
@@ -202,7 +202,7 @@ def _split(table: Table, row: int, text: str, separator: str) -> list[str]:
             f"{quote(text)}. In pandas, frame[column].str.join('|') converts lists to this format."
         )
     parts = text.split(separator) if separator else [text]
-    if len(parts) > 1 and not parts[-1].strip():  # a separator behind the last name
+    if len(parts) > 1 and not parts[-1].strip():  # a separator after the last name
         parts.pop()
     if not text.strip():
         return []

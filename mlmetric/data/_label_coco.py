@@ -18,8 +18,8 @@ _KEYS = ("images", "annotations", "categories")
 def read_coco(path: Path, root: Path) -> LabelledPaths:
     """Read which categories occur in each image.
 
-    An image has a label if it has an annotation of this category, also one of a crowd (`iscrowd`). Images without
-    annotations have no label.
+    An image has a label if it has an annotation of this category; annotations of crowds (`iscrowd`) count. Images
+    without annotations have no label.
 
     Args:
         path: A JSON file with the keys `images`, `annotations` and `categories`.
@@ -94,7 +94,7 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
         )
     for key in _KEYS:
         if not isinstance(content.get(key), list):
-            found = f"its keys are {listing(map(quote, content))}" if key not in content else "it is no list"
+            found = f"its keys are {listing(map(quote, content))}" if key not in content else "it is not a list"
             raise LabelFileError(
                 f"{path} must have a list {key!r}, like the instance annotations of COCO, but {found}. COCO's files of "
                 "captions and of results contain no labels."

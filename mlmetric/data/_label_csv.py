@@ -1,4 +1,4 @@
-"""Read the labels of images from a CSV file: which column is what, and the lines of one image as votes."""
+"""Read the labels of images from a CSV file: the role of each column, and the lines of one image as votes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WHOLE_NUMBER = re.compile(r"\d+")
 
 @dataclass
 class _Columns:
-    """The columns of a file: of paths, of labels, whether these contain names, and that of parts."""
+    """The columns of a file: the paths, the labels, whether the labels are names, and the parts."""
 
     paths: int
     labels: list[int]
@@ -56,7 +56,7 @@ def read_csv(
     split_column: str | None,
     exclude_columns: Sequence[str],
 ) -> LabelledPaths:
-    """Read a CSV file; the arguments are those of `read_image_labels`, `root` is the folder of the images."""
+    """Read a CSV file; the arguments are those of `read_image_labels`; `root` is the folder of the images."""
     table = read_table(path, delimiter)
     columns = _choose_columns(table, path_column, label_columns, label_column, split_column, exclude_columns)
     paths, images = _read_paths(table, columns.paths, ImagePaths(root, suffix))
@@ -98,7 +98,7 @@ def _choose_columns(
     split_column: str | None,
     exclude_columns: Sequence[str],
 ) -> _Columns:
-    """Decide which column is what; an argument decides, then the contents of the columns."""
+    """Decide what each column contains: by the arguments, otherwise by the contents of the columns."""
     excluded = [table.find(name) for name in exclude_columns]
     named = [*([] if label_column is None else [label_column]), *(label_columns or ())]
     labels = [table.find(name) for name in named]
@@ -128,7 +128,7 @@ def _choose_columns(
     else:
         if not left:
             raise LabelFileError(
-                f"{table.path} contains no label: it must have a column of labels in addition to that of the paths, "
+                f"{table.path} contains no label: it must have a column of labels in addition to the paths, "
                 f"but with the delimiter {table.delimiter!r} its columns are {quote(table.header)}."
             )
         labels, guessed = left, True
@@ -167,7 +167,7 @@ def _describe_unnamed(table: Table, column: int) -> str:
 
 
 def _find_paths(table: Table, columns: Sequence[int]) -> int:
-    """Return the only column in which all texts end like the name of an image file, otherwise the first column."""
+    """Return the only column whose texts all end like the name of an image file, otherwise the first column."""
     images = [column for column in columns if _contains_images(table, column)]
     if len(images) > 1 and columns[0] not in images:
         raise LabelFileError(
@@ -191,7 +191,7 @@ def _contains_images(table: Table, column: int) -> bool:
 
 
 def _contains_names(table: Table, column: int) -> bool:
-    """Return whether the only column that is left contains names, and not the values of one label."""
+    """Return whether the only remaining column contains names rather than the values of one label."""
     if contains_values(table, column):
         return False
     return any(cell_value(table.texts[code]) not in (-1, 0, 1) for code in table.distinct(column)[0])

@@ -13,7 +13,7 @@ from mlmetric.data._labelled_paths import LabelledPaths, once
 
 
 def is_image(path: Path) -> bool:
-    """Return whether the name of a file is that of an image."""
+    """Return whether the name of a file ends like that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -61,7 +61,7 @@ def read_folders(root: Path) -> LabelledPaths:
     if not pairs:
         raise LabelFileError(f"{root} must have a sub-folder for each label with images in it; there is none.")
     if others:
-        notes.append(f"Files left out, since they are no images: {listing(others)}.")
+        notes.append(f"Files left out, since they are not images: {listing(others)}.")
     if merged := len(pairs) - len(paths):
         notes.append(f"{number_of(merged, 'file')} with the name and content of an image of another label: merged.")
     chosen = np.array(pairs, dtype=np.int64)

@@ -75,7 +75,7 @@ class Table:
         """Return the index of a column.
 
         Raises:
-            LabelFileError: If there is none or more than one of this name.
+            LabelFileError: If no column, or more than one, has this name.
         """
         if self.header.count(name) > 1:
             raise LabelFileError(f"{self.path}, line {self.header_line} has two columns {quote(name)}.")
@@ -93,7 +93,7 @@ class Table:
 
 
 def read_table(path: Path, delimiter: str | None) -> Table:
-    """Read a CSV file in UTF-8, of which the first line that is not blank is the header.
+    """Read a CSV file in UTF-8, whose header is the first line that is not blank.
 
     Args:
         path: The file. Bytes that are not UTF-8 become surrogate escapes.
@@ -105,7 +105,7 @@ def read_table(path: Path, delimiter: str | None) -> Table:
     Raises:
         FileNotFoundError: If the file does not exist.
         OSError: If it cannot be read.
-        LabelFileError: If it is not a CSV file with a header and records of as many fields.
+        LabelFileError: If it is not a CSV file with a header and records with the same number of fields.
     """
     text = read_file(path, "CSV file").decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
@@ -158,7 +158,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _check_lines(fields: list[str], delimiter: str, num_columns: int, path: Path, line: int) -> None:
-    """Reject a field that contains whole records, as after a quote that is not closed; allow other line breaks."""
+    """Reject a field that contains whole records, as happens after an unclosed quote; allow other line breaks."""
     for field in fields:
         for inner in field.splitlines()[1:]:
             if num_columns > 1 and inner.count(delimiter) >= num_columns - 1:
@@ -169,7 +169,7 @@ def _check_lines(fields: list[str], delimiter: str, num_columns: int, path: Path
 
 
 def _find_delimiter(path: Path, text: str) -> str:
-    """Return the delimiter that divides the header, and the records below it into as many fields."""
+    """Return the delimiter that divides the header, and the records below it into the same number of fields."""
 
     @functools.cache
     def widths(delimiter: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the readers of label files share: their error, image paths, label names and quotations for messages."""
+"""Shared by the readers of label files: their error, image paths, label names and quotations for messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _quotation.maxlevel = 3
 class LabelFileError(ValueError):
     """Raised if a file or folder of labels is not in a format that can be read.
 
-    The message names the file and the line, id or file in it, says what was expected and what was found.
+    The message names the file, and the line or id in it, and states what was expected and what was found.
     """
 
 

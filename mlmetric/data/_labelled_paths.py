@@ -1,4 +1,4 @@
-"""What the reader of each format returns: the annotations of images, not yet a label matrix."""
+"""The annotations of images as the reader of each format returns them, before they become a label matrix."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class LabelledPaths:
         paths: The normalised paths of N images.
         annotators: The number of annotators of each image, shape `(N,)`.
         images: The index of the image of each of P labels that an annotator chose, shape `(P,)`.
-        labels: The index in `label_names` of each, shape `(P,)`. An annotator chose a label of an image once.
+        labels: The index in `label_names` of each of these labels, shape `(P,)`. An annotator chooses a label of an
+            image at most once.
         label_names: The names of L labels.
-        source: What was read, and how: a sentence.
-        parts: For the name of each part the rows of its images, ascending; None if there are no parts.
+        source: A sentence that states what was read, and how.
+        parts: The rows of the images of each part, by the name of the part, ascending; None if there are no parts.
         notes: Sentences on what was left out or is unusual.
     """
 

@@ -1,4 +1,4 @@
-"""Read the labels of images from the files and folders in which people keep them."""
+"""Read the labels of images from files and folders in common formats."""
 
 from __future__ import annotations
 
@@ -40,41 +40,42 @@ def read_image_labels(
 ) -> ImageLabels:
     r"""Read the labels of images from a CSV file, a folder for each label, or annotations of COCO or Pascal VOC.
 
-    The whole source is read and checked. What it leaves open raises an error that names the line, file or id and the
-    argument that decides; nothing is guessed silently: `print(result.summary())` shows what was understood.
+    The whole source is read and checked. If it is ambiguous, the error names the line, file or id, and the argument
+    that resolves the ambiguity. `print(result.summary())` shows how the source was read.
 
     - CSV (`.csv`, `.tsv`, `.txt`): a header, then for each image a path and its labels. Either there is a column for
       each label, with 0 or 1, 0.0 or 1.0, True or False, or -1 or 1; or there is one column of names, separated by `|`,
-      `,`, `;` or a tab, or in lists as Python or JSON writes them. If a column is left beside that of the paths and it
-      does not contain such values, it contains names. Several lines with the same path are the answers of several
+      `,`, `;` or a tab, or in lists as Python or JSON writes them. If only one column is left besides the paths, and it
+      does not contain such values, it is read as names. Several lines with the same path are the answers of several
       annotators. A column without a name that contains row numbers, as pandas writes it, is left out.
-    - A folder with a sub-folder of images for each label. An image in several of them, under the same name, as a link
-      or a copy, has several labels.
-    - COCO (`.json`): instance annotations. A category is a label of an image if an annotation, also one of a crowd, has
-      it. Images without annotations have no label.
+    - A folder with a sub-folder of images for each label. An image that is in several sub-folders under the same name,
+      as a link or a copy, has several labels.
+    - COCO (`.json`): instance annotations. A category is a label of an image if at least one annotation has it;
+      annotations of crowds count. Images without annotations have no label.
     - Pascal VOC: a folder of XML files, or a folder with `Annotations` in it or next to it. A class is a label of an
-      image if an object has it.
+      image if an object in the image has it.
 
     Args:
         path: The file or folder.
         format: `"csv"`, `"folders"`, `"coco"` or `"voc"`; None to recognise it.
         images: The folder that paths of images are relative to. If given, images that do not exist are counted in
             `notes`, and an error is raised if none exists. By default the folder of the file, for Pascal VOC
-            `JPEGImages` next to the folder of the XML files, if it exists. For a folder for each label None or `path`.
+            `JPEGImages` next to the folder of the XML files, if it exists. With a folder for each label, None or
+            `path`.
         path_column: CSV: the column of paths. By default the only column of names of image files, otherwise the first.
-        label_columns: CSV: the columns of the labels, one for each label; by default all that are left.
+        label_columns: CSV: the columns of the labels, one for each label; by default all remaining columns.
         label_column: CSV: the column of label names, if there is one.
-        separator: CSV: the text between label names; by default that of `|`, `,`, `;` and tab which occurs in the
+        separator: CSV: the text between label names; by default the one of `|`, `,`, `;` and tab that occurs in the
             column, unless it contains lists.
-        delimiter: CSV: the character between fields; by default that of `,`, `;` and tab which divides the header.
+        delimiter: CSV: the character between fields; by default the one of `,`, `;` and tab that divides the header.
         suffix: CSV: the extension of the image files, such as `".jpg"`, added to paths without it.
         split_column: CSV: the column with the name of the part of each image, such as `train` or `test`. All lines of
             an image must be in one part.
         exclude_columns: CSV: columns that are not read.
         min_votes: CSV: the number of votes, lines of the same image, that a label requires: 1 for the union, 2 for
             agreement.
-        min_count: The number of images that a label requires. Labels with fewer are left out, and named in `notes`;
-            their images stay, if need be without label. 0 keeps labels without images.
+        min_count: The number of images that a label requires. Labels with fewer images are left out and named in
+            `notes`; their images stay, possibly without labels. 0 keeps labels without images.
         include_difficult: Pascal VOC: whether objects marked as difficult count as present.
 
     Returns:
@@ -84,8 +85,8 @@ def read_image_labels(
     Raises:
         FileNotFoundError: If `path` or `images` does not exist.
         OSError: If a file cannot be read.
-        LabelFileError: If the content is not in one of these formats; a ValueError.
-        TypeError: If an argument is not a text where it must be one.
+        LabelFileError: If the content is not in one of these formats; a subclass of ValueError.
+        TypeError: If an argument that must be a string is not one.
         ValueError: If an argument has an invalid value, or is for another format.
 
     Examples:

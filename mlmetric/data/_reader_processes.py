@@ -185,7 +185,7 @@ def _run_worker(connection: Connection, worker_end: Connection, dataset: Identif
 
 
 def _answer(dataset: IdentifiedImages, indices: list[int]) -> tuple[bytes, Tensor | None]:
-    """Return a pickle of the batch without its images, or of an error; and the images, which are sent behind it."""
+    """Return a pickle of the batch without its images, or of an error; and the images, which are sent after it."""
     try:
         batch = _read_batch(dataset, indices)
         images = None if batch.images is None else batch.images.detach().contiguous()

@@ -21,11 +21,11 @@ def multi_hot_rows(labels: LabelsLike, name: str) -> sparse.csr_array:
     """Read multi-hot labels of any kind as a sparse matrix; a sparse matrix is not made dense.
 
     Returns:
-        float64 ones, shape `(N, L)`, with sorted column indices. Missing labels are not stored, like absent ones.
+        float64 ones, shape `(N, L)`, with sorted column indices. Neither absent nor missing labels are stored.
 
     Raises:
         TypeError: If `labels` does not contain numbers.
-        ValueError: If it is not two-dimensional, or an entry is neither 0 nor 1 nor NaN.
+        ValueError: If it is not two-dimensional, or an entry is not 0, 1 or NaN.
     """
     if sparse.issparse(labels):
         rows = sparse.csr_array(labels, copy=True)
@@ -50,9 +50,9 @@ def stratify(labels: sparse.csr_array, sizes: Integers, *, generator: torch.Gene
     in a label is the number of rows with this label that it should still receive, minus its share of the unassigned
     rows with this label. A row is assigned to the part with the largest score: the sum, over the row's labels, of the
     deficit divided by the number of unassigned rows with the label, plus the deficit in size divided by the square root
-    of the number of unassigned rows. As deficits are relative to shares, the largest part has no advantage; as the size
-    is part of the score throughout, rare labels cannot fill some parts and leave the frequent labels, which come last,
-    to the others.
+    of the number of unassigned rows. Since deficits are relative to shares, the largest part has no advantage. Since
+    the size is always part of the score, rare labels cannot fill some parts and leave the frequent labels, which come
+    last, to the others.
 
     Args:
         labels: Multi-hot, shape `(N, L)`, from `multi_hot_rows`.

@@ -24,13 +24,13 @@ def stratified_split(
 
     Args:
         labels: Multi-hot, shape `(N, L)`: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame.
-            Rows without labels are also spread over the parts in proportion. Of a label with missing entries, NaN, the
-            rows that are known to have it are spread.
+            Rows without labels are also spread over the parts in proportion. A missing label, NaN, is treated as
+            absent.
         fractions: Sizes of the parts as fractions of N, > 0, which sum to 1.
         generator: Draws the order of rows and breaks ties; None for torch's global generator.
 
     Returns:
-        For each part its row indices, int64, ascending. A part of less than one row may be empty.
+        For each part its row indices, int64, ascending. A part whose fraction is less than one row may be empty.
 
     Raises:
         TypeError: If `labels` does not contain numbers.

@@ -1,6 +1,6 @@
-"""Tensors through a pipe between processes, read into their memory without a copy in between.
+"""Send tensors through a pipe between processes, and read them into their memory without a copy in between.
 
-A pickle of a batch would be copied three times in the process that receives it, which then keeps no GPU busy.
+A pickle of a batch would be copied three times in the process that receives it, which could then not keep a GPU busy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-_IS_STREAM = hasattr(os, "readv")  # on Windows, connections are no file descriptors
+_IS_STREAM = hasattr(os, "readv")  # on Windows, connections are not file descriptors
 
 
 def send_tensor(connection: Connection, tensor: Tensor) -> None:

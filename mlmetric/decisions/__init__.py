@@ -1,4 +1,9 @@
-"""Decisions from the scores of any multi-label classifier: thresholds, calibration, guarantees."""
+"""Turn scores into decisions: thresholds, calibrated probabilities, and error rates with a guarantee.
+
+The scores may come from any multi-label classifier. `MultiLabelThresholdClassifier` and
+`MultiLabelCalibratedClassifier` wrap a scikit-learn classifier; `LabelCalibrator` and the functions
+take scores and labels.
+"""
 
 from mlmetric.decisions._calibrated_classifier import MultiLabelCalibratedClassifier
 from mlmetric.decisions._label_calibrator import LabelCalibrator

@@ -1,4 +1,4 @@
-"""Calibration of any multi-label classifier of scikit-learn on out-of-fold scores."""
+"""Calibration of any scikit-learn multi-label classifier on out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ class MultiLabelCalibratedClassifier(OutOfFoldClassifier):
     """Calibrate the probabilities of a multi-label classifier on out-of-fold scores.
 
     `fit` computes the scores of each training row by a copy of the classifier that is fitted on the other folds, fits a
-    [`LabelCalibrator`][mlmetric.decisions.LabelCalibrator] on these scores, and fits the classifier on all rows. It
-    does what `CalibratedClassifierCV(ensemble=False)` of scikit-learn does, which rejects label matrices. The scores
-    are the classifier's `decision_function`, or if it has none the logits of `predict_proba`. Out-of-fold scores of a
-    label that is present in none or all of the rows of the other folds are excluded.
+    [`LabelCalibrator`][mlmetric.decisions.LabelCalibrator] on these scores, and fits the classifier on all rows. This
+    is the procedure of scikit-learn's `CalibratedClassifierCV(ensemble=False)`, which rejects label matrices. The
+    scores are the classifier's `decision_function` or, if it has none, the logits of its `predict_proba`. Out-of-fold
+    scores of a label are excluded if none or all of the rows of the other folds have the label.
 
     Args:
         estimator: Any classifier of scikit-learn that accepts a label matrix, or a pipeline that ends with one, such as
             `OneVsRestClassifier(LogisticRegression())`, `RandomForestClassifier()` or `MetricClassifier()`.
         cv: Number of folds, which are stratified by all labels; a splitter of scikit-learn, or an iterable of pairs of
             training and test indices, with each row in one test fold; or `"prefit"` for an estimator that is already
-            fitted, which then scores all rows of `fit`: these must be rows that it was not fitted on.
-        n_jobs: Number of folds that are fitted at the same time; None for 1, unless in a `joblib.parallel_config`.
+            fitted. It then scores all rows passed to `fit`, which must not be rows that it was fitted on.
+        n_jobs: Number of folds that are fitted at the same time; None means 1, except within a
+            `joblib.parallel_config`.
         random_state: Seed or `numpy.random.RandomState` that shuffles the rows before they are divided into `cv` folds;
-            None for folds that depend on the labels and the order of the rows only. Only with a number of folds.
+            with None, the folds depend only on the labels and the order of the rows. Ignored unless `cv` is a number.
 
     Attributes:
         estimator_: The classifier, fitted on all rows.
@@ -44,8 +45,8 @@ class MultiLabelCalibratedClassifier(OutOfFoldClassifier):
             `calibrator_.transform(oof_scores_)` are their calibrated probabilities, on which
             [`best_thresholds`][mlmetric.metrics.best_thresholds] can choose thresholds.
         positives_: Number of rows with each label, int64, shape `(L,)`.
-        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
-            three, `[0, 1]` for each label, shape `(L, 2)`.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For labels without names, or fewer
+            than three labels, `[0, 1]` for each label, shape `(L, 2)`.
         n_features_in_: Number of features, if `estimator_` has this attribute.
         feature_names_in_: Names of the features, if `estimator_` has this attribute.
 
@@ -92,15 +93,15 @@ class MultiLabelCalibratedClassifier(OutOfFoldClassifier):
             y: Labels, 0 or 1, shape `(n, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
                 frame; or for each row a list of label names. `estimator` receives an int64 array `(n, L)`.
             **params: Arguments of `fit` of the classifier, such as `sample_weight`; those with a value for each row are
-                divided into the folds. With scikit-learn's metadata routing, those that are requested.
+                divided into the folds. With scikit-learn's metadata routing enabled, they must be requested.
 
         Returns:
             The classifier itself.
 
         Raises:
             TypeError: If `y` contains neither numbers nor names.
-            ValueError: If `y` is no label matrix of entries 0 and 1, has no positives or no negatives, a row is not in
-                one test fold, or an argument is invalid.
+            ValueError: If `y` is not a label matrix of entries 0 and 1, has no positives or no negatives, a row is not
+                in one test fold, or an argument is invalid.
             AttributeError: If `estimator` has neither `decision_function` nor `predict_proba`.
         """
         check_calibration_settings(self)

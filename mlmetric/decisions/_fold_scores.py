@@ -22,8 +22,8 @@ class FoldScores(NamedTuple):
 
     Attributes:
         scores: Scores of the labels, shape `(n, L)`.
-        labels: Their labels, shape `(n, L)`.
-        rows: Their indices, shape `(n,)`.
+        labels: Labels of the rows, shape `(n, L)`.
+        rows: Indices of the rows, shape `(n,)`.
         learned: Whether the training rows of the fold had both values of the label, shape `(n, L)`.
     """
 
@@ -53,7 +53,7 @@ def out_of_fold_scores(
         cv: Number of folds, a splitter, or an iterable of pairs of training and test indices.
         method: Method of the classifier that returns the scores.
         fit_params: Arguments of `fit`; those with n values are divided into the folds.
-        n_jobs: Number of folds at the same time.
+        n_jobs: Number of folds that are fitted at the same time.
         random_state: Shuffles the rows before they are divided into `cv` folds; None for no shuffle.
     """
     cv = 5 if cv is None else cv

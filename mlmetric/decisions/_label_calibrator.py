@@ -23,19 +23,19 @@ _CHUNK_SIZE = 2**21
 
 
 class LabelCalibrator(BaseEstimator):
-    """Map the scores of a multi-label classifier to calibrated probabilities, each label by a function of its own.
+    """Map the scores of a multi-label classifier to calibrated probabilities, with a separate function for each label.
 
-    Fit it on scores of rows that the classifier was not trained on: of validation rows, or out-of-fold scores, as
-    [`MultiLabelCalibratedClassifier`][mlmetric.decisions.MultiLabelCalibratedClassifier] computes them. With z the
-    logit of a label:
+    Fit it on scores of rows that the classifier was not trained on: scores of validation rows, or out-of-fold scores as
+    computed by [`MultiLabelCalibratedClassifier`][mlmetric.decisions.MultiLabelCalibratedClassifier]. With z the logit
+    of a label:
 
-    - `"temperature"`: `sigmoid(z / T)`. One parameter; corrects too high or too low confidence, keeps the order of the
-      rows and the predictions at the threshold 0.5.
+    - `"temperature"`: `sigmoid(z / T)`. One parameter; corrects confidence that is too high or too low, and keeps the
+      order of the rows and the predictions at the threshold 0.5.
     - `"platt"`: `sigmoid(a z + b)`. Two parameters; also corrects frequencies that are too high or too low, as after
       resampling or with class weights. Keeps the order of the rows where a > 0.
-    - `"isotonic"`: a step function that does not decrease. Corrects any monotone error, requires the most rows, and
-      gives the same probability to many rows. Probabilities are at least `1 / (N- + 2)` and at most
-      `(N+ + 1) / (N+ + 2)` with N- absent and N+ present entries, so that none is 0 or 1.
+    - `"isotonic"`: a non-decreasing step function. Corrects any monotone error, requires the most rows, and gives the
+      same probability to many rows. Probabilities are at least `1 / (N- + 2)` and at most `(N+ + 1) / (N+ + 2)`, where
+      N- entries are negative and N+ positive, so that none is 0 or 1.
 
     Labels with few positives or few negatives use the function that is fitted to the entries of all labels together.
 
@@ -69,8 +69,9 @@ class LabelCalibrator(BaseEstimator):
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature); Platt, "Probabilistic outputs
         for support vector machines", 1999, with its smoothed targets; Zadrozny and Elkan, "Transforming classifier
-        scores into accurate multiclass probability estimates", KDD 2002 (isotonic). Deviations: the function of all
-        labels where positives are few, and the bounds of the isotonic probabilities, which are Platt's targets.
+        scores into accurate multiclass probability estimates", KDD 2002 (isotonic). Deviations: labels with few
+        positives or negatives use the function of all labels, and the isotonic probabilities are bounded by Platt's
+        targets.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class LabelCalibrator(BaseEstimator):
 
         Raises:
             TypeError: If an argument does not contain real numbers.
-            ValueError: If the shapes do not match, a score is not finite or no probability, an entry of `target` is
+            ValueError: If the shapes do not match, a score is not finite or not a probability, an entry of `target` is
                 neither 0 nor 1, there is no positive or no negative, or a parameter is none of the values above.
         """
         check_calibration_settings(self)
@@ -136,7 +137,7 @@ class LabelCalibrator(BaseEstimator):
 
         Raises:
             TypeError: If `preds` does not contain real numbers.
-            ValueError: If it does not have L columns, or a score is not finite or no probability.
+            ValueError: If `preds` does not have L columns, or a score is not finite or not a probability.
         """
         check_is_fitted(self)
         scores = to_tensor(preds, "preds").cpu().numpy().astype(np.float64)

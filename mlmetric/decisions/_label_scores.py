@@ -1,4 +1,4 @@
-"""Scores of the labels from any multi-label classifier of scikit-learn, in one form."""
+"""Scores of the labels from any scikit-learn multi-label classifier, in one format."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def estimator_has(*names: str) -> Callable[[Any], bool]:
 
 
 class OutOfFoldClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Fit a multi-label classifier on all rows, after its copies have scored the rows that they were not fitted on."""
+    """Fit a multi-label classifier on all rows, after clones of it have scored the rows they were not fitted on."""
 
     estimator: Any
     cv: Any
@@ -97,7 +97,7 @@ class OutOfFoldClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return how arguments of `fit` are passed on; see scikit-learn's guide to metadata routing."""
+        """Return how arguments of `fit` are passed to the classifier; see scikit-learn's guide to metadata routing."""
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
 

@@ -32,14 +32,14 @@ def conformal_fnr_threshold(
     """Find the highest threshold that misses at most a share `alpha` of a new row's true labels, on average.
 
     The false negative rate of a row is the share of its true labels with scores below the threshold; it is 0 for a row
-    without labels. For a new row, its expectation is at most `alpha` if the new row and the N calibration rows are
+    without labels. For a new row, the expected rate is at most `alpha` if the new row and the N calibration rows are
     exchangeable, for example drawn independently from one population. Neither the classifier nor its scores need to be
     accurate: with poor scores more labels are predicted. The expectation is over the calibration rows as well: for a
     given set of them, the rate on new rows may be above `alpha`.
 
-    The guarantee does not hold if the scores are those of rows on which the classifier was trained or its settings were
-    chosen, or if the new rows come from another population. It applies to the mean over all rows: the rate of a single
-    label, or of rows of one kind, may be higher. To include only rows that have labels, leave the others out of the
+    The guarantee does not hold if the classifier was trained or its settings were chosen on the calibration rows, or if
+    the new rows come from another population. It applies to the mean over all rows: the rate of a single label, or of
+    rows of one kind, may be higher. For a guarantee on rows that have labels, leave the other rows out of the
     calibration rows.
 
     Args:
@@ -48,15 +48,15 @@ def conformal_fnr_threshold(
         target: True labels, shape `(N, L)`, entries 0 and 1 of any dtype; a tensor, an array, a list of rows, a scipy
             sparse matrix or a data frame.
         alpha: Highest expected rate, in (0, 1).
-        per_label: Whether to return a threshold for each label. Each of them misses a new row that has the label with a
-            probability of at most `alpha`; for this the rows that have the label must be exchangeable.
+        per_label: Whether to return a threshold for each label. If a new row has the label, the threshold misses it
+            with a probability of at most `alpha`, provided that the rows that have the label are exchangeable.
         mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
             annotated, may contain any value. Rows without included entries are left out, and the rate of a row counts
             its included labels only.
 
     Returns:
-        float64, 0-d, or `(L,)` with `per_label=True`, on the device of `preds`: one of the scores of positives, or an
-        infinity. It is -inf, which predicts all labels, if there are fewer than `1 / alpha - 1` rows, or for a label
+        float64, 0-d, or `(L,)` with `per_label=True`, on the device of `preds`: one of the scores of positives, or +inf
+        or -inf. It is -inf, which predicts all labels, if there are fewer than `1 / alpha - 1` rows, or for a label
         with fewer positives. It is +inf if predicting nothing satisfies the bound because few rows have labels.
 
     Raises:
@@ -90,8 +90,8 @@ def conformal_fnr_threshold(
     allowed = (num_rows + 1) * alpha - 1 + TOLERANCE * (num_rows + 1)
     if allowed < 0:
         warnings.warn(
-            f"A false negative rate of at most {alpha:g} can only be guaranteed from {_min_positives(alpha)} rows on, "
-            f"got {num_rows}: the threshold is -inf, which predicts all labels.",
+            f"A false negative rate of at most {alpha:g} can only be guaranteed with at least {_min_positives(alpha)} "
+            f"rows, got {num_rows}: the threshold is -inf, which predicts all labels.",
             stacklevel=2,
         )
         return predictions.preds.new_tensor(-torch.inf, dtype=torch.float64)
@@ -114,20 +114,20 @@ def ltt_fdr_threshold(  # noqa: D417
     delta: float = 0.1,
     mask: TensorLike | None = None,
 ) -> Tensor:
-    """Find the lowest threshold with a mean share of wrong labels of at most `alpha`, with high probability.
+    """Find the lowest threshold whose mean share of wrong labels is at most `alpha`, with high probability.
 
-    The false discovery rate of a row is the share of its predicted labels that are wrong, those with scores of at least
-    the threshold; it is 0 for a row for which no label is predicted. With a probability of at least `1 - delta` over
-    the draw of the N calibration rows, the expected rate of a new row is at most `alpha`, if all rows are drawn
-    independently from one population. Neither the classifier nor its scores need to be accurate: with poor scores few
-    labels are predicted, or none.
+    A label is predicted if its score is at least the threshold. The false discovery rate of a row is the share of its
+    predicted labels that are wrong; it is 0 for a row without predicted labels. With a probability of at least
+    `1 - delta` over the draw of the N calibration rows, the expected rate of a new row is at most `alpha`, if all rows
+    are drawn independently from one population. Neither the classifier nor its scores need to be accurate: with poor
+    scores few labels are predicted, or none.
 
-    The guarantee does not hold if the scores are those of rows on which the classifier was trained or its settings were
-    chosen, or if the new rows come from another population. It applies to the mean over all rows: among the rows with
-    predictions, and for a single label, the rate may be higher.
+    The guarantee does not hold if the classifier was trained or its settings were chosen on the calibration rows, or if
+    the new rows come from another population. It applies to the mean over all rows: among the rows with predictions,
+    and for a single label, the rate may be higher.
 
     Args:
-        delta: Highest probability that the expected rate exceeds `alpha`, in (0, 1).
+        delta: Highest probability with which the expected rate may exceed `alpha`, in (0, 1).
 
     Returns:
         float64, 0-d, on the device of `preds`: one of the scores, or +inf if no threshold has the guarantee; scores of
@@ -155,8 +155,8 @@ def ltt_fdr_threshold(  # noqa: D417
         Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then test: calibrating predictive algorithms to achieve risk
         control", Annals of Applied Statistics 19(2), 2025: p-values of Hoeffding and Bentkus, and fixed-sequence
         testing. The paper tests a fixed list of thresholds; we test all numbers from +inf downwards until the first
-        p-value above `delta`. Between two neighbouring scores the p-value is constant, so that only the scores are
-        computed. The guarantee holds without a correction for the number of thresholds: let t be the supremum of the
+        p-value above `delta`. Between two neighbouring scores the p-value is constant, so it is computed at the scores
+        only. The guarantee holds without a correction for the number of thresholds: let t be the supremum of the
         thresholds with an expected rate above `alpha`. The expected rate is continuous from the left, so it is at least
         `alpha` at t. t is tested before the thresholds below, so a wrong result requires a p-value of at most `delta`
         at t, which has a probability of at most `delta`.
@@ -170,7 +170,7 @@ def ltt_fdr_threshold(  # noqa: D417
         return threshold
     bound = f"A false discovery rate of at most {alpha:g} with a probability of at least {1 - delta:g}"
     if allowed is None:
-        reason = f"{bound} can only be guaranteed from {_min_rows(alpha, delta)} rows on, got {num_rows}"
+        reason = f"{bound} can only be guaranteed with at least {_min_rows(alpha, delta)} rows, got {num_rows}"
     else:
         reason = f"{bound} is not reached by any threshold, because too many labels with the highest scores are wrong"
     warnings.warn(f"{reason}: the threshold is inf, which predicts no label.", stacklevel=2)
@@ -183,7 +183,7 @@ def _label_thresholds(predictions: Predictions, alpha: float) -> Tensor:
     rows, labels = predictions.target.nonzero(as_tuple=True)
     scores, order = predictions.preds[rows, labels].double().sort()
     scores = scores[labels[order].argsort(stable=True)]  # ascending within each label
-    # In float64, which an integer times a number is not; never all positives, also if alpha is 1 up to rounding.
+    # In float64, which an integer times a number is not; never all positives, even if alpha is 1 up to rounding.
     allowed = ((positives + 1).double() * (alpha + TOLERANCE) - 1).floor().long().minimum(positives - 1)
     too_few = allowed < 0
     thresholds = torch.full_like(positives, -torch.inf, dtype=torch.float64)
@@ -202,7 +202,7 @@ def _label_thresholds(predictions: Predictions, alpha: float) -> Tensor:
 def _highest_certified_sum(num_rows: int, alpha: float, delta: float) -> float | None:
     """Return the highest sum of the rates of n rows with a p-value of at most `delta`; None if not even 0 has one.
 
-    The p-value is the smaller one of those of Hoeffding and Bentkus, which increase with the sum.
+    The p-value is the smaller of Hoeffding's and Bentkus' p-values, which increase with the sum.
     """
     highest = -math.log(delta) / num_rows if num_rows else math.inf
     if -math.log1p(-alpha) < highest:  # of a sum of 0, Bentkus' p-value is larger by a factor of e

@@ -20,13 +20,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 class TopK(BaseEstimator):
-    """Predict the `k` labels with the highest scores in each row; of tied labels, those of the first columns.
+    """Predict the `k` labels with the highest scores in each row; among tied labels, the first columns are chosen.
 
     Args:
         k: Number of labels of each row, from 1 to the number of labels.
 
     Attributes:
-        n_features_in_: Number of labels.
+        n_features_in_: Number of labels, L.
 
     Examples:
         >>> from mlmetric.decisions import TopK
@@ -74,19 +74,19 @@ class TopK(BaseEstimator):
 
 
 class PredictedCount(BaseEstimator):
-    """Predict as many labels in each row as an estimator predicts: those with the highest scores.
+    """Predict the labels with the highest scores in each row, as many as an estimator predicts.
 
-    The estimator is fitted on the scores of each row in descending order, as far as one more than the largest number of
-    labels of a training row, and on the numbers of labels.
+    The target of the estimator is the number of labels of each row. Its features are the highest scores of the row in
+    descending order, one more than the largest number of labels of a training row.
 
     Args:
-        estimator: A scikit-learn classifier or regressor of the number of labels; predictions are rounded. None: a
+        estimator: A scikit-learn classifier or regressor of the number of labels; predictions are rounded. None uses a
             logistic regression with a class for each number, on standardised scores.
 
     Attributes:
         estimator_: The fitted estimator.
         max_count_: Largest number of labels of a training row; no row gets more.
-        n_features_in_: Number of labels.
+        n_features_in_: Number of labels, L.
 
     Examples:
         >>> from mlmetric.decisions import PredictedCount
@@ -98,8 +98,8 @@ class PredictedCount(BaseEstimator):
                [1, 1]])
 
     Source:
-        Tang, Rajan, Narayanan, "Large scale multi-label classification via MetaLabeler", WWW 2009, with their features
-        "score-based" in descending order. The limit on the number of scores is our own.
+        Tang, Rajan, Narayanan, "Large scale multi-label classification via MetaLabeler", WWW 2009, with their
+        "score-based" features in descending order. The limit on the number of scores is our own.
     """
 
     def __init__(self, estimator: Any = None) -> None:

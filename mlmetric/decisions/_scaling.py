@@ -41,7 +41,7 @@ def _newton(
 ) -> tuple[FloatArray, FloatArray]:
     """Minimise the cross entropy of `slope * score + intercept` for each label, by Newton's method with step halving.
 
-    Steps of the slope are taken on scores that are divided by their deviation, and with an intercept are centred.
+    The steps are taken on scores that are divided by their standard deviation and, with an intercept, centred.
     """
     weight = included.astype(np.float64)
     total = np.maximum(weight.sum(axis=0), 1)

@@ -1,4 +1,4 @@
-"""A classifier with decisions that are chosen on out-of-fold scores."""
+"""A classifier with decision thresholds that are chosen on out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class MultiLabelThresholdClassifier(OutOfFoldClassifier):
-    """Add thresholds to a multi-label classifier, chosen on scores of rows that it was not fitted on.
+    """Choose the decision thresholds of a multi-label classifier on scores of rows that it was not fitted on.
 
     A clone of the classifier is fitted on the training rows of each fold and scores the test rows of the fold. The
-    thresholds are chosen on the scores of all folds together, except those of a label that is present in none or all of
-    the training rows of the fold. The classifier is then fitted on all rows. It is the counterpart of
+    thresholds are chosen on the scores of all folds together, without the scores of a label that none or all of the
+    training rows of the fold have. The classifier is then fitted on all rows. It is the counterpart of
     `sklearn.model_selection.TunedThresholdClassifierCV`, which supports a single label.
 
     Args:
         estimator: A multi-label classifier of scikit-learn with `predict_proba` or `decision_function`, a pipeline of
             imbalanced-learn, or an estimator of this library. `predict_proba` may return an array `(n, L)`, or for each
             label an array `(n, classes)`.
-        metric: What is maximised: `"f1"`; a rule of this package, `FBeta`, `MinRecall`, `MinPrecision` or
+        metric: What to maximise: `"f1"`; a rule of this package, `FBeta`, `MinRecall`, `MinPrecision` or
             `ExpectedCost`; a [ThresholdRule][mlmetric.decisions.ThresholdRule] of your own; or a rule that decides on
             whole rows, such as `TopK` or `PredictedCount`: any estimator with `fit(scores, y)` and `predict(scores)`,
-            a clone of which is fitted. With such a rule, the arguments `average` to `fallback` must have their
+            of which a clone is fitted. With such a rule, the arguments `average` to `fallback` must have their
             defaults.
         average: `"macro"` to maximise the mean F1 of the labels, `"micro"` to maximise the F1 of all entries. See
             [best_thresholds][mlmetric.metrics.best_thresholds], also for the next arguments.
@@ -47,29 +47,31 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
         shrinkage: How far the thresholds of rare labels are shrunk towards the common threshold, as a number of
             positives.
         max_predicted: Largest number of predictions of a label on the out-of-fold rows, as a multiple of its positives.
-        fallback: The threshold of labels without positives; None for the common threshold.
+        fallback: The threshold of labels without positives; None uses the common threshold.
         cv: Number of folds, which are stratified by all labels; a splitter of scikit-learn; an iterable of pairs of
-            training and test indices; or `"prefit"` for an estimator that is already fitted, which then scores all rows
-            of `fit`: these must be rows that it was not fitted on.
-        response_method: The scores that decide: `"predict_proba"`, `"decision_function"`, or `"auto"` for the first
-            that the estimator has.
-        n_jobs: Number of folds that are fitted at the same time; None for 1, unless in a `joblib.parallel_config`.
+            training and test indices; or `"prefit"` for an estimator that is already fitted. It then scores all rows
+            passed to `fit`, which must not be rows that it was fitted on.
+        response_method: The method that computes the scores: `"predict_proba"`, `"decision_function"`, or `"auto"` for
+            the first of these that the estimator has.
+        n_jobs: Number of folds that are fitted at the same time; None means 1, except within a
+            `joblib.parallel_config`.
         random_state: Seed or `numpy.random.RandomState` that shuffles the rows before they are divided into `cv` folds;
-            None for folds that depend on the labels and the order of the rows only. Only with a number of folds.
+            with None, the folds depend only on the labels and the order of the rows. Ignored unless `cv` is a number.
 
     Attributes:
         estimator_: The classifier, fitted on all rows.
         thresholds_: Lowest score that is predicted, float64, shape `(L,)`, all the same with `per_label=False`;
-            infinity for labels that are never predicted. Absent, like the next two, with a rule for rows.
+            infinity for labels that are never predicted. With a rule for rows, this attribute and the next two do not
+            exist.
         fold_thresholds_: Thresholds chosen on each fold alone, float64, shape `(number of folds, L)`; NaN for labels
             without positives in the fold, except with `per_label=False`.
         threshold_spread_: Standard deviation of the thresholds of the folds, float64, shape `(L,)`; NaN for labels with
-            fewer than two finite ones. A fold has fewer rows than `thresholds_` is chosen on, so that this is larger
-            than the standard error of `thresholds_`.
+            fewer than two finite ones. A threshold of a fold is chosen on fewer rows than `thresholds_`, so that the
+            spread is larger than the standard error of `thresholds_`.
         rule_: The rule; a rule for rows is fitted on the out-of-fold scores.
         positives_: Number of rows with each label, int64, shape `(L,)`.
-        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
-            three, `[0, 1]` for each label, shape `(L, 2)`.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For labels without names, or fewer
+            than three labels, `[0, 1]` for each label, shape `(L, 2)`.
         n_features_in_: Number of features, if `estimator_` has this attribute.
         feature_names_in_: Names of the features, if `estimator_` has this attribute.
 
@@ -132,15 +134,15 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
             y: Labels, 0 or 1, shape `(n, L)`: an array, a tensor, a list of rows, a scipy sparse matrix or a data
                 frame; or for each row a list of label names. `estimator` receives an int64 array `(n, L)`.
             **params: Arguments of `fit` of the classifier, such as `sample_weight`; those with a value for each row are
-                divided into the folds. With scikit-learn's metadata routing, those that are requested.
+                divided into the folds. With scikit-learn's metadata routing enabled, they must be requested.
 
         Returns:
             The classifier itself.
 
         Raises:
-            TypeError: If `metric` is no rule.
-            ValueError: If `y` is no label matrix of entries 0 and 1, a row of `cv` is out of range, or an argument is
-                invalid.
+            TypeError: If `metric` is not a rule.
+            ValueError: If `y` is not a label matrix of entries 0 and 1, a row of `cv` is out of range, or an argument
+                is invalid.
             AttributeError: If `estimator` has neither `predict_proba` nor `decision_function`.
         """
         rule = self._check_rule()
@@ -163,7 +165,7 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:
-        """Predict the labels: those whose score is at least their threshold, or as the rule for rows decides.
+        """Predict the labels whose score is at least their threshold, or which the rule for rows chooses.
 
         Args:
             X: Features, n rows.
@@ -185,7 +187,7 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
             X: Features, n rows.
 
         Returns:
-            Floating point, shape `(n, L)`, also if the classifier returns an array for each label.
+            Floating point, shape `(n, L)`, even if the classifier returns an array for each label.
         """
         check_is_fitted(self, "rule_")
         return self._scores(X, "predict_proba")
@@ -204,10 +206,10 @@ class MultiLabelThresholdClassifier(OutOfFoldClassifier):
         return self._scores(X, "decision_function")
 
     def threshold_table(self) -> ThresholdTable:
-        """Return the label, number of positives, threshold and spread of each label.
+        """Return a table with the number of positives, the threshold and its spread for each label.
 
         Returns:
-            A table, which `print` shows, the rarest labels first.
+            A table that `print` shows, with the rarest labels first.
 
         Raises:
             AttributeError: If the rule has no thresholds.

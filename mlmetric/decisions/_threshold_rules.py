@@ -1,4 +1,4 @@
-"""Rules that choose a threshold for each label: a recall or precision that must be reached, and expected cost."""
+"""Rules that choose thresholds: a recall or precision that must be reached, and expected cost."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlmetric.metrics._threshold_rules import ThresholdCounts, ThresholdRule
 class MinRecall(ThresholdRule):
     """Reach a recall with as few predictions as possible: the highest threshold whose recall is at least `recall`.
 
-    The recall is reached on the rows that the threshold is chosen on; on new rows it varies around that value, the more
-    the fewer positives a label has.
+    The recall is reached on the rows that the threshold is chosen on; on new rows it varies around that value, and
+    varies more for labels with fewer positives.
 
     Args:
         recall: The recall to reach, in (0, 1].
@@ -50,11 +50,11 @@ class MinRecall(ThresholdRule):
 
 @dataclass(frozen=True)
 class MinPrecision(ThresholdRule):
-    """Find as many positives as possible with a precision: of the thresholds whose precision is at least `precision`.
+    """Find as many positives as possible with a precision of at least `precision`.
 
-    The threshold with the highest recall is chosen. If no threshold of a label reaches the precision, the threshold is
-    infinity, so that the label is never predicted, with a warning. The precision of labels with few predictions varies
-    widely on new rows.
+    Of the thresholds whose precision is at least `precision`, the one with the highest recall is chosen. If no
+    threshold of a label reaches the precision, a warning is issued and the threshold is infinity, so that the label is
+    never predicted. The precision of labels with few predictions varies widely on new rows.
 
     Args:
         precision: The precision to reach, in (0, 1].
@@ -86,10 +86,10 @@ class MinPrecision(ThresholdRule):
 
 @dataclass(frozen=True, eq=False)
 class ExpectedCost(ThresholdRule):
-    """Minimise the cost of the errors: the sum over false positives and false negatives.
+    """Minimise the cost of errors: the sum of the costs of false positives and false negatives.
 
-    A label that no prediction of which lowers the cost, such as one without positives, has the threshold infinity.
-    With `per_label=False` the common threshold minimises the sum over all labels.
+    If no prediction of a label lowers the cost, as for a label without positives, its threshold is infinity. With
+    `per_label=False` the common threshold minimises the sum over all labels.
 
     Args:
         false_positive: Cost of predicting a label that a row does not have, >= 0: a number, or one for each label,
@@ -112,8 +112,8 @@ class ExpectedCost(ThresholdRule):
 
     Source:
         Elkan, "The foundations of cost-sensitive learning", IJCAI 2001, derives the threshold of calibrated
-        probabilities, `false_positive / (false_positive + false_negative)`. Here it is chosen by the cost on the rows,
-        so that scores need not be calibrated.
+        probabilities, `false_positive / (false_positive + false_negative)`. Here the threshold minimises the cost on
+        the given rows, so that scores need not be calibrated.
     """
 
     is_sum: ClassVar[bool] = True

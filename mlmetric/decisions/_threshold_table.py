@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ThresholdTable:
-    """The thresholds of all labels; `str(table)` is a table in Markdown, the labels with the fewest positives first.
+    """The thresholds of all labels; `str(table)` is a Markdown table with the rarest labels first.
 
     `pandas.DataFrame(vars(table))` is a data frame.
 

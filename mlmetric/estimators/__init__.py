@@ -1,4 +1,8 @@
-"""Features of images and texts, and the two stages as scikit-learn estimators, for grid searches and pipelines."""
+"""Learn embeddings and predict labels with scikit-learn estimators, from features or from images and texts.
+
+`MetricEmbedder` learns an embedding, and `MetricClassifier` also predicts labels. Both support pipelines and grid
+searches. `ImageFeatures` and `TextFeatures` compute their input as the first step of a pipeline.
+"""
 
 from mlmetric.estimators._image_features import ImageFeatures
 from mlmetric.estimators._metric_classifier import MetricClassifier

@@ -29,18 +29,18 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     `make_pipeline(ImageFeatures("resnet50"), MetricClassifier())` is fitted on paths and labels. Nothing is learnt from
     the images: `fit` loads the network, and `transform` computes a feature for each path.
 
-    Cross-validation and grid searches transform the same images many times. Pass `cache_dir` there: each image is then
-    read once for each network and preprocessing.
+    Cross-validation and grid searches transform the same images many times. Pass `cache_dir` in this case, so that each
+    image is read only once for each network and preprocessing.
 
     Args:
         backbone: The name of a network or a module, as for [FrozenBackbone][mlmetric.heads.FrozenBackbone], or a
             `FrozenBackbone`, such as one with `autocast`. `fit` copies a module.
         weights: The weights of the network, as for `FrozenBackbone`. Random weights (None) differ between fits.
-        image_transform: Preprocessing of an image; None for that of the network.
+        image_transform: Preprocessing of an image; None for the preprocessing of the network.
         pooling: Pooling of feature maps or tokens, as for `FrozenBackbone`.
         root: The folder that paths are relative to.
-        cache_dir: Folder in which features are kept, and looked up in later calls and processes; required in a process
-            group of torch.distributed. None to keep none: they are written to a temporary folder meanwhile.
+        cache_dir: Folder of a cache in which features are looked up in later calls and processes; required in a process
+            group of torch.distributed. None for no cache: features are written to a temporary folder during the call.
         batch_size: Number of images in a batch.
         num_workers: Number of worker processes that read images; 0 to read them in this process.
         device: Device of the network, such as "cpu" or "cuda". Pickles contain the network on the CPU.
@@ -50,7 +50,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         backbone_: The `FrozenBackbone`, on the device.
 
     Raises:
-        ImportError: If the network needs a package that is not installed; raised by `fit`, as are the others.
+        ImportError: If the network requires a package that is not installed; raised by `fit`, as are the other errors.
         ValueError: If an argument of `FrozenBackbone` is not valid, or the network has no preprocessing.
         WeightsUnavailableError: If weights cannot be downloaded, or their file cannot be read.
 
@@ -106,8 +106,8 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Raises:
             TypeError: If `X` contains anything but paths.
             ValueError: If `X` is empty or has another shape, or a setting is not valid.
-            BadImagesError: If the first image cannot be read and the network is a module, the size of whose features
-                is not known before.
+            BadImagesError: If the first image cannot be read and the network is a module, whose feature size is not
+                known otherwise.
         """
         paths = _read_paths(X)
         self.backbone_ = self._make_backbone().to(self.device)
@@ -193,7 +193,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
 
 def _read_paths(X: Any) -> list[str]:
-    """Return the paths in a list, an array, a series or a frame of one column."""
+    """Return the paths in a list, an array, a series or a data frame of one column."""
     if isinstance(X, str | os.PathLike):
         raise TypeError(f"`X` must be a list of paths, got one path: pass [{str(X)!r}].")
     values = np.asarray(X, dtype=object)

@@ -1,4 +1,4 @@
-"""The two ways in which a classifier is made: from classifiers trained with the members, or in a second stage."""
+"""Two ways to train a classifier: from the classifiers trained with the members, or in a second stage."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FittedClassifier(NamedTuple):
     validation: tuple[Tensor, Tensor] | None
 
     def calibrated(self, method: Literal["temperature", "platt"] | None) -> FittedClassifier:
-        """Return the classifier with a calibration of each label that is fitted on the validation rows.
+        """Return the classifier with the logits of each label calibrated on the validation rows.
 
         Raises:
             ValueError: If there are no validation rows.
@@ -78,9 +78,9 @@ class FittedClassifier(NamedTuple):
     def thresholds(
         self, threshold: float | Literal["macro", "micro"], *, max_predicted: float
     ) -> npt.NDArray[np.float64]:
-        """Return the thresholds, shape `(L,)`: a number for all, or chosen on the validation rows by an average of F1.
+        """Return the thresholds, shape `(L,)`: one for all labels, or chosen on the validation rows by an average F1.
 
-        Without validation rows they are 0.5.
+        Without validation rows, the chosen thresholds are 0.5.
         """
         if not isinstance(threshold, str):
             return np.full(self.num_labels, float(threshold))
@@ -129,10 +129,10 @@ def check_label_settings(classifier: Any) -> None:
 def fit_joint_classifier(members: TrainedMembers, *, standardize: bool, device: str, seed: int) -> FittedClassifier:
     """Combine the networks with a logistic regression on the features.
 
-    A logistic regression is trained on the training rows of each part; the mean of their weights is that of the
-    ensemble. The validation rows of the first part choose its C, which the other parts use, too. The logits of the
-    networks are averaged, and mixed with those of the logistic regression. The share of the networks is the one with
-    the best mAP on the validation rows. Without validation rows that have a label, it is 0.5, and C is 0.01.
+    A logistic regression is trained on the training rows of each part; the ensemble has the mean of their weights. The
+    validation rows of the first part choose its C, which the other parts use too. The logits of the networks are
+    averaged, and mixed with those of the logistic regression. The share of the networks is the one with the best mAP on
+    the validation rows. Without validation rows that have a label, it is 0.5, and C is 0.01.
 
     Args:
         members: The trained members, with their networks.
@@ -190,7 +190,7 @@ def _ensemble(networks: Sequence[LabelNetwork], probe: ClassifierHead, share: fl
 
 
 def _best_share(logits: Tensor, others: Tensor, target: Tensor) -> float:
-    """Return the share of the first logits whose mixture has the best mAP; of equal ones the most even."""
+    """Return the share of the first logits whose mixture has the best mAP; among equal ones, the most even share."""
 
     def score(share: float) -> tuple[float, float]:
         average_precision = label_score(share * logits + (1 - share) * others, target)

@@ -1,8 +1,8 @@
 """Late fusion of members that were trained on one view each: weights of the views, and outputs of missing ones.
 
 The weights are chosen on rows set aside by greedy selection with replacement (Caruana et al., "Ensemble selection from
-libraries of models", ICML 2004): starting with one vote for each view, the view whose further vote gives the best score
-gets it; the votes with the best score are the weights.
+libraries of models", ICML 2004): starting with one vote for each view, each step adds a vote for the view that gives
+the best score; the votes with the best score are the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROUNDING = 1e-10
 
 
 def fuse_embeddings(members: Mapping[str, TrainedMembers], parts: ValidationParts) -> LateFusionHead:
-    """Concatenate the embeddings of views, with the weights that give the best NDCG@10 on rows set aside.
+    """Concatenate the embeddings of views with the weights that give the best NDCG@10 on rows set aside.
 
     Embeddings of the views are compared at the same scale: the weights are divided by the mean squared distance of the
     training rows from their centre; a view whose embeddings are all the same keeps its scale. The rows that the first
@@ -110,7 +110,7 @@ def _fit_ridge(source: Tensor, target: Tensor, source_mean: Tensor, target_mean:
 def fuse_classifiers(
     classifiers: Mapping[str, FittedClassifier], members: Mapping[str, TrainedMembers], parts: ValidationParts
 ) -> FittedClassifier:
-    """Average the logits of the classifiers of views, with the weights that give the best mAP on rows set aside.
+    """Average the logits of the classifiers of views with the weights that give the best mAP on rows set aside.
 
     Args:
         classifiers: The classifier of each view, with the logits of the validation rows that have the view.
@@ -154,18 +154,18 @@ def _views(data: TrainingData) -> dict[str, slice]:
 
 
 def _mean_square(deviations: Tensor, *, of: Tensor) -> float:
-    """Return the mean squared norm of deviations; 1 if they are only rounding errors of what they are deviations of."""
+    """Return the mean squared norm of deviations from the mean of `of`; 1 if they are only rounding errors."""
     square, reference = (float(rows.square().sum(dim=1).mean()) for rows in (deviations, of))
     return square if square > _ROUNDING * reference else 1.0
 
 
 def _filled(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the outputs of the features of a view, on the CPU; those of rows without the view are of any value."""
+    """Return the outputs for the features of a view, on the CPU; they are arbitrary for rows without the view."""
     return cpu_outputs(module, features.where(~features.isnan(), 0))
 
 
 def _choose_votes(score: Callable[[dict[str, float]], float], names: Mapping[str, object]) -> dict[str, float]:
-    """Select views one after the other, and return the number of votes of each that gave the best score."""
+    """Select views one after the other, and return the number of votes for each view that gave the best score."""
     votes = dict.fromkeys(names, 1.0)
     best, best_votes = score(votes), votes
     for _ in range(_ROUNDS):

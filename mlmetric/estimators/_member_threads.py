@@ -17,14 +17,14 @@ _POLL_SECONDS = 0.5  # Windows delivers no Ctrl-C during an unlimited wait
 
 
 class Caller:
-    """The thread that waits for others: it runs callbacks for them, and can stop them between two epochs."""
+    """The thread that waits for other threads: it runs callbacks for them, and can stop them between two epochs."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._stopped = False
 
     def run(self, function: Callable[..., Any] | None, *arguments: Any) -> None:
-        """Run a function, if any, in the thread that waits; called by the other threads after each epoch.
+        """Run a function, if given, in the waiting thread; the other threads call this after each epoch.
 
         Raises:
             InterruptedError: If that thread has stopped waiting.
@@ -42,7 +42,7 @@ class Caller:
         raise InterruptedError("Another member, or the thread that called `fit`, has failed or was interrupted.")
 
     def wait_for(self, futures: Sequence[Future[Any]]) -> None:
-        """Run the functions of the other threads until all of these are done, or one of them has failed."""
+        """Run the functions of the other threads until all futures are done or one has failed."""
         for future in futures:
             future.add_done_callback(lambda _: self._calls.put(None))
         try:
@@ -67,13 +67,13 @@ class Caller:
 
 
 def run_in_threads(tasks: Sequence[Callable[[Caller], Any]], *, parallel: bool) -> list[Any]:
-    """Run tasks, several at the same time, with the threads that torch uses for one operation divided among them.
+    """Run tasks at the same time, and divide among them the threads that torch uses for one operation.
 
-    They run one after the other in this thread if torch uses one thread, or if another thread is in this function.
+    Tasks run one after the other in this thread if torch uses one thread, or if another thread is in this function.
 
     Args:
-        tasks: Each is called with the waiting thread. In a thread of its own it draws random numbers from the
-            generator of that thread only.
+        tasks: Each task is called with the waiting thread. In its own thread, it draws random numbers only from the
+            generator of that thread.
         parallel: Whether the tasks can run at the same time.
 
     Returns:
@@ -109,5 +109,5 @@ class _ThisThread(Caller):
 
 
 def _run_alone(task: Callable[[Caller], Any], caller: Caller, grad_enabled: bool) -> Any:
-    with without_global_generator(), torch.set_grad_enabled(grad_enabled):  # which each thread has of its own
+    with without_global_generator(), torch.set_grad_enabled(grad_enabled):  # each thread has its own setting
         return task(caller)

@@ -1,4 +1,4 @@
-"""The members of an ensemble: heads with a classifier that is trained together with each."""
+"""The members of an ensemble: heads, and the classifier that is trained together with each head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Member(NamedTuple):
     classifier: ClassifierHead | None
 
     def network(self) -> LabelNetwork:
-        """Return copies of both, to receive the weights after another epoch."""
+        """Return copies of both, which can receive the weights of another epoch."""
         assert self.classifier is not None
         return LabelNetwork(copy.deepcopy(self.head), copy.deepcopy(self.classifier)).eval()
 
@@ -58,7 +58,7 @@ class FittedMembers(NamedTuple):
 
     Attributes:
         members: The members that are trained on all features; None with late fusion.
-        of_views: With late fusion for each view the members that are trained on it; otherwise None.
+        of_views: With late fusion, the members that are trained on each view; otherwise None.
         parts: The training rows and validation rows, with all features.
         next_seed: Seed of the next stage.
     """
@@ -105,12 +105,12 @@ def train_members(
         parts: The training rows and validation rows of each member.
         outputs: The checkpoints and the callback.
         stage: Prefix of the names of the stages, which continue with the number of the member.
-        seed: Seed of the weights; that of the training of member m is `seed % 100_000 + m`.
+        seed: Seed of the weights; the seed of the training of member m is `seed % 100_000 + m`.
 
     Returns:
         The members, in evaluation mode.
     """
-    # A `MetricClassifier` predicts labels by the networks of its members, unless it has a second stage.
+    # A `MetricClassifier` predicts labels with the networks of its members, unless it has a second stage.
     predicts_labels = not getattr(estimator, "two_stage", True)
     label_loss = estimator.label_loss if predicts_labels else None
     with seeded(seed):
@@ -150,7 +150,7 @@ def _can_run_in_threads(estimator: Any) -> bool:
 
 
 def cpu_outputs(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the outputs of rows, on the CPU; in a process group, all ranks use those of rank 0."""
+    """Return the outputs for rows, on the CPU; in a process group, all ranks use the outputs of rank 0."""
     return on_first_rank(lambda: apply_in_batches(module, features).cpu())
 
 

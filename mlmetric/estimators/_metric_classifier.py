@@ -1,4 +1,4 @@
-"""Embedding and labels as a scikit-learn classifier."""
+"""The embedding and the prediction of labels, as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -34,52 +34,58 @@ from mlmetric.training import apply_in_batches
 class MetricClassifier(ClassifierMixin, MetricEmbedder):
     """Learn an embedding in which neighbours have similar label sets, and predict the labels.
 
-    The members are those of [MetricEmbedder][mlmetric.estimators.MetricEmbedder]: heads that are trained together with
-    a linear classifier. `transform` returns their embedding, from the epochs with the best retrieval. The labels are
-    predicted from the features by the same networks at the epochs with the best mAP: the mean logits of the members,
-    mixed with those of a logistic regression on the clipped features by one share, which is chosen on the validation
-    rows. With `two_stage=True` a linear classifier on the frozen embedding predicts them, as in the paper.
+    As in [MetricEmbedder][mlmetric.estimators.MetricEmbedder], the members are heads that are trained together with a
+    linear classifier. `transform` returns their embedding, from the epochs with the best retrieval. The same networks,
+    at the epochs with the best mAP, predict the labels from the features. The mean logits of the members are mixed with
+    the logits of a logistic regression on the clipped features; the share of each is chosen on the validation rows.
+    With `two_stage=True`, a linear classifier on the frozen embedding predicts the labels, as in the paper.
 
-    The thresholds of `predict` are chosen on the validation rows. After an undersampler in a pipeline of
-    imbalanced-learn, these have the label frequencies of the rows that it keeps: for the frequencies of all rows, pass
-    `validation`, transformed by the steps before, or set `threshold`.
+    The thresholds of `predict` are chosen on the validation rows. After an undersampler in an imbalanced-learn
+    pipeline, these rows have the label frequencies of the rows that it keeps. For the frequencies of all rows, pass
+    `validation`, transformed by the previous steps, or set `threshold`.
 
     Args:
         classifier_weight: Weight of the loss of the classifier that is trained with each member; 0 trains no such
-            classifier, and requires `two_stage`.
+            classifier and requires `two_stage`.
         standardize: Whether to scale features, and with `two_stage` also embeddings, to mean 0 and standard deviation 1
-            of all rows of `X`, and to clip those of the logistic regression at 3. The recommended head clips features:
-            without `standardize`, pass standardised features or use another head.
-        validation_fraction: Share of the rows set aside by each member to choose the best epochs; all of these choose
-            the share of the logistic regression and the thresholds. 0: C of the logistic regression is 0.01, and its
-            share 0.5. Up to `1 / validation_fraction` members set different rows aside; with `two_stage`, all the same.
-        keep_best: Whether to keep the weights of the epoch with the best NDCG@10, and for labels mAP, on the validation
-            rows, if there are any; False keeps those of the last epoch.
-        two_stage: Whether to train the classifier on the frozen embedding, after the members and with their settings
-            apart from `lr`, `mixup` and `items_per_label`; False for the classifiers of the members.
+            over all rows of `X`, and to clip the features of the logistic regression at 3. The recommended head clips
+            features: without `standardize`, pass standardised features or use another head.
+        validation_fraction: Share of the rows that each member sets aside to choose the best epochs. The rows of all
+            members together choose the share of the logistic regression and the thresholds. With 0, C of the logistic
+            regression is 0.01, and its share is 0.5. Up to `1 / validation_fraction` members set different rows aside;
+            with `two_stage`, all members set the same rows aside.
+        keep_best: Whether to keep the weights of the epoch with the best NDCG@10 (for labels, the best mAP) on the
+            validation rows, if there are any; False keeps the weights of the last epoch.
+        two_stage: Whether to train a classifier on the frozen embedding, after the members and with their settings
+            except `lr`, `mixup` and `items_per_label`. False uses the classifiers of the members.
         classifier_lr: Learning rate of the second stage; None for `lr`.
         activation: Activation of the classifier: `"sigmoid"`; or `"softmax"`, as in the paper, whose probabilities add
             up to 1 in each row, and which requires `two_stage`.
         label_loss: Loss of the classifiers of the members, or of the second stage, called as `label_loss(logits,
             labels)`, such as `AsymmetricLoss()`; None for the binary cross entropy.
         calibration: Method of [LabelCalibrator][mlmetric.decisions.LabelCalibrator] that calibrates the logits on the
-            validation rows, `"temperature"` or `"platt"`; None for none.
-        threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` for thresholds of labels
-            that maximise this average of F1 on the validation rows, or 0.5 if there are none.
+            validation rows, `"temperature"` or `"platt"`; None for no calibration.
+        threshold: Lowest probability for which `predict` returns 1; or `"macro"` or `"micro"` for a threshold of each
+            label that maximises this average of F1 on the validation rows, or 0.5 if there are no validation rows.
         max_predicted: Largest number of predictions of a label that its threshold may make on the validation rows, as
             a multiple of its positives; see [best_thresholds][mlmetric.metrics.best_thresholds].
 
     Attributes:
-        head_: The trained head, a torch module: an `EmbeddingEnsemble`, with late fusion a `LateFusionHead` of those.
+        head_: The trained head, a torch module: an `EmbeddingEnsemble`, with late fusion a `LateFusionHead` of one
+            ensemble for each view.
         classifier_: The trained classifier, a torch module that maps features to logits: a `ClassifierEnsemble` of the
-            members' networks and the logistic regression, or a `LateFusionClassifier` of those; with `two_stage` a
-            `LabelNetwork` of `head_` and a `ClassifierHead`; with `calibration` a `CalibratedClassifier` of these.
+            members' networks and the logistic regression, or, with late fusion, a `LateFusionClassifier`; with
+            `two_stage` a `LabelNetwork` of `head_` and a `ClassifierHead`; with `calibration` a `CalibratedClassifier`
+            of one of these.
         thresholds_: Lowest probabilities, float64, shape `(L,)`; infinity for labels that are never predicted.
-        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
-            three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of records for each member; then of the second stage, or for each choice of validation rows of
-            a logistic regression: each `C`, then the best. Late fusion: of each view.
-        n_features_in_, n_samples_fit_: Number of columns, and of rows, of `X`.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, or fewer than
+            three labels, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as
+            binary.
+        history_: A list of records for each member. Then, with `two_stage`, a list for the second stage; otherwise a
+            list for the logistic regression of each choice of validation rows: the first with a record for each `C`
+            that was tried, the others for the best `C`. With late fusion, the members and logistic regressions of all
+            views.
+        n_features_in_, n_samples_fit_: Numbers of columns and of rows of `X`.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
 
     Examples:
@@ -93,7 +99,7 @@ class MetricClassifier(ClassifierMixin, MetricEmbedder):
         ((60, 3), (60, 3))
 
     Source:
-        As in `MetricEmbedder`; with `two_stage`, stage two of the paper, by default with sigmoid and thresholds.
+        As in `MetricEmbedder`; with `two_stage`, stage two of the paper, by default with sigmoid and chosen thresholds.
     """
 
     def __init__(

@@ -31,50 +31,55 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     The default is the recommended recipe: a network of two layers with dropout and ReLU, on clipped features with
     mixup; the log-ratio loss, which makes distances proportional to the Jaccard distances of the labels; and the loss
     of a linear classifier that is trained together with it. Several such networks, the members, are trained separately,
-    and their embeddings concatenated. Each sets other rows aside, which choose its epoch with the best retrieval.
-    `MetricEmbedder.paper()` uses the settings of the paper.
+    and their embeddings are concatenated. Each member sets different rows aside, which choose its epoch with the best
+    retrieval. `MetricEmbedder.paper()` uses the settings of the paper.
 
-    On the CPU, with the default head and loss and without a miner, as many members as torch has threads are trained at
-    the same time (`torch.set_num_threads`), each on one or several of these. The result is the same as with one thread,
-    up to rounding; an interruption takes effect after the current epoch.
+    On the CPU, with the default head and loss and without a miner, up to as many members as torch has threads
+    (`torch.set_num_threads`) are trained at the same time, each on one or more threads. The result is the same as with
+    one thread, up to rounding; an interruption takes effect after the current epoch.
 
     Args:
         head: Function that makes a head from the number of features, such as
-            `functools.partial(EmbeddingHead, dropout=0.2)`; called once for each member. None for `RECOMMENDED_HEAD`.
+            `functools.partial(EmbeddingHead, dropout=0.2)`; it is called once for each member. None for
+            `RECOMMENDED_HEAD`.
         loss: A loss of [mlmetric.losses][] on embeddings, or, with a miner, a pair or triplet loss of
             pytorch-metric-learning; copied for each member. None for `LogRatioLoss()`. Losses that require labels 0 or
-            1, such as `MultiLabelProxyAnchorLoss`, need `mixup=0`.
+            1, such as `MultiLabelProxyAnchorLoss`, require `mixup=0`.
         miner: A miner of [mlmetric.miners][]; copied for each member. None for no miner.
         classifier_weight: Weight of the binary cross entropy of the classifier that is trained with each member; 0
             trains no such classifier.
-        n_members: Number of heads that are trained and concatenated; with late fusion for each view.
-        views: For each view of a row, such as its image and its text, its name and its columns, a slice; each column is
-            in one view. A row lacks a view if all its columns are NaN. [join_views][mlmetric.data.join_views] makes
-            such a matrix. None for features without views.
+        n_members: Number of heads that are trained and concatenated; with late fusion, for each view.
+        views: The name and the columns, a slice, of each view of a row, such as its image and its text; each column
+            belongs to exactly one view. A row lacks a view if all columns of the view are NaN.
+            [join_views][mlmetric.data.join_views] returns such a matrix and the slices. None for features without
+            views.
         fusion: How views are combined. `"late"` trains members for each view, on the rows that have it, and
-            concatenates their embeddings with weights that are chosen on the validation rows, see
+            concatenates their embeddings with weights that are chosen on the validation rows; see
             [LateFusionHead][mlmetric.heads.LateFusionHead]. `"gated"` and `"concat"` train members on all views, by
-            default with the [FusionHead][mlmetric.heads.FusionHead] of that name, which takes less time; a `head` of
-            your own then gets rows with NaN.
+            default with a [FusionHead][mlmetric.heads.FusionHead] with this `fusion`, which takes less time; a `head`
+            of your own then receives rows with NaN.
         standardize: Whether to scale features to mean 0 and standard deviation 1, on the rows of `X`, including those
             set aside. The recommended head clips features: without `standardize`, pass standardised features or use
             another head.
-        validation_fraction: Share of the rows set aside by each member to choose the best epoch; 0 keeps the last one.
-            Up to `1 / validation_fraction` members set different rows aside, so that each row is trained on by some.
+        validation_fraction: Share of the rows that each member sets aside to choose the best epoch; 0 keeps the last
+            epoch. Up to `1 / validation_fraction` members set different rows aside, so that some members are trained on
+            each row.
         keep_best: Whether to keep the weights of the epoch with the best NDCG@10 on the validation rows, if there are
-            any; False keeps those of the last epoch.
+            any; False keeps the weights of the last epoch.
         device: Device of training and prediction, such as "cpu" or "cuda". Pickles contain trained modules on the CPU.
         random_state: Seed of the initial weights, the order of rows, dropout, mixup, and the choice of validation rows.
             An integer gives the same fit each time. None draws a seed from numpy's global generator, as in
-            scikit-learn. torch's global generator is restored after a fit; no other thread may draw from it meanwhile.
+            scikit-learn. torch's global generator is restored after a fit; no other thread may draw from it during the
+            fit.
 
     Attributes:
-        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of those; a torch module
-            whose input is features as passed to `fit`.
-        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, and fewer than
-            three, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as binary.
-        history_: A list of epoch records for each member; with late fusion for each member of the first view, then of
-            the second, and so on, in the order of their columns.
+        head_: The trained head, an `EmbeddingEnsemble`, or with late fusion a `LateFusionHead` of one ensemble for each
+            view; a torch module whose inputs are features as passed to `fit`.
+        classes_: Sorted label names, or column names of a data frame, shape `(L,)`. For unnamed labels, or fewer than
+            three labels, `[0, 1]` for each label, shape `(L, 2)`: scikit-learn's scorers would read two names as
+            binary.
+        history_: A list of epoch records for each member; with late fusion, for each member of the first view, then of
+            the second view, and so on, in the order of their columns.
         n_features_in_: Number of features.
         feature_names_in_: Names of the features, if `X` is a data frame whose column names are strings.
         n_samples_fit_: Number of rows of `X`.
@@ -94,7 +99,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
     Source:
         Stage one of "From image to emotion: multi-label image classification based on triplet loss" (2021), by default
-        with another recipe. Its loss: Kim et al., "Deep metric learning beyond binary supervision", CVPR 2019; several
+        with another recipe. Loss: Kim et al., "Deep metric learning beyond binary supervision", CVPR 2019; several
         members: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles",
         NeurIPS 2017; mixup: Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, where label
         similarities are those of the mixed, soft labels.
@@ -175,8 +180,8 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
 
         It uses the triplet loss on squared Euclidean distances, with one triplet for each anchor and its farthest
         positive. The second run of the paper has `margin=2.0`; the third and fourth have `max_epochs=20` and
-        `lr_drops=(15,)` with either margin. On standardised features the paper's learning rate is often too high: if a
-        warning says that training diverges, use `lr=0.001`.
+        `lr_drops=(15,)` with either margin. On standardised features, the paper's learning rate is often too high: if a
+        warning reports that training diverges, use `lr=0.001`.
 
         Args:
             margin: Margin of the triplet loss.
@@ -218,18 +223,18 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
     ) -> Self:
         """Train on features and labels.
 
-        With a process group of torch.distributed, call `fit` in each process with the same arguments; each computes a
-        part of every batch.
+        With a process group of torch.distributed, call `fit` in each process with the same arguments; each process
+        computes a part of every batch.
 
         Args:
-            X: Features, shape `(n, D)`, finite numbers; with `views`, NaN in all columns of a view that a row lacks.
-                Each view must be in at least two rows, and with late fusion in two training rows of each member.
+            X: Features, shape `(n, D)`, finite numbers; with `views`, NaN in all columns of a view that a row lacks. At
+                least two rows must have each view; with late fusion, at least two training rows of each member.
             y: Labels: a matrix `(n, L)` with entries in [0, 1] of any kind that
                 [check_labels][mlmetric.labels.check_labels] reads, such as a data frame with a column for each label;
-                or for each row a list of label names. NaN for labels that are not annotated. Training uses soft labels
+                or a list of label names for each row. NaN for labels that are not annotated. Training uses soft labels
                 unchanged; in validation rows, labels of at least 0.5 count as present.
             validation: Features and labels of validation rows, the same for all members, instead of shares of `X`. A
-                pipeline passes them unchanged, not transformed by the steps before this one. Label names must be in
+                pipeline passes them unchanged: they are not transformed by the previous steps. Label names must be in
                 `classes_`, and a data frame must have the same columns as `y`.
             checkpoint_dir: Folder of the checkpoints, created if missing: `embedding_1.pt`, `embedding_2.pt` and so on
                 for the members (with late fusion `embedding_image_1.pt` and so on for a view "image"), and
@@ -237,17 +242,17 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
                 `seeds.json`. The state is saved after each epoch; its entry "module" is the state dict of the trained
                 module. A fit with the same settings and data resumes from the checkpoints and gives the same result as
                 an uninterrupted one. In a process group, rank 0 reads and writes them. Different fits need different
-                folders. In a pipeline pass it as `metricembedder__checkpoint_dir`.
+                folders. In a pipeline, pass it as `metricembedder__checkpoint_dir`.
             callback: Called in this thread as `callback(stage, record)` after each epoch, including those restored from
-                a checkpoint, with the name of the stage, "embedding_1" and so on, or "classifier" with `two_stage`, and
-                the [EpochRecord][mlmetric.training.EpochRecord]. The calls of members that are trained at the same time
-                alternate.
+                a checkpoint. `stage` is the name of the stage: "embedding_1" and so on, or "classifier" with
+                `two_stage`. `record` is the [EpochRecord][mlmetric.training.EpochRecord]. The calls of members that are
+                trained at the same time alternate.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: If a shape is wrong, a feature is not finite, a row has no view or NaN in a part of one, a label
+            ValueError: If a shape is wrong, a feature is not finite, a row has no view or only a part of one, a label
                 is outside [0, 1], a setting is out of range, or a checkpoint has other settings or data.
             TypeError: If `y` contains neither numbers nor names, or `head` is a module instead of a function that
                 makes one.
@@ -263,7 +268,7 @@ class MetricEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedEs
         return self
 
     def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Compute embeddings, which are compared by the Euclidean distance.
+        """Compute embeddings, to be compared by the Euclidean distance.
 
         Args:
             X: Features, shape `(n, D)`; with `views`, NaN in all columns of a view that a row lacks.

@@ -15,7 +15,7 @@ from mlmetric.heads import EmbeddingHead, FusionHead
 from mlmetric.miners import MultiLabelSemiHardMiner
 
 FEATURE_CLIP = 3.0
-"""Standardised features are clipped to the range from minus this to this by the recommended recipe."""
+"""The recommended recipe clips standardised features to the range from minus this value to this value."""
 _RECOMMENDED: dict[str, Any] = {
     "widths": (512, 256),
     "clip": FEATURE_CLIP,

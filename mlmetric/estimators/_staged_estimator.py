@@ -1,4 +1,4 @@
-"""Parts that the estimators share: data, settings, checkpoints, callbacks and seeds of their stages."""
+"""The base class of the estimators: data, settings, checkpoints, callbacks and seeds of their stages."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class StageOutputs:
             on_first_rank(lambda: write_checkpoint(path, {"module": {key: state[key].cpu() for key in state}}))
 
     def seeds(self, random_state: RandomState) -> tuple[int, int]:
-        """Draw two seeds, for embedding and classifier.
+        """Draw two seeds, for the embedding and the classifier.
 
-        If `random_state` is None, all processes of a process group use the seeds of rank 0, and a file in the folder of
-        the checkpoints stores them for a resumed fit.
+        If `random_state` is None, all processes of a process group use the seeds of rank 0, and a file in the
+        checkpoint folder stores them for a resumed fit.
 
         Raises:
             OSError: If that file cannot be read or written, or is damaged.

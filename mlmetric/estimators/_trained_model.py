@@ -28,21 +28,22 @@ def trained_model(
     Args:
         classifier: The classifier.
         backbone: The backbone whose features were passed to `fit`; None for a model of features or texts.
-        text_features: The fitted `TextFeatures` whose features were the last columns that were passed to `fit`; None
-            for a model without text.
-        text_reader: Reads the text on an image, a path or a PIL image, where no texts are passed to the model, such as
-            a `mlmetric.text.TextReader`; None to read none.
+        text_features: The fitted `TextFeatures` whose features were the last columns of the features passed to `fit`;
+            None for a model without text.
+        text_reader: Reads the text on an image (a path or a PIL image) if no texts are passed to the model, such as a
+            `mlmetric.text.TextReader`; None to read no text.
         label_names: A different name for each label; None for the names that `y` had, or the indices of the labels.
-        record: Added to the record of the training, such as `{"metrics": {...}, "data": "..."}`. That contains the
-            parameters of the estimator, the numbers of training rows and features, and the versions of the packages.
+        record: Added to the record of the training, such as `{"metrics": {...}, "data": "..."}`. The record contains
+            the parameters of the estimator, the numbers of training rows and features, and the versions of the
+            packages.
 
     Returns:
         The model, with copies of `head_` and `classifier_`, in evaluation mode.
 
     Raises:
         TypeError: If `backbone` is not a `FrozenBackbone`, or `text_features` not a `TextFeatures`.
-        ValueError: If the backbone or the text has another number of features, `label_names` do not match the labels,
-            or there is a `text_reader` but no backbone or no text.
+        ValueError: If the numbers of features of the backbone or the text do not match, `label_names` do not match the
+            labels, or there is a `text_reader` but no backbone or no text.
         NotFittedError: If the classifier or `text_features` is not fitted.
     """
     # Copied together, since with `two_stage` the classifier contains the head.

@@ -1,4 +1,4 @@
-"""Reading of the data that the estimators are fitted on: features and labels."""
+"""Read the data that the estimators are fitted on: features and labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainingData(NamedTuple):
         return self._replace(features=self.features[rows], labels=self.labels[rows])
 
     def of_view(self, columns: slice) -> TrainingData:
-        """Return the rows that have a view, with its features only."""
+        """Return the rows that have a view, with the features of this view only."""
         features = self.features[:, columns]
         return TrainingData(features, self.labels).select(~features[:, 0].isnan())
 
@@ -55,7 +55,7 @@ class TrainingData(NamedTuple):
 
 
 def read_training_data(estimator: Any, X: Any, y: Any) -> TrainingData:
-    """Check the arguments of `fit`, and set the number and names of features, and the classes, of the estimator."""
+    """Check the arguments of `fit`, and set the number and names of the features and the classes of the estimator."""
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None: pass labels "
@@ -109,7 +109,7 @@ def read_features(estimator: Any, X: Any) -> Tensor:
 
 
 def _read_features(estimator: Any, X: Any, **settings: Any) -> Tensor:
-    """Check features, and that their NaN are those of missing views."""
+    """Check features, and that NaN occur only in missing views."""
     has_views = estimator.views is not None
     try:
         features = validate_data(

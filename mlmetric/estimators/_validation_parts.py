@@ -1,4 +1,4 @@
-"""The rows that are set aside for validation: the same for all members, or other rows for each."""
+"""The rows that are set aside for validation: the same for all members, or different rows for each."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class ValidationParts:
         data: The rows passed as `X` and `y`.
         validation: The rows passed as `validation`, for all members; None to set aside rows of `data`.
         fraction: Share of the rows that each part sets aside; 0 for none.
-        num_parts: Number of parts, at least 1. There are fewer if their sizes would exceed those of the rows.
+        num_parts: Number of parts, at least 1. There are fewer if they would require more rows than there are.
         seed: Seed of the choice of rows.
 
     Attributes:
         data: The rows passed as `X` and `y`.
         validation: The rows passed as `validation`, or None.
-        rows: For each part the indices of the rows of `data` that it sets aside; empty if `validation` is given or no
+        rows: For each part, the indices of the rows of `data` that it sets aside; empty if `validation` is given or no
             rows are set aside.
     """
 

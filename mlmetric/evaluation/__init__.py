@@ -1,4 +1,4 @@
-"""Evaluation of embeddings of any origin: from matrices, with their labels, to one table.
+"""Evaluate embeddings from any source, given as matrices with their labels.
 
 `evaluate_embeddings` measures whether rows that are near each other share labels (retrieval), and how well labels can
 be predicted from the embeddings, by the labels of the nearest rows and by a linear probe. Penalties and thresholds are

@@ -17,7 +17,7 @@ _PART_NAMES = {"retrieval": "retrieval", "knn": "kNN", "linear": "linear probe"}
 
 @dataclass(frozen=True)
 class EmbeddingEvaluation:
-    """What `evaluate_embeddings` measured; `str` of it is the text of `summary`.
+    """Result of `evaluate_embeddings`; `str(result)` is the text of `summary`.
 
     Attributes:
         values: Value of each metric; with several splits, the mean over the splits. The keys begin with `retrieval_`,
@@ -26,8 +26,8 @@ class EmbeddingEvaluation:
             intervals or with several splits.
         deviations: With several splits, standard deviation of each metric over the splits (divisor `n_splits - 1`);
             otherwise None.
-        split_values: The values of each split, for comparisons of two embeddings split by split; one entry for one
-            test part.
+        split_values: The values of each split, to compare two embeddings split by split; a single entry with one test
+            part.
         settings: Arguments and numbers of rows, and `C`, the inverse penalty that was chosen in each split.
 
     Examples:
@@ -76,7 +76,8 @@ class EmbeddingEvaluation:
         """Return a pandas data frame with a row for each metric.
 
         Returns:
-            The index are the keys; the columns are `value` and, where they exist, `low` and `high`, or `deviation`.
+            The index contains the keys; the columns are `value` and, where they exist, `low` and `high`, or
+            `deviation`.
 
         Raises:
             ImportError: If pandas is not installed.

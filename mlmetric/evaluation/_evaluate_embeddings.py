@@ -79,10 +79,11 @@ def evaluate_embeddings(
 
     - `"retrieval"`: the metrics of [RetrievalMetrics][mlmetric.metrics.RetrievalMetrics], with the Jaccard similarity
       as grade, such as `retrieval_ndcg_at_10`, `retrieval_size_ratio_at_10` and `retrieval_map`.
-    - `"knn"`: `knn_map`, the mAP over labels if the score of a label is its share among the nearest training rows.
+    - `"knn"`: `knn_map`, the mAP over labels, where the score of a label is its share among the nearest training rows.
     - `"linear"`: `linear_map`, `linear_macro_f1` and `linear_of1` (F1 of all entries) of a logistic regression for each
-      label. Each training row is scored once by regressions that were trained without its fold. The mAP of these scores
-      chooses `C`, and their F1 the threshold of each label; the regressions are then trained on all training rows.
+      label. Each training row is scored once by regressions that were trained without its fold. `C` is chosen by the
+      mAP of these scores, and the threshold of each label by their F1; the regressions are then trained on all training
+      rows.
 
     Labels without positives in a test part, and queries for which no row of the database is relevant, are excluded from
     the means. Nothing is printed, and the result is the same for the same arguments.
@@ -90,11 +91,11 @@ def evaluate_embeddings(
     Args:
         embeddings: Shape `(N, D)`, real numbers: a tensor, an array, a memory map, a list of rows, a scipy sparse
             matrix or a data frame; the path of an .npy file, or of an .npz file with one array or one that is named
-            `embeddings`; or a list of such matrices or paths, the parts of the rows.
+            `embeddings`; or a list of such matrices or paths, each of which contains a part of the rows.
         labels: Shape `(N, L)`, 0 or 1, of any kind that [check_labels][mlmetric.labels.check_labels] reads; the label
             names of each row; the path of a file, in which one array may be named `labels`; or a list of parts.
-        ref_embeddings: Shape `(M, D)`, of the same kinds; None to split `embeddings`.
-        ref_labels: Shape `(M, L)`, of the same kinds. Columns of data frames are brought into the order of `labels`.
+        ref_embeddings: Shape `(M, D)`, of the same kinds; None splits `embeddings`.
+        ref_labels: Shape `(M, L)`, of the same kinds. The columns of data frames are reordered as in `labels`.
         parts: What to evaluate, some of `"retrieval"`, `"knn"` and `"linear"`. The linear probe takes by far the
             longest with many labels.
         metric: `"euclidean"`, or `"cosine"`: rows are then ranked by cosine distance, and the linear probe is trained
@@ -108,14 +109,14 @@ def evaluate_embeddings(
             centred and divided by one number, so that the scale of an embedding has no effect.
         cv: Number of stratified folds of the training rows that choose `C` and the thresholds.
         max_predicted: Largest number of predictions of a label on the training rows, as a multiple of its positives:
-            the limit that [MetricClassifier][mlmetric.estimators.MetricClassifier] has, too.
-        n_splits: Number of splits, at least 1; without effect on given `ref_embeddings`.
-        test_size: Share of the rows in each test part, above 0 and below 1; without effect on given `ref_embeddings`.
-        confidence_level: Nominal coverage of the bootstrap intervals over test rows, above 0 and below 1; None for
-            none. Several splits have deviations instead.
+            the same limit as in [MetricClassifier][mlmetric.estimators.MetricClassifier].
+        n_splits: Number of splits, at least 1; ignored with `ref_embeddings`.
+        test_size: Share of the rows in each test part, above 0 and below 1; ignored with `ref_embeddings`.
+        confidence_level: Nominal coverage of the bootstrap intervals over test rows, above 0 and below 1; None for no
+            intervals. With several splits, deviations are computed instead.
         n_resamples: Number of resamples of the bootstrap, at least 1.
         random_state: Seed of the splits, the folds and the bootstrap, at least 0.
-        device: Where to compute, such as `"cuda"`; None for the device of `embeddings`.
+        device: Device to compute on, such as `"cuda"`; None uses the device of `embeddings`.
 
     Returns:
         The values, their intervals or deviations, and the settings.
@@ -126,7 +127,7 @@ def evaluate_embeddings(
         ValueError: If shapes or columns do not match, an embedding is not finite (or zero with `metric="cosine"`), a
             label is neither 0 nor 1, there are no positives or fewer rows than folds, a file has another format, or an
             option is out of range.
-        FileNotFoundError: If a path leads nowhere.
+        FileNotFoundError: If a file does not exist.
 
     Examples:
         >>> import numpy as np
@@ -279,7 +280,7 @@ def _settings(options: _Options, rows: Rows, refs: Rows | None) -> dict[str, Any
 
 
 def _result(measured: Sequence[_Measured], settings: dict[str, Any]) -> EmbeddingEvaluation:
-    """Return the only values with their intervals, or means and deviations of several."""
+    """Return the values of the only test part with their intervals, or the means and deviations of several."""
     settings = settings | {"C": [each.C for each in measured]}
     values = [each.values for each in measured]
     if len(values) == 1:

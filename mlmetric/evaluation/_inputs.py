@@ -19,9 +19,9 @@ from mlmetric.metrics._retrieval._retrieval_inputs import check_embeddings
 
 Source: TypeAlias = str | PathLike[str]
 EmbeddingsLike: TypeAlias = TensorLike | Source | Sequence[TensorLike | Source]
-"""A matrix of embeddings, the path of a file that contains one, or parts of the rows, each of these."""
+"""A matrix of embeddings, the path of a file that contains one, or a sequence of these for parts of the rows."""
 EvaluatedLabels: TypeAlias = LabelsOrNames | Source | Sequence[Any]
-"""A label matrix, label names for each row, the path of a file, or parts of the rows, each of these."""
+"""A label matrix, label names for each row, the path of a file, or a sequence of these for parts of the rows."""
 
 _LARGEST = 1e15
 
@@ -38,7 +38,7 @@ class Rows(NamedTuple):
         return Rows(self.embeddings[rows], self.labels[rows])
 
     def to_unit_length(self, name: str) -> Rows:
-        """Return the rows scaled to unit length; `name` is that of the embeddings in messages."""
+        """Return the rows scaled to unit length; `name` is the name of the embeddings in error messages."""
         return self._replace(embeddings=check_embeddings(self.embeddings, name, "cosine").to(self.embeddings.dtype))
 
 
@@ -49,7 +49,7 @@ def read_rows(
     ref_labels: EvaluatedLabels | None,
     device: torch.device | str | None,
 ) -> tuple[Rows, Rows | None]:
-    """Read and check all rows: those of `embeddings`, and those of `ref_embeddings` if they are given."""
+    """Read and check the rows of `embeddings`, and of `ref_embeddings` if it is given."""
     if (ref_embeddings is None) != (ref_labels is None):
         given, missing = ("embeddings", "labels") if ref_labels is None else ("labels", "embeddings")
         raise ValueError(
@@ -123,7 +123,7 @@ def _read_label_matrices(labels: EvaluatedLabels, ref_labels: EvaluatedLabels | 
 
 
 def _read_labels(value: EvaluatedLabels, name: str) -> tuple[npt.NDArray[Any], list[Any] | None, bool]:
-    """Return a label matrix, its label names or None, and whether the names are all columns that are meant."""
+    """Return a label matrix, its label names or None, and whether these names are the complete set."""
     if _has_parts(value):
         parts = [_load(part, f"{name}[{index}]", "labels") for index, part in enumerate(value)]
         matrices, names, _ = zip(

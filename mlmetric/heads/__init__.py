@@ -1,4 +1,9 @@
-"""Torch modules: a frozen backbone, and heads that map its features to embeddings or label scores."""
+"""Torch modules: frozen backbones, and heads that map features to embeddings or to label scores.
+
+`FrozenBackbone` computes the features of images. `EmbeddingHead`, and `FusionHead` for several views of a row, map
+features to an embedding. `ClassifierHead` and the heads with label vectors compute label scores. The ensembles and the
+classes of late fusion combine trained modules.
+"""
 
 from mlmetric.heads._backbone_weights import WeightsUnavailableError
 from mlmetric.heads._classifier_head import ClassifierHead

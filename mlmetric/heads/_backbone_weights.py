@@ -1,4 +1,4 @@
-"""Weights of pretrained networks: state dicts in files, and the error for weights that cannot be had."""
+"""Weights of pretrained networks: state dicts in files, and the error for weights that are not available."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
 
 class WeightsUnavailableError(OSError):
-    """Pretrained weights could not be downloaded or read."""
+    """Raised if pretrained weights cannot be downloaded or read."""
 
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A network without its classifier, made from the name of a model.
+    """A network without its classifier, built from the name of a model.
 
     Attributes:
         model: The network.
@@ -91,7 +91,7 @@ def load_state_dict(model: nn.Module, state_dict: dict[str, Tensor], source: str
     """Load a state dict that must match the network.
 
     Raises:
-        ValueError: If a tensor is missing, is not one of the network, or has another shape.
+        ValueError: If a tensor is missing, does not belong to the network, or has another shape.
     """
     expected = model.state_dict()
     missing = sorted(expected.keys() - state_dict.keys())

@@ -14,7 +14,7 @@ from mlmetric.labels import LabelsLike, label_tensor
 
 
 class ClassifierHead(nn.Module):
-    """A linear classifier of several labels on an embedding, or on features: a linear probe.
+    """A linear multi-label classifier of embeddings, or of features (a linear probe).
 
     Inputs first pass through `standardize`, which does nothing until `head.standardize.fit(train_embeddings)` is
     called.
@@ -23,12 +23,12 @@ class ClassifierHead(nn.Module):
         in_features: D, the number of inputs.
         num_labels: L.
         activation: `"sigmoid"`: a probability for each label, independent of the others. `"softmax"`, as in the paper:
-            the probabilities of a row add up to 1. Use it for reproduction only: two labels of a row cannot both have
-            a probability above 0.5, so that a threshold of 0.5 is of little use.
+            the probabilities of a row add up to 1. Use it for reproduction only: two labels of a row cannot both have a
+            probability above 0.5, so a threshold of 0.5 is of little use.
         clip: Standardised inputs are clipped to the range from `-clip` to `clip`; None does not clip them. Clipping
             limits the effect of rare features, such as a word in few rows, that are tens of standard deviations from
             their mean.
-        fill_missing: Whether NaN in the inputs, such as those of a missing view, are replaced by 0 after
+        fill_missing: Whether to replace NaN in the inputs, such as the features of a missing view, by 0 after
             standardisation, which is the mean of the feature.
 
     Raises:
@@ -68,12 +68,12 @@ class ClassifierHead(nn.Module):
         self.linear = nn.Linear(in_features, num_labels)
 
     def init_from_labels(self, labels: LabelsLike) -> Self:
-        """Initialise the probabilities with the frequencies of the labels: weights of 0, and the bias accordingly.
+        """Initialise the probabilities with the frequencies of the labels: set the weights to 0, and the bias to match.
 
-        If the embedding already separates the labels, the best epoch comes early. A random initialisation then still
-        has an effect, and the frequencies of rare labels are not learnt yet. Frequencies are (count + 0.5) / (n + 1)
-        for the n rows that are annotated for a label, so that none is 0 or 1. With softmax the probabilities are the
-        frequencies divided by their sum.
+        If the embedding already separates the labels, the best epoch comes early. At that epoch, a random
+        initialisation would still have an effect, and the frequencies of rare labels would not have been learnt yet.
+        Frequencies are (count + 0.5) / (n + 1) for the n rows that are annotated for a label, so that none is 0 or 1.
+        With softmax the probabilities are the frequencies divided by their sum.
 
         Args:
             labels: Labels of the training rows, shape `(N, L)`, multi-hot or soft, of any kind that
@@ -117,7 +117,7 @@ class ClassifierHead(nn.Module):
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
-        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 without any.
+        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 if there are none.
 
         Args:
             logits: Shape `(N, L)`.

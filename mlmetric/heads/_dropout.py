@@ -9,9 +9,9 @@ from mlmetric._random_generators import thread_generator
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws from the generator of its thread in training on the CPU, so that heads can train in parallel.
+    """Dropout that, in training on the CPU, draws from its thread's generator, so that heads can train in parallel.
 
-    Elsewhere it is the dropout of torch, which draws from the global generator of the device.
+    In all other cases it is torch's dropout, which draws from the global generator of the device.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ _MIN_NORM = 1e-6
 class EmbeddingHead(nn.Module):
     """Fully connected layers that map the features of a frozen backbone to an embedding.
 
-    The default is the head of the paper: two layers, the last one without activation. Features first pass through
-    `standardize`, which does nothing until `head.standardize.fit(train_features)` is called.
+    The default is the head of the paper cited below: two layers, the last one without activation. Features first pass
+    through `standardize`, which does nothing until `head.standardize.fit(train_features)` is called.
 
     Args:
         in_features: D, the number of features.
-        widths: Sizes of the layers; the last one is the size of the embedding, E. The paper states only the last one,
-            256; 512 is our choice.
+        widths: Sizes of the layers; the last one is the size of the embedding, E. The paper states only the size of the
+            last layer, 256; 512 for the first layer is our choice.
         activation: Called without arguments to make the activation between two layers.
         batch_norm: Whether to apply batch normalisation before each activation between layers.
         clip: Standardised features are clipped to the range from `-clip` to `clip`; None does not clip them. Without
@@ -31,8 +31,8 @@ class EmbeddingHead(nn.Module):
             dominate the embedding.
         input_dropout: Dropout probability of the features, in [0, 1).
         dropout: Dropout probability after each activation between layers, in [0, 1).
-        activate_last: Whether to apply the activation after the last layer too. With ReLU the embedding is then not
-            negative, like the input of the last layer of a multi-layer perceptron.
+        activate_last: Whether to apply the activation after the last layer too. With ReLU the embedding then has no
+            negative entries, like the input of the last layer of a multi-layer perceptron.
         norm_exponent: The norm of each embedding is raised to this power, in [0, 1]. 1 keeps the norm, 0 normalises
             embeddings to unit length. Partial normalisation keeps some of the norm as a confidence signal: Euclidean
             neighbours are then suited to graded retrieval, which depends on directions, and to the prediction of
@@ -130,7 +130,7 @@ def rescale_norms(embeddings: Tensor, exponent: float) -> Tensor:
 
 
 class EmbeddingEnsemble(nn.Module):
-    """Concatenate the embeddings of several heads, so that squared distances are the mean of those of the members.
+    """Concatenate the embeddings of several heads; squared distances are the means of the members' squared distances.
 
     Heads that are trained separately, with different initial weights and batches, make different errors; the errors of
     their mean distance are smaller. Embeddings are divided by the square root of the number of members.

@@ -15,7 +15,7 @@ def pooled_features(output: Any, pooling: str | None, name: str) -> Tensor:
 
     Args:
         output: Features `(N, D)`, tokens `(N, T, D)` or feature maps `(N, D, ...)`, or a mapping or object that has
-            them as `last_hidden_state`, as the encoders of Hugging Face return.
+            them as `last_hidden_state`, as Hugging Face encoders return.
         pooling: `"avg"`, `"max"` or `"cls"`; None for the features as they are, or the mean over tokens or positions.
         name: Name of the network for errors.
 

@@ -24,20 +24,22 @@ _AUTOCAST_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class FrozenBackbone(nn.Module):
-    """A network without its classifier, whose weights and statistics do not change.
+    """A network without its classifier, with frozen weights and batch-norm statistics.
 
     Frozen means that no parameter requires a gradient and that `train()` leaves the network in evaluation mode, so that
     batch-norm statistics do not change either. Submodules named in `unfrozen` are trained as in any network.
 
     The features of a named model are the inputs of the removed classifier. A module of your own returns a tensor, or an
-    object or mapping that has the tensor `last_hidden_state`, as the vision encoders of Hugging Face do. Its shape is
+    object or mapping that has the tensor `last_hidden_state`, as the vision encoders of Hugging Face do. The tensor has
+    one of these shapes:
 
     - `(N, D)`: the features;
-    - `(N, T, D)`: T tokens of each image, as of transformers, pooled over tokens;
-    - `(N, D, H, W)`, or with other positions: feature maps, pooled over positions.
+    - `(N, T, D)`: T tokens of each image, as transformers return, pooled over tokens;
+    - `(N, D, H, W)`, or with another number of position axes: feature maps, pooled over positions.
 
     The token mean of your own module includes its class and register tokens, since their number is unknown; for timm
-    models it leaves them out. The `pooler_output` of Hugging Face is not used: many checkpoints have no weights for it.
+    models, the mean leaves them out. The `pooler_output` of Hugging Face is not used: many checkpoints have no weights
+    for it.
 
     Args:
         model: Name of a torchvision classification model, such as "resnet50"; or "timm/" and the name of a timm model,
@@ -49,11 +51,11 @@ class FrozenBackbone(nn.Module):
             its number of classes; or None for random weights. For a module: a file of a state dict, or "DEFAULT" for
             the weights that it has.
         transform: Preprocessing of an image. None for the preprocessing of the weights (timm: of the model's data
-            configuration); for a file or random weights, that of the model's first published weights. For a module
-            whose first layer is a convolution of 3 channels, None means torchvision's for ImageNet: resize to 256, crop
-            224, ImageNet's mean and standard deviation; this is logged as INFO. For other modules it means none. For an
-            encoder of Hugging Face, pass its own: with its `AutoImageProcessor` as `processor`,
-            `lambda image: processor(image, return_tensors="pt")["pixel_values"][0]`.
+            configuration); for a file or random weights, the preprocessing of the model's first published weights. For
+            a module whose first layer is a convolution of 3 channels, None means torchvision's for ImageNet: resize to
+            256, crop 224, ImageNet's mean and standard deviation; this is logged as INFO. For other modules, None means
+            no preprocessing. For an encoder of Hugging Face, pass its own: with its `AutoImageProcessor` as
+            `processor`, `lambda image: processor(image, return_tensors="pt")["pixel_values"][0]`.
         pooling: `"avg"` for the mean over positions or tokens; `"max"` for their maximum, which detects objects that
             cover little of an image; `"cls"` for the first token, the class token. None for the network's own pooling,
             or `"avg"` if its output still has positions or tokens. A torchvision model must pool with a layer of its
@@ -62,23 +64,23 @@ class FrozenBackbone(nn.Module):
             last stage of a ResNet. Their batch-norm statistics change in training mode.
         autocast: `"bfloat16"` or `"float16"` to compute in this precision where `torch.autocast` does, which is faster
             on GPUs with tensor cores; weights and returned features are float32. None for the precision of the weights.
-            Those of ResNet-50 change by 0.5 % and 0.06 %, so that the fingerprint, and thus the cache, is another one.
-            In training, float16 requires a `torch.amp.GradScaler`. An exported model computes in the precision of its
+            The features of ResNet-50 change by 0.5 % and 0.06 %, so the fingerprint, and with it the cache, differs. In
+            training, float16 requires a `torch.amp.GradScaler`. An exported model computes in the precision of its
             weights.
         channels_last: Whether weights and images are stored with the channels as the last dimension, which is faster
-            for convolutional networks on GPUs with tensor cores, in particular with `autocast`. Features differ in
-            their last bits only, as between devices: the fingerprint stays the same.
+            for convolutional networks on GPUs with tensor cores, in particular with `autocast`. Features differ only in
+            their last bits, as between devices: the fingerprint stays the same.
         compile: Whether the network is compiled by `torch.compile` when it is first called, which takes up to a few
-            minutes in each process, and again for the first batch of another size. Features differ in their last bits
-            only: the fingerprint stays the same. A copy, and a backbone loaded by pickle, compile again; a model loaded
-            by `mlmetric.models` does not.
+            minutes in each process, and again for the first batch of another size. Features differ only in their last
+            bits: the fingerprint stays the same. A copy, and a backbone loaded by pickle, compile again; the backbone
+            of a model that `mlmetric.models` loads is not compiled.
 
     Attributes:
         name: Name of the model, or the class of the module.
         model: The network.
         weights: Description of the weights: "ResNet50_Weights.IMAGENET1K_V2" or "resnet50.a1_in1k" (timm), which the
             argument `weights` accepts; the name of a file, "random", or "as given" for a module.
-        transform: The preprocessing; None for a module of another kind than the above.
+        transform: The preprocessing; None for a module without a transform or a default.
         data_config: For a timm model the data configuration that `transform` follows by default, a dictionary of
             numbers, strings and lists; otherwise None.
         feature_size: D; None for your own module.
@@ -87,10 +89,11 @@ class FrozenBackbone(nn.Module):
         compiled: The argument `compile`.
 
     Raises:
-        ImportError: If timm, or safetensors for a file of this kind, is not installed.
+        ImportError: If timm, or safetensors for a `.safetensors` file, is required but not installed.
         ValueError: If torchvision or timm has no such model or weights, a state dict does not match, the network has no
-            submodule of a name in `unfrozen`, it does not support `pooling`, or `autocast` is no such precision.
-        WeightsUnavailableError: If weights cannot be downloaded, or their file cannot be read.
+            submodule of a name in `unfrozen`, it does not support `pooling`, or `autocast` is neither of these
+            precisions.
+        WeightsUnavailableError: If the weights cannot be downloaded, or their file cannot be read.
 
     Examples:
         >>> import torch
@@ -102,7 +105,7 @@ class FrozenBackbone(nn.Module):
         False
     """
 
-    # Set in the instance only where they differ, so that the state of all other backbones is as before these options.
+    # Set in the instance only where they differ, so that other backbones have the same state as without these options.
     autocast: Literal["bfloat16", "float16"] | None = None
     channels_last: bool = False
     compiled: bool = False
@@ -165,7 +168,7 @@ class FrozenBackbone(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if self.compiled:  # what was compiled is in no state
+        if self.compiled:  # compiled code is not part of a state
             self.model.compile()
 
     def train(self, mode: bool = True) -> Self:
@@ -204,8 +207,8 @@ class FrozenBackbone(nn.Module):
         """Return a digest of everything that determines the features of a preprocessed image.
 
         This includes the class of the network, its submodules, weights, statistics and plain attributes, the pooling,
-        `autocast`, your own code, and the versions of the installed packages that it uses; not what changes the last
-        bits only: the device, `channels_last` and `compile`.
+        `autocast`, your own code, and the versions of the installed packages that it uses. It excludes what changes
+        only the last bits: the device, `channels_last` and `compile`.
 
         Returns:
             64 hexadecimal digits.

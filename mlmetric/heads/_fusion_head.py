@@ -18,18 +18,18 @@ from mlmetric.heads._standardize import Standardize
 class FusionHead(nn.Module):
     """Fully connected layers that map several views of a row to one embedding; rows may lack views.
 
-    The features of a row are those of its views side by side, such as those of an image and those of its text. A row
-    lacks a view if a feature of the view is NaN. Each view v has a branch, a layer `h_v = activation(W_v x_v + b_v)`;
-    the layers of the other widths follow the fusion of the branches. Features first pass through `standardize`, which
-    does nothing until `head.standardize.fit(train_features, skip_nan=True)` is called.
+    The features of a row are the features of its views side by side, such as an image and its text. A row lacks a view
+    if a feature of the view is NaN. Each view v has a branch, a layer `h_v = activation(W_v x_v + b_v)`; the layers of
+    the other widths follow the fusion of the branches. Features first pass through `standardize`, which does nothing
+    until `head.standardize.fit(train_features, skip_nan=True)` is called.
 
     In training, each row loses each of its views with probability `view_dropout`, so that the head also learns to embed
     rows from one view alone. A row that would lose all of its views keeps them.
 
     Args:
         in_features: D, the number of features of all views.
-        views: For each view its name and its columns, a slice; each column is in one view.
-        widths: Sizes of the layers: the first is that of each branch, the last is the size of the embedding, E.
+        views: The name of each view and its columns, a slice; each column belongs to exactly one view.
+        widths: Sizes of the layers: the first is the size of each branch, the last is the size of the embedding, E.
         fusion: `"gated"`: a weighted sum of the branches, whose weights depend on the row: `h = sum_v z_v * h_v`, where
             `z` is a softmax, over the views that the row has, of `G_v [x_1, ..., x_V]`, for each hidden unit; missing
             views are 0 in this product. `"concat"`: the branches are concatenated; a learnt vector takes the place of a
@@ -51,7 +51,7 @@ class FusionHead(nn.Module):
     Raises:
         TypeError: If `views` does not map names to slices.
         ValueError: If there are fewer than two layers, a size is below 1, views overlap or a column is in none,
-            `fusion` is neither of the two, or another setting is out of range.
+            `fusion` is neither `"gated"` nor `"concat"`, or another setting is out of range.
 
     Examples:
         >>> import torch

@@ -13,7 +13,7 @@ from mlmetric.labels import LabelsLike, label_tensor
 def label_entropy(
     logits: Tensor, labels: LabelsLike, *, validate_args: bool = True, probabilities: bool = False
 ) -> Tensor:
-    """Compute the mean binary cross entropy over the annotated labels, in nats; 0 without any.
+    """Compute the mean binary cross entropy over the annotated labels, in nats; 0 if there are none.
 
     Args:
         logits: Shape `(N, L)`.

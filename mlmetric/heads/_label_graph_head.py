@@ -1,4 +1,4 @@
-"""Graphs of labels, convolution on them, and the head whose classifiers they produce."""
+"""Label graphs, graph convolution, and the head whose linear classifiers it produces."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def cooccurrence_adjacency(
 
     P(j|i) is the share of the rows with label i that also have label j. Labels j with `P(j|i) >= threshold` are the
     neighbours of label i. They share the weight `neighbor_weight` equally; label i itself has the weight
-    `1 - neighbor_weight`. The matrix is then normalised symmetrically: each entry is divided by the square roots of the
-    sums of its row and of the row whose index is that of its column. A label without neighbours, or without rows, is
-    only adjacent to itself.
+    `1 - neighbor_weight`. The matrix is then normalised symmetrically: entry (i, j) is divided by the square roots of
+    the sums of rows i and j. A label without neighbours, or without rows, is adjacent only to itself.
 
     Args:
         labels: Training labels, shape `(N, L)`, multi-hot or soft, of any kind that
@@ -147,7 +146,7 @@ class LabelGraphHead(nn.Module):
     Args:
         in_features: D, the number of features.
         label_vectors: Shape `(L, d)`, see [mlmetric.label_vectors][]; a buffer, which is not trained.
-        adjacency: Adjacency matrix of the labels, shape `(L, L)`, such as that of
+        adjacency: Adjacency matrix of the labels, shape `(L, L)`, such as the result of
             [cooccurrence_adjacency][mlmetric.heads.cooccurrence_adjacency].
         hidden_features: Size of the vectors between the convolutions.
 
@@ -192,7 +191,7 @@ class LabelGraphHead(nn.Module):
         neighbor_weight: float = 0.2,
         convention: Literal["paper", "code"] = "paper",
     ) -> Self:
-        """Make a head whose graph, and label vectors unless they are given, are computed from training labels.
+        """Make a head whose graph is computed from training labels, as are the label vectors unless they are given.
 
         Args:
             in_features: D, the number of features.
@@ -221,7 +220,7 @@ class LabelGraphHead(nn.Module):
 
     @inherit_docs(ClassifierHead.loss)
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
-        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 without any."""
+        """Compute the mean binary cross entropy over the annotated labels, in nats; 0 if there are none."""
         return label_entropy(logits, labels, validate_args=validate_args)
 
     def extra_repr(self) -> str:

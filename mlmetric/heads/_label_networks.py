@@ -1,4 +1,4 @@
-"""Networks that score labels from features: a head with a classifier, a weighted mean of several, a calibrated one."""
+"""Networks that score labels from features: a head with a classifier, an ensemble, and a calibrated classifier."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ class CalibratedClassifier(nn.Module):
     Args:
         classifier: Maps `(N, D)` to logits `(N, L)`, and these to probabilities by the sigmoid.
         slopes: Factor of the logits of each label, floating point, shape `(L,)`.
-        intercepts: What is added after that, shape `(L,)`.
+        intercepts: Constant added to the scaled logits of each label, shape `(L,)`.
 
     Attributes:
         classifier: The classifier.
         slopes: The factors, float32, shape `(L,)`; a buffer.
-        intercepts: What is added, float32, shape `(L,)`; a buffer.
+        intercepts: The added constants, float32, shape `(L,)`; a buffer.
 
     Examples:
         >>> import torch

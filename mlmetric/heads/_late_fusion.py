@@ -1,4 +1,4 @@
-"""Late fusion: a head, or a classifier, for each view of a row, and their outputs joined."""
+"""Late fusion: a head or a classifier for each view of a row, whose outputs are joined."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class _LateFusion(nn.Module):
         self.register_buffer("missing", torch.cat([missing[name].detach() for name in self.views]))
 
     def outputs(self, features: Tensor) -> list[Tensor]:
-        """Return the outputs of each view, without weights; those of missing views are replaced.
+        """Return the outputs of each view, without weights; the outputs of missing views are replaced.
 
         Args:
             features: Shape `(N, D)`, NaN where a view is missing.
 
         Returns:
-            For each view its outputs, shape `(N, E_v)`.
+            The outputs of each view, shape `(N, E_v)`.
         """
         present = view_presence(features, self.views)
         outputs = [
@@ -62,7 +62,7 @@ class _LateFusion(nn.Module):
         ]
 
     def _replacements(self, outputs: list[Tensor], present: Tensor) -> Sequence[Tensor]:
-        """Return for each view what takes the place of its output in rows that lack it."""
+        """Return the replacements of each view's output in rows that lack the view."""
         return torch.split(self.missing, self.sizes)
 
     def extra_repr(self) -> str:
@@ -74,29 +74,30 @@ class _LateFusion(nn.Module):
 class LateFusionHead(_LateFusion):
     """Concatenate the embeddings of several views of a row, each scaled by the square root of its weight.
 
-    Squared distances are then the weighted sums of those of the views. A row lacks a view if a feature of the view is
-    NaN. The embedding of a missing view is predicted from those of the other views, and one more column for each view
-    contains the standard deviation of what the prediction leaves open: the squared distance to a row that has the view
-    is then its expectation. Without this column, rows that lack a view would be nearer to all others, since predictions
-    vary less than embeddings.
+    Squared distances are then the weighted sums of the squared distances of the views. A row lacks a view if a feature
+    of the view is NaN. The embedding of a missing view is predicted from the embeddings of the other views. One more
+    column for each view contains the standard deviation of the prediction error, so that the squared distance to a row
+    that has the view is its expected value. Without this column, rows that lack a view would be nearer to all others,
+    since predictions vary less than embeddings.
 
     Args:
         in_features: D, the number of features of all views.
-        views: For each of V views its name and its columns, a slice; each column is in one view.
-        members: For each view a module that maps its features `(N, D_v)` to outputs `(N, E_v)`.
-        missing: For each view the output of rows that lack it, shape `(E_v,)`, where no prediction is possible.
+        views: The name of each of V views and its columns, a slice; each column belongs to exactly one view.
+        members: For each view, a module that maps its features `(N, D_v)` to outputs `(N, E_v)`.
+        missing: For each view, the output of rows that lack it, shape `(E_v,)`, where no prediction is possible.
         predictors: For pairs of views `(source, target)`, all or none, a linear layer that predicts the embedding of
-            the target from that of the source. The mean of the predictions from all views of a row is used. None
-            to use `missing`.
-        deviations: For each view the value of the additional column in rows that lack the view, at least 0: the square
+            the target from the embedding of the source. The mean of the predictions from all views of a row is used.
+            None to use `missing`.
+        deviations: For each view, the value of the additional column in rows that lack the view, at least 0: the square
             root of the mean squared error of the predictions. None for 0.
-        weights: For each view its weight, above 0; they are divided by their sum. None for equal weights.
+        weights: The weight of each view, above 0; the weights are divided by their sum. None for equal weights.
 
     Attributes:
         in_features: D.
         views: The views, a dictionary from names to slices, in the order of the columns.
         members: The modules, a `ModuleList`, in this order.
-        predictors: The linear layers, a `ModuleList`: for each target those of its sources; empty if there are none.
+        predictors: The linear layers, a `ModuleList`: for each target, the layers of its sources; empty if there are
+            none.
         missing: The outputs of missing views, concatenated; a buffer.
         deviations: The deviations, float32, shape `(V,)`; a buffer.
         weights: The weights, whose sum is 1, float32, shape `(V,)`; a buffer.
@@ -185,8 +186,8 @@ class LateFusionHead(_LateFusion):
 class LateFusionClassifier(_LateFusion):
     """The weighted mean of the logits of classifiers, one for each view of a row.
 
-    A row lacks a view if a feature of the view is NaN; fixed logits take the place of those of the view, such as the
-    mean logits of the training rows, so that a missing view changes the logits of no label more than an average row.
+    A row lacks a view if a feature of the view is NaN. The logits of the view are then replaced by fixed logits, such
+    as the mean logits of the training rows, so that a missing view counts like an average row.
 
     Attributes:
         in_features: D.

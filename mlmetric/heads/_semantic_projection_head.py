@@ -17,16 +17,16 @@ from mlmetric.labels import LabelsLike, label_tensor
 
 
 class SemanticProjectionHead(nn.Module):
-    """A projection of features into the space of label vectors, where near labels get high scores; after Pilli et al.
+    """A projection of features into the space of label vectors, where near labels get high scores (Pilli et al.).
 
     A linear layer projects the features to d dimensions. The label vectors are refined by a graph convolution whose
     edges are the semantic similarities of the labels, not their co-occurrence; its result is added to them. The logit
-    of a label is `scale * similarity + bias`, where the similarity is that of its refined vector and the projection.
-    The scale, and a bias for each label, are trained.
+    of a label is `scale * similarity + bias`, where the similarity compares its refined vector with the projection. The
+    scale, and a bias for each label, are trained.
 
     Args:
         in_features: D, the number of features.
-        label_vectors: Shape `(L, d)`: word vectors of the label names, or vectors from co-occurrence, see
+        label_vectors: Shape `(L, d)`: word vectors of the label names, or vectors from co-occurrence; see
             [mlmetric.label_vectors][]. They are scaled to unit length; zero vectors stay zero.
         distance: `"cosine"`: the similarity is the cosine. `"euclidean"`: it is 1 - half the squared distance, which
             equals the cosine for projections of unit length, but is also defined for others.
@@ -112,8 +112,8 @@ class SemanticProjectionHead(nn.Module):
     def loss(self, logits: Tensor, labels: LabelsLike, *, validate_args: bool = True) -> Tensor:
         """Compute the binary cross entropy plus `separation` times the pairwise ranking loss, each the mean over rows.
 
-        In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all or no labels are
-        present. Missing labels, NaN, are left out of both.
+        In the ranking loss, labels of at least 0.5 are present. It is 0 for a row in which all labels or no labels are
+        present. Missing labels, NaN, are left out of both losses.
         """
         target = label_tensor(labels, validate_args=validate_args, allow_missing=True).to(logits)
         entropy = label_entropy(logits, target, validate_args=False)

@@ -42,15 +42,15 @@ class Standardize(nn.Module):
 
         Args:
             features: Shape `(N, D)`, with N >= 1.
-            skip_nan: Whether NaN are left out of the statistics, such as those of rows without a view; each feature
+            skip_nan: Whether to leave NaN, such as the features of missing views, out of the statistics; each feature
                 must then have at least one number.
 
         Returns:
             The module.
 
         Raises:
-            ValueError: If the shape is wrong, or a feature is not finite; with `skip_nan`, if one is infinite or has no
-                number.
+            ValueError: If the shape is wrong, or a feature is not finite; with `skip_nan`, if a feature is infinite or
+                has no number.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean) or len(features) == 0:
             raise ValueError(

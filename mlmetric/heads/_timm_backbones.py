@@ -119,5 +119,5 @@ def _check_connection(config: Any) -> None:
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     if any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files):
         return
-    with suppress(EntryNotFoundError):  # an answer, too: timm then looks for other files
+    with suppress(EntryNotFoundError):  # also an answer: timm then looks for other files
         get_hf_file_metadata(hf_hub_url(config.hf_hub_id, files[0]))

@@ -1,7 +1,7 @@
-"""Measures of label imbalance, and of how strongly frequent and rare labels co-occur.
+"""Measure label imbalance, and how strongly frequent and rare labels co-occur.
 
 Every measure accepts a label matrix `(N, L)` as a tensor, an array, a list of rows, a scipy sparse matrix or a data
-frame, and computes in float64. The imbalance ratio of a label without positives is NaN; it is left out of every mean,
+frame, and computes in float64. The imbalance ratio of a label without positives is NaN; it is excluded from every mean,
 and the label is neither a majority nor a minority label. `imbalance_report` computes all measures.
 """
 

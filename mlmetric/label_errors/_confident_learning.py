@@ -1,4 +1,4 @@
-"""Confident learning for each label alone: thresholds, confident joint and scores."""
+"""Confident learning for each label separately: thresholds, confident joint and scores."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ConfidentJoint(NamedTuple):
     num_annotated: npt.NDArray[np.int64]
 
     def estimated_errors(self) -> npt.NDArray[np.float64]:
-        """Return how many of the rows annotated with 0, and with 1, are wrong, shape `(L, 2)`.
+        """Return the estimated number of wrong annotations among the zeros and among the ones, shape `(L, 2)`.
 
-        This is the share of the confident rows that disagree times the number of annotated rows; 0 where no row is
-        confident.
+        The estimate is the share of the confident rows that disagree, times the number of annotated rows; 0 where no
+        row is confident.
         """
         wrong = np.stack([self.counts[:, 0, 1], self.counts[:, 1, 0]], axis=1)
         return np.asarray(wrong / np.maximum(self.counts.sum(axis=2), 1) * self.num_annotated)
@@ -66,7 +66,7 @@ def confident_joint(
 
 
 def error_scores(given: Annotations, positive: Doubles, joint: ConfidentJoint, score: Score) -> Doubles:
-    """Return how suspicious each entry of a chunk is; entries without annotation get a score that means nothing."""
+    """Return how suspicious each entry of a chunk is; the scores of entries without annotation are meaningless."""
     other = np.where(given == 1, 1 - positive, positive)  # probability of the value that was not given
     if score == "self_confidence":
         return other

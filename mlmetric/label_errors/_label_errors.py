@@ -1,4 +1,4 @@
-"""The ranked label errors as an object: tables, a data frame and a page with images."""
+"""Ranked label errors: tables, a data frame and a page with images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ HEADINGS = ("Missing labels (annotated 0, probably 1)", "Wrong labels (annotated
 class LabelErrors:
     """Pairs of a row and a label whose annotation is suspicious, the most suspicious first.
 
-    `len(errors)` is the number of pairs, P. `errors.missing` and `errors.wrong` are the same report with one kind of
-    error only.
+    `len(errors)` is the number of pairs, P. `errors.missing` and `errors.wrong` contain the pairs of one kind of error
+    only.
 
     Attributes:
         rows: Row of each pair, int64, shape `(P,)`.
@@ -80,7 +80,7 @@ class LabelErrors:
         return self._with_given(1)
 
     def summary(self, n: int = 20) -> str:
-        """Return the estimated number of errors, and the first pairs of each kind as tables in Markdown.
+        """Return the estimated number of errors, and the first pairs of each kind as Markdown tables.
 
         Args:
             n: Largest number of pairs in each table, at least 0.

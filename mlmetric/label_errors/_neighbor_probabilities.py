@@ -27,7 +27,8 @@ def neighbor_probabilities(
 
     The row itself is not one of its neighbours. Let m of the neighbours be annotated with 0 or 1, and s of these with
     1, and let f be the share of 1 among all annotations of the label. The probability is (s + f) / (m + 1): the share
-    among the neighbours, drawn towards the frequency of the label as if by one more neighbour.
+    among the neighbours, shrunk towards the frequency of the label as if there were one more neighbour with the value
+    f.
 
     Args:
         labels: 0 or 1, NaN where an entry is not annotated, shape `(N, L)`: a tensor, an array, a list of rows, a
@@ -62,7 +63,7 @@ def neighbor_probabilities(
 
 
 class NeighborVoter:
-    """Finds the neighbours of all rows once, and computes the probabilities of some rows at a time."""
+    """Find the neighbours of all rows once, and compute the probabilities of some rows at a time."""
 
     def __init__(
         self, annotations: Annotations, embeddings: Any, *, k: int, metric: str | Callable[..., float]

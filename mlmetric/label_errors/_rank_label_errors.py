@@ -1,4 +1,4 @@
-"""The public function: inputs, and selection of the most suspicious entries."""
+"""Ranking of label errors: inputs, and selection of the most suspicious entries."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def rank_label_errors(
 ) -> LabelErrors:
     """Rank the annotations of a label matrix by how probable it is that they are wrong.
 
-    The evidence is a model (`probabilities`), the annotations of similar rows (`embeddings`), or both, whose
-    probabilities are then averaged. In most of our measurements the average found more errors than either alone.
+    The evidence comes from a model (`probabilities`), from the annotations of similar rows (`embeddings`), or from
+    both, whose probabilities are then averaged. In most of our measurements the average found more errors than either
+    of them alone.
 
     Args:
         labels: 0 or 1, NaN where an entry is not annotated, shape `(N, L)`: a tensor, an array, a list of rows, a
@@ -46,10 +47,10 @@ def rank_label_errors(
         metric: Distance of embeddings, as in `mlmetric.neighbors.kneighbors`.
         mask: True or 1 where an entry is annotated, shape `(N, L)`. By default all entries that are not NaN are.
         score: How entries are compared. `"self_confidence"`: by p', the probability of the value that was not given. It
-            suits errors that are equally frequent in all entries. `"adjusted_margin"`: by (p' - t') - (p - t), where
-            p = 1 - p', and t and t' are the thresholds of the two values: the mean probability of the value in the rows
+            suits errors that are equally frequent in all entries. `"adjusted_margin"`: by (p' - t') - (p - t), where p
+            is 1 - p', and t and t' are the thresholds of the two values: the mean probability of the value in the rows
             annotated with it. It suits errors that are more frequent among the positives of a label than among its
-            negatives. Both order the positives of one label alike, and its negatives.
+            negatives. Both scores rank the positives of one label in the same order, and its negatives too.
         max_pairs: Largest number of missing labels, and of wrong labels, in the result. It limits memory.
         label_names: Names of the L labels; the columns of a data frame or the column indices by default.
 
@@ -84,9 +85,9 @@ def rank_label_errors(
 
     Source:
         Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021: thresholds,
-        confident joint and its calibration, for each label as a problem of two classes. Deviations: all annotations are
-        ranked, where the paper removes the estimated number of each class; with two classes its normalised margin and
-        its self-confidence give the same order. The neighbours and the average are ours.
+        confident joint and its calibration, applied to each label as a two-class problem. Deviations: all annotations
+        are ranked, where the paper removes the estimated number of each class; with two classes its normalised margin
+        and its self-confidence give the same order. The neighbours and the average are ours.
     """
     annotations = read_annotations(labels, mask)
     check_choice(score, "score", Score)

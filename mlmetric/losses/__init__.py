@@ -1,4 +1,9 @@
-"""Losses for label matrices: those of pytorch-metric-learning, others on embeddings, and losses of logits."""
+"""Losses for label matrices: losses on embeddings, and losses on logits.
+
+`MultiLabelLoss` applies a loss of pytorch-metric-learning to label matrices. Subclass `MultiLabelBaseLoss` for a loss
+of your own. `AsymmetricLoss`, `ProperAsymmetricLoss` and `TwoWayLoss` are computed from logits; all other losses are
+computed from embeddings.
+"""
 
 from mlmetric.losses._base_loss import MultiLabelBaseLoss
 from mlmetric.losses._classification_losses import AsymmetricLoss, ProperAsymmetricLoss, TwoWayLoss

@@ -1,22 +1,23 @@
 """Metrics of predicted labels, probabilities, label rankings and retrieval for multi-label data.
 
-Functions accept numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames, and return a float64
-tensor on the device of their first argument: 0-d for a single number, `(L,)` for one number for each label, `(N,)` for
-one for each query. Scores are ranked without transformation and compared with a `threshold` on their own scale; whether
-they are probabilities or logits is never inferred. `calibration_error`, `brier_score`, `log_loss` and
-`reliability_curve` require probabilities.
+Functions accept numbers as torch tensors, arrays, lists, scipy sparse matrices or data frames (`TensorLike` in
+signatures), and return a float64 tensor on the device of their first argument: 0-d for a single number, `(L,)` for one
+number for each label, `(N,)` for one for each query. Scores are ranked without transformation and compared with a
+`threshold` on their own scale; whether they are probabilities or logits is never inferred. `calibration_error`,
+`brier_score`, `log_loss` and `reliability_curve` require probabilities.
 
 `zero_division` replaces undefined values (0/0), such as the recall of a label without positives:
 
 - nan, the default: means exclude undefined values. `average="none"` shows which labels or queries these are.
 - 0 or 1: undefined values are replaced by this number, which means include. 0 gives the values of scikit-learn.
 
-With `metric="retrieved"` the retrieval metrics evaluate the row numbers that any search returned. -1 at the end of a
-row means that the search found fewer rows, as an approximate search may. A missing row has grade 0 and is not relevant,
-and no denominator changes: precision and ACG divide by k, NDCG by the highest DCG that the whole database allows, mAP
+With `metric="retrieved"` the retrieval metrics evaluate row numbers that any search returned. -1 at the end of a row
+means that the search found fewer rows, as an approximate search may. A missing row has grade 0 and is not relevant.
+Denominators do not change: precision and ACG divide by k, NDCG by the highest DCG that the whole database allows, mAP
 and recall by what is relevant in the whole database; mAP with `denominator="hits"` and WMAP divide by the relevant rows
 that were retrieved. Only the size ratio is a mean over the retrieved rows. A query for which nothing was retrieved has
-the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` compares it with an exact search.
+the value 0 where it is defined; its size ratio is undefined. `neighbor_recall` compares the result of the search with
+that of an exact search.
 """
 
 from mlmetric.metrics._average_precision import average_precision, mean_average_precision

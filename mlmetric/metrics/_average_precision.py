@@ -102,7 +102,7 @@ def mean_average_precision(  # noqa: D417
     Args:
         average: `"macro"`: mean over labels. `"micro"`: the AP of all N * L entries as a single ranking, which compares
             scores of different labels with each other.
-        zero_division: Replacement for undefined values (0/0), the AP of a label without positives or, with
+        zero_division: Replacement for an undefined AP (0/0), that is, of a label without positives or, with
             `average="micro"`, of a matrix without positives: nan (excluded from the mean), 0 (as in scikit-learn) or 1.
 
     Returns:

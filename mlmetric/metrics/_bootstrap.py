@@ -46,7 +46,7 @@ def confidence_interval(
     n_resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> ConfidenceInterval:
-    """Estimate a confidence interval of a metric with the bootstrap over rows.
+    """Estimate a bootstrap confidence interval of a metric by resampling its rows.
 
     The rows are resampled with replacement `n_resamples` times; the bounds are bias-corrected percentiles of the
     metric over the resamples. The interval measures the variation due to the choice of test rows, not the variation
@@ -55,11 +55,11 @@ def confidence_interval(
 
     Args:
         metric: A function of `mlmetric.metrics`, with options bound by `functools.partial`, or any function that takes
-            rows and returns a number or a tensor. Functions of this module, but not a lambda that calls one, process
-            all resamples together by weighting the rows; any other function is called once for each resample. A
+            rows and returns a number or a tensor. The functions of `mlmetric.metrics`, but not a lambda that calls one,
+            process all resamples together by weighting the rows; any other function is called once for each resample. A
             function that compares rows with each other, such as a retrieval metric of another library, gives wrong
             intervals, because it would retrieve the copies of a row that is drawn twice.
-        *rows: Positional arguments of `metric`, such as `preds, target`, with the same number of rows each. In
+        *rows: Positional arguments of `metric`, such as `preds, target`, with the same number of rows each. For
             retrieval metrics only the queries are resampled, not the database.
         confidence_level: Nominal coverage of the interval, above 0 and below 1.
         n_resamples: Number of resamples, at least 1.
@@ -71,8 +71,8 @@ def confidence_interval(
 
     Raises:
         TypeError: If an argument does not contain real numbers.
-        ValueError: If `confidence_level` or `n_resamples` is out of range, there are no `rows`, or their lengths
-            differ; or for the reasons given by `metric`.
+        ValueError: If `confidence_level` or `n_resamples` is out of range, there are no `rows`, their lengths differ,
+            or `metric` rejects its arguments.
 
     Examples:
         >>> import torch
@@ -105,7 +105,7 @@ def confidence_interval(
 def _resample_with_weights(
     metric: Callable[..., Any], rows: list[Tensor], resamples: Iterator[Tensor], options: Mapping[str, Any]
 ) -> Tensor:
-    """Return the values of one of this module's metrics for all resamples, `(B, ...)`."""
+    """Return the values of a metric of `mlmetric.metrics` for all resamples, `(B, ...)`."""
     device = rows[0].device
     sample_weight = check_weights(options.get("sample_weight"), len(rows[0]), device)
     values = []
@@ -137,7 +137,7 @@ def check_resampling(confidence_level: float, n_resamples: int) -> None:
 
 
 def draw_weights(num_rows: int, n_resamples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """Yield the number of times each row is drawn in each resample: float64 `(B, N)`, in parts of `n_resamples`."""
+    """Yield how often each row is drawn in each resample: float64 `(B, N)`, some of the `n_resamples` at a time."""
     chunk_size = max(1, CHUNK_SIZE // max(1, num_rows))
     for start in range(0, n_resamples, chunk_size):
         size = min(chunk_size, n_resamples - start)
@@ -168,8 +168,8 @@ def bootstrap_intervals(
         confidence_level: Nominal coverage, above 0 and below 1.
         n_resamples: Number of resamples, at least 1.
         generator: CPU generator of the resamples, or None for torch's global one.
-        synced: Whether the rows are those of all processes of a distributed run. Without a generator, all processes
-            then use a generator seeded by the first one, and so the same resamples.
+        synced: Whether the rows come from all processes of a distributed run. Without a generator, all processes then
+            use a generator that is seeded by the first one, so that they draw the same resamples.
     """
     check_resampling(confidence_level, n_resamples)
     if generator is None and synced and num_ranks() > 1:

@@ -28,17 +28,17 @@ def calibration_error(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the calibration error: the difference between predicted probabilities and frequencies of a label.
+    """Compute the calibration error: how far predicted probabilities are from the frequencies of the labels.
 
     The entries of a label are divided into bins by their probability. The error of a bin is the absolute difference
     between its mean probability and the share of its entries with the label. 0 is best, 1 worst. A model that predicts
-    the frequency of each label for all rows has no calibration error and is useless: report a metric of the ranking or
-    `brier_score` as well.
+    the frequency of each label for all rows has no calibration error but is useless: also report a metric of the
+    ranking or `brier_score`.
 
     The estimate depends on the bins, and is too high with few entries per bin: compare models on the same rows with the
-    same bins. Of rare labels most entries are in the lowest bin of equal width; `binning="mass"` divides these too.
-    `average="micro"` is usually lower than `"macro"`, because errors of opposite sign of different labels cancel each
-    other within a bin.
+    same bins. With bins of equal width, most entries of a rare label are in the lowest bin; `binning="mass"` divides
+    these as well. `average="micro"` is usually lower than `"macro"`, because errors of opposite sign from different
+    labels cancel each other within a bin.
 
     Args:
         preds: Probabilities, shape `(N, L)`, in [0, 1]: a tensor, an array, a list of rows, a scipy sparse matrix or a
@@ -56,8 +56,8 @@ def calibration_error(
         mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
             annotated, may contain any value.
         sample_weight: Weight of each row, shape `(N,)`, finite and >= 0; equal weights by default.
-        zero_division: Replacement for undefined values, such as those of labels without entries: nan, 0 or 1. Means
-            exclude NaN; a mean over no values is undefined as well.
+        zero_division: Replacement for undefined values, such as the value of a label without entries: nan, 0 or 1.
+            Means exclude NaN; a mean over no values is undefined as well.
 
     Returns:
         float64, 0-d or `(L,)`, in [0, 1], on the device of `preds`.
@@ -76,7 +76,7 @@ def calibration_error(
         tensor([0.1500, 0.0500], dtype=torch.float64)
 
     Source:
-        Guo et al., "On calibration of modern neural networks", ICML 2017, for ECE and MCE, here of the probability of
+        Guo et al., "On calibration of modern neural networks", ICML 2017, for ECE and MCE, here for the probability of
         each label instead of the probability of the predicted class; the mean over classes: Kull et al., "Beyond
         temperature scaling", NeurIPS 2019; bins of equal mass: Nixon et al., "Measuring calibration in deep learning",
         CVPR workshops 2019.

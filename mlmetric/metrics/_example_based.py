@@ -85,7 +85,7 @@ def subset_accuracy(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the share of rows with all labels correct: exact match, scikit-learn's `accuracy_score`.
+    """Compute the share of rows whose labels are all correct (exact match, scikit-learn's `accuracy_score`).
 
     1 is best, 0 worst. A row without true or predicted labels is correct. A row with all entries excluded by `mask` is
     undefined.
@@ -114,10 +114,10 @@ def example_f1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the F1 of each row's label set: `2 |p & y| / (|p| + |y|)`.
+    """Compute the F1 of each row's label set, averaged over rows: `2 |p & y| / (|p| + |y|)`.
 
-    1 is best, 0 worst. A row without true or predicted labels is undefined and excluded by default;
-    `zero_division=1` counts it as correct.
+    Here p is the set of predicted labels of a row, and y the set of its true labels. 1 is best, 0 worst. A row without
+    true or predicted labels is undefined and excluded by default; `zero_division=1` counts it as correct.
 
     Examples:
         >>> import torch
@@ -134,7 +134,7 @@ def example_f1(
 
 
 def pooled_ratio(values: Tensor, entries: Tensor, weight: Tensor | None) -> Tensor:
-    """Divide the weighted sum of `values` by that of `entries`, both float64 `(N,)`."""
+    """Divide the weighted sum of `values` by the weighted sum of `entries`, both float64 `(N,)`."""
     if weight is None:
         return values.sum() / entries.sum()
     return (weight @ values) / (weight @ entries)

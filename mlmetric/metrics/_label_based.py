@@ -122,9 +122,9 @@ def f1(
 ) -> Tensor:
     """Compute F1, the harmonic mean of precision and recall: `2 TP / (2 TP + FP + FN)`.
 
-    1 is best, 0 worst. The F1 of a label without positives that is never predicted is undefined; if only one of the two
-    is the case, it is 0. `average="macro"` is the mean of the F1 values of the labels. The CF1 of multi-label image
-    recognition is a different number: `cf1`.
+    1 is best, 0 worst. The F1 of a label that has no positives and is never predicted is undefined; if only one of the
+    two is true, F1 is 0. `average="macro"` is the mean of the F1 values of the labels. CF1, used in multi-label image
+    recognition, is a different number: see `cf1`.
 
     Examples:
         >>> import torch
@@ -196,7 +196,7 @@ def of1(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute OF1, the F1 over all entries of the matrix (micro F1), "overall F1" in multi-label image recognition.
+    """Compute OF1, the F1 over all entries of the matrix: micro F1, or "overall F1" in multi-label image recognition.
 
     1 is best, 0 worst.
 

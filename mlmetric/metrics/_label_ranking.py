@@ -27,10 +27,10 @@ def coverage_error(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the number of top-ranked labels needed to include all true labels.
+    """Compute how many top-ranked labels are needed, on average over rows, to include all true labels.
 
-    The best value of a row is its number of true labels, the worst is L; tied labels are counted together. A row
-    without true labels is undefined. Zhang and Zhou, and the library Mulan, count one label less.
+    The best value of a row is its number of true labels, and the worst is L. Tied labels are counted together. A row
+    without true labels is undefined. Zhang and Zhou and the Mulan library count one label fewer.
 
     Args:
         preds: Scores, shape `(N, L)`, any real dtype and scale, infinities allowed: a tensor, an array, a list of rows,
@@ -77,7 +77,7 @@ def label_ranking_average_precision(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the average precision of each row's labels (LRAP).
+    """Compute the average precision of each row's labels, averaged over rows: label ranking average precision (LRAP).
 
     1 is best: in each row, every true label has a higher score than every other label. A row without true labels is
     undefined; `zero_division=1` counts it as 1, as scikit-learn does.
@@ -112,9 +112,9 @@ def ranking_loss(  # noqa: D417
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the mean over rows of the share of pairs of a true and a false label in the wrong order.
+    """Compute the share of pairs of a true and a false label that are ranked in the wrong order, averaged over rows.
 
-    0 is best, 1 worst. A row in which no label or every label is true has no pairs and is undefined.
+    0 is best, 1 worst. A row without true labels or without false labels has no pairs and is undefined.
 
     Args:
         ties: Loss of a pair with equal scores: `"one"`, as in scikit-learn, or `"half"`, so that the loss of a row is
@@ -152,9 +152,9 @@ def one_error(
 ) -> Tensor:
     """Compute the share of rows whose label with the highest score is not true.
 
-    0 is best, 1 worst. If several labels share the highest score, the row counts as the share of these that are not
-    true, the expected error of a random choice among them. A row without true labels counts as 1; a row with all
-    entries excluded by `mask` is undefined.
+    0 is best, 1 worst. If several labels share the highest score, the row counts as the share of these labels that are
+    not true, which is the expected error of a random choice among them. A row without true labels counts as 1; a row
+    with all entries excluded by `mask` is undefined.
 
     Returns:
         float64, 0-d, in [0, 1], on the device of `preds`.

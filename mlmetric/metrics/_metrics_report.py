@@ -25,7 +25,7 @@ METRIC_NAMES = {
     "ranking_loss": "ranking loss",
     "one_error": "one-error",
 }
-"""The names in tables of the keys of `MultiLabelMetrics`."""
+"""Names of the keys of `MultiLabelMetrics` in tables."""
 
 _RETRIEVAL_NAMES = {
     "ndcg": "NDCG",
@@ -69,7 +69,7 @@ class MetricsReport:
         return f"{self._metric_table()}\n\n{self.label_table()}" if self.show_per_label else self._metric_table()
 
     def label_table(self) -> str:
-        """Return a Markdown table with a row for each label, by decreasing number of positives.
+        """Return a Markdown table with a row for each label, in order of decreasing number of positives.
 
         Returns:
             The columns of `per_label`, with an empty cell where a value is undefined.

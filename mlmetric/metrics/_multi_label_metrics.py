@@ -1,4 +1,4 @@
-"""All metrics of predicted labels and label rankings at once, computed over batches."""
+"""The class that computes all metrics of predicted labels and label rankings over batches."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class MultiLabelMetrics(StatefulMetric):
     """All metrics of predicted labels and label rankings, computed over batches.
 
     `update` adds a batch; `compute` returns what the functions of `mlmetric.metrics` return for all rows together,
-    however they are divided into batches. In a distributed run (torch.distributed), `compute`, `per_label` and
-    `report` evaluate the rows of all processes, and each process must call them. All scores and true labels are stored:
-    5 bytes for each entry with float32 scores. The constructor's arguments are attributes of the same names.
+    regardless of how they are divided into batches. In a distributed run (torch.distributed), `compute`, `per_label`
+    and `report` evaluate the rows of all processes, and each process must call them. All scores and true labels are
+    stored: 5 bytes for each entry with float32 scores. The constructor's arguments are attributes of the same names.
 
     | key | description |
     | --- | --- |
@@ -47,7 +47,7 @@ class MultiLabelMetrics(StatefulMetric):
         zero_division: Replacement for undefined values (0/0): nan, 0 or 1. Means exclude NaN; a mean over no values is
             undefined as well.
         label_names: Names of the L labels for reports, which otherwise show their indices.
-        device: Device on which the rows are stored; by default that of `preds`.
+        device: Device on which the rows are stored; by default the device of `preds`.
         sync_on_compute: Whether to evaluate the rows of all processes in a distributed run.
 
     Raises:
@@ -117,7 +117,7 @@ class MultiLabelMetrics(StatefulMetric):
         self._batches.append(Predictions(*stored))  # type: ignore[arg-type]
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute all metrics over all rows so far, of all processes.
+        """Compute all metrics over the rows added so far in all processes.
 
         Returns:
             The keys above, each with a float64 0-d tensor on the device of the rows.
@@ -128,7 +128,7 @@ class MultiLabelMetrics(StatefulMetric):
         return self._compute(synced=self.sync_on_compute)
 
     def per_label(self) -> dict[str, Tensor]:
-        """Compute the metrics of each label over all rows so far, of all processes.
+        """Compute the metrics of each label over the rows added so far in all processes.
 
         Returns:
             `support` (number of positives), `average_precision`, `precision`, `recall` and `f1`: float64 `(L,)` each,
@@ -147,7 +147,7 @@ class MultiLabelMetrics(StatefulMetric):
         n_resamples: int = 1000,
         generator: torch.Generator | None = None,
     ) -> MetricsReport:
-        """Compute all metrics over all rows so far, of all processes, and return a report that prints as a table.
+        """Compute all metrics over the rows added so far in all processes, and return a report that prints as a table.
 
         Args:
             per_label: Whether the printed report includes a second table with the metrics of each label.

@@ -32,12 +32,12 @@ def brier_score(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the Brier score: the mean squared difference between predicted probability and true label.
+    """Compute the Brier score: the mean squared difference between the predicted probability and the true label.
 
-    0 is best, 1 worst. It is strictly proper: its expectation is lowest for the true probabilities. It measures
-    calibration and discrimination together. The score of a label depends on its frequency: predicting its frequency q
-    for all rows has the score q (1 - q), so compare models on the same rows. It equals scikit-learn's
-    `brier_score_loss` of each label.
+    0 is best, 1 worst. The score is strictly proper: its expected value is lowest for the true probabilities. It
+    measures calibration and discrimination together. It depends on the frequency q of the label, because predicting q
+    for all rows gives the score q (1 - q): compare models on the same rows. For each label it equals scikit-learn's
+    `brier_score_loss`.
 
     Examples:
         >>> import torch
@@ -69,11 +69,12 @@ def log_loss(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> Tensor:
-    """Compute the log loss: the mean negative logarithm of the probability of the true value, the cross entropy.
+    """Compute the log loss (cross entropy): the mean negative logarithm of the probability of the true value.
 
-    0 is best. It is strictly proper, like the Brier score, and dominated by confident errors: as in scikit-learn,
-    probabilities are clipped to `[eps, 1 - eps]` with the eps of the dtype of `preds`, so that a present label with
-    the probability 0 costs 36 with float64 and 16 with float32. It equals scikit-learn's `log_loss` of each label.
+    0 is best. The loss is strictly proper, like the Brier score, and confident errors dominate it. As in scikit-learn,
+    probabilities are clipped to `[eps, 1 - eps]`, where eps is the machine epsilon of the dtype of `preds`: an entry
+    with the label and the probability 0 has a loss of 36 with float64 and 16 with float32. For each label the loss
+    equals scikit-learn's `log_loss`.
 
     Returns:
         float64, 0-d or `(L,)`, at least 0, on the device of `preds`.

@@ -16,7 +16,7 @@ from mlmetric.metrics._inputs import count_true
 
 Array = npt.NDArray[Any]
 MIN_PARALLEL_SIZE = 2**16
-"""Fewer numbers are sorted by one thread, which takes less time than starting others."""
+"""Fewer numbers are sorted by one thread, because starting further threads would take longer."""
 MIN_NUMPY_POSITIVES = 64
 """From this number of positives on, numpy's `searchsorted`, called for each row, is faster than torch's."""
 
@@ -63,7 +63,7 @@ def map_groups(
     function: Callable[[RankedGroups], tuple[Tensor, ...]],
     num_results: int,
 ) -> tuple[Tensor, ...]:
-    """Apply a function to all groups with positives: `num_results` times float64 `(G,)`, NaN for the other groups.
+    """Apply a function to all groups with positives, and return float64 `(G,)` tensors, NaN for the other groups.
 
     Args:
         scores: Shape `(G, M)`, -inf where `mask` is False.
@@ -81,7 +81,7 @@ def map_groups(
 
 
 def ranked_groups(scores: Tensor, positive: Tensor, mask: Tensor | None) -> Iterator[RankedGroups]:
-    """Yield the groups with positives, those with similar numbers of positives together.
+    """Yield the groups with positives; groups with similar numbers of positives are yielded together.
 
     Args:
         scores: Shape `(G, M)`, -inf where `mask` is False.

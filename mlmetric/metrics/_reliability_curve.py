@@ -1,4 +1,4 @@
-"""Reliability curves: frequencies of labels for each predicted probability, with a plot."""
+"""Reliability curves: the frequency of labels in each bin of predicted probabilities, with a plot."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ReliabilityCurve:
-    """The frequency of labels for each bin of predicted probabilities, of all labels together and of each label.
+    """The frequency of labels in each bin of predicted probabilities, for all labels together and for each label.
 
-    Row 0 of each array contains the entries of all labels, pooled; row c + 1 those of label c.
+    Row 0 of each array describes the entries of all labels, pooled; row c + 1 describes the entries of label c.
 
     Attributes:
         label_names: Names of the L labels.
@@ -42,8 +42,8 @@ class ReliabilityCurve:
     def plot(self, labels: Sequence[int | str] = (), *, pooled: bool = True, axes: Any = None) -> Any:
         """Plot the share of entries with the label against the predicted probability, with the number of entries.
 
-        The probabilities of a calibrated model are on the diagonal. The bars, with a logarithmic axis on the right,
-        show the number of entries of each bin: points with few entries vary by chance.
+        The points of a calibrated model lie on the diagonal. The bars, with a logarithmic axis on the right, show the
+        number of entries of each bin: points with few entries vary by chance.
 
         Args:
             labels: Names or indices of the labels to plot.
@@ -108,17 +108,17 @@ def reliability_curve(  # noqa: D417 - the others are inherited
     mask: TensorLike | None = None,
     sample_weight: TensorLike | None = None,
 ) -> ReliabilityCurve:
-    """Compute the share of entries with the label for each bin of predicted probabilities: the reliability diagram.
+    """Compute the reliability curve: the share of entries with the label in each bin of predicted probabilities.
 
     Args:
         label_names: Names of the L labels; their indices by default.
 
     Returns:
-        The curves of all labels together and of each label, and a plot with `plot`.
+        The curves of all labels together and of each label; their method `plot` draws the reliability diagram.
 
     Raises:
         TypeError: If an argument does not contain real numbers.
-        ValueError: For the reasons given by `calibration_error`, or if `label_names` does not have L names.
+        ValueError: For the same reasons as in `calibration_error`, or if `label_names` does not have L names.
 
     Examples:
         >>> import torch

@@ -21,9 +21,9 @@ class StatefulMetric(torch.nn.Module):
     """A metric with `update`, `compute`, `forward`, `reset` and `merge_state`, as in torchmetrics.
 
     If torchmetrics is installed, instances are virtual instances of `torchmetrics.Metric`, with the attributes and
-    methods that `MetricCollection` and `MetricTracker` use; nothing else is taken from it, so that other wrappers,
-    arithmetic (`metric + 1`) and indexing (`metric["map"]`) are not supported. Stored batches are neither part of
-    `state_dict` nor moved by `to`.
+    methods that `MetricCollection` and `MetricTracker` use. Nothing else of `torchmetrics.Metric` is available: other
+    wrappers, arithmetic (`metric + 1`) and indexing (`metric["map"]`) are not supported. Stored batches are neither
+    part of `state_dict` nor moved by `to`.
 
     Args:
         sync_on_compute: Whether `compute` evaluates the rows of all processes in a distributed run.
@@ -56,7 +56,7 @@ class StatefulMetric(torch.nn.Module):
             **kwargs: Keyword arguments of `update`.
 
         Returns:
-            The keys of `compute`.
+            The same keys as `compute`.
         """
         previous, num_previous = self._reference_batches(), len(self._batches)
         self.update(*args, **kwargs)
@@ -106,7 +106,7 @@ class StatefulMetric(torch.nn.Module):
 
     @property
     def update_called(self) -> bool:
-        """Whether there are batches."""
+        """Whether a batch was added since construction or the last `reset`."""
         return bool(self._batches)
 
     @property
@@ -130,7 +130,7 @@ class StatefulMetric(torch.nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Return the constructor arguments that are attributes of the same names."""
+        """Return the values of the constructor arguments, as text for `repr`."""
         names = [name for name in inspect.signature(type(self)).parameters if name not in self._modules]
         return ", ".join(f"{name}={short_repr(getattr(self, name))}" for name in names if hasattr(self, name))
 
@@ -162,7 +162,7 @@ class StatefulMetric(torch.nn.Module):
         raise NotImplementedError
 
     def _reference_batches(self) -> list[Any]:
-        """Return the batches that `forward` evaluates a new batch with, such as the database of retrieval."""
+        """Return the batches that `forward` evaluates together with a new batch, such as the database of retrieval."""
         return []
 
     def _compute(self, *, synced: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What the thresholds of labels maximise: a value of the counts of true positives and predictions."""
+"""Rules that choose thresholds by a value computed from counts: the base class, and F-beta."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class ThresholdCounts(NamedTuple):
-    """Counts of the entries that are predicted at each of several thresholds, for G labels, as float64.
+    """Counts of predicted entries at each of several thresholds, for G labels; float64 except for `labels`.
 
     Attributes:
-        true_positives: Positives that are predicted, shape `(G, P)`: a column for each threshold.
+        true_positives: Positives that are predicted, shape `(G, P)`, one column for each threshold.
         predicted: Entries that are predicted, shape `(G, P)`.
         positives: Positives of the label, shape `(G, 1)`.
         labels: Column of each label in the label matrix, int64, shape `(G, 1)`; 0 where the entries of all labels are
@@ -28,17 +28,17 @@ class ThresholdCounts(NamedTuple):
 
     @property
     def of_no_prediction(self) -> ThresholdCounts:
-        """The counts where nothing is predicted, `(G, 1)`."""
+        """The counts if nothing is predicted, `(G, 1)`."""
         zero = self.positives.new_zeros(self.positives.shape)
         return self._replace(true_positives=zero, predicted=zero)
 
 
 class ThresholdRule(ABC):
-    """Base class of the rules that choose thresholds: subclass it and define `value` for a rule of your own.
+    """Base class of rules that choose thresholds; subclass it and define `value` to write your own rule.
 
-    The threshold of a label is the one with the highest value, found by an exact search; of several with the same value
-    it is the highest. Only thresholds whose lowest prediction is a positive are compared, and the threshold +inf, at
-    which nothing is predicted. A value must therefore not increase if a negative is predicted too.
+    For each label, an exact search finds the threshold with the highest value, or the highest of several such
+    thresholds. It compares +inf, at which nothing is predicted, and the thresholds at which the predicted entry with
+    the lowest score is a positive. Predicting a further negative must therefore never increase the value.
 
     Examples:
         >>> import torch
@@ -56,17 +56,17 @@ class ThresholdRule(ABC):
     is_constraint: ClassVar[bool] = False
     """Whether the value is -inf where a requirement is not met; `shrinkage` and `max_predicted` are then rejected."""
     is_sum: ClassVar[bool] = False
-    """Whether the value of several labels is the sum of their values, defined for labels without positives too."""
+    """Whether the value of several labels is the sum of their values, also defined for labels without positives."""
 
     @abstractmethod
     def value(self, counts: ThresholdCounts) -> Tensor:
         """Compute the value of each threshold from its `counts`.
 
         Args:
-            counts: The counts at each threshold; those of no prediction are passed in a call of their own.
+            counts: The counts at each threshold. The counts of no prediction are passed in a separate call.
 
         Returns:
-            float64, the shape of `counts.predicted`, `(G, P)`; -inf or NaN for thresholds that must not be chosen.
+            float64, of the shape of `counts.predicted`, `(G, P)`; -inf or NaN for thresholds that must not be chosen.
         """
 
     def check_labels(self, num_labels: int) -> None:  # noqa: B027
@@ -78,7 +78,7 @@ class FBeta(ThresholdRule):
     """Maximise F-beta, the weighted harmonic mean of precision and recall.
 
     Args:
-        beta: How many times as important as precision recall is, above 0. 1: F1.
+        beta: How many times as important recall is as precision, above 0. 1 gives F1.
 
     Raises:
         ValueError: If `beta` is not a finite number above 0.

@@ -30,13 +30,13 @@ def best_thresholds(
     fallback: float | None = None,
     mask: TensorLike | None = None,
 ) -> Tensor:
-    """Find the thresholds with the highest F1, or value of another rule, by an exact search over all predictions.
+    """Find the thresholds that maximise F1, or the value of another rule, by an exact search.
 
-    Choose thresholds on a validation split, never on the rows that are reported. A threshold lies halfway between the
-    lowest score that reaches it and the next lower score; if all scores reach it, it is the lowest score. Of several
-    thresholds with the same F1 the highest is returned. Tied scores are predicted together. Both `preds >= thresholds`
-    and the argument `threshold=` of the metrics give the intended predictions in the dtype of `preds` and in wider
-    dtypes.
+    Choose thresholds on a validation split, never on the rows for which you report metrics. A threshold lies halfway
+    between the lowest score that reaches it and the next lower score; if all scores reach it, it is the lowest score.
+    Of several thresholds with the same F1, the highest is returned. Tied scores are predicted together. Both
+    `preds >= thresholds` and the argument `threshold=` of the metrics give the intended predictions in the dtype of
+    `preds` and in wider dtypes.
 
     Args:
         preds: Scores, shape `(N, L)`, any real dtype and scale, which is the scale of the thresholds: a tensor, an
@@ -51,26 +51,27 @@ def best_thresholds(
             `MinRecall` and `MinPrecision` must hold for each label with `"macro"`, which requires `per_label=True`, and
             for all entries together with `"micro"`, which requires `per_label=False`. `ExpectedCost` adds up the costs
             of all labels in both cases. A rule of your own with `"micro"` requires `per_label=False`.
-        per_label: Whether to return a threshold for each label, or a common one. Thresholds for each label overfit
-            where labels have few positives: on new rows macro F1 increases, but micro F1 may decrease.
+        per_label: Whether to return a threshold for each label; False returns one common threshold. Thresholds for each
+            label overfit where labels have few positives: on new rows macro F1 increases, but micro F1 may decrease.
         shrinkage: How far the thresholds of rare labels are shrunk towards the common threshold, as a number of
             positives, >= 0: for a label with P positives the result is
             `(P t_label + shrinkage t_common) / (P + shrinkage)`, where t_common is the threshold returned by
             `average="micro", per_label=False`. It suits labels whose scores are on the same scale. 0: no shrinkage.
-        max_predicted: Largest number of predictions of a label, as a multiple of its number of positives, above 0: the
-            threshold with the highest F1 among those that predict at most so many entries, or the one that predicts
-            fewest. Without a limit, a label that is hard to predict has its highest F1 where most rows get it. 1: in
-            proportion to the label's frequency. Applied before `shrinkage`.
-        fallback: The threshold of labels without positives. By default t_common, which suits labels whose scores are
-            on the same scale and allows such a label to be predicted. For labels on different scales pass a number, or
-            `float("inf")` to predict none of them, which is the default for `ExpectedCost`.
+        max_predicted: Largest number of predictions of a label, as a multiple of its number of positives, above 0. The
+            result is the threshold with the highest F1 among those within the limit, or the one with the fewest
+            predictions if none is. Without a limit, a label that is hard to predict has its highest F1 where it is
+            predicted for most rows. With 1, the limit is the number of positives. The limit is applied before
+            `shrinkage`.
+        fallback: The threshold of labels without positives. The default, t_common, suits labels whose scores are on the
+            same scale, and allows such a label to be predicted. For scores on different scales pass a number, or
+            `float("inf")` to never predict these labels, which is the default for `ExpectedCost`.
         mask: Entries to include, bool `(N, L)`; all by default. Excluded entries, such as labels that were not
             annotated, may contain any value.
 
     Returns:
         float64, shape `(L,)`, or 0-d with `per_label=False`, on the device of `preds`. It is +inf for a label for which
-        every prediction would lower micro F1 or increase the cost, or for which no threshold reaches the precision
-        required; scores of +inf are predicted even then.
+        every prediction would lower micro F1 or increase the cost, or for which no threshold reaches the required
+        precision; scores of +inf are predicted even then.
 
     Raises:
         TypeError: If an argument does not contain real numbers, or `metric` is neither `"f1"` nor a rule.

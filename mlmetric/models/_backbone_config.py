@@ -1,4 +1,4 @@
-"""The frozen backbone as JSON: by reference to public weights, or by its architecture, with its tensors in a file."""
+"""The frozen backbone as JSON: a reference to public weights, or its architecture with its tensors in a file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def describe_backbone(backbone: FrozenBackbone, store: Literal["reference", "val
         store: `"reference"` for a reference where its weights are public and unchanged; `"value"` for its tensors.
 
     Returns:
-        The configuration. `kind` says how the backbone is stored: `"reference"`, with a digest of its tensors;
-        `"value"`, an architecture of torchvision or timm whose tensors are saved; or `"module"`, a class of the user
+        The configuration. `kind` states how the backbone is stored: `"reference"`, with a digest of its tensors;
+        `"value"`, an architecture of torchvision or timm whose tensors are saved; or `"module"`, a class of the user,
         whose tensors are saved.
     """
     config: Config = {
@@ -71,7 +71,7 @@ def weights_license(backbone: FrozenBackbone) -> str | None:
 
 
 def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform | None) -> FrozenBackbone:
-    """Rebuild a backbone; by value its tensors still have initial values.
+    """Rebuild a backbone; if it is stored by value, its tensors still have initial values.
 
     Args:
         config: What `describe_backbone` returned.
@@ -82,10 +82,10 @@ def build_backbone(config: Any, *, given: nn.Module | None, transform: Transform
         The backbone.
 
     Raises:
-        ValueError: If the module must be passed, the configuration is not valid, or public weights differ from those
-            that the model was trained with.
+        ValueError: If the module must be passed, the configuration is not valid, or public weights differ from the
+            weights that the model was trained with.
         WeightsUnavailableError: If public weights cannot be downloaded.
-        ImportError: If the backbone is one of timm, which is not installed.
+        ImportError: If the backbone is a timm model and timm is not installed.
     """
     if not isinstance(config, dict) or not all(isinstance(config.get(key), str) for key in ("kind", "name", "weights")):
         raise ValueError("`backbone` is not described by kind, name and weights.")

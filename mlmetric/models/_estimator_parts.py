@@ -27,14 +27,14 @@ def of_estimator(
 
     Args:
         estimator: A fitted `MetricClassifier`; or a pipeline that ends with one and may start with an `ImageFeatures`,
-            whose backbone becomes that of the model, a `TextFeatures`, or a `ColumnTransformer` of first an
-            `ImageFeatures` and then a `TextFeatures`. Undersamplers in between are left out.
+            whose backbone becomes the backbone of the model, a `TextFeatures`, or a `ColumnTransformer` of an
+            `ImageFeatures` followed by a `TextFeatures`. Undersamplers in between are left out.
         backbone: The backbone whose features the estimator was fitted on; None for a model of features or texts, or for
             the backbone of the pipeline.
         text_features: The fitted `TextFeatures` whose features were the last columns that the estimator was fitted on;
             None for a model without text, or for the `TextFeatures` of the pipeline.
-        text_reader: Reads the text on an image, a path or a PIL image, where no texts are passed to the model, such as
-            a `mlmetric.text.TextReader`; None to read none.
+        text_reader: Reads the text on an image (a path or a PIL image) if no texts are passed to the model, such as a
+            `mlmetric.text.TextReader`; None to read no text.
         label_names: A different name for each label; None for the names that `y` had, or the indices of the labels.
         record: Added to the record, which contains the parameters of the estimator, the numbers of training rows and
             features, and the versions of the packages.
@@ -43,7 +43,8 @@ def of_estimator(
         The model, in evaluation mode.
 
     Raises:
-        TypeError: If `estimator` is neither of the two, or the pipeline has another step before the classifier.
+        TypeError: If `estimator` is neither a classifier nor such a pipeline, or the pipeline has another step before
+            the classifier.
         ValueError: If backbone, text and estimator differ in their numbers of features, a part is both given and in the
             pipeline, `label_names` do not match the labels, or there is a `text_reader` but no backbone or no text.
         NotFittedError: If the estimator is not fitted.
@@ -59,7 +60,7 @@ def of_estimator(
     if not hasattr(estimator, "to_model"):
         raise TypeError(
             "`estimator` must be a MetricClassifier, or a pipeline that ends with one, got "
-            f"{type(estimator).__name__}. Of a search pass `best_estimator_`."
+            f"{type(estimator).__name__}. For a search, pass its `best_estimator_`."
         )
     model: MultiLabelModel = estimator.to_model(
         **given, text_reader=text_reader, label_names=label_names, record=record
@@ -83,7 +84,7 @@ def _split(pipeline: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _first_parts(step: Any) -> dict[str, Any]:
-    """Return the parts of a model that the first step of a pipeline has."""
+    """Return the parts of a model that the first step of a pipeline contains."""
     if hasattr(step, "backbone_"):
         return {"backbone": step.backbone_}
     if isinstance(step, TextFeatures):

@@ -33,13 +33,13 @@ def export_program(
 
     Args:
         model: The model.
-        path: File to write, usually ending in `.pt2`; None to write none.
+        path: File to write, usually ending in `.pt2`; None to write no file.
         example: A batch of preprocessed images, which fixes their shape; None for the shape that the transform of the
-            backbone returns. Models of features or texts need none.
+            backbone returns. Models of features or texts need no example.
 
     Returns:
-        The program. Its batch size is dynamic. With text beside images or features, its second input is the features
-        of the text, as for `MultiLabelModel.forward`.
+        The program. Its batch size is dynamic. With text in addition to images or features, its second input is the
+        features of the text, as for `MultiLabelModel.forward`.
 
     Raises:
         TypeError: If `example` is not a tensor.
@@ -63,7 +63,7 @@ def export_onnx(model: MultiLabelModel, path: str | os.PathLike[str], example: T
         model: The model.
         path: File to write. Its batch size is dynamic.
         example: A batch of preprocessed images, which fixes their shape; None for the shape that the transform of the
-            backbone returns. Models of features or texts need none.
+            backbone returns. Models of features or texts need no example.
 
     Raises:
         TypeError: If `example` is not a tensor.

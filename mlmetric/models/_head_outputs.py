@@ -41,18 +41,18 @@ def head_outputs(
     batch_size: int | None,
     progress: Progress | None,
 ) -> list[npt.NDArray[np.float32]]:
-    """Apply embedding, classifier or both to inputs in batches.
+    """Apply the embedding, the classifier or both to inputs in batches.
 
     Args:
         model: The model.
         names: The outputs: "probabilities" of the labels, "embeddings", or both.
-        inputs: The inputs, as for `MultiLabelModel.predict`, as are the other arguments.
+        inputs: The inputs; this and the other arguments are as for `MultiLabelModel.predict`.
         texts: Their texts.
         batch_size: Number of inputs in a batch.
         progress: Called after each batch.
 
     Returns:
-        For each name float32, shape `(n, L)` or `(n, E)`.
+        For each name, float32, shape `(n, L)` or `(n, E)`.
     """
     if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
         raise ValueError(f"`batch_size` must be None or a whole number from 1, got {batch_size!r}.")
@@ -84,7 +84,7 @@ def head_outputs(
 def predicted_labels(
     probabilities: npt.NDArray[np.float32], thresholds: Tensor, label_names: Sequence[str]
 ) -> list[dict[str, float]]:
-    """Return for each row the names of the labels that reach their threshold, with their probabilities.
+    """Return the names of the labels of each row that reach their threshold, with their probabilities.
 
     Args:
         probabilities: Shape `(n, L)`.
@@ -92,7 +92,7 @@ def predicted_labels(
         label_names: The L names.
 
     Returns:
-        For each row a dictionary, the highest probability first.
+        For each row, a dictionary with the highest probability first.
     """
     present = probabilities >= thresholds.detach().float().cpu().numpy()
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -119,7 +119,7 @@ def _row_features(model: MultiLabelModel, inputs: Any, texts: Any) -> Tensor:
 def _image_features(
     model: MultiLabelModel, inputs: Any, texts: Any, batch_size: int, progress: Progress | None
 ) -> Tensor:
-    """Return the features of images, with those of their texts at the end."""
+    """Return the features of images, followed by the features of their texts."""
     assert model.backbone is not None
     images, like = list_images(inputs), reference_tensor(model.backbone, model.embedding, model.classifier)
     reader = model.text_reader if texts is None else None

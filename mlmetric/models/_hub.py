@@ -1,4 +1,4 @@
-"""Download from and upload to the Hugging Face hub by the functions of huggingface_hub."""
+"""Download from and upload to the Hugging Face hub with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def download(
     """Download the files of a model, unless they are in the cache, and return their folder.
 
     Raises:
-        FileNotFoundError: If `repo_id` cannot be an id of the hub.
+        FileNotFoundError: If `repo_id` cannot be an id on the hub.
         OSError: If the download fails.
         ImportError: If huggingface_hub is not installed.
     """
     if not _REPO_ID.fullmatch(repo_id) or repo_id.startswith("."):
         kind = "is a file, not the folder of a model" if Path(repo_id).exists() else "does not exist"
-        raise FileNotFoundError(f"The folder {repo_id} {kind}, and it is no id of the Hugging Face hub, 'user/name'.")
+        raise FileNotFoundError(
+            f"The folder {repo_id} {kind}, and it is not an id on the Hugging Face hub, 'user/name'."
+        )
     hub = _huggingface_hub(f"There is no folder {repo_id}; loading it from the Hugging Face hub")
     try:
         folder = hub.snapshot_download(

@@ -24,9 +24,9 @@ def model_card(config: Config, *, source: str, backbone_license: str | None) -> 
     """Write the model card.
 
     Args:
-        config: The content of `config.json`. Of its record the card shows `name`, `license` (that of the model),
-            `data` (what it was trained and measured on), `metrics` (names and numbers) or in their place `report`
-            (Markdown), `limits`, and all others.
+        config: The content of `config.json`. From its record, the card shows `name`, `license` (of the model), `data`
+            (what it was trained and measured on), `metrics` (names and numbers) or `report` (Markdown) in their place,
+            `limits`, and all other entries.
         source: What the usage example loads: the name of the folder, or the id on the hub.
         backbone_license: The licence of the weights of the backbone; None if it is not known.
 
@@ -160,7 +160,7 @@ def _licences(config: Config, backbone_license: str | None) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """List names and values of nested dictionaries, without those that are None."""
+    """List names and values of nested dictionaries, without values that are None."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}: ")

@@ -21,7 +21,7 @@ _ACCEPTED = (
 
 
 def list_images(inputs: Any) -> list[Any]:
-    """Return the images: one path, PIL image or tensor `(C, H, W)` is a list of one.
+    """Return the images as a list; one path, PIL image or tensor `(C, H, W)` becomes a list of one image.
 
     Args:
         inputs: One image, an iterable of images, or a tensor `(N, C, H, W)`.
@@ -77,7 +77,7 @@ def image_batches(images: Sequence[Any], transform: Transform | None, *, batch_s
     """Read and preprocess images in batches.
 
     Args:
-        images: What `list_images` returned.
+        images: The result of `list_images`.
         transform: The preprocessing; None if all images are preprocessed tensors.
         batch_size: Number of images in a batch.
 
@@ -132,7 +132,7 @@ def finite_features(features: Tensor, start: int) -> Tensor:
     """Return the features of a batch that starts with image number `start`.
 
     Raises:
-        ValueError: If one is not finite.
+        ValueError: If a feature is not finite.
     """
     is_finite = features.isfinite().all(dim=1)
     if not bool(is_finite.all()):

@@ -23,12 +23,12 @@ def features_of(
     feature_names: Sequence[str] | None,
     num_text_features: int,
 ) -> int:
-    """Check that the parts of a model agree in their number of features, and return it.
+    """Check that the parts of a model have the same number of features, and return it.
 
     Raises:
         TypeError: If a part is of another kind.
-        ValueError: If the numbers differ, none is known, it is not a whole number from 1, or the features of the text
-            leave none to the backbone.
+        ValueError: If the numbers differ, no number is known, it is not a whole number from 1, or the features of the
+            text leave none for the backbone.
     """
     for name, part in (("embedding", embedding), ("classifier", classifier)):
         if not isinstance(part, nn.Module):
@@ -98,7 +98,7 @@ def check_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]
     """Return the names of the labels, by default their indices.
 
     Raises:
-        TypeError: If the names are one text.
+        TypeError: If the names are a single string.
         ValueError: If their number is wrong, a name occurs twice, or contains half of a surrogate pair.
     """
     if label_names is None:

@@ -29,9 +29,9 @@ def describe_modules(modules: Mapping[str, nn.Module]) -> dict[str, Config]:
         modules: The modules by name.
 
     Returns:
-        For each name a configuration: `class`, `arguments` and `modules`, its submodules. A module that occurs twice
-        is described once; the second time, `same_as` is the path of the first. A module of another class has only
-        its full `class` name.
+        For each name a configuration: `class`, `arguments` and `modules`, its submodules. A module that occurs twice is
+        described once; the second time, `same_as` is the path of its first occurrence. A module of another class has
+        only its full `class` name.
     """
     paths: dict[nn.Module, str] = {}
     return {name: _describe(module, name, paths) for name, module in modules.items()}
@@ -55,7 +55,7 @@ def _describe(module: nn.Module, path: str, paths: dict[nn.Module, str]) -> Conf
 
 
 def custom_classes(config: Config) -> set[str]:
-    """Return the names of the classes in a configuration that are neither of mlmetric nor of torch."""
+    """Return the names of the classes in a configuration that belong neither to mlmetric nor to torch."""
     children = config.get("modules", {}).values()
     own = {config["class"]} if "." in config.get("class", "") else set()
     return own.union(*map(custom_classes, children))
@@ -73,15 +73,15 @@ def build_modules(configs: Mapping[str, Config], custom_modules: CustomModules) 
 
     Args:
         configs: A configuration for each name.
-        custom_modules: For the full name of each class that is not of mlmetric or torch, a module, or a function that
-            makes one. Their tensors have values.
+        custom_modules: For the full name of each class that does not belong to mlmetric or torch, a module, or a
+            function that makes one. The tensors of these modules have values.
 
     Returns:
         The modules by name.
 
     Raises:
         ValueError: If a class is unknown, or cannot be made from its arguments.
-        TypeError: If an entry of `custom_modules` is not a module, or makes none.
+        TypeError: If an entry of `custom_modules` neither is nor makes a module.
     """
     built: dict[str, nn.Module] = {}
     return {name: _build(config, name, built, custom_modules) for name, config in configs.items()}
@@ -140,7 +140,7 @@ def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
         The tensors themselves, in the order of the submodules.
 
     Raises:
-        ValueError: If a submodule adds something else than tensors to its state dict.
+        ValueError: If a submodule adds anything other than tensors to its state dict.
     """
     tensors: dict[str, Tensor] = {}
     for path, module in model.named_modules():
@@ -159,7 +159,7 @@ def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def set_tensor(module: nn.Module, name: str, values: Tensor) -> None:
-    """Replace a parameter or buffer, also one on the device meta."""
+    """Replace a parameter or buffer, even one on the device meta."""
     path, _, name = name.rpartition(".")
     owner = module.get_submodule(path)
     if name in owner._parameters:

@@ -52,7 +52,7 @@ class Recipe(NamedTuple):
 
 
 def _layer_arguments(layer: nn.Module) -> Config:
-    """Read the arguments of a layer of torch, which are attributes of the same name; a bias is there or not."""
+    """Read the arguments of a layer of torch from the attributes of the same names; `bias` is a bool."""
     names = [name for name in inspect.signature(type(layer)).parameters if name not in ("device", "dtype")]
     arguments = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     return {name: value is not None if name == "bias" else value for name, value in arguments.items()}
@@ -122,7 +122,7 @@ def _graph_convolution(num_labels: int, in_features: int, out_features: int) -> 
 
 RECIPES: dict[type[nn.Module], Recipe] = {layer: Recipe(_layer_arguments, (), layer) for layer in _LAYERS} | {
     nn.Sequential: Recipe(lambda _: {}, None, lambda **children: nn.Sequential(OrderedDict(children))),
-    Dropout: Recipe(_layer_arguments, (), Dropout),  # saved by the name of torch's, and built for both
+    Dropout: Recipe(_layer_arguments, (), Dropout),  # saved under the name of torch's Dropout, and built for both
     nn.ModuleList: Recipe(lambda _: {}, None, lambda **children: nn.ModuleList(children.values())),
     Standardize: Recipe(lambda part: {"num_features": len(part.mean)}, (), Standardize),
     EmbeddingHead: Recipe(

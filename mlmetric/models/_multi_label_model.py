@@ -1,4 +1,4 @@
-"""A trained model: from images, texts, or features, to labels and embeddings."""
+"""A trained model that maps images, texts or features to labels and embeddings."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from mlmetric.text._text_features import TextFeatures
 
 
 class MultiLabelModel(nn.Module):
-    """A trained model that predicts labels and computes embeddings, of images, texts or features.
+    """A trained model that predicts the labels and computes the embeddings of images, texts or features.
 
     It consists of an optional frozen backbone, which computes features of images, optional features of texts, an
     embedding and a classifier on these features, a threshold for each label, and the names of the labels.
     `MetricClassifier.to_model()` makes one.
 
-    With `text_features`, the last D_text of the D features are those of the text. The others are those of the backbone,
-    or else the inputs; if there are no others, the inputs are the texts themselves.
+    With `text_features`, the last D_text of the D features are the features of the text. The other features come from
+    the backbone, or are the inputs if there is no backbone. If there are no other features, the inputs are the texts
+    themselves.
 
     Args:
         embedding: Maps features `(N, D)` to embeddings `(N, E)`.
@@ -47,16 +48,16 @@ class MultiLabelModel(nn.Module):
             `probabilities`, such as a `ClassifierEnsemble`, a `ClassifierHead` or a `LabelNetwork`.
         backbone: Maps images to features; None for a model whose inputs are features or texts.
         text_features: Computes the features of texts, fitted; None for a model without text. A shallow copy is kept.
-        text_reader: Called with an image, a path or a PIL image, to read the text on it where no texts are passed, such
-            as a `mlmetric.text.TextReader`; None to read none.
+        text_reader: Called with an image (a path or a PIL image) to read the text on it if no texts are passed, such as
+            a `mlmetric.text.TextReader`; None to read no text.
         label_names: A different name for each label; None for their indices, "0", "1" and so on.
-        thresholds: Lowest probability for which a label is predicted, for all labels or for each, shape `(L,)`;
-            infinity for a label that is never predicted.
+        thresholds: Lowest probability for which a label is predicted: one number for all labels, or one for each, shape
+            `(L,)`; infinity for a label that is never predicted.
         in_features: D; None to read it from backbone or heads.
-        feature_names: Names of the features without those of the text, with which the columns of a data frame are
-            compared; None for no names.
-        record: How the model was trained and measured; anything that has no form in JSON is replaced by its `repr`, NaN
-            and infinity by None. The model card shows it; see `save_pretrained`.
+        feature_names: Names of the features other than those of the text; the columns of a data frame are compared with
+            them. None for no names.
+        record: How the model was trained and measured. Anything that JSON cannot represent is replaced by its `repr`,
+            NaN and infinity by None. The model card shows it; see `save_pretrained`.
 
     Attributes:
         backbone: The backbone, or None.
@@ -77,9 +78,9 @@ class MultiLabelModel(nn.Module):
     Raises:
         TypeError: If a part is not a torch module, `backbone` not a `FrozenBackbone`, `text_features` not a
             `TextFeatures`, or `classifier` has no method `probabilities`.
-        ValueError: If the parts differ in their numbers of features, this number is not known, the numbers of labels,
-            names and thresholds differ, a name occurs twice, or a threshold is NaN; or if there is a `text_reader` but
-            no backbone or no text.
+        ValueError: If the parts differ in their numbers of features, or this number is not known; if the numbers of
+            labels, names and thresholds differ, a name occurs twice, or a threshold is NaN; or if there is a
+            `text_reader` but no backbone or no text.
         NotFittedError: If `text_features` is not fitted.
 
     Examples:
@@ -143,22 +144,23 @@ class MultiLabelModel(nn.Module):
         label_names: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> MultiLabelModel:
-        """Make a model from a fitted estimator, whose heads are copied."""
+        """Make a model from a fitted estimator; the heads are copied."""
         return of_estimator(estimator, backbone, text_features, text_reader, label_names, record)
 
     def forward(self, inputs: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute probabilities `(N, L)` and embeddings `(N, E)`.
 
         Args:
-            inputs: A batch of preprocessed images; or, if there is no backbone, features without those of the text, or
-                the features of texts, `(N, D_text)`, if there are no others.
-            text: Features of the texts of images or features, `(N, D_text)`, NaN in rows without text; None for none.
+            inputs: A batch of preprocessed images; or, if there is no backbone, the features other than those of the
+                text, or, if there are no other features, the features of texts, `(N, D_text)`.
+            text: Features of the texts of images or features, `(N, D_text)`, NaN in rows without text; None for no
+                text.
 
         Returns:
             Probabilities and embeddings.
 
         Raises:
-            ValueError: If `text` is given but not read, or not given but needed.
+            ValueError: If `text` is given but the model does not read it, or is not given but required.
         """
         features = join_text(self, inputs if self.backbone is None else self.backbone(inputs), text)
         return self._probabilities(features), self.embedding(features)
@@ -169,28 +171,28 @@ class MultiLabelModel(nn.Module):
         """Predict the labels of inputs: those whose probability is at least their threshold.
 
         Args:
-            inputs: With a backbone one or several images: paths, PIL images, uint8 tensors `(3, H, W)`, or preprocessed
-                tensors of floating-point numbers `(C, H, W)`; or a tensor `(N, C, H, W)`. Paths, PIL images and uint8
-                tensors go through the transform of the backbone; floating-point tensors must be what it returns,
-                resized and normalised. Without a backbone features: an array, tensor or data frame `(n, D)`, without
-                the columns of the text, and NaN where a row lacks a view. For a model of texts alone, one or several
-                texts, as for `texts`.
-            texts: The texts of images or features: for each a text, a list of texts, or None if it has none; a text for
-                a single image. None for all of them reads the text by `text_reader`, from paths, PIL images and uint8
-                tensors; without a reader the inputs lack it.
+            inputs: With a backbone, one or several images: paths, PIL images, uint8 tensors `(3, H, W)`, or
+                preprocessed tensors of floating-point numbers `(C, H, W)`; or a tensor `(N, C, H, W)`. Paths, PIL
+                images and uint8 tensors go through the transform of the backbone; floating-point tensors must be what
+                it returns, resized and normalised. Without a backbone, features: an array, tensor or data frame
+                `(n, D)` without the columns of the text, NaN where a row lacks a view. For a model of texts alone, one
+                or several texts, as for `texts`.
+            texts: The texts of images or features: for each input a text, a list of texts, or None if it has none; a
+                text for a single image. If `texts` is None, `text_reader` reads the text from paths, PIL images and
+                uint8 tensors; without a reader, the inputs lack text.
             batch_size: Number of inputs in a batch; None for 32 images, or 4,096 rows of features.
             progress: Called after each batch as `progress(done, total)` with numbers of inputs.
 
         Returns:
-            For each input the names of its labels with their probabilities, the highest first.
+            For each input, the names of its labels with their probabilities, the highest first.
 
         Raises:
             BadImageError: If an image cannot be read; the message names it.
             OSError: If the system is the cause, not the image, such as not enough memory.
             TypeError: If an input is of another kind, or the transform does not return a tensor of numbers.
             ValueError: If a shape, the number of features or texts, or the columns of a data frame are wrong, a feature
-                is not finite, other than those of missing views, the text is missing but needed, an image requires a
-                transform but there is none, or `batch_size` is no whole number from 1.
+                is not finite (except in missing views), the text is missing but required, an image requires a transform
+                but there is none, or `batch_size` is not a whole number from 1.
         """
         probabilities = self.predict_proba(inputs, texts=texts, batch_size=batch_size, progress=progress)
         return predicted_labels(probabilities, self.thresholds, self.label_names)
@@ -210,7 +212,7 @@ class MultiLabelModel(nn.Module):
     def embed(
         self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]:
-        """Compute embeddings, which are compared by the Euclidean distance.
+        """Compute embeddings, to be compared by the Euclidean distance.
 
         Returns:
             float32, shape `(n, E)`.
@@ -221,10 +223,10 @@ class MultiLabelModel(nn.Module):
     def predict_and_embed(
         self, inputs: Any, *, texts: Any = None, batch_size: int | None = None, progress: Progress | None = None
     ) -> tuple[list[dict[str, float]], npt.NDArray[np.float32]]:
-        """Predict the labels and compute the embeddings of inputs, each of which is read once.
+        """Predict the labels and compute the embeddings of inputs; each input is read once.
 
         Returns:
-            What `predict` and `embed` return.
+            The results of `predict` and `embed`.
         """
         both = head_outputs(self, ["probabilities", "embeddings"], inputs, texts, batch_size, progress)
         return predicted_labels(both[0], self.thresholds, self.label_names), both[1]
@@ -238,10 +240,10 @@ class MultiLabelModel(nn.Module):
     ) -> None:
         """Save the model without pickle: `model.safetensors`, `config.json` and the model card `README.md`.
 
-        A `TfidfEncoder` also has `text_terms.json`. The card shows the record: `name` is the title, `license` the
-        licence of the model, `data` what it was trained and measured on, `metrics` are the results, a dictionary, or
-        `report` is a text in Markdown in their place, such as `str(MultiLabelMetrics.report())`; `limits` says what
-        users must know.
+        A model with a `TfidfEncoder` also has `text_terms.json`. The card shows the record: `name` is the title,
+        `license` the licence of the model, `data` what it was trained and measured on, and `metrics` a dictionary of
+        results. Instead of `metrics`, `report` can be a text in Markdown, such as `str(MultiLabelMetrics.report())`.
+        `limits` states what users must know.
         """
         _saved_model.save_pretrained(self, folder, backbone=backbone)
 
@@ -303,9 +305,10 @@ class MultiLabelModel(nn.Module):
     def export_onnx(self, path: str | os.PathLike[str], *, example: Tensor | None = None) -> None:
         """Export the model as an ONNX file: from "images" or "features" to "probabilities" and "embeddings".
 
-        With text there is also the input "text_features", NaN in rows without text, or only this one.
+        With text there is also the input "text_features", NaN in rows without text; for a model of texts alone, it is
+        the only input.
 
-        The metadata of the file contain `label_names` and `thresholds` as JSON.
+        The metadata of the file contains `label_names` and `thresholds` as JSON.
         """
         _export.export_onnx(self, path, example)
 

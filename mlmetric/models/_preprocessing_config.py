@@ -1,4 +1,4 @@
-"""The preprocessing of images as JSON: the transforms of torchvision's weights and of timm, but no code."""
+"""The preprocessing of images as JSON: the transforms of torchvision's weights and of timm; code is not saved."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def describe_transform(backbone: FrozenBackbone) -> Config | None:
     """Describe the transform of a backbone as JSON.
 
     Args:
-        backbone: The backbone. For timm models, `data_config` contains the data configuration that their own transform
-            is made from.
+        backbone: The backbone. For timm models, `data_config` contains the data configuration from which their own
+            transform is made.
 
     Returns:
         The kind of the transform and its arguments; None without a transform.
@@ -57,15 +57,16 @@ def build_transform(config: Any, transform: Transform | None) -> Transform | Non
     """Rebuild the transform of a model.
 
     Args:
-        config: What `describe_transform` returned.
-        transform: The transform that the caller passed, which is used in place of the described one; None for none.
+        config: The result of `describe_transform`.
+        transform: The transform that the caller passed, which is used instead of the described one; None to use the
+            described one.
 
     Returns:
         The transform; None if the model has none.
 
     Raises:
         ValueError: If the transform must be passed, or cannot be made from the configuration.
-        ImportError: If it is one of timm, which is not installed.
+        ImportError: If it is a timm transform and timm is not installed.
     """
     if transform is not None or config is None:
         return transform
@@ -117,7 +118,7 @@ _CHECKS: dict[str, dict[str, Callable[[Any], bool]]] = {
 
 
 def _check_settings(settings: Config, checks: dict[str, Callable[[Any], bool]]) -> None:
-    """Check settings, since a wrong one would only be noticed when an image is read, or take all memory."""
+    """Check settings, since a wrong one would be noticed only when an image is read, or would take all memory."""
     for name, value in settings.items():
         if name not in checks or not checks[name](value):
             raise ValueError(f"`preprocessing` cannot be made from its settings: wrong `{name}`, got {value!r:.80}.")

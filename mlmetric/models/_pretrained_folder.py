@@ -1,4 +1,4 @@
-"""The folder of a saved model: `config.json`, `model.safetensors`, `README.md`, and for some `text_terms.json`.
+"""The folder of a saved model: `config.json`, `model.safetensors`, `README.md` and, for some, `text_terms.json`.
 
 None of them contains code.
 """
@@ -41,11 +41,11 @@ _REQUIRED: dict[str, Any] = {
 def write_folder(
     folder: str | os.PathLike[str], config: Config, tensors: dict[str, Tensor], card: str, terms: Terms | None
 ) -> None:
-    """Write the files, `config.json` last, with the digests of tensors and terms.
+    """Write the files; `config.json` comes last and contains the digests of tensors and terms.
 
     All files are complete before the first of them replaces an older one. If the process ends between these
-    replacements, there is no `config.json`, or its digest is not that of the new tensors: no part of a model can be
-    loaded.
+    replacements, there is no `config.json`, or its digest differs from the digest of the new tensors: no part of a
+    model can be loaded.
 
     Args:
         folder: The folder; created if it does not exist.
@@ -105,8 +105,8 @@ def read_config(folder: Path) -> Config:
         Its content, with the keys and types that a model needs.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged, of another library, or of a newer version.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or was written by another library or a newer version.
         OSError: If it cannot be read.
     """
     path = folder / CONFIG
@@ -174,13 +174,13 @@ def _written_by(config: Config) -> str:
 
 
 def load_tensors(folder: Path, config: Config, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Read `model.safetensors` into the tensors of a module, which take over its dtypes.
+    """Read `model.safetensors` into the tensors of a module, which get the dtypes of the file.
 
     Args:
         folder: The folder of the model.
         config: The content of `config.json`.
         module: The module.
-        tensors: Those of its tensors that the file contains, by name. A tensor on the device meta is replaced.
+        tensors: The tensors of the module that the file contains, by name. A tensor on the device meta is replaced.
 
     Raises:
         FileNotFoundError: If the file is missing.

@@ -1,4 +1,4 @@
-"""The record of a training run as JSON, and values that JSON has no form for."""
+"""The record of a training run as JSON, and values that JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def to_json(value: Any) -> Any:
 
     Args:
         value: Dictionaries, lists, tuples and sets are converted with their content; arrays and tensors become lists,
-            or numbers if they have one value without a dimension; NaN and infinity become None, since JSON has no form
-            for them; other objects become their `repr`.
+            or numbers if they have one value without a dimension; NaN and infinity become None, since JSON cannot
+            represent them; other objects become their `repr`.
 
     Returns:
-        Dictionaries with texts as keys, lists, texts, numbers, booleans and None.
+        Dictionaries with string keys, lists, strings, numbers, booleans and None.
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu().tolist()

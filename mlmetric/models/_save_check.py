@@ -1,4 +1,4 @@
-"""A check before a model is saved: that its configuration and its tensors are enough to make it again."""
+"""A check before a model is saved: its configuration and its tensors must be sufficient to rebuild it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def check_heads(model: MultiLabelModel, configs: dict[str, Config]) -> None:
-    """Make embedding and classifier again, and compare their outputs with those of the model.
+    """Rebuild the embedding and the classifier, and compare their outputs with those of the model.
 
-    Heads that contain modules of the user are not checked, since code that is not known here makes them.
+    Heads that contain modules of the user are not checked, since the code that makes them is not known here.
 
     Args:
         model: The model.
-        configs: The configurations of embedding and classifier by these names.
+        configs: The configurations, with the keys "embedding" and "classifier".
 
     Raises:
-        ValueError: If they cannot be made again, or the outputs differ.
+        ValueError: If they cannot be rebuilt, or the outputs differ.
     """
     if any(map(custom_classes, configs.values())):
         return

@@ -52,15 +52,16 @@ def save_pretrained(
     Args:
         model: The model.
         folder: The folder, created if it does not exist. A model in it is replaced when all files are complete. If the
-            process ends between the replacement of two files, or two processes save to the folder at the same time,
-            it may contain no model that can be loaded, and never a mixture of two.
-        backbone: `"reference"` saves the name of the backbone's weights and a digest of them, if torchvision or timm
-            publish them and no part was `unfrozen`, and its tensors otherwise; `"value"` always saves its tensors.
-        source: What the example in the model card loads; None for the name of the folder.
+            process ends between the replacement of two files, or two processes save to the folder at the same time, the
+            folder may contain no model that can be loaded, but never a mixture of two models.
+        backbone: `"reference"` saves the name and a digest of the backbone's weights if torchvision or timm publishes
+            them and no part was `unfrozen`, and its tensors otherwise; `"value"` always saves its tensors.
+        source: The name that the example in the model card loads; None for the name of the folder.
 
     Raises:
-        ValueError: If `backbone` is neither of the two, a module has a state that is not made of tensors, a model made
-            from the files would have other outputs, or names or thresholds that were changed do not fit the labels.
+        ValueError: If `backbone` is neither `"reference"` nor `"value"`, a module has a state that is not made of
+            tensors, a model made from the files would have other outputs, or names or thresholds that were changed do
+            not fit the labels.
         OSError: If a file cannot be written.
         ImportError: If safetensors is not installed.
     """
@@ -126,17 +127,17 @@ def from_pretrained(
         folder_or_id: A folder; or, if there is no such folder, the id of a model on the Hugging Face hub,
             "user/name". Files of the hub are kept in a cache.
         backbone: The backbone, or the module in it. Required if it was a module of your own; its tensors are loaded
-            into it. With public weights, one that you pass must have those of training.
-        transform: The preprocessing of images. Required if it was code of your own; used in place of the saved one.
+            into it. With public weights, a backbone that you pass must have the same weights as in training.
+        transform: The preprocessing of images. Required if it was code of your own; used instead of the saved one.
         text_features: The fitted `TextFeatures` of training. Required if its encoder was neither a `TfidfEncoder` nor a
-            model of sentence-transformers on the Hugging Face hub; used in place of the saved one.
-        text_reader: The reader of the text on images. Required if it was code of your own, not a `TextReader`; used in
-            place of the saved one.
-        custom_modules: For the full name of each class of embedding or classifier that is not of mlmetric or torch,
-            such as "my_package.MyHead", a function without arguments that makes such a module, or a module, which is
-            copied; its tensors are loaded into it.
+            model of sentence-transformers on the Hugging Face hub; used instead of the saved one.
+        text_reader: The reader of the text on images. Required if it was code of your own, not a `TextReader`; used
+            instead of the saved one.
+        custom_modules: For the full name of each class in the embedding or classifier that does not belong to mlmetric
+            or torch, such as "my_package.MyHead", a function without arguments that makes such a module, or a module,
+            which is copied; its tensors are loaded into it.
         revision: Branch, tag or commit on the hub; None for the main branch.
-        cache_dir: Folder of the hub's cache; None for that of huggingface_hub.
+        cache_dir: Folder of the hub's cache; None for the cache of huggingface_hub.
         local_files_only: Whether to use only files that are already in the cache.
         token: Token of the hub for a private model; None for the saved one.
 
@@ -145,8 +146,8 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: If the folder does not exist, or lacks a file.
-        ValueError: If a file is damaged, truncated, of another library or of a newer version, or a part of your own
-            is not given; the message names the file.
+        ValueError: If a file is damaged, truncated, or written by another library or a newer version, or a part of your
+            own is not given; the message names the file.
         WeightsUnavailableError: If public weights of the backbone, or the encoder of texts, cannot be downloaded.
         OSError: If a file cannot be read, or the model cannot be downloaded.
         ImportError: If safetensors, huggingface_hub, timm or sentence-transformers is required but not installed.
@@ -192,7 +193,7 @@ def _in_file(path: Path, build: Callable[[], Built]) -> Built:
 def _build_parts(
     config: Config, backbone: nn.Module | None, transform: Transform | None, custom_modules: CustomModules
 ) -> nn.Module:
-    """Return a module with the parts of the model under the names that they have in it."""
+    """Return a module with the parts of the model, under the same names as in the model."""
     parts = nn.Module()
     heads = build_modules({name: config[name] for name in ("embedding", "classifier")}, custom_modules)
     built: FrozenBackbone | None = None
@@ -203,7 +204,7 @@ def _build_parts(
             transform = backbone.transform
         built = build_backbone(config["backbone"], given=backbone, transform=build_transform(preprocessing, transform))
     elif backbone is not None:
-        raise ValueError("the model has no backbone, so that `backbone` must be None.")
+        raise ValueError("the model has no backbone, so `backbone` must be None.")
     for name, part in {"backbone": built, **heads}.items():
         parts.register_module(name, part)
     return parts
@@ -238,7 +239,7 @@ def push_to_hub(
     Args:
         model: The model.
         repo_id: The id of the model, "user/name"; created if it does not exist.
-        backbone: How the backbone is saved, see `save_pretrained`.
+        backbone: How the backbone is saved; see `save_pretrained`.
         private: Whether a new model is private; None for the default of the account.
         token: Token of the hub; None for the saved one.
         commit_message: Message of the commit.

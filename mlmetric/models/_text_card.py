@@ -1,4 +1,4 @@
-"""What the model card says about text and views."""
+"""The parts of the model card about text and views."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def kind_of(config: Config) -> Literal["images", "features", "texts"]:
 
 
 def num_inputs(config: Config) -> int:
-    """Return the number of features without those of the text."""
+    """Return the number of features, not counting the features of the text."""
     text = config.get("text")
     return int(config["in_features"] - (text["num_features"] if text else 0))
 
 
 def needs_texts(config: Config) -> bool:
-    """Return whether texts are passed beside images or features, since no reader reads them."""
+    """Return whether texts must be passed with images or features, since no reader reads them."""
     text = config.get("text")
     return text is not None and text["reader"] is None and kind_of(config) != "texts"
 

@@ -31,7 +31,7 @@ _EXAMPLE_SIZE = 32
 
 
 class SavedText(NamedTuple):
-    """What is saved of the text of a model.
+    """The saved description of the text of a model.
 
     Attributes:
         config: The entry `text` of `config.json`; None without text.
@@ -52,10 +52,10 @@ def describe_text(model: MultiLabelModel) -> SavedText:
 
     Returns:
         A `TfidfEncoder` by value, a model of sentence-transformers on the Hugging Face hub by its name and a digest,
-        and any other encoder by its name only; a `TextReader` by its parameters, and any other reader by its name.
+        and any other encoder only by its name; a `TextReader` by its parameters, and any other reader by its name.
 
     Raises:
-        ImportError: If the encoder needs sentence-transformers, which is not installed.
+        ImportError: If the encoder requires sentence-transformers, which is not installed.
         WeightsUnavailableError: If the model of a `SentenceEncoder` cannot be loaded.
     """
     if model.text_features is None:
@@ -91,7 +91,7 @@ def describe_text(model: MultiLabelModel) -> SavedText:
 
 
 def _example(text_features: TextFeatures) -> Config:
-    """Return a text and its first features, with which text features that are passed at loading are compared."""
+    """Return a text and its first features, which check text features that are passed when the model is loaded."""
     names = getattr(text_features.encoder_, "get_feature_names_out", None)
     terms = [] if names is None else [str(name) for name in names()[:_EXAMPLE_SIZE]]
     text = " ".join(["Buy one, get one free.", *terms])
@@ -126,7 +126,7 @@ def check_text_config(config: Config) -> None:
 
 
 def text_tensors(config: Config | None, terms: Terms | None) -> nn.Module:
-    """Return a module with the tensors of a `TfidfEncoder`, on the device meta; without any for other encoders.
+    """Return a module with the tensors of a `TfidfEncoder`, on the device meta; with no tensors for other encoders.
 
     Raises:
         ValueError: If the terms are of other kinds.
@@ -152,7 +152,7 @@ def build_text_features(
         config: The entry `text` of `config.json`.
         terms: The terms of a `TfidfEncoder`, or None.
         tensors: The module that `text_tensors` returned, with values.
-        given: What the caller passed, which is used in place of the saved ones.
+        given: The text features that the caller passed, which are used instead of the saved ones.
 
     Returns:
         The text features; None for a model without text.
@@ -164,7 +164,7 @@ def build_text_features(
     """
     if config is None:
         if given is not None:
-            raise ValueError("the model has no text, so that `text_features` must be None.")
+            raise ValueError("the model has no text, so `text_features` must be None.")
         return None
     size = config["num_features"]
     if given is not None:
@@ -202,10 +202,10 @@ def build_text_reader(config: Config | None, given: ReadText | None) -> ReadText
 
     Args:
         config: The entry `text` of `config.json`.
-        given: What the caller passed, which is used in place of the saved one.
+        given: The reader that the caller passed, which is used instead of the saved one.
 
     Returns:
-        The reader; None for none.
+        The reader; None if there is none.
 
     Raises:
         ValueError: If the reader must be passed, or cannot be made from its settings.
@@ -250,7 +250,7 @@ def _sentence_encoder(config: Config) -> SentenceEncoder:
 
 
 def _name_of(value: Any) -> str:
-    """Return the name of a function with its module; for other objects that of their class."""
+    """Return the name of a function, or of the class of another object, with its module."""
     if isinstance(value, SentenceEncoder):
         return f"SentenceEncoder({str(value.name)!r})"
     qualname = getattr(value, "__qualname__", None)

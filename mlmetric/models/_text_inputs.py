@@ -23,7 +23,7 @@ ReadText = Callable[[Any], str]
 
 
 def copied_features(text_features: Any) -> tuple[TextFeatures | None, int]:
-    """Return a shallow copy of fitted text features, which another fit does not change, and D_text, 0 without text.
+    """Return a shallow copy of fitted text features, which another fit does not change, and D_text (0 without text).
 
     Raises:
         TypeError: If `text_features` is neither None nor a `TextFeatures`.
@@ -59,16 +59,16 @@ def check_text_reader(text_reader: Any, *, reads_images: bool) -> None:
 def missing_views(
     row: Tensor, num_text_features: int, heads: Sequence[nn.Module], apply: Sequence[Callable[[Tensor], Tensor]]
 ) -> tuple[dict[str, slice] | None, bool]:
-    """Find the views that rows may lack, and whether they may lack the text.
+    """Find the views that rows may lack, and whether rows may lack the text.
 
     Args:
         row: A row of finite features, shape `(1, D)`.
-        num_text_features: Number of the last features that are those of the text.
+        num_text_features: Number of features at the end that belong to the text.
         heads: Embedding and classifier.
         apply: The functions that map features to the embeddings and probabilities of the heads.
 
     Returns:
-        The views of the heads, or None if they have none or need all of them; and whether the text may be missing.
+        The views of the heads, or None if the heads have none or need all of them; and whether the text may be missing.
 
     Raises:
         ValueError: If the last view of the heads has another number of features than the text.
@@ -101,7 +101,7 @@ def missing_views(
 
 
 def inputs_are_texts(model: MultiLabelModel) -> bool:
-    """Return whether the inputs of a model are texts: all features are those of the text."""
+    """Return whether the inputs of a model are texts: all features belong to the text."""
     return model.num_text_features == model.in_features
 
 
@@ -135,7 +135,7 @@ def given_texts(model: MultiLabelModel, texts: Any, num_inputs: int) -> list[lis
     """Check the texts that the caller passed.
 
     Args:
-        model: A model with text beside images or features.
+        model: A model with text in addition to images or features.
         texts: For each input a text, a list of texts or None; one text for one input; None for no text at all.
         num_inputs: Number of inputs.
 
@@ -143,8 +143,8 @@ def given_texts(model: MultiLabelModel, texts: Any, num_inputs: int) -> list[lis
         A list of texts for each input, empty for an input without text.
 
     Raises:
-        TypeError: If there is anything else than texts.
-        ValueError: If their number is not that of the inputs, or a text is missing that the heads need.
+        TypeError: If there is anything other than texts.
+        ValueError: If the numbers of texts and inputs differ, or a text that the heads need is missing.
     """
     rows = [[] for _ in range(num_inputs)] if texts is None else _text_rows(texts, "texts")
     if len(rows) != num_inputs:
@@ -157,7 +157,7 @@ def check_needed_text(model: MultiLabelModel, rows: list[list[str]], start: int 
     """Check that there are texts where the heads need them.
 
     Raises:
-        ValueError: If a row has none; the message names it.
+        ValueError: If a row has no text; the message names it.
     """
     if model.text_is_optional or all(rows):
         return
@@ -207,7 +207,7 @@ def encode_rows(model: MultiLabelModel, rows: list[list[str]]) -> Tensor:
 
 
 def join_text(model: MultiLabelModel, features: Tensor, text: Tensor | None) -> Tensor:
-    """Append the features of texts to those of images or to other features.
+    """Append the features of texts to the features of images or to other features.
 
     Args:
         model: The model.
@@ -218,7 +218,7 @@ def join_text(model: MultiLabelModel, features: Tensor, text: Tensor | None) -> 
         Shape `(N, D)`.
 
     Raises:
-        ValueError: If `text` is given but not read, or not given but needed.
+        ValueError: If `text` is given but the model does not read it, or is not given but required.
     """
     if model.num_text_features == 0 or inputs_are_texts(model):
         if text is not None:

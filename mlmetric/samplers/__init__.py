@@ -1,4 +1,4 @@
-"""A batch sampler that puts several items of each label into a batch, and a report of the positives in batches."""
+"""Put several rows of each label into every batch, and count the positives that the batches contain."""
 
 from mlmetric.samplers._multi_label_batch_sampler import MultiLabelBatchSampler
 from mlmetric.samplers._positive_report import PositiveReport, positive_report

@@ -1,8 +1,8 @@
-"""Search of embeddings: the nearest rows of an index with their ids and labels, and the labels that they share.
+"""Search embeddings for the rows nearest to a query, and explain which labels they share with it.
 
-A [`SearchIndex`][mlmetric.search.SearchIndex] searches exactly, is stored in one folder without pickle, and is searched
-from disk by memory map. For approximate search it becomes a faiss index. `explain_hits` divides the similarity of the
-labels of the query and of each row that was found among the labels.
+A [`SearchIndex`][mlmetric.search.SearchIndex] searches exactly. It is saved as one folder without pickle, and can be
+searched from disk through a memory map. It can be converted to a faiss index for approximate search. `explain_hits`
+divides the similarity of the labels of the query and of each row that was found among the labels.
 """
 
 from mlmetric.search._explain_hits import explain_hits

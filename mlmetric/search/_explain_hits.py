@@ -1,4 +1,4 @@
-"""Why the rows that a search found are like the query: the share of each label in the similarity of the label sets."""
+"""Explanation of search results: the share of each label in the similarity of the label sets."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def explain_hits(
     similarity: SimilarityFunction | None = None,
     seed: int = 0,
 ) -> list[list[dict[str, float]]]:
-    """Divide the similarity of the labels of each query and each row that was found for it among the labels.
+    """Divide the label similarity of each query and each of its hits among the labels.
 
-    `Hit.shared` divides the Jaccard index among the labels that both rows have. This function takes any similarity, and
-    also names the labels that make it lower: the shares are those of
-    [`explain_similarity`][mlmetric.similarity.explain_similarity], by default the Shapley values of the labels in the
-    Jaccard index.
+    `Hit.shared` divides the Jaccard index among the labels that both rows have. This function supports any similarity,
+    and also includes the labels that lower it. The shares are computed by
+    [`explain_similarity`][mlmetric.similarity.explain_similarity]; by default they are the Shapley values of the labels
+    in the Jaccard index.
 
     Args:
         index: The index, with labels.
-        hits: For each query the rows that `index` found.
+        hits: For each query, the rows that a search of `index` found.
         labels: Labels of the queries, of any kind that `SearchIndex.add` accepts.
-        similarity: A label similarity `(labels, ref_labels) -> (N, M)`, which receives float64; None for `Jaccard()`.
+        similarity: A label similarity `(labels, ref_labels) -> (N, M)`, which receives float64; None uses `Jaccard()`.
         seed: Seed of the estimates for pairs with more than 12 labels, which `Jaccard()` does not need for label sets.
 
     Returns:
-        For each hit a dictionary from the name of a label to its share, highest first, ties in the order of the
-        columns. Labels with a share of 0 are left out. The shares add up to the similarity.
+        For each hit, a dictionary from label name to share, the highest share first, ties in the order of the columns.
+        Labels with a share of 0 are left out. The shares add up to the similarity.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -56,7 +56,7 @@ def explain_hits(
     """
     ref_labels, names = index.labels if len(index) else None, index.label_names
     if ref_labels is None:
-        raise ValueError("`index` must have labels, got an index without.")
+        raise ValueError("`index` must have labels, got an index without labels.")
     num_labels = ref_labels.shape[1]
     query_labels = label_matrix(labels, names, len(hits), "hits", num_labels)
     names = [str(label) for label in range(num_labels)] if names is None else names

@@ -60,7 +60,7 @@ def _check_row_numbers(faiss: Any, index: Any) -> None:
     """
     try:
         lists = faiss.extract_index_ivf(index).invlists
-    except RuntimeError:  # no inverted file
+    except RuntimeError:  # not an inverted file
         try:
             index.reconstruct(0)
         except RuntimeError as error:

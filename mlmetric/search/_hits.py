@@ -1,4 +1,4 @@
-"""Results of a search, and why they are alike."""
+"""Results of a search, and the labels that they share with the query."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Hit(NamedTuple):
         id: Id of the row.
         distance: Distance to the query.
         labels: Names of the labels of the row; of soft labels those above 0.
-        shared: Share of each label that both rows have in the Jaccard similarity of their label sets, highest first:
-            its smaller value in the two rows, divided by the sum of the larger values of all labels. For label sets, 1
-            divided by the size of the union. The shares add up to the similarity. Empty if the rows share no label, or
-            if the labels of the query are not known.
+        shared: For each label that both rows have, its share of the Jaccard similarity of their label sets, highest
+            first: the smaller of its two values, divided by the sum of the larger values of all labels. For label sets,
+            this is 1 divided by the size of the union. The shares add up to the similarity. Empty if the rows share no
+            label, or if the labels of the query are not known.
     """
 
     id: str | int
@@ -59,11 +59,11 @@ def make_hits(
 
     Args:
         distances: Shape `(Q, k)`.
-        indices: Numbers of rows, shape `(Q, k)`; -1 is skipped.
+        indices: Row numbers, shape `(Q, k)`; -1 is skipped.
         ids: N ids.
         ref_labels: Labels of the rows, shape `(N, L)`, or None.
         labels: Labels of the queries, shape `(Q, L)`, or None.
-        label_names: L names; None for the numbers of the columns.
+        label_names: L names; None uses the column numbers.
     """
     num_labels = 0 if ref_labels is None else ref_labels.shape[1]
     names = [str(label) for label in range(num_labels)] if label_names is None else label_names

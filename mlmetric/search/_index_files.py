@@ -27,7 +27,7 @@ _BYTES_PER_READ = 2**20
 
 
 class StoredIndex(NamedTuple):
-    """What the files of an index contain."""
+    """Contents of the files of an index."""
 
     embeddings: Array
     labels: Array | None
@@ -58,7 +58,7 @@ def write_index(folder: Path, index: StoredIndex) -> None:
     All files are complete before the first of them replaces an older one.
 
     Raises:
-        OSError: If a file cannot be written; the files that were there are then unchanged.
+        OSError: If a file cannot be written; existing files are then unchanged.
     """
     try:
         with ExitStack() as stack:  # renames the last file first
@@ -67,7 +67,7 @@ def write_index(folder: Path, index: StoredIndex) -> None:
             for name, array in (("embeddings.npy", index.embeddings), ("labels.npy", index.labels)):
                 if array is not None:
                     file = _DigestedFile(stack.enter_context(atomic_write(folder / name)))
-                    # An object that is no file is given blocks, so that a memory map is not read as a whole.
+                    # numpy writes to objects that are not files in blocks, so that no memory map is read as a whole.
                     np.lib.format.write_array(file, array, allow_pickle=False)
                     files[name] = file.record
             description = {"format": FORMAT, "version": VERSION, "metric": index.metric, "files": files}
@@ -91,8 +91,8 @@ def read_index(folder: Path, *, mmap: bool) -> StoredIndex:
 
     Raises:
         FileNotFoundError: If the folder or a file is missing.
-        ValueError: If a file is incomplete, does not belong to the others, is newer than this version, or is no file of
-            an index.
+        ValueError: If a file is incomplete, does not belong to the others, is newer than this version, or is not a file
+            of an index.
     """
     description = _read_description(folder)
     arrays = {name: _read_array(folder / name, record, mmap=mmap) for name, record in description["files"].items()}
@@ -146,7 +146,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
     except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is incomplete or no JSON file: {error}. Save the index again.") from error
+        raise ValueError(f"{path} is incomplete or not a JSON file: {error}. Save the index again.") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"{path} does not describe a search index of mlmetric.")
     if description.get("version") != VERSION:

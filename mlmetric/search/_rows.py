@@ -1,4 +1,4 @@
-"""Checks of models, and conversion of embeddings, labels and ids to the form in which an index stores them."""
+"""Checks of models, and conversion of embeddings, labels and ids to the form that an index stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VALUES_PER_BLOCK = 2**20
 
 
 def choose_label_names(label_names: Iterable[str] | None, model: Any) -> list[str] | None:
-    """Check that a model makes embeddings of images, and return its label names or those given, which must agree."""
+    """Check that a model embeds images, and return its label names or `label_names`, which must agree."""
     names = None if label_names is None else check_label_names(label_names)
     if model is None:
         return names
@@ -28,7 +28,7 @@ def choose_label_names(label_names: Iterable[str] | None, model: Any) -> list[st
         raise TypeError(f"`model` must have the methods `embed` and `predict`, got {type(model).__name__}.")
     if getattr(model, "backbone", model) is None:
         raise ValueError(
-            "`model` must make embeddings of images, got a model on features, without backbone: pass "
+            "`model` must compute embeddings of images, got a model on features, without backbone: pass "
             "`model.embed(features)` as rows and queries."
         )
     of_model = getattr(model, "label_names", None)
@@ -187,7 +187,7 @@ def id_list(ids: Iterable[str | int], known: set[str | int]) -> list[str | int]:
         if value in known:
             raise ValueError(f"`ids` must be unique, got {value!r} at row {row}, which the index already contains.")
         if value in seen:
-            raise ValueError(f"`ids` must be unique, got {value!r} at row {row}, which is also that of an earlier row.")
+            raise ValueError(f"`ids` must be unique, got {value!r} at row {row}, which an earlier row has too.")
         seen.add(value)
     return values
 
@@ -214,7 +214,7 @@ def join(parts: list[Array]) -> Array:
 
 
 def predict_and_embed(model: Any, images: Any) -> tuple[list[list[str]] | None, Any]:
-    """Return the label names of images, None without images, and their embeddings, at once if the model can do so."""
+    """Return the label names (None without images) and the embeddings, in one call if the model supports it."""
     images = list(images) if isinstance(images, Iterator) else images
     if hasattr(model, "predict_and_embed"):
         predicted, embeddings = model.predict_and_embed(images)

@@ -1,4 +1,4 @@
-"""The index: rows with ids and labels, exact search, files, and conversion to faiss."""
+"""The search index: rows with ids and labels, exact search, files, and conversion to faiss."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ Array = npt.NDArray[Any]
 
 
 class SearchIndex:
-    """Rows of embeddings with ids and labels, among which the nearest to a query are found exactly.
+    """Store embeddings with ids and labels, and find the exact nearest neighbours of queries.
 
-    Rows are stored as float32. With `metric="cosine"` they are stored scaled to unit length. Each search compares all
-    rows by [`kneighbors`][mlmetric.neighbors.kneighbors] in bounded memory; for an approximate search of many rows see
-    `to_faiss`. An index either has labels for all of its rows or for none.
+    Rows are stored as float32. With `metric="cosine"` they are stored scaled to unit length. Each search compares the
+    query with all rows by [`kneighbors`][mlmetric.neighbors.kneighbors], in bounded memory; for approximate search
+    among many rows see `to_faiss`. An index has labels for all of its rows or for none.
 
     Args:
-        label_names: L names, in the order of the columns of label matrices. None for those of `model`, if it has any;
-            otherwise the names are the numbers of the columns.
+        label_names: L names, in the order of the columns of label matrices. None uses the names of `model`, if it has
+            any, and the column numbers otherwise.
         metric: `"euclidean"`, or `"cosine"` for 1 - cosine of the angle.
-        model: Makes embeddings of images, so that images can be added and searched for: an object with
+        model: Model that computes embeddings of images, so that images can be added and searched for: an object with
             `embed(images) -> (n, D)` and `predict(images)`, which returns a collection of label names for each image,
-            and if possible `predict_and_embed(images)`, which returns both. A model on features, without a backbone, is
-            not accepted, since its features look like embeddings: pass `model.embed(features)` as rows.
+            and optionally `predict_and_embed(images)`, which returns both. A model on features, without a backbone, is
+            rejected, because features cannot be told from embeddings: pass `model.embed(features)` as rows.
 
     Raises:
         TypeError: If `label_names` is not a list of strings, or `model` lacks a method.
@@ -100,25 +100,26 @@ class SearchIndex:
         return join(self._labels) if self._labels else None
 
     def add(self, rows: Any, *, ids: Iterable[str | int] | None = None, labels: LabelSets | None = None) -> None:
-        """Add rows. If an argument is invalid, none is added.
+        """Add rows; if an argument is invalid, no row is added.
 
-        An index that was loaded as a memory map is copied to memory at the next use.
+        An index that was loaded as a memory map is then copied to memory at its next use.
 
         Args:
             rows: Embeddings, shape `(n, D)`: an array, a tensor, a list of rows or a data frame. Or, with a model, one
                 or many images of any kind that its `embed` accepts.
-            ids: A string or an integer for each row, different from all others in the index. By default the numbers of
-                the rows in the index.
+            ids: A string or an integer for each row, different from all others in the index. By default the row
+                numbers.
             labels: Labels of the rows, preferably the true ones: a label matrix `(n, L)`, multi-hot or soft, of any
                 kind that [`check_labels`][mlmetric.labels.check_labels] reads, or a list of the names of each row. None
-                adds rows without labels, also with a model: to store what the model predicts, pass
+                adds rows without labels, even with a model: to store the predictions of the model, pass
                 `model.predict(images)`.
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If the number of columns differs from that of earlier rows or from `label_names`, the number of
-                ids or labels from that of the rows, an id is repeated, a name is not one of `label_names`, an embedding
-                is not finite in float32 (or zero with `metric="cosine"`), or some rows have labels and others none.
+            ValueError: If the number of columns differs from earlier rows or from `label_names`, the number of ids or
+                labels differs from the number of rows, an id is repeated, a name is not one of `label_names`, an
+                embedding is not finite in float32 (or zero with `metric="cosine"`), or some rows have labels and others
+                none.
         """
         new_ids = None if ids is None else id_list(ids, self._known_ids)  # before images take time
         embeddings = self._embed(list(rows) if isinstance(rows, Iterator) else rows, "rows")
@@ -141,15 +142,15 @@ class SearchIndex:
             queries: Embeddings, shape `(Q, D)`, or, with a model, one or many images.
             k: Number of rows for each query, from 1 to the size of the index. A larger k raises an error, as in
                 scikit-learn's `NearestNeighbors`.
-            labels: Labels of the queries, of any kind that `add` accepts. None for those that the model predicts, if
-                the queries are images; embeddings then have no labels, and `shared` is empty.
+            labels: Labels of the queries, of any kind that `add` accepts. None uses the labels that the model predicts,
+                if the queries are images; embeddings then have no labels, and `shared` is empty.
 
         Returns:
-            For each query a list of k hits, nearest first; at the same distance in order of row.
+            For each query a list of k hits, nearest first; hits at the same distance are in row order.
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: For the reasons given by `kneighbors`, or if `labels` do not fit the queries or the index.
+            ValueError: For the same reasons as in `kneighbors`, or if `labels` do not match the queries or the index.
         """
         if labels is None and self._labels and self.model is not None and not is_embedding_matrix(queries):
             labels, queries = predict_and_embed(self.model, queries)
@@ -159,19 +160,20 @@ class SearchIndex:
     def kneighbors(self, queries: Any, k: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the k nearest rows of each query, as arrays.
 
-        The row numbers are what the retrieval metrics accept with `metric="retrieved"`.
+        The retrieval metrics accept the row numbers with `metric="retrieved"`.
 
         Args:
             queries: Embeddings, shape `(Q, D)`, or, with a model, one or many images.
             k: Number of rows for each query, from 1 to the size of the index.
 
         Returns:
-            Distances and numbers of rows, both of shape `(Q, k)`, nearest first; at the same distance in order of row.
+            Distances and row numbers, both of shape `(Q, k)`, nearest first; rows at the same distance are in row
+            order.
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If the index is empty, `k` is out of range, the number of columns differs from that of the
-                index, or a query is not finite in float32 (or zero with `metric="cosine"`).
+            ValueError: If the index is empty, `k` is out of range, the number of columns differs from the index, or a
+                query is not finite in float32 (or zero with `metric="cosine"`).
         """
         refs, vectors = self.embeddings, self._embed(queries, "queries")
         found = kneighbors(refs, k, queries=vectors if len(vectors) else refs[:1])
@@ -183,7 +185,7 @@ class SearchIndex:
 
         Args:
             distances: Shape `(Q, k)`, copied to the result.
-            indices: Numbers of rows, shape `(Q, k)`; -1 where nothing was found is skipped.
+            indices: Row numbers, shape `(Q, k)`; -1, where nothing was found, is skipped.
             labels: Labels of the queries, of any kind that `add` accepts; without them `shared` is empty.
 
         Returns:
@@ -191,8 +193,8 @@ class SearchIndex:
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If the index is empty, the shapes differ, a number is not that of a row, or `labels` do not fit
-                the queries or the index.
+            ValueError: If the index is empty, the shapes differ, an entry of `indices` is not a row number, or `labels`
+                do not match the queries or the index.
         """
         self._check_not_empty()
         values, rows = check_found(distances, indices, len(self))
@@ -206,13 +208,13 @@ class SearchIndex:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the index to a folder: `embeddings.npy`, `labels.npy` if it has labels, and `index.json`.
 
-        Each file is written under another name and renamed when all are complete. The model is not saved.
+        Each file is written under a temporary name and renamed when all are complete. The model is not saved.
 
         Args:
             folder: The folder; it is created if it does not exist.
 
         Raises:
-            OSError: If a file cannot be written; the files that were there are then unchanged.
+            OSError: If a file cannot be written; existing files are then unchanged.
             ValueError: If the index is empty.
         """
         stored = StoredIndex(self.embeddings, self.labels, self._ids, self.label_names, self.metric)
@@ -220,20 +222,21 @@ class SearchIndex:
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, mmap: bool = True, model: Any = None) -> Self:
-        """Read an index that `save` wrote. No code from the files is run.
+        """Read an index that `save` wrote, without running code from the files.
 
-        The content of each file is compared with its digest, for which it is read once, in blocks.
+        Each file is read once, in blocks, to compare its content with its digest.
 
         Args:
             folder: The folder.
-            mmap: Whether the arrays stay on disk and are read by memory map during each search, rather than into memory
-                now. The files must then not be changed while the index is used; `save` replaces them.
-            model: As in the constructor: the model that made the embeddings. That it is the same is not checked.
+            mmap: Whether to memory-map the arrays, so that each search reads them from disk, instead of reading them
+                into memory now. Do not modify the files while the index is in use; `save` writes new files in their
+                place.
+            model: As in the constructor. It must be the model that computed the embeddings, which is not checked.
 
         Raises:
             FileNotFoundError: If the folder or one of its files is missing.
-            ValueError: If a file is incomplete, damaged, of another index, of a newer version of mlmetric or of
-                something else, or the labels of `model` differ from those of the index.
+            ValueError: If a file is incomplete or damaged, belongs to another index, was written by a newer version of
+                mlmetric, or is not a file of an index, or if the labels of `model` differ from the labels of the index.
             TypeError: If `model` lacks a method.
         """
         stored = read_index(Path(folder), mmap=mmap)
@@ -245,13 +248,13 @@ class SearchIndex:
         return index
 
     def to_faiss(self, factory: str = "Flat") -> Any:
-        """Make a faiss index of the same rows, which finds their numbers: the id of row i is `ids[i]`.
+        """Make a faiss index of the same rows, which returns row numbers: the id of row i is `ids[i]`.
 
         With `metric="cosine"` its metric is the inner product, which ranks the rows like the cosine for queries of any
         length; otherwise it is the squared Euclidean distance. Queries must be float32 arrays.
 
         Args:
-            factory: Kind of index, for `faiss.index_factory`: `"Flat"` searches exactly, `"HNSW32"` and
+            factory: Description of the index for `faiss.index_factory`: `"Flat"` searches exactly, `"HNSW32"` and
                 `"IVF256,Flat"` approximately. Kinds that require training are trained on the rows of the index.
 
         Returns:
@@ -259,7 +262,7 @@ class SearchIndex:
 
         Raises:
             ImportError: If faiss is not installed.
-            ValueError: If the index is empty, or faiss does not support the kind or requires more rows for it.
+            ValueError: If the index is empty, or faiss does not support `factory` or requires more rows for it.
         """
         return make_faiss_index(self.embeddings, self.metric, factory)
 
@@ -276,22 +279,22 @@ class SearchIndex:
     ) -> Self:
         """Make an index of the vectors that a faiss index contains.
 
-        A faiss index that compresses its vectors returns approximations of them.
+        If the faiss index compresses its vectors, the rows are approximations of the original vectors.
 
         Args:
             index: The faiss index, with rows numbered from 0, or an `IndexIDMap` of one.
-            ids: As in `add`. None for those of an `IndexIDMap`, otherwise the numbers of the rows.
+            ids: As in `add`. None uses the ids of an `IndexIDMap`, and the row numbers otherwise.
             labels: As in `add`.
             label_names: As in the constructor.
-            metric: As in the constructor. None for that of the faiss index: `"euclidean"` for L2, and `"cosine"` for
-                the inner product if the vectors have unit length.
+            metric: As in the constructor. None uses the metric of the faiss index: `"euclidean"` for L2, and `"cosine"`
+                for the inner product if the vectors have unit length.
             model: As in the constructor.
 
         Raises:
             ImportError: If faiss is not installed.
-            TypeError: If `index` is no faiss index, or another argument has the wrong type.
+            TypeError: If `index` is not a faiss index, or another argument has the wrong type.
             ValueError: If the faiss index is empty, does not store its vectors, has other row numbers, or has another
-                metric and `metric` is None; or for the reasons given by the constructor and `add`.
+                metric and `metric` is None; or for the same reasons as in the constructor and `add`.
         """
         vectors, faiss_metric, faiss_ids = read_faiss_index(index, metric)
         result = cls(label_names=label_names, metric=faiss_metric, model=model)

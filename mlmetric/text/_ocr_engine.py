@@ -26,8 +26,8 @@ def load_ocr_engine(image_side: int) -> OcrEngine:
     """Load the networks that rapidocr contains, for one thread.
 
     Args:
-        image_side: An image is resized to the area of a square of this side, in pixels, before text is detected, but to
-            twice its size at most.
+        image_side: An image is resized to the area of a square of this side, in pixels, before text is detected, but at
+            most to twice its size.
 
     Returns:
         A function from an image in RGB to its text boxes. It must not be called by two threads at the same time.
@@ -85,7 +85,7 @@ def ocr_engine_version() -> str:
 
 
 def resize_to_area(image: Image.Image, side: int) -> Image.Image:
-    """Resize an image to about the area of a square of the given side, but to twice its size at most.
+    """Resize an image to about the area of a square of the given side, but at most to twice its size.
 
     No side becomes shorter than 32 pixels.
     """

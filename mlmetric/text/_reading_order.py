@@ -30,10 +30,10 @@ class TextBox(NamedTuple):
 
 
 def join_in_reading_order(boxes: Iterable[TextBox]) -> str:
-    """Join texts line by line from top to bottom, and those of a line from left to right.
+    """Join texts line by line from top to bottom, and the texts of a line from left to right.
 
-    A box belongs to a line if its overlap with the line, in vertical direction, is at least half of the larger of the
-    two heights. Spaces at the ends of a text are removed, and several in a row are reduced to one.
+    A box belongs to a line if its vertical overlap with the line is at least half of the larger of the two heights.
+    Spaces at the ends of a text are removed, and several in a row are reduced to one.
 
     Args:
         boxes: The boxes, in any order.
@@ -54,7 +54,7 @@ def join_in_reading_order(boxes: Iterable[TextBox]) -> str:
 
 
 def _overlap(line: list[TextBox], box: TextBox) -> float:
-    """Return the overlap of a box with a line in vertical direction, as a share of the larger height."""
+    """Return the vertical overlap of a box with a line, as a share of the larger height."""
     top, bottom = fmean(box.top for box in line), fmean(box.bottom for box in line)
     shared = min(bottom, box.bottom) - max(top, box.top)
     return shared / max(bottom - top, box.bottom - box.top, 1e-9)

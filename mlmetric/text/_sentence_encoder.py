@@ -21,10 +21,10 @@ _MODELS_KEPT = 2
 class SentenceEncoder(TransformerMixin, BaseEstimator):
     """Encode texts with a pretrained model of sentence-transformers.
 
-    The model is loaded when it is first used, from its folder or from the download cache of the Hugging Face Hub, where
-    it is downloaded to once. Encoders of the same name and device share one model in memory, and copies and pickles
-    contain the name only: where a pickle is loaded, the model must be available. A changed folder is noticed in a new
-    process only.
+    The model is loaded when it is first used, from its folder or from the download cache of the Hugging Face Hub, to
+    which it is downloaded once. Encoders of the same name and device share one model in memory. Copies and pickles
+    contain only the name: where a pickle is loaded, the model must be available. Changes to a folder take effect only
+    in a new process.
 
     Args:
         name: The name of a model on the Hugging Face Hub, such as "sentence-transformers/all-MiniLM-L6-v2", or the
@@ -57,7 +57,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Encode texts; the model ignores the end of a text that exceeds its maximum length.
+        """Encode texts; the end of a text that exceeds the model's maximum length is ignored.
 
         Args:
             texts: The texts, one or more.
@@ -132,7 +132,7 @@ def _check_connection(name: str) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
-    with suppress(HfHubHTTPError):  # an answer, too: sentence-transformers then looks for other files
+    with suppress(HfHubHTTPError):  # also an answer: sentence-transformers then looks for other files
         get_hf_file_metadata(hf_hub_url(name, "modules.json"))
 
 

@@ -1,4 +1,4 @@
-"""The cache of the texts read off images: a small file for each image."""
+"""The cache of the texts read from images: a small file for each image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _BYTES_PER_READ = 2**20
 class TextCache:
     """The texts that one reader has read.
 
-    The file of a text is named by the digest of the content of the image, in a folder of its first two digits. It
-    contains the digest of this name and the text, a line break, and the text in UTF-8, so that a truncated, changed or
-    renamed file is detected and not used. Files are written atomically; runs that share a cache need no lock.
+    The file of a text is named after the digest of the content of the image, in a folder named after its first two
+    digits. It contains the digest of this name and the text, a line break, and the text in UTF-8, so that a truncated,
+    changed or renamed file is detected and not used. Files are written atomically; runs that share a cache need no
+    lock.
 
     Args:
         folder: The folder of this reader.

@@ -21,7 +21,7 @@ def encode_texts(
 ) -> npt.NDArray[np.float32]:
     """Encode texts in batches; those in the cache are not encoded again.
 
-    A batch is written to the cache as soon as it is encoded: whatever ends a run, no other batch is lost.
+    A batch is written to the cache as soon as it is encoded: a run that ends early loses only the current batch.
 
     Args:
         encode: Function from texts to features `(N, D)`: an array, a sparse matrix or a tensor.

@@ -22,18 +22,17 @@ from mlmetric.text._tfidf_encoder import TfidfEncoder
 
 
 class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Compute the features of the texts that belong to each row, such as the text that was read in an image.
+    """Compute the features of the texts that belong to each row, such as the text read from an image.
 
-    A row has any number of texts. Its feature is the mean of the features of its texts. A row without text, one whose
-    texts are missing or blank, has the feature NaN in each column, which
-    [MetricEmbedder][mlmetric.estimators.MetricEmbedder] reads as a view that this row lacks. Each distinct text is
-    encoded once in a call.
+    A row has any number of texts. Its feature is the mean of the features of its texts. A row without text, whose texts
+    are all missing or blank, is NaN in each column; [MetricEmbedder][mlmetric.estimators.MetricEmbedder] reads this as
+    a view that the row lacks. Each distinct text is encoded once in a call.
 
     With the name of a pretrained model or a callable, nothing is learnt from the texts. An estimator is fitted on all
-    texts that `fit` is given, which should be those of training rows only.
+    texts that are passed to `fit`: pass only the texts of training rows.
 
     Args:
-        encoder: What encodes texts:
+        encoder: The encoder of the texts:
 
             - `"tfidf"`: a [TfidfEncoder][mlmetric.text.TfidfEncoder];
             - the name of a model of sentence-transformers or its folder, such as
@@ -43,20 +42,20 @@ class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
               scikit-learn; `fit` fits a clone of it;
             - a callable from a list of texts to their features `(N, D)`, an array, a sparse matrix or a tensor; `fit`
               copies it.
-        cache_dir: Folder in which the features of a pretrained model or a callable are kept by text, and looked up in
-            later calls and processes. A run that is killed continues where it ended, apart from the last batch. None to
-            keep none. Features of an estimator that is fitted are not kept, as they differ between fits.
-        batch_size: Number of texts in a batch: the most that a callable is given.
+        cache_dir: Folder of a cache in which the features of a pretrained model or a callable are looked up in later
+            calls and processes. A run that is killed continues where it ended, apart from the last batch. None for no
+            cache. Features of an estimator that is fitted are not cached, since they differ between fits.
+        batch_size: Number of texts in a batch, the largest number that is passed to a callable.
         progress: Called after each batch as `progress(done, total)` with numbers of distinct texts.
 
     Attributes:
         encoder_: The fitted or pretrained encoder.
 
     Raises:
-        ImportError: If sentence-transformers is needed and is not installed; raised by `fit`, as are the others.
+        ImportError: If sentence-transformers is required but not installed; raised by `fit`, as are the other errors.
         TypeError: If `encoder` is none of these, or `cache_dir` is given and a callable contains an object that cannot
             be inspected; a method `fingerprint()` of its class can then describe it.
-        ValueError: If `batch_size` is below 1, or "tfidf" has another spelling.
+        ValueError: If `batch_size` is below 1, or `encoder` is another spelling of "tfidf".
         WeightsUnavailableError: If a model cannot be downloaded or read.
 
     Examples:
@@ -137,7 +136,7 @@ class TextFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @classmethod
     def _of_encoder(cls, encoder: Any, num_features: int, *, batch_size: int) -> Self:
-        """Make a transformer of a fitted or pretrained encoder, without fitting or calling it."""
+        """Make a transformer from a fitted or pretrained encoder, without fitting or calling it."""
         features = cls(encoder, batch_size=batch_size)
         features.encoder_ = encoder
         features._fingerprint = None
@@ -176,7 +175,7 @@ def _make_encoder(encoder: Any) -> Any:
     if callable(encoder) and not isinstance(encoder, type):
         try:
             return copy.deepcopy(encoder)
-        except Exception:  # any error of its class: what cannot be copied is shared
+        except Exception:  # its class can raise any error; what cannot be copied is shared
             return encoder
     kind = f"the class {encoder.__name__}" if isinstance(encoder, type) else type(encoder).__name__
     raise TypeError(

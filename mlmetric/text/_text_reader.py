@@ -1,4 +1,4 @@
-"""Reading the text off images."""
+"""Reading of the text on images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _KEPT = " The texts of all other images are in the cache."
 
 @dataclass(frozen=True, kw_only=True)
 class TextReader:
-    """A reader of the text on images, by rapidocr (`pip install "mlmetric[ocr]"`).
+    """A reader of the text on images that uses rapidocr (`pip install "mlmetric[ocr]"`).
 
-    rapidocr contains its networks, so that nothing is downloaded; they are loaded when the first image is read.
+    rapidocr contains its networks, so nothing is downloaded; they are loaded when the first image is read.
 
     Text is joined line by line from top to bottom, and the boxes of a line from left to right. Columns are not
-    recognised: lines of two columns that are at the same height are joined to one. Upside-down text is not read, and
-    narrow spaces between words can be missing ("simplyimaginative"). The networks read Latin letters and Chinese
-    characters, but not Cyrillic ones.
+    recognised: lines of two columns at the same height are joined into one. Upside-down text is not read, and narrow
+    spaces between words can be missing ("simplyimaginative"). The networks read Latin letters and Chinese characters,
+    but not Cyrillic ones.
 
     Readers can be compared and pickled; a copy loads its own networks. `TextReader(**reader.to_config())` is an equal
     reader. Several threads can use one reader at the same time.
@@ -42,9 +42,9 @@ class TextReader:
     Args:
         min_confidence: Text whose confidence, the mean probability of its characters, is below this value is left out.
             Textures that are mistaken for single characters have lower confidences than most lettering.
-        image_side: An image is resized to the area of a square of this side, in pixels, before text is detected, but to
-            twice its size at most. Time is proportional to the square of this side. A larger side finds smaller print:
-            with 640, letters whose font size is 1.5 % of the side of the square or more are found.
+        image_side: An image is resized to the area of a square of this side, in pixels, before text is detected, but at
+            most to twice its size. Time is proportional to the square of this side. A larger side finds smaller print:
+            with 640, letters are found if their font size is at least 1.5 % of the side of the square.
 
     Raises:
         ValueError: If `min_confidence` is not in [0, 1], or `image_side` is not a whole number from 32 to 4096.
@@ -138,7 +138,7 @@ class TextReader:
             ImportError: If rapidocr or onnxruntime is not installed.
             OSError: If the system is the cause: the cache cannot be written, or there is not enough memory.
             TypeError: If `paths` is a single path, or contains anything but paths.
-            ValueError: If `on_bad_image` is neither of the two, or `num_workers` is below 1.
+            ValueError: If `on_bad_image` is neither `"error"` nor `"skip"`, or `num_workers` is below 1.
         """
         _check_arguments(paths, num_workers, on_bad_image)
         from mlmetric.data._image_dataset import BadImagesError  # imports torch
@@ -186,7 +186,7 @@ class TextReader:
         return {"min_confidence": float(self.min_confidence), "image_side": self.image_side}
 
     def fingerprint(self) -> str:
-        """Return a digest of what determines a text: parameters, version of rapidocr; 64 hexadecimal digits.
+        """Return a digest of the parameters and the version of rapidocr, which determine a text: 64 hexadecimal digits.
 
         Raises:
             ImportError: If rapidocr is not installed.

@@ -1,4 +1,4 @@
-"""Texts and rows of texts as they are passed by users."""
+"""Checks of the texts, and rows of texts, that users pass."""
 
 from __future__ import annotations
 

@@ -23,19 +23,19 @@ _NEGLIGIBLE = 1e-5
 
 
 class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Encode texts by TF-IDF and latent semantic analysis, learnt from the texts that `fit` is given.
+    """Encode texts by TF-IDF and latent semantic analysis, learnt from the texts passed to `fit`.
 
     The terms of a text are its words and sequences of words, and the sequences of characters within its words, which
-    misspelled and inflected words have in common. For each of the two kinds, a vector has the weight
-    `(1 + log(count)) * idf` for each term and is divided by its length. The two vectors divided by `sqrt(2)` are joined
-    and projected on their first singular vectors. No pretrained model is needed.
+    misspelt and inflected forms of a word have in common. For each of the two kinds, a vector has the weight
+    `(1 + log(count)) * idf` for each term and is divided by its length. The two vectors, divided by `sqrt(2)`, are
+    concatenated and projected on the first singular vectors. No pretrained model is needed.
 
-    Lengths of features are not standardised: they are at most 1, and shorter for texts of which the projection keeps
-    less. A text without any known term has the feature 0.
+    Features are not scaled to unit length: their length is at most 1, and smaller for texts of which the projection
+    keeps less. The features of a text without any known term are 0.
 
     Args:
-        n_components: D, the number of features. There are fewer if the rank of the TF-IDF matrix of the texts is lower,
-            which is at most the number of distinct texts.
+        n_components: D, the number of features. There are fewer if the rank of the TF-IDF matrix, which is at most the
+            number of distinct texts, is lower.
         word_ngram_range: The minimum and maximum number of words in a term.
         char_ngram_range: The minimum and maximum number of characters in a term. Spaces at the ends of a word count.
         max_features: The maximum number of terms of each of the two kinds: the most frequent ones are kept.
@@ -120,7 +120,7 @@ class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return np.asarray(tfidf @ self.projection_, dtype=np.float32)
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
-        """Return what `from_state` rebuilds the fitted encoder from, without pickle.
+        """Return the state from which `from_state` rebuilds the fitted encoder, without pickle.
 
         Returns:
             Settings and terms, which can be written as JSON; and arrays by name: the weights of the terms of each kind,
@@ -135,7 +135,7 @@ class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @classmethod
     def from_state(cls, settings: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[np.float32]]) -> Self:
-        """Rebuild a fitted encoder, whose features are exactly those of the original.
+        """Rebuild a fitted encoder that returns exactly the features of the original.
 
         Args:
             settings: The settings and terms from `get_state`.
@@ -145,7 +145,7 @@ class TfidfEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             The encoder.
 
         Raises:
-            ValueError: If something is missing, or the number of terms differs from that in the arrays.
+            ValueError: If something is missing, or the number of terms differs from the number in the arrays.
         """
         expected = {*(f"idf_{kind}" for kind in settings.get("terms", ())), "projection"}
         missing = sorted({*_SETTINGS, "terms"} - settings.keys()) + sorted(expected - arrays.keys())

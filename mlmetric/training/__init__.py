@@ -1,4 +1,8 @@
-"""Training on cached features: embeddings by a metric loss, classifiers on features or on a frozen embedding."""
+"""Train embedding heads and linear classifiers on cached features, in plain PyTorch.
+
+`fit_embedding` trains an embedding with a metric loss, and `fit_classifier` a classifier on features or on a frozen
+embedding. The estimators of [mlmetric.estimators][] call them with recommended settings.
+"""
 
 from mlmetric.training._config import TrainingConfig
 from mlmetric.training._logistic_regression import fit_logistic_regression

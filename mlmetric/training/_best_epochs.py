@@ -1,4 +1,4 @@
-"""The best epoch of a stage by each of its validation scores, with its weights."""
+"""The best epoch of a stage by each of its validation scores, with the weights of the epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BestEpoch = tuple[float, int, Weights]
 
 
 class BestEpochs:
-    """The best epoch by each validation score: the first of equal ones; any score is better than NaN.
+    """The best epoch by each validation score: the first of several equal ones; any score is better than NaN.
 
     Args:
         keep_weights: Whether to keep the weights of the best epochs.
@@ -30,7 +30,7 @@ class BestEpochs:
         self.by_score: dict[str, BestEpoch] = {}
 
     def update(self, scores: Mapping[str, float], epoch: int, weights: Callable[[], Weights]) -> None:
-        """Compare the scores of an epoch, larger is better, with those of the best epochs."""
+        """Compare the scores of an epoch (larger is better) with those of the best epochs."""
         if any(self._is_first_nan(name, score) for name, score in scores.items()):
             warnings.warn(
                 "Epochs cannot be scored: the validation score is NaN, for example because no validation row has a "
@@ -47,7 +47,7 @@ class BestEpochs:
         return self.warn and math.isnan(score) and (best is None or not math.isnan(best[0]))
 
     def epochs_without_progress(self, epoch: int) -> int:
-        """Return the number of epochs, up to this one, since a score was last exceeded; scores of NaN do not count."""
+        """Return the number of epochs up to this one since a score last improved; scores of NaN do not count."""
         scored = [best_epoch for score, best_epoch, _ in self.by_score.values() if not math.isnan(score)]
         return epoch - max(scored, default=epoch)
 

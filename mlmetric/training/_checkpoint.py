@@ -1,6 +1,6 @@
 """The checkpoint file of a stage: written atomically, with a digest that detects damage.
 
-It is an archive as `torch.save` writes it, so that `torch.load` reads it; the digest is the archive's comment.
+It is an archive written by `torch.save`, so that `torch.load` reads it; the digest is the archive's comment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         OSError: If the file cannot be written; an existing file is then unchanged.
     """
     content = serialize(state)
-    for temporary in path.parent.glob(f"{glob.escape(path.name)}.{'?' * 32}.tmp"):  # of a run killed while writing
+    for temporary in path.parent.glob(f"{glob.escape(path.name)}.{'?' * 32}.tmp"):  # left by a run killed while writing
         temporary.unlink(missing_ok=True)
     digest = sha256_hex([content]).encode()
     try:
@@ -80,7 +80,7 @@ def check_progress(
     scheduler: torch.optim.lr_scheduler.MultiStepLR,
     config: TrainingConfig,
 ) -> None:
-    """Check that history, schedule and optimizer of a state agree with each other and with the stage.
+    """Check that the history, schedule and optimizer of a state agree with each other and with the stage.
 
     Raises:
         ValueError: If they do not.

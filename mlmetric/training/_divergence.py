@@ -7,13 +7,13 @@ import warnings
 from torch import Tensor, nn
 
 _DIVERGENCE_RATIO = 10.0
-"""Ratio of the mean loss of an epoch to the first loss above which training diverges."""
+"""Training diverges if the ratio of the mean loss of an epoch to the first loss is above this."""
 _MIN_FIRST_LOSS = 0.1
 """A smaller first loss is replaced by this: a loss near 0 can grow by a large factor in a few batches."""
 
 
 def warn_if_diverging(loss: float, *, first_loss: float, epoch: int, lr: float) -> bool:
-    """Warn if the mean loss of an epoch is far above that of the untrained module.
+    """Warn if the mean loss of an epoch is far above the loss of the untrained module.
 
     With a suitable learning rate, the mean loss of each epoch is below the first loss.
 
@@ -45,7 +45,7 @@ def check_epoch_finite(total_loss: Tensor, module: nn.Module, *, epoch: int, lr:
     """Check loss and weights at the end of an epoch.
 
     Raises:
-        FloatingPointError: If the sum of its losses or a trainable weight is not finite.
+        FloatingPointError: If the sum of the losses or a trainable weight is not finite.
     """
     if not bool(total_loss.isfinite()):
         raise FloatingPointError(
@@ -62,7 +62,7 @@ def check_outputs_finite(outputs: Tensor, *, epoch: int, lr: float) -> Tensor:
     """Return the outputs of a module for validation rows if they are finite.
 
     Raises:
-        FloatingPointError: If one is not finite.
+        FloatingPointError: If an output is not finite.
     """
     if not bool(outputs.isfinite().all()):
         raise FloatingPointError(

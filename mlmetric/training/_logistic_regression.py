@@ -36,39 +36,42 @@ def fit_logistic_regression(
 ) -> list[EpochRecord]:
     """Train a linear classifier as a logistic regression for each label, with an L2 penalty on the weights.
 
-    It minimises the sum of the binary cross entropies of a label, times `C`, plus half the squared norm of its weights;
-    the bias has no penalty. This is the objective of scikit-learn's `LogisticRegression`. L-BFGS solves it for all
-    labels at once, from the smallest `C` to the largest, each starting at the previous solution, until the mAP of the
-    validation rows has been more than 0.001 below the best for two `C` in a row. The solution is that of the best `C`.
+    For each label, the sum of the binary cross entropies times `C`, plus half the squared norm of the weights, is
+    minimised; the bias has no penalty. This is the objective of scikit-learn's `LogisticRegression`. L-BFGS solves it
+    for all labels at once, from the smallest `C` to the largest, each time starting from the previous solution. It
+    stops when the mAP of the validation rows has been more than 0.001 below the best for two values of `C` in a row,
+    and keeps the solution of the best `C`.
 
-    With missing labels, the regression of a label is that of the rows that are annotated for it; a label without
-    annotated rows gets probability 0.5.
+    With missing labels, the regression of a label uses the rows that are annotated for it; a label without annotated
+    rows gets probability 0.5.
 
-    On sparse or wide features it is often a better linear classifier than one that
-    [fit_classifier][mlmetric.training.fit_classifier] trains by Adam, since it penalises the weights of rare features.
+    On sparse or wide features, the result is often a better linear classifier than one that
+    [fit_classifier][mlmetric.training.fit_classifier] trains with Adam, since the weights of rare features are
+    penalised.
 
-    With a process group of torch.distributed, call it in each process with the same arguments: rank 0 computes the
-    solution, and all processes end with it.
+    With a process group of torch.distributed, call this function in each process with the same arguments: rank 0
+    computes the solution, and all processes end with it.
 
     Args:
         classifier: A classifier with sigmoid; its linear layer is trained in place, from weights of 0. Fit its
-            `standardize` before.
+            `standardize` first.
         features: Shape `(N, D)`, on any device.
         labels: Shape `(N, L)`, in [0, 1], of any kind that [check_labels][mlmetric.labels.check_labels] reads; NaN for
             labels that are not annotated.
-        C: Inverse strengths of the penalty, above 0; one number, or several of which `validation` chooses one.
+        C: Inverse strength of the penalty, above 0: one number, or several numbers of which `validation` chooses one.
         tol: The search for a solution ends when no element of the gradient of the mean loss of a label, divided by the
             variance of the label, is larger than this, or after 100 iterations.
-        validation: Features and labels 0 or 1, NaN where not annotated, of validation rows, scored by mAP. Required
-            for several `C`.
+        validation: Features and labels 0 or 1, NaN where not annotated, of validation rows, scored by mAP. Required for
+            several values of `C`.
 
     Returns:
-        A record for each `C` that was tried: `C`, `loss` (mean over the labels of the mean binary cross entropy, in
-        nats), and with `validation` `val_map` (macro).
+        A record for each value of `C` that was tried: `C`, `loss` (mean over the labels of the mean binary cross
+        entropy, in nats), and, with `validation`, `val_map` (macro).
 
     Raises:
-        ValueError: If a shape is wrong, a feature is not finite, `C` or `tol` is not above 0, several `C` have no
-            `validation`, labels of `validation` are soft, or the classifier has another activation than sigmoid.
+        ValueError: If a shape is wrong, a feature is not finite, `C` or `tol` is not above 0, several values of `C` are
+            given without `validation`, labels of `validation` are soft, or the classifier has another activation than
+            sigmoid.
         TypeError: If features are not tensors, or `C` or labels are not numbers.
         FloatingPointError: If the solution is not finite, as with very large features.
 
@@ -121,7 +124,7 @@ def _solve(
     tol: float,
     validation: tuple[Tensor, Tensor] | None,
 ) -> tuple[list[EpochRecord], Tensor, Tensor]:
-    """Return a record for each `C` that was tried, and weight and bias of the best solution, on the CPU."""
+    """Return a record for each `C` that was tried, and the weight and bias of the best solution, on the CPU."""
     device = device_of(classifier)
     with torch.no_grad():
         inputs = classifier.inputs(features.to(device)).contiguous()  # a layout may change the rounding of sums
@@ -163,7 +166,7 @@ def minimise(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, stren
     """Solve the regressions for one `C` in place, and return the mean binary cross entropy.
 
     The objective of each label is divided by the variance of the label, which does not change its solution: otherwise
-    the gradients of rare labels are below the tolerance from the start.
+    the gradients of rare labels would be below the tolerance from the start.
     """
     optimizer = torch.optim.LBFGS(
         [weight, bias],

@@ -36,7 +36,7 @@ class MixupRows:
 
         Args:
             values: Shape `(N, ...)`.
-            skip_nan: Whether features may be NaN, those of a missing view; each row then keeps its own views, and
+            skip_nan: Whether features may be NaN because a view is missing; each row then keeps its own views, and
                 features that the partner lacks are not mixed.
         """
         selected = values.index_select(0, self.rows.to(values.device))  # faster than indexing
@@ -66,7 +66,7 @@ def draw_mixup(batches: Sequence[Tensor], alpha: float, generator: torch.Generat
     Args:
         batches: The row indices of each batch, shape `(B,)`.
         alpha: A row has weight w or 1 - w, whichever is larger, with w drawn from Beta(alpha, alpha).
-        generator: Draws them, on the CPU; None for torch's global generator.
+        generator: Draws partners and weights, on the CPU; None for torch's global generator.
 
     Returns:
         The rows of each batch; each of them is the partner of one row of its batch.
@@ -84,7 +84,7 @@ def draw_mixup(batches: Sequence[Tensor], alpha: float, generator: torch.Generat
 
 
 def mixup_batches(labels: Tensor, config: TrainingConfig, *, seed: int, epoch: int) -> list[MixupRows]:
-    """Draw the batches of an epoch, from the generator of this thread, or torch's global one outside `seeded`.
+    """Draw the batches of an epoch from the generator of this thread, or torch's global generator outside `seeded`.
 
     Args:
         labels: Labels of the training rows, shape `(N, L)`.

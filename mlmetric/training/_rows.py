@@ -1,4 +1,4 @@
-"""The rows of a stage: checks of rows and labels, and outputs of a module for rows."""
+"""The rows of a stage: checks of rows and labels, and the outputs of a module for rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def apply_in_batches(module: nn.Module, inputs: Tensor, *, batch_size: int = 409
     """Apply a module to rows in batches, in evaluation mode and without gradients.
 
     Args:
-        module: The module; its mode, and that of each submodule, is restored afterwards. Several threads may apply the
-            same module while no thread trains it.
+        module: The module; its mode, and the mode of each submodule, is restored afterwards. Several threads may apply
+            the same module while no thread trains it.
         inputs: Shape `(N, D)` or `(N, ...)`; each batch is moved to the device of the module.
         batch_size: Number of rows in a batch.
 
@@ -46,7 +46,7 @@ def check_missing_support(labels: Tensor, validation: tuple[Tensor, Tensor] | No
             accepted.
 
     Raises:
-        ValueError: If one does not; the message names it.
+        ValueError: If a loss or miner does not support them; the message names it.
     """
     if not any(map(has_missing, [labels] if validation is None else [labels, validation[1]])):
         return

@@ -29,7 +29,7 @@ LabelLoss = Callable[[Tensor, Tensor], Tensor]
 Miner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 _MAX_QUERIES, _MAX_DATABASE = 1000, 10_000
-"""Numbers of rows that the retrieval of a validation uses at most."""
+"""Largest numbers of queries and of database rows in the retrieval of a validation."""
 
 
 class LabelHead(Protocol):
@@ -63,55 +63,55 @@ def fit_embedding(
 ) -> list[EpochRecord]:
     """Train an embedding head with a metric loss (stage one), so that similar label sets get nearby embeddings.
 
-    With a process group of torch.distributed, call it in each process with the same arguments, without a wrapper around
-    miner or loss. Each process embeds a part of every batch; triplets and loss are those of the whole batch, as in one
-    process, and all processes end with the same weights. Rank 0 reads and writes the checkpoint.
+    With a process group of torch.distributed, call this function in each process with the same arguments, without a
+    wrapper around miner or loss. Each process embeds a part of every batch; triplets and loss are computed from the
+    whole batch, as in one process, and all processes end with the same weights. Rank 0 reads and writes the checkpoint.
 
     Args:
         head: Maps features `(N, D)` to embeddings `(N, E)`; trained in place.
         features: Shape `(N, D)`, or `(N, ...)` if the head accepts that, on any device; each batch is moved to the
             device of the head.
         labels: Shape `(N, L)`, multi-hot or soft, of any kind that [check_labels][mlmetric.labels.check_labels] reads.
-            NaN for labels that are not annotated, which needs losses and miners whose `supports_missing_labels` is
+            NaN for labels that are not annotated; this requires losses and miners whose `supports_missing_labels` is
             True, such as those of this package. With mixup, a label is missing if it is in one of the two rows.
         loss: Called as `loss(embeddings, indices_tuple=miner(embeddings, labels))` with a miner, where a loss of
-            [mlmetric.losses][] also receives the labels, and as `loss(embeddings, labels)` without a miner. The
-            parameters of a loss that is a module are also trained, and saved in the checkpoint.
+            [mlmetric.losses][] also receives the labels; without a miner, as `loss(embeddings, labels)`. The parameters
+            of a loss that is a module are also trained, and saved in the checkpoint.
         miner: Finds triplets or pairs in a batch; None for no miner. For a resumed run to give exactly the same result
-            as an uninterrupted one, the miner must not have a generator of its own: it then draws from torch's global
+            as an uninterrupted one, the miner must not have its own generator: it then draws from torch's global
             generator, which is seeded in each epoch.
         classifier: Predicts the labels from the embeddings; trained together with the head, so that the embeddings
             become useful for classification. None for no classifier.
         classifier_weight: Weight of the classifier's loss in the sum of both losses.
         classifier_loss: Loss of the classifier, called as `classifier_loss(logits, labels)`. None for the binary cross
             entropy.
-        label_network: Receives the weights of head and classifier after the best epoch by mAP, which is seldom the one
-            with the best neighbours: a `LabelNetwork` of copies of both, on any device. Without `keep_best`, it
-            receives those of the last epoch. None to keep only the best epoch by retrieval.
+        label_network: A `LabelNetwork` of copies of head and classifier, on any device. It receives their weights after
+            the best epoch by mAP, which is seldom the epoch with the best neighbours. Without `keep_best`, it receives
+            the weights of the last epoch. None to keep only the best epoch by retrieval.
         config: Settings of the training; None for `TrainingConfig()`.
         validation: Features and labels, scored after each epoch by the NDCG@10 of retrieval, by which `keep_best`
-            chooses the epoch of the head: at most 1,000 of these rows, evenly spaced, are queries; at most 10,000 of
+            chooses the epoch of the head. At most 1,000 of these rows, evenly spaced, are queries; at most 10,000 of
             the training rows, evenly spaced, with the labels given for training, are the database. With a classifier,
-            its mAP is recorded too, which requires labels 0 or 1. Missing labels are left out of the mAP; rows without
-            a label that is annotated in both are left out of the ranking of a query. With `label_network`, `patience`
-            ends training when neither score has exceeded its best for so many epochs. None for no validation.
+            its mAP is recorded too, which requires labels 0 or 1. Missing labels are left out of the mAP. A row is left
+            out of the ranking for a query if no label is annotated in both. With `label_network`, `patience` ends
+            training when neither score has improved for this number of epochs. None for no validation.
         checkpoint: File to which the state is saved atomically after each epoch; its folder is created if missing. If
             the file exists, training resumes from it, provided that head, loss, miner, classifier, `config` and rows
             are the same. Their whole content except weights is compared; your own functions are compared by their code.
             A different version of Python, or of the package that defines an object, counts as a difference. Pass new
-            objects, not ones that have been used in training: a loss with a memory, for example, must start with an
-            empty one.
+            objects, not objects that have been used in training: a loss with a memory, for example, must start with an
+            empty memory.
         callback: Called with the record of each epoch, including those restored from a checkpoint.
 
     Returns:
-        A record for each epoch: `epoch`, `loss` (mean over rows), `lr`, with a miner `triplets` (their number), and
-        with `validation` `val_ndcg_at_10` (Jaccard gain) and, with a classifier, `val_map` (macro).
+        A record for each epoch: `epoch`, `loss` (mean over rows), `lr`; with a miner, `triplets` (their number); with
+        `validation`, `val_ndcg_at_10` (Jaccard gain) and, with a classifier, `val_map` (macro).
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft but a classifier is scored,
             `label_network` does not consist of copies of head and classifier, mixup is on but a loss requires labels 0
-            or 1, labels are missing but a loss or miner does not support that, the checkpoint has other settings or
-            data, or the processes of a process group have different ones.
+            or 1, labels are missing but a loss or miner does not support that, or the checkpoint or another process of
+            a process group has other settings or data.
         TypeError: If features are not tensors, labels are not numbers, or, with a checkpoint, the content of a part
             cannot be compared, such as an open file; a method `fingerprint()` of its class can then describe it.
         FloatingPointError: If loss or weights are no longer finite; the checkpoint of the previous epoch is kept.
@@ -211,25 +211,26 @@ def fit_classifier(  # noqa: D417
 ) -> list[EpochRecord]:
     """Train a classifier on a frozen embedding (stage two), or on features, as for a linear probe or a label graph.
 
-    With a process group of torch.distributed, call it in each process with the same arguments: each computes the logits
-    of a part of every batch, and all end with the same weights. Rank 0 reads and writes the checkpoint.
+    With a process group of torch.distributed, call this function in each process with the same arguments: each process
+    computes the logits of a part of every batch, and all end with the same weights. Rank 0 reads and writes the
+    checkpoint.
 
     Args:
         head: The classifier, any head of [mlmetric.heads][] that scores labels; trained in place.
         embeddings: Shape `(N, D)`, or `(N, ...)` if the head accepts that; or features of this shape.
         loss: Called as `loss(logits, labels)`, such as [AsymmetricLoss][mlmetric.losses.AsymmetricLoss]. None for the
-            loss of the head, for a `ClassifierHead` the binary cross entropy.
-        validation: Embeddings, or features, and labels 0 or 1, scored after each epoch by `val_map`, without missing
-            labels, NaN. None for no validation.
+            loss of the head, which is the binary cross entropy for a `ClassifierHead`.
+        validation: Embeddings, or features, and labels 0 or 1, scored after each epoch by `val_map`, which leaves out
+            missing labels, NaN. None for no validation.
 
     Returns:
-        A record for each epoch: `epoch`, `loss` (mean over rows; in nats by default), `lr`, and with `validation`
+        A record for each epoch: `epoch`, `loss` (mean over rows; in nats by default), `lr`; with `validation`,
         `val_loss`, `val_map` (macro) and `val_macro_f1` (at probability 0.5).
 
     Raises:
         ValueError: If a shape or setting is out of range, labels of `validation` are soft, labels are missing but the
-            loss does not support that, the checkpoint has other settings or data, or the processes of a process group
-            have different ones.
+            loss does not support that, or the checkpoint or another process of a process group has other settings or
+            data.
         TypeError: If `head` is not a torch module, embeddings are not tensors, labels are not numbers, or, with a
             checkpoint, the content of a part cannot be compared, such as an open file; a method `fingerprint()` of its
             class can then describe it.
@@ -274,7 +275,7 @@ def fit_classifier(  # noqa: D417
 
 
 def _evenly_spaced(num_rows: int, largest: int) -> slice:
-    """Return a slice of at most so many rows."""
+    """Return a slice of at most `largest` evenly spaced rows."""
     return slice(None, None, max(1, -(-num_rows // largest)))
 
 

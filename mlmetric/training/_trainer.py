@@ -1,4 +1,4 @@
-"""The training loop of both stages: epochs, seeds, checkpoints, choice of the best epoch."""
+"""The training loop of both stages: epochs, seeds, checkpoints, and choice of the best epoch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mlmetric.training._mixup_batches import MixupRows, mixup_batches
 from mlmetric.training._weight_average import WeightAverage
 
 EpochRecord = dict[str, float]
-"""Measurements of an epoch by name: `epoch`, from 1, `loss`, `lr`, and others that depend on the stage."""
+"""Measurements of an epoch by name: `epoch` (from 1), `loss`, `lr`, and others that depend on the stage."""
 
 _logger = logging.getLogger(__name__)
 
 
 def device_of(module: nn.Module, default: torch.device | None = None) -> torch.device:
-    """Return the device of a module's first parameter; without parameters `default`, or the CPU."""
+    """Return the device of a module's first parameter; without parameters, `default` or the CPU."""
     parameter = next(module.parameters(), None)
     return parameter.device if parameter is not None else default or torch.device("cpu")
 
@@ -50,7 +50,7 @@ class Trainer:
         checkpoint: File to save to after each epoch, and to resume from.
         callback: Called with the record of each epoch.
         objective: Loss, miner and other parts of the objective, by name. Modules among them are trained and saved with
-            `module`; a checkpoint must have been written with the same ones.
+            `module`; a checkpoint must have been written with the same modules.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Trainer:
         Args:
             inputs: Rows to train on, shape `(N, D)` or `(N, ...)`.
             labels: Their labels, shape `(N, L)`.
-            step: Returns the loss of a batch, and a count such as that of its triplets.
-            validate: Returns the measurements of an epoch on `validation`, and its scores by name, larger is better.
-                The module ends with the weights of the best epoch by the first of them.
+            step: Returns the loss of a batch, and a count, such as the number of its triplets.
+            validate: Returns the measurements of an epoch on `validation`, and its scores by name (larger is better).
+                The module ends with the weights of the best epoch by the first score.
             validation: The validation rows; None to skip `validate`.
             count_name: Name of the count in the records; None to leave it out.
 
@@ -197,7 +197,7 @@ class Trainer:
             yield
 
     def _settings(self, inputs: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, str]:
-        """Describe all that must be the same in a checkpoint and on each rank."""
+        """Describe everything that must be the same in a checkpoint and on each rank."""
         if self.checkpoint is None and num_ranks() == 1:
             return {}
         state: list[Tensor] = list(self.trained.parameters())
@@ -252,7 +252,7 @@ class Trainer:
         for name in {**self.settings, **saved}:
             was, now = (settings.get(name, "absent") for settings in (saved, self.settings))
             if was != now:
-                is_data = "torch.Tensor" in f"{was}"  # with a digest, which says nothing to people
+                is_data = "torch.Tensor" in f"{was}"  # with a digest, which tells users nothing
                 difference = f"{name} has other values" if is_data else f"{name} was {was} and is {now}"
                 raise ValueError(
                     f"The checkpoint {self.checkpoint} has other settings or data: {difference}. "

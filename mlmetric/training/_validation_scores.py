@@ -21,7 +21,7 @@ def label_score(scores: Tensor, target: Tensor) -> float:
 def retrieval_score(embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> float:
     """Compute the NDCG@10 of queries in a database, with the Jaccard similarity of the labels as gain.
 
-    With missing labels, the similarity is that of the labels that are annotated in both rows, and a row without such a
+    With missing labels, the similarity compares the labels that are annotated in both rows, and a row without such a
     label is left out of the ranking for this query. Queries without a similar row are left out of the mean.
 
     Args:
@@ -31,7 +31,7 @@ def retrieval_score(embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_lab
         ref_labels: Labels of the database, shape `(M, L)`; NaN for missing labels.
 
     Returns:
-        The mean; NaN without a query that has a similar row.
+        The mean; NaN if no query has a similar row.
     """
     if not has_missing(labels) and not has_missing(ref_labels):
         return float(ndcg_at_k(embeddings, labels, ref_emb, ref_labels, k=_K))

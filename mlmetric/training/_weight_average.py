@@ -36,7 +36,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Exchange the weights of the module and their averages until the block ends."""
+        """Exchange the weights of the module with their averages until the block ends."""
         self._exchange()
         try:
             yield
@@ -52,7 +52,7 @@ class WeightAverage:
         return {"averages": self._averages, "num_updates": self.num_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace averages and number of updates by those of a state.
+        """Replace the averages and the number of updates by those of a state.
 
         Raises:
             ValueError: If the state does not match the module.

@@ -37,10 +37,10 @@ def ndcg_at_k(
     """Compute the normalised discounted cumulative gain of the first k retrieved rows (NDCG@k).
 
     The database is ranked by distance to the query, and the grade `r_i` of the row at rank i is the similarity of its
-    labels to those of the query. `DCG@k = sum_{i=1..k} g(r_i) / log2(i + 1)` is divided by its highest possible value,
-    that of the k highest grades in the whole database. 1 is best; 0 means that no retrieved row has a grade above 0. A
-    query is undefined if no row of the database has a grade above 0, for example if the query has no labels. Rows at
-    the same distance are ranked by index.
+    labels to the labels of the query. `DCG@k = sum_{i=1..k} g(r_i) / log2(i + 1)` is divided by its highest possible
+    value, the DCG@k of the k highest grades in the whole database. 1 is best; 0 means that no retrieved row has a grade
+    above 0. A query is undefined if no row of the database has a grade above 0, for example if the query has no labels.
+    Rows at the same distance are ranked by index.
 
     Args:
         embeddings: Embeddings of the queries, shape `(N, D)`, any real dtype; distances are computed in float64. With
@@ -49,13 +49,13 @@ def ndcg_at_k(
             soft labels: a tensor, an array, a list of rows, a scipy sparse matrix or a data frame.
         ref_emb: Embeddings of the database, shape `(M, D)`. By default the queries are the database, and each query is
             excluded from its own results by index; its duplicates are not excluded.
-        ref_labels: Labels of the database, shape `(M, L)`, of any of these kinds. By default the queries are the
-            database.
+        ref_labels: Labels of the database, shape `(M, L)`, of the same kinds as `labels`. By default the queries are
+            the database.
         k: Number of retrieved rows that are evaluated. A k larger than the database (M rows, or N - 1 if the queries
             are the database) is clipped to its size. None evaluates all retrieved rows.
         gain: Gain of a grade r. `"linear"`: `g(r) = r`. `"exponential"`: `g(r) = 2**r - 1`, common for counts.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`.
-            Grades must be >= 0. None for [`jaccard`][mlmetric.similarity.jaccard]; the number of shared labels
+            Grades must be >= 0. None uses [`jaccard`][mlmetric.similarity.jaccard]; the number of shared labels
             (`inner_product`) favours rows with many labels.
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0, which for `jaccard` means at least one shared label.
@@ -63,7 +63,7 @@ def ndcg_at_k(
         metric: How the database is ranked. `"euclidean"`, the default: by Euclidean distance of the embeddings.
             `"cosine"`: by cosine distance. `"precomputed"`: by the distances that `embeddings` contains; `ref_emb` must
             be None. `"retrieved"`: `embeddings` contains the integer indices of the retrieved rows, nearest first, such
-            as those of an approximate nearest-neighbour index; `ref_emb` must be None. -1 at the end of a row is
+            as the results of an approximate nearest-neighbour search; `ref_emb` must be None. -1 at the end of a row is
             padding, as in faiss: it counts as a retrieved row of grade 0 that is not relevant.
         average: `"mean"`, the default: mean over the queries. `"none"`: one value for each query.
         sample_weight: Weight of each query in the mean, shape `(N,)`. By default all queries have the same weight.
@@ -124,7 +124,7 @@ def acg_at_k(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Compute the mean grade of the first k retrieved rows: average cumulative gain (ACG@k).
+    """Compute the average cumulative gain (ACG@k): the mean grade of the first k retrieved rows.
 
     With Jaccard similarity, 1 is best: all retrieved rows have exactly the labels of the query. A query without a
     relevant row in the database is undefined.
@@ -172,9 +172,9 @@ def wmap_at_k(
 ) -> torch.Tensor:
     """Compute the weighted mean average precision of the first k retrieved rows (WMAP@k).
 
-    For each query, the mean over the relevant rows among the first k of the mean grade up to their rank; 0 without a
-    relevant row among them. With grades 0 and 1 it equals `map_at_k(denominator="hits")`. A query without a relevant
-    row in the database is undefined.
+    The value of a query is the mean, over the relevant rows among its first k, of the mean grade up to the rank of the
+    row; it is 0 if none of the first k is relevant. With grades 0 and 1 it equals `map_at_k(denominator="hits")`. A
+    query without a relevant row in the database is undefined.
 
     Examples:
         >>> import torch
@@ -194,7 +194,7 @@ def wmap_at_k(
 @supports_resample_weights
 @inherit_docs(
     acg_at_k,
-    metric="it counts as a retrieved row of grade 0 that is not relevant=>the mean is that of the other retrieved rows",
+    metric="it counts as a retrieved row of grade 0 that is not relevant=>the mean is over the other retrieved rows",
 )
 def size_ratio_at_k(  # noqa: D417
     embeddings: TensorLike,
@@ -210,14 +210,14 @@ def size_ratio_at_k(  # noqa: D417
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Divide the mean number of labels of the first k retrieved rows by that of the database.
+    """Divide the mean number of labels of the first k retrieved rows by the mean number in the database.
 
     1 is neutral. A value above 1 means that rows with many labels are retrieved more often than others (hubs). Metrics
-    that count shared labels then increase although the retrieved rows match no better, so report this ratio with
-    them. It is undefined if the database has no labels or nothing was retrieved.
+    that count shared labels then increase although the retrieved rows match no better, so report this ratio together
+    with them. It is undefined if the database has no labels or nothing was retrieved.
 
     Args:
-        similarity: As in the other retrieval metrics; the ratio does not depend on it. None for
+        similarity: As in the other retrieval metrics; the ratio does not depend on it. None uses
             [`jaccard`][mlmetric.similarity.jaccard].
         relevance_threshold: As in the other retrieval metrics; the ratio does not depend on it.
 

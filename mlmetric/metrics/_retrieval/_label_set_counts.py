@@ -1,4 +1,4 @@
-"""Distinct label sets of rows that pass once, and the number of rows with each."""
+"""Distinct label sets of rows that are read once, and the number of rows with each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BYTES_OF_INTEGER = 8
 
 
 class LabelSetCounts:
-    """The distinct rows of label matrices, and how often each occurs.
+    """Distinct rows of label matrices, and how often each occurs.
 
-    A row is stored as one value, its key: the labels as bits while all entries are 0 or 1, and the bytes of the row
-    since the first block with another entry. Eight labels then take one byte; soft labels take their own size, and
-    usually each row is distinct.
+    A row is stored as one value, its key. While all entries are 0 or 1, the key contains the labels as bits, so that
+    eight labels take one byte. From the first block with another entry on, the key contains the bytes of the row;
+    usually each row is then distinct.
 
     Args:
         num_labels: Number of columns.
@@ -38,7 +38,7 @@ class LabelSetCounts:
         self._num_pending = 0
 
     def copy(self) -> LabelSetCounts:
-        """Return a copy, for which only the list of arrays is copied: the arrays are never changed."""
+        """Return a copy; the arrays are never changed, so that only the list of them is copied."""
         copied = copy(self)
         copied._pending = [*self._pending]
         return copied

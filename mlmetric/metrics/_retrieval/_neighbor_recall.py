@@ -24,16 +24,16 @@ def neighbor_recall(
 ) -> torch.Tensor:
     """Compute the fraction of the exact nearest neighbours that an approximate search retrieved.
 
-    1 is best: all were retrieved, in any order. It does not depend on labels. With k columns in both it is the
-    k-recall@k of approximate search; with one exact neighbour and K retrieved rows, 1-recall@K. Rows are compared by
-    number: where several rows are at the distance of the last exact neighbour, such as copies of one row, a search that
-    returns another of them than the exact search is counted as if it had missed it.
+    1 is best: all were retrieved, in any order. The recall does not depend on labels. With k columns in both arguments
+    it is the k-recall@k of approximate search; with one exact neighbour and K retrieved rows it is 1-recall@K. Rows are
+    compared by index. If several rows are at the distance of the last exact neighbour, such as copies of one row, a
+    search that returns a different one of them than the exact search counts as having missed it.
 
     Args:
-        retrieved: Numbers of the rows that the approximate search retrieved for each query, integers of shape `(N, K)`.
+        retrieved: Indices of the rows that the approximate search retrieved for each query, integers of shape `(N, K)`.
             -1 at the end of a row is padding, as in faiss, where fewer than K rows were found.
-        exact: Numbers of the exact nearest neighbours, such as those of
-            [`kneighbors`][mlmetric.neighbors.kneighbors], integers of shape `(N, k)`, padded with -1 likewise.
+        exact: Indices of the exact nearest neighbours, as returned by [`kneighbors`][mlmetric.neighbors.kneighbors],
+            integers of shape `(N, k)`, padded with -1 in the same way.
         average: `"mean"`, the default: mean over the queries. `"none"`: one value for each query.
         sample_weight: Weight of each query in the mean, shape `(N,)`. By default all queries have the same weight.
         zero_division: Value of a query without exact neighbours, which is undefined: nan, the default, excludes it from
@@ -43,8 +43,8 @@ def neighbor_recall(
         float64 in [0, 1], 0-d, or shape `(N,)` with `average="none"`, on the device of `retrieved`.
 
     Raises:
-        TypeError: If an argument does not contain real numbers, or the row numbers are not integers.
-        ValueError: If the numbers of queries differ, a row number is below -1, is repeated in a row or follows a -1, or
+        TypeError: If an argument does not contain real numbers, or the indices are not integers.
+        ValueError: If the numbers of queries differ, an index is below -1, is repeated in a row or follows a -1, or
             another argument is invalid.
 
     Examples:
@@ -54,8 +54,8 @@ def neighbor_recall(
 
     Source:
         Jégou et al., "Product quantization for nearest neighbor search", IEEE TPAMI 33(1), 2011, for one exact
-        neighbour; Aumüller et al., "ANN-Benchmarks", Information Systems 87, 2020, for k, which counts rows by distance
-        instead of number.
+        neighbour; Aumüller et al., "ANN-Benchmarks", Information Systems 87, 2020, for k neighbours, which compares
+        rows by distance instead of index.
     """
     found = check_row_numbers(to_tensor(retrieved, "retrieved"), "retrieved")
     wanted = check_row_numbers(to_tensor(exact, "exact"), "exact").to(found.device)

@@ -136,17 +136,17 @@ def mean_grade(results: RetrievalResults, k: int) -> Tensor:
 
 
 def size_ratio(results: RetrievalResults, k: int) -> Tensor:
-    """Mean number of labels of the first k, divided by that of the database."""
+    """Mean number of labels of the first k, divided by the mean number in the database."""
     return results.mean_num_labels_at(k) / results.mean_num_labels
 
 
 def precision(results: RetrievalResults, k: int) -> Tensor:
-    """Fraction of the first k that is relevant."""
+    """Fraction of the first k that are relevant."""
     return _where_defined(results, results.hits_at(k) / k)
 
 
 def recall(results: RetrievalResults, k: int) -> Tensor:
-    """Fraction of the relevant rows that is among the first k."""
+    """Fraction of the relevant rows that are among the first k."""
     return results.hits_at(k) / results.num_relevant
 
 
@@ -184,7 +184,7 @@ def weighted_average_precision(results: RetrievalResults, k: int) -> Tensor:
 
 
 def r_precision(results: RetrievalResults, k: int) -> Tensor:
-    """Fraction of the first R that is relevant, where R is the number of relevant rows and at most k."""
+    """Fraction of the first R that are relevant, where R is the number of relevant rows and at most k."""
     relevant = results.relevant_results
     is_counted = relevant.ranks <= _check_depth(results, k)[relevant.queries]
     return relevant.sum_by_query(is_counted) / results.num_relevant

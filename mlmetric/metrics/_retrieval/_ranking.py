@@ -1,4 +1,4 @@
-"""Rankings of a database for each query: by embeddings, by distances, or by indices that are given."""
+"""Rankings of a database for each query: by embeddings, by distances, or by given indices."""
 
 from __future__ import annotations
 

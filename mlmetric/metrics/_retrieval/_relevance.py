@@ -35,11 +35,11 @@ def precision_at_k(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Compute the fraction of the first k retrieved rows that is relevant.
+    """Compute the fraction of the first k retrieved rows that are relevant (precision@k).
 
     1 is best, 0 is worst; a query with fewer than k relevant rows in the database cannot reach 1. If k is larger than
-    the database, the fraction is that of the whole database. A query without a relevant row in the database, such as a
-    query without labels, is undefined.
+    the database, the fraction is computed over the whole database. A query without a relevant row in the database, such
+    as a query without labels, is undefined.
 
     Examples:
         >>> import torch
@@ -71,10 +71,10 @@ def recall_at_k(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Compute the fraction of the relevant rows of the database that is among the first k retrieved rows.
+    """Compute the fraction of the relevant rows of the database that are among the first k retrieved rows (recall@k).
 
     1 is best, 0 is worst; a query with more than k relevant rows cannot reach 1. A query without a relevant row in the
-    database is undefined. Metric-learning papers call `hit_rate_at_k` Recall@k.
+    database is undefined. Metric-learning papers use the name Recall@k for `hit_rate_at_k`.
 
     Examples:
         >>> import torch
@@ -106,8 +106,8 @@ def hit_rate_at_k(
 ) -> torch.Tensor:
     """Compute the fraction of queries with at least one relevant row among the first k retrieved rows.
 
-    1 is best, 0 is worst. Metric-learning papers call it Recall@k; the fraction of the relevant rows that is retrieved
-    is `recall_at_k`. A query without a relevant row in the database is undefined.
+    1 is best, 0 is worst. Metric-learning papers call it Recall@k; `recall_at_k` is the fraction of the relevant rows
+    that are retrieved. A query without a relevant row in the database is undefined.
 
     Examples:
         >>> import torch
@@ -181,7 +181,7 @@ def map_at_r(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Compute the mean average precision of the first R retrieved rows, where R rows are relevant (MAP@R).
+    """Compute the mean average precision of the first R retrieved rows, for a query with R relevant rows (MAP@R).
 
     The precision at each relevant row among the first R is summed and divided by R. 1 is best: the relevant rows come
     first. A query without a relevant row in the database is undefined.
@@ -223,7 +223,7 @@ def r_precision(
     sample_weight: TensorLike | None = None,
     zero_division: float = math.nan,
 ) -> torch.Tensor:
-    """Compute the fraction of the first R retrieved rows that is relevant, where R rows are relevant.
+    """Compute the fraction of the first R retrieved rows that are relevant, for a query with R relevant rows.
 
     1 is best: the relevant rows come first. A query without a relevant row in the database is undefined.
 

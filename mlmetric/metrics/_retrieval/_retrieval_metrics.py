@@ -1,4 +1,4 @@
-"""All retrieval metrics at once, of embeddings that are passed in batches."""
+"""The class that computes all retrieval metrics of embeddings that are passed in batches."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ class RetrievalMetrics(StatefulMetric):
     | `map`, `map_at_r`, `r_precision`, `mrr` | of the relevant rows in the ranking of the whole database |
     | `queries_without_relevant` | number of queries without a relevant row in the database, which are undefined |
 
-    With `streamed=True` the rows of the database are searched when they are added, and not stored. Each query keeps its
-    k best, and each distinct label set the number of its rows, from which the ideal ranking and the numbers of relevant
-    rows follow: the values are the same. All queries are added first. The memory needed grows with the queries and with
-    the distinct label sets; nearly all rows of soft labels are distinct, so that all labels are then stored. In a
-    distributed run each process adds the same queries and its own part of the database; `merge_state` joins metrics
-    of independent processes likewise.
+    With `streamed=True`, `update_ref` searches the rows of the database at once and does not store them. It keeps the k
+    nearest rows of each query and the number of rows with each distinct label set, from which the ideal ranking and the
+    numbers of relevant rows follow: the values are the same. Add all queries before the database. The memory needed
+    grows with the number of queries and of distinct label sets; nearly all rows of soft labels are distinct, so that
+    all labels are then stored. In a distributed run, each process adds the same queries and its own part of the
+    database; `merge_state` merges metrics of independent processes in the same way.
 
     If torchmetrics is installed, an instance is also a `torchmetrics.Metric` and can be part of a `MetricCollection`.
 
     Args:
         k: Number of retrieved rows that are evaluated, at least 1: one number or several. A k larger than the database
-            is clipped to its size; the keys keep the k given here.
+            is clipped to its size; the keys contain the k given here.
         full_ranking: Whether to compute `map`, `map_at_r`, `r_precision` and `mrr`, which rank the whole database for
             each query. Without them, only the first k rows are searched for, which is several times faster. It must be
             False with `streamed=True`.
         similarity: Relevance grade of each row for each query: a callable `(labels, ref_labels) -> (N, M)`. Grades must
-            be >= 0. With `streamed=True`, `ref_labels` are the distinct label sets, so that a grade must depend on the
-            labels of its query and its row only. None for [`jaccard`][mlmetric.similarity.jaccard].
+            be >= 0. With `streamed=True`, `ref_labels` are the distinct label sets, so a grade must depend only on the
+            labels of its query and its row. None uses [`jaccard`][mlmetric.similarity.jaccard].
         relevance_threshold: Lowest grade of a relevant row, compared by [`reaches`][mlmetric.similarity.reaches].
             None, the default: any grade above 0.
         metric: How the database is ranked. `"euclidean"`: by Euclidean distance. `"cosine"`: by cosine distance.
@@ -150,8 +150,8 @@ class RetrievalMetrics(StatefulMetric):
 
         With `streamed=True`, arrays, memory maps, tensors and sparse matrices are converted block by block, and so are
         matrices in files with the attributes `shape` and `dtype` whose slices are arrays, such as
-        [JoinedFeatures][mlmetric.data.JoinedFeatures] and data sets of h5py. Embeddings may have another dtype than
-        those of the queries, such as float16.
+        [JoinedFeatures][mlmetric.data.JoinedFeatures] and h5py datasets. The embeddings may have another dtype than the
+        queries, such as float16.
 
         Args:
             ref_emb: Embeddings of the database, shape `(M, D)`, any real dtype.
@@ -185,8 +185,8 @@ class RetrievalMetrics(StatefulMetric):
     def merge_state(self, other: Self) -> None:
         """Add all batches of another metric of the same class.
 
-        With `streamed=True` both have the same queries, which remain as they are, and the rows of the other database
-        follow those of this one.
+        With `streamed=True` both must have the same queries, which are kept once; the rows of the other database follow
+        the rows of this one.
 
         Args:
             other: The metric whose batches to add; it is not changed.
@@ -216,7 +216,7 @@ class RetrievalMetrics(StatefulMetric):
         self._batches.append(batch)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute all metrics of all queries so far, of all processes.
+        """Compute all metrics over the queries added so far in all processes.
 
         Returns:
             The keys above, each a float64 0-d tensor on the device of the rows.
@@ -234,9 +234,9 @@ class RetrievalMetrics(StatefulMetric):
         n_resamples: int = 1000,
         generator: torch.Generator | None = None,
     ) -> MetricsReport:
-        """Compute all metrics of all queries so far, of all processes, with confidence intervals.
+        """Compute all metrics over the queries added so far in all processes, with confidence intervals.
 
-        The intervals are those of `confidence_interval`: queries are resampled, and the database stays fixed.
+        The intervals are computed as in `confidence_interval`: queries are resampled, and the database stays fixed.
 
         Args:
             confidence_level: Nominal coverage of the bootstrap intervals, above 0 and below 1; None for no intervals.
@@ -245,7 +245,7 @@ class RetrievalMetrics(StatefulMetric):
                 In a distributed run all processes then use the same resamples.
 
         Returns:
-            The values and their intervals, and the number of queries in each mean. `str` of it is a Markdown table.
+            The values and their intervals, and the number of queries in each mean. `str(report)` is a Markdown table.
 
         Raises:
             ValueError: If `confidence_level` or `n_resamples` is out of range, there is no query, the database is

@@ -1,4 +1,4 @@
-"""A database that passes once: the nearest rows of each query, their label sets, and the number of rows of each set."""
+"""A database that is read once: the nearest rows of each query, and the number of rows with each label set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXACT_IN_FLOAT32 = (
 
 
 class DatabaseState(NamedTuple):
-    """What is known of the rows so far; none of its parts is changed later."""
+    """State of the search after the rows added so far; its parts are never changed."""
 
     nearest: Nearest
     label_sets: LabelSetCounts
@@ -48,7 +48,7 @@ class DatabaseState(NamedTuple):
 
 
 class StreamedDatabase:
-    """The k nearest rows of each query in a database that passes once, and the histogram of its label sets.
+    """The k nearest rows of each query in a database that is read once, and the number of rows with each label set.
 
     Args:
         embeddings: Embeddings of the queries, `(N, D)`.
@@ -71,7 +71,7 @@ class StreamedDatabase:
         return self._search.num_refs
 
     def add(self, ref_emb: TensorLike, ref_labels: LabelsLike) -> None:
-        """Add rows, block by block; after an error none of them is added."""
+        """Add rows block by block; if an error occurs, none of them is added."""
         rows = _sliceable(ref_emb)
         rows = to_tensor(ref_emb, "ref_emb") if rows is None else rows
         labels = _sliceable(ref_labels)
@@ -126,7 +126,7 @@ class StreamedDatabase:
         self._kept, self._num_kept = [(indices[is_near], keys[is_near])], int(is_near.sum())
 
     def state(self) -> DatabaseState:
-        """Return what is known of the rows so far."""
+        """Return the state after the rows added so far."""
         return DatabaseState(self._search.nearest(), self._label_sets.copy(), tuple(self._kept), self.num_updates)
 
     def _restore(self, state: DatabaseState) -> None:
@@ -196,7 +196,7 @@ def gather_database(database: StreamedDatabase | None) -> StreamedDatabase | Non
 
 
 def merge_databases(first: StreamedDatabase | None, second: StreamedDatabase | None) -> StreamedDatabase:
-    """Return the rows of both; those of the second follow those of the first."""
+    """Return the rows of both; the rows of the second follow the rows of the first."""
     if first is None or second is None or first.digest() != second.digest():
         raise ValueError(
             "`other` must have the same queries, `k` and `metric`, and both `streamed=True`, got a metric that differs "
@@ -214,7 +214,7 @@ def _sliceable(values: Any) -> Any:
         return values.detach() if values.layout is torch.strided else None
     if sparse.issparse(values):
         return values.tocsr()
-    # Arrays, and matrices in files that are read where they are sliced, such as `JoinedFeatures` and those of h5py.
+    # Arrays, and matrices in files that are read where they are sliced, such as `JoinedFeatures` and h5py datasets.
     dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", ())
     is_sliceable = isinstance(dtype, np.dtype) and dtype.kind in "biuf" and len(shape) == 2
     return values if is_sliceable else None
