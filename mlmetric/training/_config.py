@@ -13,6 +13,10 @@ _MAX_SEED = 2**32 - 1
 class TrainingConfig:
     """Settings of a training stage; the optimiser is Adam.
 
+    [MetricEmbedder][mlmetric.estimators.MetricEmbedder] and
+    [MetricClassifier][mlmetric.estimators.MetricClassifier] have defaults of their own: 20 epochs, a learning rate of
+    0.003, mixup and averaged weights.
+
     Args:
         max_epochs: Largest number of passes over the training rows; `patience` can end training earlier.
         batch_size: Number of rows in a batch. A metric loss compares the rows of one batch with each other.

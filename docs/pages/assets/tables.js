@@ -1,4 +1,7 @@
-// Tables of benchmarks: click a column's title to sort; choose one value of the first column to filter.
+// Tables of benchmarks: click the title of a column to sort by it; choose a value of the first column, such as a data set,
+// to see its rows only; show the standard deviations.
+const LONG = 20; // tables with more rows first show one value of the first column
+
 document$.subscribe(() => {
   for (const block of document.querySelectorAll(".benchmark")) {
     const body = block.querySelector("tbody");
@@ -27,13 +30,28 @@ document$.subscribe(() => {
         body.append(...[...rows].sort(compare));
       });
     });
+    if (heads.some((head) => head.textContent === "±")) {
+      const [label, box] = [document.createElement("label"), document.createElement("input")];
+      box.type = "checkbox";
+      const show = () => heads.forEach((head, column) => {
+        if (head.textContent !== "±") return;
+        for (const cell of [head, ...rows.map((row) => row.cells[column])]) cell.hidden = !box.checked;
+      });
+      box.addEventListener("change", show);
+      show();
+      label.append(box, " standard deviations (±)");
+      block.prepend(label);
+    }
     if (block.dataset.filter === undefined) continue;
     const label = document.createElement("label");
     const select = document.createElement("select");
     for (const value of ["", ...new Set(rows.map((row) => text(row, 0)))]) select.add(new Option(value || "all", value));
-    select.addEventListener("change", () => {
+    const filter = () => {
       for (const row of rows) row.hidden = select.value !== "" && text(row, 0) !== select.value;
-    });
+    };
+    select.addEventListener("change", filter);
+    if (rows.length > LONG) select.selectedIndex = 1;
+    filter();
     label.append(`${block.dataset.filter}: `, select);
     block.prepend(label);
   }
