@@ -64,6 +64,7 @@ OTHERS: dict[str, Method] = {
     "semantic projection": Method(semantic),
     "SupCon, shares a label": metric(UNIT, loss=MultiLabelSupConLoss("any")),
     "SupCon, Jaccard": metric(UNIT, loss=MultiLabelSupConLoss()),
+    "SupCon, Jaccard, 4 members": metric(UNIT, loss=MultiLabelSupConLoss(), n_members=4, rate_of="SupCon, Jaccard"),
     "SupCon, Jaccard, dropout": metric(loss=MultiLabelSupConLoss()),
     "SupCon, per label, dropout": metric(loss=MultiLabelSupConLoss("per_label")),
     "log-ratio, dropout": metric(PLAIN_DROPOUT, loss=LogRatioLoss()),
