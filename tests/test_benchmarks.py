@@ -1,25 +1,19 @@
 """The benchmarks run, print tables and write them; their results are not tested."""
 
 import csv
-import importlib.util
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+import benchmark_tables
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "benchmarks"
 PAGES = ROOT / "docs" / "pages" / "benchmarks"
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
 CASES = [*((path.stem,) for path in BENCHMARKS), ("calibration", "--own"), ("label_errors", "--embedder")]
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def heads_of(path):
@@ -58,10 +52,9 @@ def test_published_data_files_are_shown_on_a_page():
 
 
 def test_data_file_becomes_a_table_that_can_be_sorted_and_filtered(tmp_path):
-    hook = load(ROOT / "docs" / "hooks" / "benchmark_tables.py")
     path = tmp_path / "data.csv"
     path.write_text('set,method,mAP,mAP sd\na,x|y,0.5,0.1\na,z,"1,000",\n')
-    assert hook.table(path, "All figures", "data.csv").splitlines() == [
+    assert benchmark_tables.table(path, "All figures", "data.csv").splitlines() == [
         '<div class="benchmark" data-filter="set" markdown="1">',
         "",
         "| set | method | mAP | ± |",
@@ -74,14 +67,13 @@ def test_data_file_becomes_a_table_that_can_be_sorted_and_filtered(tmp_path):
         "[All figures (CSV)](data.csv)",
     ]
     path.write_text("method,rows\nx,does not fit\ny,2\nz,1 %\n")
-    assert "data-filter" not in hook.table(path, "", "")
-    assert "| --- | ---: |" in hook.table(path, "", "")
+    assert "data-filter" not in benchmark_tables.table(path, "", "")
+    assert "| --- | ---: |" in benchmark_tables.table(path, "", "")
     path.write_text("method,rows\nx\n")
     with pytest.raises(ValueError, match=r"data\.csv, line 2: 1 cells, but 2 titles of columns\."):
-        hook.table(path, "", "")
+        benchmark_tables.table(path, "", "")
 
 
 def test_link_to_a_data_file_is_replaced_only_in_a_paragraph_of_its_own():
-    hook = load(ROOT / "docs" / "hooks" / "benchmark_tables.py")
-    assert hook.LINK.search("Text.\n\n[All figures](data/methods.csv)\n")
-    assert not hook.LINK.search("See [all figures](data/methods.csv).")
+    assert benchmark_tables.LINK.search("Text.\n\n[All figures](data/methods.csv)\n")
+    assert not benchmark_tables.LINK.search("See [all figures](data/methods.csv).")

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import importlib.util
 import inspect
 import textwrap
 
@@ -17,10 +16,7 @@ API_PAGES = [page for page in (DOCS / "pages" / "api").glob("*.md") if page.stem
 def hook(name):
     """Import a hook of the documentation."""
     pytest.importorskip("griffe", reason='the documentation is built with pip install -e ".[docs]"')
-    spec = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(name)
 
 
 def test_doctests_of_a_docstring_become_one_block_of_code_and_one_of_output():

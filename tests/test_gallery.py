@@ -1,7 +1,7 @@
 """The hook of mkdocs that runs the scripts of the gallery and makes their pages, and the scripts."""
 
 import ast
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -33,9 +33,7 @@ plt.title("A line\\nof two points")
 @pytest.fixture
 def gallery(tmp_path, monkeypatch):
     """The hook with folders of its own."""
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "hooks" / "gallery.py")
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
+    hook = importlib.import_module("gallery")
     monkeypatch.setattr(hook, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("MPLBACKEND", "agg")
     yield hook
