@@ -48,6 +48,7 @@ document$.subscribe(() => {
     for (const value of ["", ...new Set(rows.map((row) => text(row, 0)))]) select.add(new Option(value || "all", value));
     const filter = () => {
       for (const row of rows) row.hidden = select.value !== "" && text(row, 0) !== select.value;
+      for (const cell of [heads[0], ...rows.map((row) => row.cells[0])]) cell.hidden = select.value !== "";
     };
     select.addEventListener("change", filter);
     if (rows.length > LONG) select.selectedIndex = 1;
