@@ -33,8 +33,9 @@ Seconds: of CPU time of one training, on one thread.
 
 Ranks. One of our recipes is "first" if its mean exceeds that of every other method by more than the larger standard
 deviation of the two over seeds, "behind" if another method exceeds it by that much, otherwise "tied", and "tied ahead"
-if its mean is the highest. For NDCG, only methods with an allowed size ratio are compared. The deviations contain the
-variation of training, of the validation part, and, where each seed has another split, of the test rows.
+if its mean is the highest. For NDCG, a remark names those of the two compared methods whose size ratio is not from 0.95
+to 1.1. The deviations contain the variation of training, of the validation part, and, where each seed has another
+split, of the test rows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ MEASURES = {
     "macro_f1": "macro F1",
     "overall_f1": "overall F1",
 }
-RANK_HEADS = ["method", "metric", "mean", "rank", "lead", "best other method", "mean of the other", "remarks"]
+RANK_HEADS = ["method", "metric", "mean", "rank", "lead", "best other method", "mean of the other", "remark"]
 RANKED = ("ndcg", "knn", "map", "macro_f1", "overall_f1")
 SIZE_RATIOS = (0.95, 1.1)
 
@@ -42,26 +42,20 @@ def result_rows(runs: Runs) -> Iterator[list[str]]:
 def rank_rows(runs: Runs, ours: str) -> Iterator[list[str]]:
     """Yield the rank of one of our recipes among the other methods for each metric."""
     low, high = SIZE_RATIOS
+    others = [name for name in (*OTHERS, PAPER, FORMER) if name in runs]
     means = {name: {key: statistics.fmean(row[key] for row in rows) for key in MEASURES} for name, rows in runs.items()}
-    outside = {name for name in runs if not low <= means[name]["size"] <= high}
     for measured in RANKED:
-        others = [name for name in (*OTHERS, PAPER, FORMER) if name in runs]
-        skipped = [name for name in others if measured == "ndcg" and name in outside]
-        allowed = [name for name in others if name not in skipped]
-        remarks = [f"size ratio outside {low} to {high}"] if measured == "ndcg" and ours in outside else []
-        remarks += [f"not compared: {', '.join(skipped)}"] if skipped else []
-        cells = [ours, MEASURES[measured], f"{means[ours][measured]:.3f}"]
-        if not allowed:
-            yield [*cells, "no other method", "", "", "", "; ".join(remarks)]
-            continue
-        spread = {name: deviation([row[measured] for row in runs[name]]) for name in (ours, *allowed)}
-        leads = {name: means[ours][measured] - means[name][measured] for name in allowed}
-        spreads = {name: max(spread[ours], spread[name]) for name in allowed}
+        spread = {name: deviation([row[measured] for row in runs[name]]) for name in (ours, *others)}
+        leads = {name: means[ours][measured] - means[name][measured] for name in others}
+        spreads = {name: max(spread[ours], spread[name]) for name in others}
         best = min(leads, key=leads.__getitem__)
-        if all(leads[name] > spreads[name] for name in allowed):
-            verdict = "first"
-        elif any(leads[name] < -spreads[name] for name in allowed):
-            verdict = "behind"
+        if all(leads[name] > spreads[name] for name in others):
+            rank = "first"
+        elif any(leads[name] < -spreads[name] for name in others):
+            rank = "behind"
         else:
-            verdict = "tied ahead" if leads[best] > 0 else "tied"
-        yield [*cells, verdict, f"{leads[best]:+.3f}", best, f"{means[best][measured]:.3f}", "; ".join(remarks)]
+            rank = "tied ahead" if leads[best] > 0 else "tied"
+        outside = [name for name in (ours, best) if measured == "ndcg" and not low <= means[name]["size"] <= high]
+        remark = f"size ratio outside {low} to {high}: {', '.join(outside)}" if outside else ""
+        cells = [f"{means[ours][measured]:.3f}", rank, f"{leads[best]:+.3f}", best, f"{means[best][measured]:.3f}"]
+        yield [ours, MEASURES[measured], *cells, remark]
