@@ -10,12 +10,11 @@ non-empty sets and exactly 0 for disjoint ones, and on multi-hot labels equal th
 `inner_product`, `cosine` and `SoftCosine` treat label rows as vectors. Values are not checked: the result for labels
 outside [0, 1] is meaningless.
 
-NaN means that a label is not annotated, a missing label. The similarity of two rows is then that of their labels in
-K(a, b), the labels that both rows have annotated, as if there were no others: `jaccard` is |a and b| / |a or b| over
-K(a, b). It is NaN if K(a, b) is empty or its labels have the weight 0: such rows cannot be compared. If both rows are
-all-zero on K(a, b), the similarity is that of all-zero rows: the similarity of a pair never depends on other rows. The
-sum of two similarities is NaN where one of them is; `clamp` and factors do not change NaN. `SoftCosine` does not
-support missing labels.
+NaN marks a missing label, one that is not annotated. Two rows are then compared on K(a, b), the labels annotated in
+both rows, as if there were no others: `jaccard` is |a and b| / |a or b| over K(a, b). The similarity is NaN if K(a, b)
+is empty or its labels have the weight 0: such rows cannot be compared. If both rows are all-zero on K(a, b), they count
+as all-zero rows: the similarity of a pair never depends on other rows. The sum of two similarities is NaN where one of
+them is; `clamp` and factors do not change NaN. `SoftCosine` does not support missing labels.
 
 This library compares similarities with thresholds by `exceeds`, or by `reaches` where equality is enough: a similarity
 of exactly 2/3 does not exceed 2/3, whatever the dtype of the labels and however it was computed.
