@@ -35,8 +35,8 @@ class MultiLabelSupConLoss(MultiLabelBaseLoss):
 
     Lower is better. The loss of an anchor is 0 if the softmax of its only positive is 1. Anchors and labels without
     positives are omitted from the mean; a batch without positives gives a differentiable zero. An all-zero row has no
-    positives and is a negative of every row, unless `empty_rows_match` is True or rows without a common label can have a
-    similarity above 0, as with `Hamming`. In `"per_label"`, soft labels are weights of positives and terms. With an
+    positives and is a negative of every row, unless `empty_rows_match` is True or rows without a common label can have
+    a similarity above 0, as with `Hamming`. In `"per_label"`, soft labels are weights of positives and terms. With an
     `indices_tuple`, its positive pairs are the positives regardless of their similarity, which is still their weight;
     `"per_label"` uses the positive pairs that share the label. The softmax is then computed over the pairs of the
     `indices_tuple` only.
