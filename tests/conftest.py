@@ -18,7 +18,8 @@ import torch
 
 if WORKERS > 1:
     torch.set_num_threads(THREADS)
-collect_ignore = ["helpers.py", "simulated_device.py"]  # imported by tests; nothing in them is a test
+# Imported by tests; nothing in them is a test.
+collect_ignore = ["documentation.py", "helpers.py", "simulated_device.py"]
 
 # A slow moment of a machine is no failure; how long tests take is not what hypothesis is used for.
 hypothesis.settings.register_profile("without deadline", deadline=None)
