@@ -25,9 +25,9 @@ _RECOMMENDED: dict[str, Any] = {
     "norm_exponent": 0.75,
 }
 RECOMMENDED_HEAD = partial(EmbeddingHead, **_RECOMMENDED)
-"""The head of the recommended recipe, for standardised features; called with the number of features."""
+"""The default head, for standardised features: two layers of 512 and 256; called with the number of features."""
 PAPER_HEAD = partial(EmbeddingHead, widths=(512, 256))
-"""The head of the paper; called with the number of features."""
+"""The head of `MetricEmbedder.paper()` and `MetricClassifier.paper()`; called with the number of features."""
 
 
 def recommended_head(views: Views | None, fusion: Literal["concat", "gated"]) -> Callable[[int], nn.Module]:
