@@ -77,3 +77,28 @@ def test_data_file_becomes_a_table_that_can_be_sorted_and_filtered(tmp_path):
 def test_link_to_a_data_file_is_replaced_only_in_a_paragraph_of_its_own():
     assert benchmark_tables.LINK.search("Text.\n\n[All figures](data/methods.csv)\n")
     assert not benchmark_tables.LINK.search("See [all figures](data/methods.csv).")
+
+
+def test_published_ranks_follow_from_the_published_figures():
+    texts = [(PAGES / "data" / name).read_text(encoding="utf-8") for name in ("methods.csv", "ranks.csv")]
+    figures, ranks = (list(csv.DictReader(text.splitlines())) for text in texts)
+    for rank in ranks:
+        rows = {row["method"]: row for row in figures if row["set"] == rank["set"]}
+        mean, deviation = rank["metric"], f"{rank['metric']} sd"
+        ours = rows.pop("recommended")
+        del rows["recommended, one member"]  # another recipe of ours
+        leads = {name: float(ours[mean]) - float(row[mean]) for name, row in rows.items()}
+        spreads = {name: max(float(ours[deviation]), float(row[deviation])) for name, row in rows.items()}
+        assert rank["mean"] == ours[mean]
+        assert float(rank["lead"]) == pytest.approx(min(leads.values()), abs=0.0011)  # both are rounded
+        assert leads[rank["best other method"]] == pytest.approx(min(leads.values()), abs=0.0011)
+        if rank["rank"] == "behind":
+            assert any(leads[name] < -spreads[name] + 0.001 for name in leads)
+        else:
+            assert all(leads[name] >= -spreads[name] - 0.001 for name in leads)
+        is_first = all(leads[name] > spreads[name] - 0.001 for name in leads)
+        assert is_first or rank["rank"] != "first"
+    counts = [sum(rank["rank"] == name for rank in ranks) for name in ("first", "tied ahead", "tied", "behind")]
+    assert "first in {} of 30 dataset-metric pairs, tied ahead in {}, tied in {} and behind in {}".format(*counts) in (
+        " ".join((PAGES / "methods.md").read_text().split())
+    )
